@@ -1,0 +1,165 @@
+"""The command line: `python -m runner [COMMAND] [KEY=VALUE ...] [FLAGS]`.
+
+The first argument, if it is a plain word, is the command; everything after it is Hydra's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+# Before torch is imported by anybody: OpenMP threads that have nothing to do sleep instead of spinning, which beside a
+# second process made a step up to 36 times as long; and cuBLAS takes a workspace with which it is deterministic.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+from runner import __version__
+from runner.errors import ConfigError, InputError, Interrupted, Problem, nearest
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
+              "--info", "-i")  # fmt: skip
+"""Hydra's flags that take the next argument."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit status: 0 done; 2 the configuration or the data are wrong; 130 or 143 stopped by a signal, with the
+        state saved; 1 anything else.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _command(arguments)(arguments)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    except Interrupted as error:
+        return error.exit_status
+    except KeyboardInterrupt:
+        return 130
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+    except Exception:
+        traceback.print_exc()
+        return 1
+
+
+def _command(arguments: list[str]) -> Callable[[list[str]], int]:
+    """The command that `arguments` begin with, which is taken off them; without one it is `train`."""
+    if "--version" in arguments:
+        return _version
+    if not arguments or not re.fullmatch(r"[A-Za-z][\w-]*", arguments[0]):
+        return train
+    word = arguments.pop(0)
+    if word not in COMMANDS:
+        remedy = nearest(word, COMMANDS, "python -m runner ") or "python -m runner --help"
+        raise ConfigError(Problem(word, "there is no such command", ", ".join(COMMANDS), remedy))
+    return COMMANDS[word]
+
+
+def train(arguments: list[str]) -> int:
+    """Train what the configuration describes."""
+    flags, overrides = _sort(arguments)
+    overrides = [_quoted(override) for override in overrides]
+    resume = [value for key, _, value in (o.partition("=") for o in overrides) if key == "resume"]
+    if resume and resume[-1] not in ("null", ""):
+        overrides = _resume(resume[-1].strip("'\""), flags, overrides)
+        return _hydra([*flags, *overrides], _train_task, "saved")
+    return _hydra([*flags, *overrides], _train_task, "config")
+
+
+def _version(arguments: list[str]) -> int:
+    from importlib.metadata import version
+
+    print(f"runner {__version__} (torch {version('torch')}, hydra-core {version('hydra-core')})")
+    return 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train}
+
+
+def _train_task(cfg: DictConfig) -> None:
+    from hydra.core.hydra_config import HydraConfig
+
+    from runner.train import main as run
+
+    run(cfg, Path(os.path.relpath(HydraConfig.get().runtime.output_dir)))
+
+
+def _sort(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Flags (each with its value) and overrides apart. Hydra itself fails on a flag between two overrides."""
+    flags: list[str] = []
+    overrides: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if not argument.startswith("-"):
+            overrides.append(argument)
+            continue
+        flags.append(argument)
+        if argument in WITH_VALUE:
+            flags += [value for value in [next(rest, None)] if value is not None]
+    return flags, overrides
+
+
+def _quoted(override: str) -> str:
+    """`override`, with its value in quotes if Hydra's grammar cannot read it as it is: ``input=my (1).png``."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+
+    key, equals, value = override.partition("=")
+    try:
+        OverridesParser.create().parse_override(override)
+    except OverrideParseException:
+        if equals and not value.startswith(("[", "{", "'", '"')):
+            escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+            return f"{key}='{escaped}'"
+    return override
+
+
+def _resume(name: str, flags: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """Take the configuration of a run folder as the one to run, and return the overrides that go on in that folder.
+
+    The saved tree is composed anew under our own Hydra settings, so that overrides are checked like any others and
+    nothing of the run folder's is called.
+    """
+    from hydra.core.config_store import ConfigStore
+
+    from runner import config, folder
+
+    if any(flag in ("-m", "--multirun") for flag in flags):
+        raise ConfigError(Problem("resume", "a run that goes on is not a sweep", remedy="the same without -m"))
+    run_dir = folder.find(name, "resume")
+    ConfigStore.instance().store("saved", {"defaults": ["entry", "_self_"], **config.load(run_dir / "config.yaml")})
+    rest = [override for override in overrides if not override.startswith("resume=")]
+    return [*rest, f"resume='{run_dir}'", f"hydra.run.dir='{run_dir}'", "hydra.output_subdir=null"]
+
+
+def _hydra(arguments: list[str], task: Callable[[DictConfig], None], config_name: str) -> int:
+    """Compose the configuration and run `task` on it, the way Hydra does."""
+    import hydra
+
+    from runner import config
+    from runner.compose import explain
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors to us instead of printing them and exiting with 1
+    before, sys.argv = sys.argv, ["runner", *arguments]
+    try:
+        hydra.main(config_path=str(config.folder()), config_name=config_name, version_base="1.3")(task)()
+    except Exception as error:
+        raise
+    finally:
+        sys.argv = before
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

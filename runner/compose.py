@@ -1,0 +1,1 @@
+def explain(error, name, args): return error

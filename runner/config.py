@@ -1,0 +1,272 @@
+"""The configuration: from the composed tree to built parts, and to the record in the run folder.
+
+The one module that knows Hydra's and OmegaConf's ways; parts get plain values.
+"""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+import importlib
+import inspect
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import InterpolationResolutionError, InterpolationToMissingValueError, OmegaConfBaseException
+
+from runner import schema
+from runner.errors import ConfigError, Problem, nearest
+
+ALLOWED = ("runner.*", "torch.nn.*", "torch.optim.*", "torchvision.*", "sklearn.*", "timm.*")
+"""Targets that a configuration may name. A user adds patterns of their own with ``allow_targets``."""
+
+NEVER = ("builtins", "os", "posix", "nt", "sys", "subprocess", "pickle", "shutil", "importlib", "torch.hub",
+         "torch.serialization")  # fmt: skip
+"""Modules whose functions run or load whatever they are given; no pattern allows them."""
+
+GIVEN = {
+    "split": ("targets",),
+    "loader": ("inputs", "targets", "indices", "transform", "shuffle", "seed", "device"),
+    "loss": ("weight", "reduction"),
+    "optimizer": ("params",),
+    "scheduler": ("optimizer",),
+    "metric": ("y_true", "y_pred"),
+}
+"""By group: the arguments of its target that the run gives, and the configuration need not."""
+
+OURS = {"loader": ("eval_batch_size",), "scheduler": ("interval",)}
+"""By group: keys that stand beside ``_target_`` and are not the target's."""
+
+_HYDRA_KEYS = ("_target_", "_args_", "_partial_", "_convert_", "_recursive_")
+
+
+def folder() -> Path:
+    """The folder of the groups: beside the package in a checkout, inside it when installed."""
+    inside = Path(__file__).parent / "conf"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "conf"
+
+
+def factory(node: DictConfig, ours: Sequence[str] = ()) -> partial[Any]:
+    """What a group's ``_target_`` names, with the group's other keys bound as its arguments.
+
+    Targets inside the arguments are built. This is the only place where the configuration calls anything.
+
+    Args:
+        ours: keys of the group that are not the target's.
+    """
+    from hydra.utils import instantiate
+
+    arguments = copy.deepcopy(node)
+    arguments._set_parent(node._get_parent())  # where references to other groups are looked up
+    with read_write(arguments), open_dict(arguments):
+        for key in (*_HYDRA_KEYS, *ours):
+            arguments.pop(key, None)
+    positional = instantiate(node.get("_args_", []), _convert_="all")
+    return partial(locate(node._target_), *positional, **instantiate(arguments, _convert_="all"))
+
+
+def build(node: DictConfig, **given: Any) -> Any:
+    """Call what `node` names, with what only the run can give."""
+    return factory(node)(**given)
+
+
+def build_all(nodes: ListConfig) -> list[Any]:
+    """Call what each of `nodes` names."""
+    return [build(node) for node in nodes]
+
+
+def fill(config: DictConfig, facts: Mapping[str, Any]) -> None:
+    """Enter what became known into ``facts``, for the parts that are built from here on."""
+    with read_write(config), open_dict(config):
+        for name, value in facts.items():
+            config.facts[name] = value
+
+
+def plain(config: DictConfig) -> tuple[dict[str, Any], list[Problem]]:
+    """The configuration as plain containers, before the facts are known.
+
+    Returns:
+        The tree, with `schema.UNKNOWN` where a value will come from ``facts``, and the references that lead nowhere.
+    """
+    found: list[Problem] = []
+    return {str(name): _plain(config, name, str(name), found) for name in config if name != "facts"}, found
+
+
+def _plain(parent: DictConfig | ListConfig, key: Any, path: str, found: list[Problem]) -> Any:
+    if OmegaConf.is_missing(parent, key) and not OmegaConf.is_interpolation(parent, key):
+        return "???"
+    try:
+        value = parent[key]
+    except InterpolationToMissingValueError:
+        return schema.UNKNOWN
+    except (InterpolationResolutionError, OmegaConfBaseException) as error:
+        raw = parent._get_node(key)
+        what = f"{getattr(raw, '_value', lambda: raw)()!r} leads nowhere ({str(error).splitlines()[0]})"
+        found.append(Problem(path, what, remedy="the name of a key, as in ${facts.num_classes}"))
+        return schema.UNKNOWN
+    if isinstance(value, DictConfig):
+        return {name: _plain(value, name, f"{path}.{name}", found) for name in value}
+    if isinstance(value, ListConfig):
+        return [_plain(value, number, f"{path}.{number}", found) for number in range(len(value))]
+    return value
+
+
+def check(config: DictConfig) -> list[Problem]:
+    """Everything that can be found wrong without looking at the data."""
+    tree, found = plain(config)
+    found = schema.problems({**tree, "facts": None}) + found
+    patterns = tree.get("allow_targets")
+    allowed = (*ALLOWED, *(patterns if isinstance(patterns, list) else ()))
+    for path, node in _targets(tree, ""):
+        found += _check_target(path, node, allowed)
+    return found
+
+
+def _targets(tree: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every group of keys that names a target, at any depth, with its dotted key."""
+    children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    if isinstance(tree, dict) and isinstance(tree.get("_target_"), str) and tree["_target_"] != "???":
+        yield path, tree
+    for name, child in children:
+        yield from _targets(child, f"{path}.{name}" if path else str(name))
+
+
+def _check_target(path: str, node: dict[str, Any], allowed: Sequence[str]) -> list[Problem]:
+    name, key = node["_target_"], f"{path}._target_"
+    if not _matches(name, allowed):
+        what = f"{name!r} is not among the targets that may be called"
+        return [Problem(key, what, ", ".join(allowed), f"allow_targets=[{name.rpartition('.')[0]}.*]")]
+    try:
+        target = locate(name)
+    except LookupError as error:
+        return [Problem(key, f"{name!r} cannot be found: {error}", "the dotted path of a class or function")]
+    # The object is judged too, not only its spelling: torch.nn.utils.prune.torch.load is torch.load.
+    true_name = f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', '')}"
+    if not callable(target) or not _matches(true_name, allowed):
+        what = f"{name!r} is {true_name if callable(target) else 'not callable'}"
+        return [Problem(key, what, ", ".join(allowed))]
+    return _check_arguments(path, node, target)
+
+
+def _matches(name: str, allowed: Sequence[str]) -> bool:
+    forbidden = any(name == module or name.startswith(module + ".") for module in NEVER)
+    return not forbidden and any(fnmatch.fnmatchcase(name, pattern) for pattern in allowed)
+
+
+def _check_arguments(path: str, node: dict[str, Any], target: Callable[..., Any]) -> list[Problem]:
+    group = path.partition(".")[0]
+    given, ours = GIVEN.get(group, ()), OURS.get(group, ()) if path == group else ()
+    try:
+        signature = inspect.signature(target)
+    except ValueError:  # built in C, without a signature
+        return []
+    keys = {key: value for key, value in node.items() if key not in (*_HYDRA_KEYS, *ours)}
+    known = [p.name for p in signature.parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    anything = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    found = []
+    for key, value in keys.items():
+        if key not in known and not anything:
+            what = f"{node['_target_']} has no argument {key!r} (value {value!r})"
+            choices = [name for name in known if name not in given]
+            found.append(Problem(f"{path}.{key}", what, ", ".join(choices), nearest(str(key), choices, f"{path}.")))
+    if not node.get("_args_"):
+        required = [p.name for p in signature.parameters.values() if p.default is p.empty and p.name in known]
+        for key in [name for name in required if name not in keys and name not in given]:
+            found.append(Problem(f"{path}.{key}", f"is missing: {node['_target_']} needs it", remedy=f"+{path}.{key}=VALUE"))
+    return found + _check_types(path, keys, target)
+
+
+def _check_types(path: str, keys: Mapping[str, Any], target: Callable[..., Any]) -> list[Problem]:
+    """Values against the annotations of the target's arguments, where these are of the simple kinds."""
+    function = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
+    try:
+        hints = typing.get_type_hints(function)
+    except (NameError, TypeError, AttributeError):  # annotations that only a type checker can read
+        return []
+    simple = (int, float, bool, str)
+    return [
+        Problem(f"{path}.{key}", f"{value!r} is not allowed", schema.describe(hints[key]))
+        for key, value in keys.items()
+        if hints.get(key) in simple and value != "???" and not schema.fits(value, hints[key])
+    ]
+
+
+def locate(name: str) -> Any:
+    """The object that a dotted path names.
+
+    Raises:
+        LookupError: there is none; says at which word the path ends, and the nearest right one.
+    """
+    words = name.split(".")
+    for length in range(len(words), 0, -1):
+        module_name = ".".join(words[:length])
+        try:
+            found: Any = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not (module_name == error.name or module_name.startswith(error.name + ".")):
+                raise LookupError(f"importing {module_name} needs {error.name}, which is not installed") from error
+            continue
+        except Exception as error:  # the module is there, and fails when it is imported
+            raise LookupError(f"importing {module_name} failed: {type(error).__name__}: {error}") from error
+        for number, word in enumerate(words[length:], length):
+            if not hasattr(found, word):
+                close = nearest(word, dir(found), ".".join(words[:number]) + ".")
+                raise LookupError(f"{'.'.join(words[:number])} has no {word!r}" + (f"; there is {close}" if close else ""))
+            found = getattr(found, word)
+        return found
+    raise LookupError(f"there is no module {words[0]!r}")
+
+
+def save(config: DictConfig, path: Path) -> None:
+    """Write the configuration with every reference resolved.
+
+    A value that was a reference to another key is entered twice: as the value it became, and under
+    ``interpolations`` as the reference it was, so that a resumed run with more epochs gets a longer schedule.
+    """
+    tree = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(tree, dict)
+    tree["interpolations"] = dict(_references(config, ""))
+    path.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120))
+
+
+def load(path: Path) -> dict[str, Any]:
+    """What `save` wrote, with its references again in their places and without facts: ready to be run.
+
+    Raises:
+        ConfigError: the file is not what `save` wrote.
+    """
+    try:
+        tree = OmegaConf.create(yaml.safe_load(path.read_text()))
+        for key, reference in tree.pop("interpolations").items():
+            OmegaConf.update(tree, key, reference)
+        for name in tree.facts:
+            tree.facts[name] = "???"
+    except (OSError, yaml.YAMLError, OmegaConfBaseException, AttributeError, KeyError) as error:
+        what = f"is not the configuration of a run ({str(error).splitlines()[0]})"
+        raise ConfigError(Problem(str(path), what)) from error
+    plain_tree = OmegaConf.to_container(tree, resolve=False)
+    assert isinstance(plain_tree, dict)
+    return typing.cast(dict[str, Any], plain_tree)
+
+
+def _references(node: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Dotted key and text of every value that is nothing but references to other keys.
+
+    A resolver (``${now:…}``, ``${oc.env:…}``) is not among them: a run that goes on keeps the value it started with.
+    """
+    if not isinstance(node, (DictConfig, ListConfig)) or node._is_none():
+        return
+    for key in node if isinstance(node, DictConfig) else range(len(node)):
+        name = f"{path}.{key}" if path else str(key)
+        child = node._get_node(key)
+        if OmegaConf.is_interpolation(node, key):  # type: ignore[arg-type]
+            text = str(child._value())  # type: ignore[union-attr]
+            if ":" not in text:
+                yield name, text
+        else:
+            yield from _references(child, name)

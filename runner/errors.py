@@ -1,0 +1,86 @@
+"""Everything `runner` raises on purpose, as one tree.
+
+RunnerError             exit status 1
+├── InputError          exit status 2: what was asked for, or the data, is wrong; a message, no traceback
+│   ├── ConfigError     found in the configuration alone, before any data were read
+│   ├── DataError       found in the data, before training
+│   └── RunFolderError  a run folder or a checkpoint that is missing, in use or damaged
+└── Interrupted         exit status 128 + signal: stopped by a signal after the state was saved
+
+An `InputError` carries a list of `Problem`, so that one start reports everything it found.
+"""
+
+from __future__ import annotations
+
+import difflib
+import signal
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong: where, what, what would be right, and what to do about it."""
+
+    key: str
+    """Dotted key (``optimizer.lr``), override or file that the problem was found at."""
+    what: str
+    """The value given, and what is wrong with it."""
+    allowed: str = ""
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        lines = [f"{self.key}: {self.what}"]
+        if self.allowed:
+            lines.append(f"  allowed: {self.allowed}")
+        if self.remedy:
+            lines.append(f"  try: {self.remedy}")
+        return "\n".join(lines)
+
+
+class RunnerError(Exception):
+    exit_status = 1
+
+
+class InputError(RunnerError):
+    """What was asked for, or the data, is wrong.
+
+    Args:
+        problems: everything that was found, each printed in at most three lines.
+    """
+
+    exit_status = 2
+
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__(*problems)
+        self.problems = problems
+
+    def __str__(self) -> str:
+        return "\n".join(str(problem) for problem in self.problems)
+
+
+class ConfigError(InputError):
+    pass
+
+
+class DataError(InputError):
+    pass
+
+
+class RunFolderError(InputError):
+    pass
+
+
+class Interrupted(RunnerError):
+    """A signal asked the run to stop, and its state was saved."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        # SIGUSR1 and SIGUSR2 are how Slurm announces the end of a job: it means a termination, and counts as one.
+        self.exit_status = 128 + (signal.SIGINT if signum == signal.SIGINT else signal.SIGTERM)
+
+
+def nearest(name: str, names: Iterable[str], prefix: str = "") -> str:
+    """The remedy for a misspelt name: the closest of `names` behind `prefix`, or nothing."""
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+    return prefix + close[0] if close else ""

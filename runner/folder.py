@@ -1,0 +1,92 @@
+"""The run folder: claiming one, finding one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from runner.errors import Problem, RunFolderError
+
+OUTPUTS = Path("outputs")
+
+
+def claim(folder: Path) -> Path:
+    """Make `folder`, or the first of ``folder-1``, ``folder-2``, … that nobody has made yet, and return which.
+
+    ``mkdir`` either makes a folder or fails, so that of two runs that start in the same second each gets its own.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    number = 0
+    while True:
+        candidate = folder.with_name(f"{folder.name}-{number}") if number else folder
+        try:
+            candidate.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return candidate
+
+
+def disclaim(folder: Path) -> None:
+    """Take back a folder in which nothing was run: what was put there goes, and the folder if nothing else is in it."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.close()
+    shutil.rmtree(folder / ".hydra", ignore_errors=True)
+    (folder / "runner.log").unlink(missing_ok=True)
+    made = [folder, *(path for path in folder.parents if path.is_relative_to(OUTPUTS))]
+    with contextlib.suppress(OSError):  # not empty
+        for path in made:
+            path.rmdir()
+
+
+def has_checkpoint(folder: Path) -> bool:
+    return any((folder / "checkpoints").glob("*.pt"))
+
+
+def state(folder: Path) -> str | None:
+    """``running``, ``completed``, ``interrupted`` or ``failed``, as ``result.json`` has it; None if it has nothing."""
+    result = read_result(folder)
+    return None if result is None else str(result.get("state"))
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """What ``result.json`` says, or None if there is none that can be read."""
+    try:
+        result = json.loads((folder / "result.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return result if isinstance(result, dict) else None
+
+
+def find(name: str, key: str) -> Path:
+    """The run folder that the value `name` of the override `key` means: a path, or ``last`` for the newest run.
+
+    Raises:
+        RunFolderError: there is no such folder, or it is not the folder of a run.
+    """
+    folder = newest() if name == "last" else Path(name).expanduser()
+    if folder is None:
+        raise RunFolderError(Problem(key, f"there is no run in {OUTPUTS}/ yet", "a run folder", f"{key}=PATH"))
+    if not (folder / "config.yaml").is_file():
+        what = "is not a run folder (no config.yaml in it)" if folder.is_dir() else "does not exist"
+        remedy = f"{key}=last" if newest() else ""
+        raise RunFolderError(Problem(key, f"{str(folder)!r} {what}", "a run folder, or last", remedy))
+    return folder
+
+
+def newest() -> Path | None:
+    """The newest run in ``outputs/``. Jobs of a sweep are no runs of their own, and lie one folder deeper."""
+    runs = [path.parent for path in OUTPUTS.glob("*/*/config.yaml")]
+    return max(runs, key=_started, default=None)
+
+
+def _started(folder: Path) -> list[str | int]:
+    # <date>/<time>[-<number>]: the number as a number, for -10 comes after -9.
+    return [int(word) if word.isdigit() else word for word in re.split(r"(\d+)", os.path.join(*folder.parts[-2:]))]

@@ -1,0 +1,160 @@
+"""Before a run: check what was asked for, and claim the folder. Nothing is made while anything is wrong.
+
+Hydra calls `Preflight` (see `conf/entry.yaml`) after it has composed the configuration and before it makes a folder.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from runner import config, folder, schema
+from runner.errors import ConfigError, InputError, Problem
+
+
+class Preflight(Callback):
+    """Checks the configuration of a run, or of every job of a sweep, and claims the folder.
+
+    Hydra turns an exception of a callback into a warning and goes on; only `SystemExit` stops it.
+    """
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        try:
+            check(config)
+            resumed = check_resume(config) if config.resume is not None else None
+            run_dir = resumed or _claim(config, "run")
+        except InputError as error:
+            stop(error)
+        with read_write(config), open_dict(config):
+            config.hydra.run.dir = str(run_dir)
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        try:
+            _check_jobs(config)
+            sweep_dir = _claim(config, "sweep")
+        except InputError as error:
+            stop(error)
+        with read_write(config), open_dict(config):
+            config.hydra.sweep.dir = str(sweep_dir)
+            # Each job is composed anew from the overrides, and would get the folder of the default again.
+            config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{sweep_dir}'")
+
+
+def stop(error: InputError) -> NoReturn:
+    """Print what is wrong and end the process."""
+    print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(error.exit_status)
+
+
+def check(cfg: DictConfig) -> None:
+    """Check the configuration of one run.
+
+    Raises:
+        ConfigError: with everything that was found.
+    """
+    found = config.check(_job(cfg))
+    if not found:
+        found = _check_machine(cfg)
+    if found:
+        raise ConfigError(*found)
+
+
+def check_resume(cfg: DictConfig) -> Path:
+    """Check that what is resumed is the same experiment, and has something left to do.
+
+    Raises:
+        ConfigError: an override would make it another experiment.
+        SystemExit: with status 0, when the run is complete; nothing is changed.
+    """
+    run_dir = folder.find(cfg.resume, "resume")
+    old = OmegaConf.to_container(OmegaConf.create(config.load(run_dir / "config.yaml")), resolve=False)
+    new = OmegaConf.to_container(_job(cfg), resolve=False)
+    may_differ = set(schema.resumable())
+    differing = [(key, a, b) for key, a, b in _differences(old, new, "") if not _within(key, may_differ)]
+    if differing:
+        remedy = "the same command without resume=, for a run of its own"
+        raise ConfigError(
+            *(Problem(key, f"is {before!r} in {run_dir} and cannot become {after!r}", remedy=remedy)
+              for key, before, after in differing)
+        )  # fmt: skip
+    if folder.state(run_dir) == "completed" and not _has_more_to_do(cfg, run_dir):
+        print(f"{run_dir} is complete. To train on: resume={run_dir} trainer.max_epochs=MORE")
+        raise SystemExit(0)
+    return run_dir
+
+
+def _check_jobs(cfg: DictConfig) -> None:
+    """Compose and check every job of a sweep by Hydra's basic sweeper."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    if not str(cfg.hydra.sweeper._target_).endswith(".BasicSweeper"):
+        return  # another sweeper decides as it goes; each of its jobs is checked when it starts
+    loader = GlobalHydra.instance().config_loader()
+    arguments = [f"{key}={value}" for key, value in (cfg.hydra.sweeper.params or {}).items()]
+    overrides = OverridesParser.create(config_loader=loader).parse_overrides([*arguments, *cfg.hydra.overrides.task])
+    found = []
+    for number, job in enumerate(BasicSweeper.split_arguments(overrides, None)[0]):
+        try:
+            check(loader.load_sweep_config(cfg, list(job)))
+        except ConfigError as error:
+            found += [Problem(f"job {number}: {p.key}", p.what, p.allowed, p.remedy) for p in error.problems]
+    if found:
+        raise ConfigError(*found)
+
+
+def _check_machine(cfg: DictConfig) -> list[Problem]:
+    from runner.device import resolve
+
+    try:
+        resolve(cfg.device)
+    except ConfigError as error:
+        return list(error.problems)
+    return []
+
+
+def _claim(cfg: DictConfig, kind: str) -> Path:
+    """Claim the folder of a run or a sweep. A folder that was named on the command line is taken literally."""
+    wanted = Path(str(cfg.hydra[kind].dir))
+    if not any(str(override).startswith(f"hydra.{kind}.dir=") for override in cfg.hydra.overrides.hydra):
+        return folder.claim(wanted)
+    if folder.has_checkpoint(wanted):
+        what = f"'{wanted}' has the checkpoints of an earlier run"
+        raise ConfigError(Problem("hydra.run.dir", what, "a new folder", f"resume={wanted}, to go on with that run"))
+    if kind == "sweep" and wanted.is_dir() and any(wanted.iterdir()):
+        raise ConfigError(Problem("hydra.sweep.dir", f"'{wanted}' is not empty", "a new folder"))
+    return wanted
+
+
+def _job(cfg: DictConfig) -> DictConfig:
+    """The configuration without Hydra's own part."""
+    job = cfg.copy()
+    with read_write(job), open_dict(job):
+        job.pop("hydra", None)
+    return job
+
+
+def _differences(old: Any, new: Any, path: str) -> list[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = list(dict.fromkeys([*old, *new]))
+        return [
+            row for key in keys for row in _differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+        ]
+    return [] if old == new else [(path, old, new)]
+
+
+def _within(key: str, keys: set[str]) -> bool:
+    return any(key == other or key.startswith(other + ".") for other in keys)
+
+
+def _has_more_to_do(cfg: DictConfig, run_dir: Path) -> bool:
+    result = folder.read_result(run_dir) or {}
+    epochs, steps = cfg.trainer.max_epochs, cfg.trainer.max_steps
+    by_epochs = epochs is None or epochs > result.get("epochs", 0)
+    by_steps = steps is None or steps > result.get("steps", 0)
+    return by_epochs and by_steps

@@ -1,0 +1,74 @@
+"""What a run says on the terminal, in its log and in TensorBoard."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from runner import __version__
+from runner.device import describe
+from runner.experiment import Experiment
+from runner.table import Table, cell
+
+log = logging.getLogger("runner")
+
+
+def announce(cfg: DictConfig, experiment: Experiment, run_dir: Path) -> None:
+    """What is about to be run, in four lines."""
+    e, facts = experiment, cfg.facts
+    threads = f"{e.threads} thread{'s' if e.threads > 1 else ''}"
+    log.info(
+        "runner %s · torch %s · %s · %s · seed %d", __version__, torch.__version__, describe(e.device), threads, cfg.seed
+    )
+    log.info(
+        "%s: %s samples of %s, %d classes · %s split %s, seed %d",
+        _short(cfg.dataset), f"{facts.num_samples:,}", "×".join(map(str, e.data.inputs.shape[1:])),
+        facts.num_classes, e.split.method, e.split.hash[:12], e.split.seed,
+    )  # fmt: skip
+    log.info(
+        "%s, %s parameters · %s · %s · %s, %s steps in %d epochs",
+        _short(cfg.model), f"{sum(p.numel() for p in e.model.parameters()):,}",
+        _short(cfg.loss), _short(cfg.optimizer), _short(cfg.scheduler), f"{facts.total_steps:,}", facts.total_epochs,
+    )  # fmt: skip
+    log.info("%s", run_dir)
+
+
+def _short(node: DictConfig) -> str:
+    return str(node._target_).rpartition(".")[2]
+
+
+def split_table(experiment: Experiment) -> Table:
+    """Samples per class and part, with the class weights of the loss if it has any."""
+    counts, classes = experiment.counts, experiment.data.classes
+    weights = experiment.loss.class_weights
+    columns = ["class", *counts, *([] if weights is None else ["weight"])]
+    rows: list[list[Any]] = [[name, *(counts[part][i] for part in counts)] for i, name in enumerate(classes)]
+    if weights is not None:
+        rows = [[*row, weight] for row, weight in zip(rows, weights.tolist(), strict=True)]
+    total = ["all", *(sum(column) for column in counts.values()), *([] if weights is None else [None])]
+    return Table("Samples", columns, [*rows, total])
+
+
+def epoch_line(record: dict[str, Any], total_epochs: int, samples_per_second: float, best: bool) -> str:
+    """One evaluation in one line; the best so far is marked with a star."""
+    values = "  ".join(f"{name} {cell(value)}" for name, value in record.items() if "/" in name)
+    epoch = f"{record['epoch']:>{len(str(total_epochs))}}/{total_epochs}"
+    return f"epoch {epoch}  {values}  {samples_per_second:,.0f} samples/s{'  *' if best else ''}"
+
+
+def result_table(found: dict[str, float], best: dict[str, Any], monitor: str) -> Table:
+    """The figures of the best epoch on val, and the one look at test."""
+    names = [name.partition("/")[2] for name in found if name.startswith("val/")]
+    title = f"Result, with the weights of epoch {best['epoch']} (best {monitor})"
+    return Table(title, ["metric", "val", "test"], [[n, found[f"val/{n}"], found[f"test/{n}"]] for n in names])
+
+
+def farewell(run_dir: Path, seconds: float) -> None:
+    """Where everything is, and what one would type next."""
+    log.info("%s in %.1f s", run_dir, seconds)
+    log.info("  curves and tables  tensorboard --logdir %s", run_dir)
+    log.info("  train on           python -m runner resume=%s trainer.max_epochs=MORE", run_dir)

@@ -1,0 +1,79 @@
+"""`result.json`: how a run stands, what it reached, and with what."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from runner.checkpoint import write
+
+PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "hydra-core", "omegaconf", "tensorboard")
+
+
+class Result:
+    """The record of a run, on the disk from its first moment and rewritten whole whenever its state changes.
+
+    Args:
+        folder: the run folder.
+        before: what an earlier start of the same run left in ``result.json``, if this one resumes it. Its seconds are
+            added to.
+    """
+
+    def __init__(self, folder: Path, before: Mapping[str, Any] | None = None) -> None:
+        from runner import __version__
+
+        self.path = folder / "result.json"
+        self._since = time.perf_counter()
+        self._seconds = float((before or {}).get("seconds") or 0.0)
+        self.content: dict[str, Any] = {
+            "state": "running",
+            "metrics": {},
+            "started": (before or {}).get("started") or datetime.now().astimezone().isoformat(timespec="seconds"),
+            "versions": {"runner": __version__, "python": platform.python_version(), **_versions()},
+            "git": git_commit(),
+        }
+
+    def update(self, **content: Any) -> None:
+        """Enter `content` and write the file."""
+        self.content |= content
+        self.content["seconds"] = round(self._seconds + time.perf_counter() - self._since, 3)
+        write(self.path, to_json(self.content, indent=2).encode() + b"\n")
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """JSON that every reader accepts: NaN and the infinities, which JSON does not have, become null."""
+    return json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in PACKAGES}
+
+
+def git_commit() -> dict[str, Any] | None:
+    """Commit of the working folder, and whether the files were as in that commit; None outside a repository."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return {"commit": commit, "clean": not _git("status", "--porcelain", "--untracked-files=no")}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()

@@ -1,0 +1,249 @@
+"""Every key of the configuration that is ours: its type, what is allowed, and what it means.
+
+Kept free of torch, so that a mistake is reported before anything heavy is imported. Groups marked ``target`` name a
+class or function by ``_target_``; the keys that are not listed here are that target's own arguments, and its signature
+is what they are checked against (in `runner.config`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from runner.errors import Problem, nearest
+
+
+def key(
+    help: str, *, least: float | None = None, above: float | None = None, below: float | None = None,
+    pattern: str = "", allowed: str = "", optional: bool = False, resume: bool = False,
+) -> Any:  # fmt: skip
+    """One key of the configuration.
+
+    Args:
+        help: what it means, in one line.
+        least, above, below: bounds of a number, the first included and the others not.
+        pattern: regular expression that a text must match; `allowed` says it in words.
+        optional: whether it may be left out, because the group's target may have no use for it.
+        resume: whether it may differ when a run is resumed. It may where the experiment stays the same.
+    """
+    return dataclasses.field(metadata=locals())
+
+
+def target() -> Any:
+    """The ``_target_`` of a group: whatever other keys there are belong to what it names."""
+    return dataclasses.field(metadata={"help": "dotted path of the class or function", "target": True})
+
+
+@dataclasses.dataclass
+class Dataset:
+    _target_: str = target()
+
+
+@dataclasses.dataclass
+class Split:
+    _target_: str = target()
+    val: float = key("fraction of all samples that choose between epochs", above=0, below=1, optional=True)
+    test: float = key("fraction of all samples that are looked at once, at the end", above=0, below=1, optional=True)
+    seed: int = key("decides which sample is in which part; apart from the seed of the training", least=0, optional=True)
+
+
+@dataclasses.dataclass
+class Transform:
+    train: list[Any] = key("transforms of the train part, one after the other")
+    eval: list[Any] = key("transforms of val and test")
+
+
+@dataclasses.dataclass
+class Loader:
+    _target_: str = target()
+    batch_size: int = key("samples in a batch", least=1)
+    eval_batch_size: int | None = key("samples in a batch of val and test; null: 4 × batch_size", least=1)
+    drop_last: bool = key("leave out an epoch's last batch if it is smaller than the others")
+
+
+@dataclasses.dataclass
+class Model:
+    _target_: str = target()
+
+
+@dataclasses.dataclass
+class Loss:
+    _target_: str = target()
+    weight: str | list[float] | None = key(
+        "class weights",
+        least=0, pattern="balanced", allowed="null, balanced, or one number per class", optional=True,
+    )  # fmt: skip
+
+
+@dataclasses.dataclass
+class Optimizer:
+    _target_: str = target()
+    lr: float = key("learning rate", least=0, optional=True)
+    weight_decay: float = key("weight decay", least=0, optional=True)
+
+
+@dataclasses.dataclass
+class Scheduler:
+    _target_: str = target()
+    interval: Literal["step", "epoch"] = key("what the schedule counts in: optimizer steps or epochs")
+
+
+@dataclasses.dataclass
+class Trainer:
+    max_epochs: int | None = key("length of the run in epochs", least=1, resume=True)
+    max_steps: int | None = key("length of the run in optimizer steps; the run ends with the first", least=1, resume=True)
+    accumulate: int = key("batches in one optimizer step", least=1)
+    clip_norm: float | None = key("upper bound of the gradient's norm", above=0)
+    threads: int | Literal["auto"] = key("CPU threads; auto: one for a small model, else every core", least=1, resume=True)
+    deterministic: bool = key("only operations that give the same bytes every time", resume=True)
+    log_interval: int = key("steps between two updates of the progress bar", least=1, resume=True)
+
+
+@dataclasses.dataclass
+class Checkpoint:
+    monitor: str = key("the metric that decides which epoch is best", pattern=r"(train|val)/\w+", allowed="val/<metric>")
+    mode: Literal["min", "max"] = key("whether less or more of it is better")
+
+
+@dataclasses.dataclass
+class TensorBoard:
+    enabled: bool = key("write event files", resume=True)
+
+
+@dataclasses.dataclass
+class Config:
+    seed: int = key("decides initial weights, order, augmentation and dropout", least=0)
+    device: str = key(
+        "where to compute",
+        pattern=r"auto|cpu|mps|cuda(:\d+)?", allowed="auto, cpu, cuda, cuda:N, mps", resume=True,
+    )  # fmt: skip
+    resume: str | None = key("run folder to go on in, or last", resume=True)
+    allow_targets: list[str] = key("patterns of targets that may be called besides the usual ones", resume=True)
+    dataset: Dataset = key("the samples")
+    split: Split = key("which samples train, which choose, which test")
+    transform: Transform = key("what happens to a batch before the model")
+    loader: Loader = key("how samples become batches")
+    model: Model = key("what is trained")
+    loss: Loss = key("what is minimised")
+    optimizer: Optimizer = key("how weights are updated")
+    scheduler: Scheduler = key("how the learning rate moves")
+    metric: dict[str, Any] = key("what is measured on val and test")
+    trainer: Trainer = key("length and manner of the training")
+    checkpoint: Checkpoint = key("which epoch is kept")
+    tensorboard: TensorBoard = key("curves and tables")
+    facts: Any = key("what only the data know; filled in by the run", resume=True)
+
+
+def problems(config: Mapping[str, Any], schema: type = Config, prefix: str = "") -> list[Problem]:
+    """Everything in `config` that `schema` does not allow.
+
+    Args:
+        config: plain containers; a value of `UNKNOWN` stands for one that the data will give, and passes.
+    """
+    hints = typing.get_type_hints(schema)
+    found = []
+    fields = {field.name: field for field in dataclasses.fields(schema)}
+    for name in [name for name in fields if name not in config and not fields[name].metadata.get("optional")]:
+        found.append(Problem(prefix + name, "is missing", fields[name].metadata["help"]))
+    has_target = any(field.metadata.get("target") for field in fields.values())
+    for name, value in config.items():
+        if name in fields:
+            found += _check(prefix + name, value, hints[name], fields[name].metadata)
+        elif not has_target:
+            what, allowed = f"there is no such key (value {value!r})", ", ".join(sorted(fields))
+            found.append(Problem(prefix + name, what, allowed, nearest(str(name), fields, prefix)))
+    return found
+
+
+def resumable(schema: type = Config, prefix: str = "") -> Iterator[str]:
+    """The dotted keys that may differ when a run is resumed."""
+    hints = typing.get_type_hints(schema)
+    for field in dataclasses.fields(schema):
+        if field.metadata.get("resume"):
+            yield prefix + field.name
+        elif dataclasses.is_dataclass(hints[field.name]):
+            yield from resumable(hints[field.name], f"{prefix}{field.name}.")
+
+
+class _Unknown:
+    def __repr__(self) -> str:
+        return "(given by the data)"
+
+
+UNKNOWN = _Unknown()
+
+
+def _check(name: str, value: Any, hint: Any, rules: Mapping[str, Any]) -> list[Problem]:
+    if value is UNKNOWN:
+        return []
+    if value == "???":
+        return [Problem(name, "is not set (???)", _words(hint, rules), f"{name}=VALUE")]
+    if dataclasses.is_dataclass(hint):
+        if isinstance(value, Mapping):
+            return problems(value, typing.cast(type, hint), name + ".")
+        return [Problem(name, f"{value!r} is not a group of keys", f"an option of the group: {name}=NAME")]
+    if fits(value, hint) and _in_bounds(value, rules):
+        return []
+    return [Problem(name, f"{value!r} is not allowed", _words(hint, rules))]
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether `value` is of the type `hint`. A whole number is a float, too; True and False are no numbers."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any or value is UNKNOWN:
+        return True
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, argument) for argument in arguments)
+    if origin is Literal:
+        return any(value == choice and type(value) is type(choice) for choice in arguments)
+    if origin is list:
+        return isinstance(value, list) and all(fits(item, arguments[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, Mapping)
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _in_bounds(value: Any, rules: Mapping[str, Any]) -> bool:
+    if isinstance(value, list):
+        return all(_in_bounds(item, rules) for item in value)
+    if isinstance(value, str):
+        return not rules.get("pattern") or re.fullmatch(rules["pattern"], value) is not None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return True
+    least, above, below = (rules.get(name) for name in ("least", "above", "below"))
+    if value != value:
+        return False
+    return (least is None or value >= least) and (above is None or value > above) and (below is None or value < below)
+
+
+def _words(hint: Any, rules: Mapping[str, Any]) -> str:
+    """What is allowed, in words."""
+    if rules.get("allowed"):
+        return str(rules["allowed"])
+    bounds = [
+        f"{sign} {rules[name]:g}"
+        for name, sign in (("least", ">="), ("above", ">"), ("below", "<"))
+        if rules.get(name) is not None
+    ]
+    return " ".join([describe(hint), *([" and ".join(bounds)] if bounds else [])])
+
+
+def describe(hint: Any) -> str:
+    """A type in words."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(describe(argument) for argument in arguments)
+    if origin is Literal:
+        return ", ".join(str(choice) for choice in arguments)
+    if origin is list:
+        return f"a list of {describe(arguments[0]).removeprefix('a ')}s"
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+    return names.get(hint, getattr(hint, "__name__", str(hint)))

@@ -1,0 +1,56 @@
+"""Tables: made once, shown on the terminal, in TensorBoard and in files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.table import Table as RichTable
+from rich.text import Text
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under named columns; a column whose cells are all numbers is aligned to the right."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+    def rich(self) -> RichTable:
+        """For a terminal."""
+        table = RichTable(title=self.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+        for number, name in enumerate(self.columns):
+            table.add_column(Text(name), justify="right" if self._numeric(number) else "left")
+        for row in self.rows:
+            table.add_row(*(Text(cell(value)) for value in row))
+        return table
+
+    def markdown(self) -> str:
+        """For TensorBoard's text tab. A blank line before it, or it would not be read as a table."""
+        rule = ["---:" if self._numeric(number) else ":---" for number in range(len(self.columns))]
+        rows = [self.columns, rule, *([_escape(cell(value)) for value in row] for row in self.rows)]
+        return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+    def _numeric(self, column: int) -> bool:
+        cells = [row[column] for row in self.rows if row[column] is not None]
+        return bool(cells) and all(isinstance(value, (int, float)) for value in cells)
+
+
+def cell(value: Any) -> str:
+    """A value as people read it: thousands separated, four decimals, – for what is not there."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4f}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.3g}"
+
+
+def _escape(text: str) -> str:
+    for character, entity in {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "\n": "<br>"}.items():
+        text = text.replace(character, entity)
+    return text

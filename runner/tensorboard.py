@@ -1,0 +1,46 @@
+"""TensorBoard: the curves and tables of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from runner.table import Table
+
+
+class Board:
+    """Writes a run's event files.
+
+    Args:
+        folder: the run's ``tensorboard`` folder.
+        step: where training goes on. What an earlier start wrote from there on is hidden, so that no point is drawn
+            twice.
+    """
+
+    def __init__(self, folder: Path, step: int = 0) -> None:
+        self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+
+    def record(self, record: Mapping[str, Any], learning_rates: Sequence[float], samples_per_second: float) -> None:
+        """An evaluation's record as points of curves, over optimizer steps."""
+        step = record["step"]
+        for tag, value in record.items():
+            if "/" in tag:
+                self._writer.add_scalar(tag, value, step)
+        for number, rate in enumerate(learning_rates):
+            self._writer.add_scalar(f"optimizer/lr_group_{number}", rate, step)
+        self._writer.add_scalar("train/samples_per_second", samples_per_second, step)
+        self._writer.flush()
+
+    def table(self, tag: str, table: Table, step: int = 0) -> None:
+        """A table in the text tab."""
+        self._writer.add_text(tag, table.markdown(), step)
+
+    def text(self, tag: str, text: str, step: int = 0) -> None:
+        """Preformatted text in the text tab."""
+        self._writer.add_text(tag, "\n".join("    " + line for line in text.splitlines()), step)
+
+    def close(self) -> None:
+        self._writer.close()

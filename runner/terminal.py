@@ -1,0 +1,62 @@
+"""What a person sees while a run goes on: lines, tables and a progress bar."""
+
+from __future__ import annotations
+
+import logging
+from io import StringIO
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from runner.table import Table
+
+console = Console(highlight=False, soft_wrap=True)
+log = logging.getLogger("runner")
+
+
+class ConsoleHandler(logging.Handler):
+    """Prints log lines above the progress bar. Used by `conf/entry.yaml`."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        console.print(self.format(record), markup=False, style="yellow" if record.levelno >= logging.WARNING else None)
+
+
+def show(table: Table) -> None:
+    """A table on the terminal, and the same without colour in the log file."""
+    text = Console(file=StringIO(), width=console.width, highlight=False)
+    text.print(table.rich())
+    log.info("%s", text.file.getvalue().rstrip())  # type: ignore[attr-defined]  # the StringIO above
+
+
+class Bar:
+    """A progress bar over the steps of a run; nothing at all where the output is no terminal.
+
+    Args:
+        total: steps of the whole run.
+        done: steps that were done before, in a run that is resumed.
+    """
+
+    def __init__(self, total: int, done: int) -> None:
+        columns = [
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.percentage:>3.0f} %  loss {task.fields[loss]}  {task.fields[speed]} samples/s"),
+            TimeRemainingColumn(compact=True),
+        ]
+        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._progress.add_task("", total=total, completed=done, epoch="–", loss="–", speed="–")
+
+    def update(self, step: int, epoch: str, loss: float, samples_per_second: float) -> None:
+        self._progress.update(
+            self._task, completed=step, epoch=epoch, loss=f"{loss:.4f}", speed=f"{samples_per_second:,.0f}"
+        )
+
+    def __enter__(self) -> Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()

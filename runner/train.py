@@ -1,0 +1,157 @@
+"""`python -m runner train`: one experiment from its configuration to its result."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from runner import config, folder, optimizer, report
+from runner.checkpoint import BEST, LAST, Checkpoints, read, sha256, write
+from runner.config import OURS, factory
+from runner.errors import InputError, Interrupted
+from runner.experiment import Experiment, assemble
+from runner.result import Result, to_json
+from runner.scheduler import Schedule
+from runner.signals import StopFlag
+from runner.tensorboard import Board
+from runner.terminal import Bar, show
+from runner.trainer import Trainer
+
+log = logging.getLogger("runner")
+
+
+def main(cfg: DictConfig, run_dir: Path) -> None:
+    """Train in `run_dir`, and leave ``result.json`` there whatever happens.
+
+    Raises:
+        InputError: the data are wrong. The folder, if it was made for this run, is removed again.
+        Interrupted: a signal stopped the run, and its state was saved.
+    """
+    resumed = cfg.resume is not None
+    result = Result(run_dir, folder.read_result(run_dir) if resumed else None)
+    try:
+        with StopFlag() as stop:
+            _run(cfg, run_dir, result, stop)
+    except InputError:
+        if not resumed:
+            folder.disclaim(run_dir)
+        raise
+    except (Interrupted, KeyboardInterrupt) as error:
+        result.update(state="interrupted", error=str(error) or "stopped by a second Ctrl-C")
+        log.info("%s; to go on: python -m runner resume=%s", result.content["error"], run_dir)
+        raise
+    except BaseException as error:
+        result.update(state="failed", error=f"{type(error).__name__}: {error}")
+        raise
+
+
+def _run(cfg: DictConfig, run_dir: Path, result: Result, stop: StopFlag) -> None:
+    has_checkpoint = cfg.resume is not None and folder.has_checkpoint(run_dir)
+    state = read(run_dir / "checkpoints" / LAST) if has_checkpoint else None
+
+    experiment = assemble(cfg)
+    trainer = _trainer(cfg, experiment)
+    # Loaded when everything is built: building a scheduler writes to the optimizer.
+    if state is not None:
+        trainer.load_state_dict(state)
+
+    # Nothing was wrong: from here on the run is a run.
+    config.save(cfg, run_dir / "config.yaml")
+    experiment.split.save(run_dir, experiment.counts, experiment.data.classes)
+    result.update(device=str(experiment.device), threads=experiment.threads, seed=cfg.seed, split=experiment.split.hash)
+    report.announce(cfg, experiment, run_dir)
+    table = report.split_table(experiment)
+    show(table)
+
+    with ExitStack() as stack:
+        checkpoints = stack.enter_context(Checkpoints(run_dir / "checkpoints"))
+        board = Board(run_dir / "tensorboard", trainer.progress.step) if cfg.tensorboard.enabled else None
+        if board is not None:
+            stack.callback(board.close)
+            board.text("config", (run_dir / "config.yaml").read_text())
+            board.table("split", table)
+        _fit(cfg, run_dir, trainer, checkpoints, board, stop)
+        checkpoints.wait()
+        _finish(cfg, run_dir, experiment, trainer, result, board)
+
+
+def _trainer(cfg: DictConfig, experiment: Experiment) -> Trainer:
+    e = experiment
+    opt = optimizer.build(factory(cfg.optimizer), e.model, e.loss)
+    schedule = Schedule(factory(cfg.scheduler, OURS["scheduler"]), opt, cfg.scheduler.interval)
+    options = {name: cfg.trainer[name] for name in ("max_epochs", "max_steps", "accumulate", "clip_norm")}
+    better = _better(cfg.checkpoint.monitor, cfg.checkpoint.mode)
+    return Trainer(
+        e.model, e.loss, opt, schedule, e.loaders["train"], lambda: e.evaluate("val"), better,
+        device=e.device, seed=cfg.seed, **options,
+    )  # fmt: skip
+
+
+def _better(monitor: str, mode: str) -> Callable[[dict[str, Any], dict[str, Any]], bool]:
+    """Whether the first record beats the second. A NaN never does, and is beaten by any number."""
+
+    def better(new: dict[str, Any], old: dict[str, Any]) -> bool:
+        a, b = new[monitor], old[monitor]
+        return not math.isnan(a) and (math.isnan(b) or (a > b if mode == "max" else a < b))
+
+    return better
+
+
+def _fit(
+    cfg: DictConfig, run_dir: Path, trainer: Trainer, checkpoints: Checkpoints, board: Board | None, stop: StopFlag
+) -> None:
+    """Train, and after each evaluation save, write and show what it found."""
+    progress = trainer.progress
+    _write_history(run_dir, progress.history)
+    with Bar(cfg.facts.total_steps, progress.step) as bar:
+        for record in trainer.fit():
+            if record is not None:
+                best = record is progress.best
+                checkpoints.save(trainer.state_dict(), best)
+                _write_history(run_dir, progress.history)
+                log.info(report.epoch_line(record, cfg.facts.total_epochs, trainer.samples_per_second, best))
+                if board is not None:
+                    board.record(record, trainer.learning_rates, trainer.samples_per_second)
+            elif progress.step % cfg.trainer.log_interval == 0:
+                epoch = f"{progress.epoch + 1}/{cfg.facts.total_epochs}"
+                bar.update(progress.step, epoch, trainer.running_loss, trainer.speed())
+            if stop.signum is not None and not trainer.finished:
+                checkpoints.save(trainer.state_dict())
+                checkpoints.wait()
+                raise Interrupted(stop.signum)
+
+
+def _finish(
+    cfg: DictConfig, run_dir: Path, experiment: Experiment, trainer: Trainer, result: Result, board: Board | None
+) -> None:
+    """Take the best weights, look at test once, and say what was reached."""
+    progress, best_path = trainer.progress, run_dir / "checkpoints" / BEST
+    assert progress.best is not None
+    experiment.model.load_state_dict(read(best_path)["model"])
+    experiment.loss.load_state_dict(read(best_path)["loss"])
+    found = {**experiment.evaluate("val"), **experiment.evaluate("test")}
+    table = report.result_table(found, progress.best, cfg.checkpoint.monitor)
+    if board is not None:
+        board.table("result", table, progress.step)
+    result.update(
+        state="completed",
+        metrics=found,
+        best_epoch=progress.best["epoch"],
+        epochs=progress.history[-1]["epoch"],
+        steps=progress.step,
+        samples_per_second=round(trainer.samples_per_second, 1),
+        checkpoint={"path": f"checkpoints/{BEST}", "sha256": sha256(best_path)},
+    )
+    show(table)
+    report.farewell(run_dir, result.content["seconds"])
+
+
+def _write_history(run_dir: Path, history: list[dict[str, Any]]) -> None:
+    """``metrics.jsonl``, from the history that the checkpoint holds: the two never disagree after a resume."""
+    write(run_dir / "metrics.jsonl", "".join(to_json(record) + "\n" for record in history).encode())

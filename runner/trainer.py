@@ -1,0 +1,226 @@
+"""The training loop.
+
+Read it from the bottom up: `Trainer.fit` is the run, `Trainer.epoch` an epoch, `Trainer.step` one optimizer update.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from runner.batch import Batch
+from runner.draws import reseed
+from runner.loader import Resident
+from runner.loss import Loss
+from runner.scheduler import Schedule
+
+
+@dataclass
+class Progress:
+    """How far a run has come: all that a resumed run needs besides the weights and the optimizer's state."""
+
+    epoch: int = 0
+    """Epochs that are complete."""
+    batch: int = 0
+    """Batches of the running epoch that are done."""
+    step: int = 0
+    """Optimizer updates that are done."""
+    loss_sum: float = 0.0
+    loss_weight: float = 0.0
+    """The running epoch's training loss, as a sum and a weight."""
+    best: dict[str, Any] | None = None
+    """The record of the best evaluation so far."""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """The record of every evaluation: epoch, step, ``"<part>/<metric>": value``."""
+
+
+@dataclass
+class Predictions:
+    """What a model said about a part. N is its number of samples."""
+
+    loss: float
+    """Mean over all samples at once, weighted as the loss weights them."""
+    output: Tensor
+    """(N, C) on the model's device."""
+    target: Tensor
+    """(N,)"""
+    index: Tensor
+    """(N,) int64: each sample's index in its data set."""
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, loss: Loss, loader: Resident) -> Predictions:
+    """Run a part through the model in eval mode. The model is left in the mode it was in."""
+    was_training = model.training
+    model.eval()
+    rows = []
+    for batch in loader.epoch():
+        output = model(batch.input)
+        rows.append((output, batch.target, batch.index, *loss(output, batch)))
+    model.train(was_training)
+    outputs, targets, indices, sums, weights = zip(*rows, strict=True)
+    # In float64: a part can have more batches than float32 can add up without losing digits.
+    mean = torch.stack(sums).cpu().double().sum() / torch.stack(weights).cpu().double().sum()
+    return Predictions(mean.item(), torch.cat(outputs), torch.cat(targets), torch.cat(indices))
+
+
+class Trainer:
+    """Trains a model, and says where it is.
+
+    Args:
+        loader: the train part.
+        evaluate: called at the end of each epoch; returns ``{"<part>/<metric>": value}``.
+        better: whether the first record of an evaluation beats the second.
+        seed: from which the random draws of each step follow.
+        max_epochs, max_steps: the run ends with the one that is reached first. Steps may end it inside an epoch.
+        accumulate: micro-batches in a step. Gradients are divided by the weight of the whole step, so that a weighted
+            mean is that of one large batch. An epoch's last step has fewer when they do not divide.
+        clip_norm: upper bound of the gradient's total 2-norm (Pascanu et al., "On the difficulty of training recurrent
+            neural networks", 2013), or None.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
+        loader: Resident,
+        evaluate: Callable[[], dict[str, float]],
+        better: Callable[[dict[str, Any], dict[str, Any]], bool],
+        *,
+        device: torch.device,
+        seed: int,
+        max_epochs: int | None,
+        max_steps: int | None = None,
+        accumulate: int = 1,
+        clip_norm: float | None = None,
+    ) -> None:
+        self.model, self.loss, self.optimizer, self.schedule = model, loss, optimizer, schedule
+        self.loader, self.evaluate, self.better = loader, evaluate, better
+        self.device, self.seed = device, seed
+        self.max_epochs, self.max_steps = max_epochs, max_steps
+        self.accumulate, self.clip_norm = accumulate, clip_norm
+        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.progress = Progress()
+        # The running epoch's loss: sum and weight. Apple's GPUs have no float64.
+        self.sums = torch.zeros(2, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
+        self.samples_per_second = 0.0
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has reached its length, the evaluation there included."""
+        progress = self.progress
+        evaluated = bool(progress.history) and progress.history[-1]["step"] == progress.step
+        return progress.epoch == self.max_epochs or (progress.step == self.max_steps and evaluated)
+
+    @property
+    def running_loss(self) -> float:
+        """Mean training loss of the running epoch so far. Waits for the device."""
+        loss_sum, loss_weight = self.sums.tolist()
+        return loss_sum / loss_weight if loss_weight else float("nan")
+
+    @property
+    def learning_rates(self) -> list[float]:
+        """Of each parameter group, as the next step will use it."""
+        return [float(group["lr"]) for group in self.optimizer.param_groups]
+
+    def step(self, batches: list[Batch]) -> None:
+        """One optimizer update, from the gradient of the batches' joint weighted mean loss."""
+        # Once a step and not once a batch, or every micro-batch would have the same dropout masks.
+        reseed(self.device, self.seed, "step", self.progress.step)
+        sums = self.sums.new_zeros(2)
+        for batch in batches:
+            total, weight = self.loss(self.model(batch.input), batch)
+            # One batch is divided before the backward pass, as torch's own mean is.
+            (total / _divisor(weight) if len(batches) == 1 else total).backward()
+            sums += torch.stack([total.detach(), weight])
+        if len(batches) > 1:
+            torch._foreach_div_([p.grad for p in self.parameters if p.grad is not None], _divisor(sums[1]))
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.schedule.after("step")
+        self.sums += sums
+        self.progress.step += 1
+        self.progress.batch += len(batches)
+
+    def epoch(self) -> Iterator[None]:
+        """The rest of the running epoch. Pauses after each step, so that the caller can look, or stop."""
+        self.model.train()
+        batches = self.loader.epoch(self.progress.epoch, start=self.progress.batch)
+        while self.progress.step != self.max_steps and (micro_batches := list(islice(batches, self.accumulate))):
+            self.step(micro_batches)
+            yield
+
+    def fit(self) -> Iterator[dict[str, Any] | None]:
+        """Train to the end. Yields None after each step, and a record after each evaluation.
+
+        Between two yields nothing is half done: whenever the caller has the word, `state_dict` is a state that
+        training can go on from.
+        """
+        while not self.finished:
+            self._entered = time.perf_counter(), self.progress.batch
+            yield from self.epoch()
+            self.samples_per_second = self.speed()
+            record = self._record()
+            # Steps may end the run inside an epoch, which then stays open: with more steps it goes on from there.
+            if self.progress.batch >= len(self.loader):
+                self._close_epoch()
+            yield record
+
+    def _record(self) -> dict[str, Any]:
+        """Evaluate, and enter what was found into the history."""
+        progress = self.progress
+        epoch = progress.epoch + progress.batch // len(self.loader)
+        record = {"epoch": epoch, "step": progress.step, "train/loss": self.running_loss, **self.evaluate()}
+        progress.history.append(record)
+        if progress.best is None or self.better(record, progress.best):
+            progress.best = record
+        return record
+
+    def _close_epoch(self) -> None:
+        self.progress.epoch += 1
+        self.progress.batch = 0
+        self.sums.zero_()
+        self.schedule.after("epoch")
+
+    def speed(self) -> float:
+        """Training samples per second since the running epoch was entered."""
+        started, first = self._entered
+        size = self.loader.batch_size
+        samples = min(self.progress.batch * size, self.loader.num_samples) - first * size
+        return samples / (time.perf_counter() - started)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that training goes on from, as plain containers and tensors (the live ones, not copies)."""
+        self.progress.loss_sum, self.progress.loss_weight = self.sums.tolist()
+        return {
+            "model": self.model.state_dict(),
+            "loss": self.loss.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.schedule.state_dict(),
+            "progress": asdict(self.progress),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.loss.load_state_dict(state["loss"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["scheduler"])
+        self.progress = Progress(**state["progress"])
+        if self.progress.best is not None:  # one object again with its entry in the history, as it was
+            self.progress.best = next(r for r in self.progress.history if r["step"] == self.progress.best["step"])
+        self.sums.copy_(torch.tensor([self.progress.loss_sum, self.progress.loss_weight], dtype=torch.float64))
+
+
+def _divisor(weight: Tensor) -> Tensor:
+    """`weight`, or the smallest positive number where it is 0: a step whose targets are all ignored adds nothing."""
+    return weight.clamp(min=torch.finfo(weight.dtype).tiny)
