@@ -42,8 +42,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
-    except Interrupted as error:
-        return error.exit_status
     except KeyboardInterrupt:
         return 130
     except SystemExit as stop:
@@ -61,7 +59,11 @@ def _command(arguments: list[str]) -> Callable[[list[str]], int]:
         return train
     word = arguments.pop(0)
     if word not in COMMANDS:
+        from runner.config import folder
+
         remedy = nearest(word, COMMANDS, "python -m runner ") or "python -m runner --help"
+        if (folder() / word).is_dir():
+            remedy = f"{word}=OPTION"
         raise ConfigError(Problem(word, "there is no such command", ", ".join(COMMANDS), remedy))
     return COMMANDS[word]
 
@@ -73,8 +75,8 @@ def train(arguments: list[str]) -> int:
     resume = [value for key, _, value in (o.partition("=") for o in overrides) if key == "resume"]
     if resume and resume[-1] not in ("null", ""):
         overrides = _resume(resume[-1].strip("'\""), flags, overrides)
-        return _hydra([*flags, *overrides], _train_task, "saved")
-    return _hydra([*flags, *overrides], _train_task, "config")
+        return _hydra(flags, overrides, _train_task, "saved")
+    return _hydra(flags, overrides, _train_task, "config")
 
 
 def _version(arguments: list[str]) -> int:
@@ -113,12 +115,12 @@ def _sort(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 def _quoted(override: str) -> str:
     """`override`, with its value in quotes if Hydra's grammar cannot read it as it is: ``input=my (1).png``."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import OverrideParseException
+    from hydra.errors import HydraException
 
     key, equals, value = override.partition("=")
     try:
         OverridesParser.create().parse_override(override)
-    except OverrideParseException:
+    except HydraException:
         if equals and not value.startswith(("[", "{", "'", '"')):
             escaped = value.replace("\\", "\\\\").replace("'", "\\'")
             return f"{key}='{escaped}'"
@@ -138,27 +140,62 @@ def _resume(name: str, flags: Sequence[str], overrides: Sequence[str]) -> list[s
     if any(flag in ("-m", "--multirun") for flag in flags):
         raise ConfigError(Problem("resume", "a run that goes on is not a sweep", remedy="the same without -m"))
     run_dir = folder.find(name, "resume")
+    swapped = [o for o in overrides if (config.folder() / o.partition("=")[0]).is_dir()]
+    if swapped:
+        what, remedy = f"a run that goes on keeps its own ({run_dir})", "the same without resume=, for a run of its own"
+        raise ConfigError(*(Problem(override, what, remedy=remedy) for override in swapped))
     ConfigStore.instance().store("saved", {"defaults": ["entry", "_self_"], **config.load(run_dir / "config.yaml")})
     rest = [override for override in overrides if not override.startswith("resume=")]
     return [*rest, f"resume='{run_dir}'", f"hydra.run.dir='{run_dir}'", "hydra.output_subdir=null"]
 
 
-def _hydra(arguments: list[str], task: Callable[[DictConfig], None], config_name: str) -> int:
+def _hydra(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictConfig], None], config_name: str) -> int:
     """Compose the configuration and run `task` on it, the way Hydra does."""
     import hydra
 
-    from runner import config
-    from runner.compose import explain
+    from runner import compose, config
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors to us instead of printing them and exiting with 1
-    before, sys.argv = sys.argv, ["runner", *arguments]
+    statuses: list[int] = []
+    before, sys.argv = sys.argv, ["runner", *flags, *overrides]
     try:
-        hydra.main(config_path=str(config.folder()), config_name=config_name, version_base="1.3")(task)()
-    except Exception as error:
-        raise
+        hydra.main(config_path=str(config.folder()), config_name=config_name, version_base="1.3")(
+            lambda cfg: statuses.append(_guarded(task, cfg))
+        )()
+    except compose.FAILURES as error:
+        if statuses:
+            raise
+        load = compose.loader(config_name, _value(flags, "--config-dir", "-cd"), multirun="-m" in flags)
+        problems = compose.explain(load, overrides)
+        if not problems:
+            raise
+        raise ConfigError(*problems) from error
     finally:
         sys.argv = before
+    return max(statuses, default=0)
+
+
+def _guarded(task: Callable[[DictConfig], None], cfg: DictConfig) -> int:
+    """The exit status of one job. What goes wrong in it is said and logged here, and ends no other job of a sweep."""
+    import logging
+
+    log = logging.getLogger("runner")
+    try:
+        task(cfg)
+    except Interrupted as error:
+        raise SystemExit(error.exit_status) from error
+    except InputError as error:
+        log.error("error: %s", error)
+        return error.exit_status
+    except Exception:
+        log.exception("error:")
+        return 1
     return 0
+
+
+def _value(flags: Sequence[str], *names: str) -> str | None:
+    """What follows the flag of one of these `names`, if it was given."""
+    return next((flags[i + 1] for i, flag in enumerate(flags[:-1]) if flag in names), None)
 
 
 if __name__ == "__main__":

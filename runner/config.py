@@ -26,7 +26,7 @@ ALLOWED = ("runner.*", "torch.nn.*", "torch.optim.*", "torchvision.*", "sklearn.
 """Targets that a configuration may name. A user adds patterns of their own with ``allow_targets``."""
 
 NEVER = ("builtins", "os", "posix", "nt", "sys", "subprocess", "pickle", "shutil", "importlib", "torch.hub",
-         "torch.serialization")  # fmt: skip
+         "torch.load", "torch.serialization")  # fmt: skip
 """Modules whose functions run or load whatever they are given; no pattern allows them."""
 
 GIVEN = {
@@ -87,6 +87,14 @@ def fill(config: DictConfig, facts: Mapping[str, Any]) -> None:
             config.facts[name] = value
 
 
+def job(config: DictConfig) -> DictConfig:
+    """The configuration without Hydra's own part."""
+    ours = config.copy()
+    with read_write(ours), open_dict(ours):
+        ours.pop("hydra", None)
+    return ours
+
+
 def plain(config: DictConfig) -> tuple[dict[str, Any], list[Problem]]:
     """The configuration as plain containers, before the facts are known.
 
@@ -138,6 +146,8 @@ def _targets(tree: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _check_target(path: str, node: dict[str, Any], allowed: Sequence[str]) -> list[Problem]:
     name, key = node["_target_"], f"{path}._target_"
+    if _forbidden(name):
+        return [Problem(key, f"{name!r} may not be called: it runs or loads whatever it is given")]
     if not _matches(name, allowed):
         what = f"{name!r} is not among the targets that may be called"
         return [Problem(key, what, ", ".join(allowed), f"allow_targets=[{name.rpartition('.')[0]}.*]")]
@@ -154,8 +164,11 @@ def _check_target(path: str, node: dict[str, Any], allowed: Sequence[str]) -> li
 
 
 def _matches(name: str, allowed: Sequence[str]) -> bool:
-    forbidden = any(name == module or name.startswith(module + ".") for module in NEVER)
-    return not forbidden and any(fnmatch.fnmatchcase(name, pattern) for pattern in allowed)
+    return not _forbidden(name) and any(fnmatch.fnmatchcase(name, pattern) for pattern in allowed)
+
+
+def _forbidden(name: str) -> bool:
+    return any(name == module or name.startswith(module + ".") for module in NEVER)
 
 
 def _check_arguments(path: str, node: dict[str, Any], target: Callable[..., Any]) -> list[Problem]:
@@ -177,7 +190,9 @@ def _check_arguments(path: str, node: dict[str, Any], target: Callable[..., Any]
     if not node.get("_args_"):
         required = [p.name for p in signature.parameters.values() if p.default is p.empty and p.name in known]
         for key in [name for name in required if name not in keys and name not in given]:
-            found.append(Problem(f"{path}.{key}", f"is missing: {node['_target_']} needs it", remedy=f"+{path}.{key}=VALUE"))
+            found.append(
+                Problem(f"{path}.{key}", f"is missing: {node['_target_']} needs it", remedy=f"+{path}.{key}=VALUE")
+            )
     return found + _check_types(path, keys, target)
 
 
@@ -216,7 +231,9 @@ def locate(name: str) -> Any:
         for number, word in enumerate(words[length:], length):
             if not hasattr(found, word):
                 close = nearest(word, dir(found), ".".join(words[:number]) + ".")
-                raise LookupError(f"{'.'.join(words[:number])} has no {word!r}" + (f"; there is {close}" if close else ""))
+                raise LookupError(
+                    f"{'.'.join(words[:number])} has no {word!r}" + (f"; there is {close}" if close else "")
+                )
             found = getattr(found, word)
         return found
     raise LookupError(f"there is no module {words[0]!r}")
@@ -241,9 +258,11 @@ def load(path: Path) -> dict[str, Any]:
         ConfigError: the file is not what `save` wrote.
     """
     try:
-        tree = OmegaConf.create(yaml.safe_load(path.read_text()))
-        for key, reference in tree.pop("interpolations").items():
-            OmegaConf.update(tree, key, reference)
+        saved = yaml.safe_load(path.read_text())
+        references = saved.pop("interpolations")
+        tree = OmegaConf.create(saved)
+        for key, reference in references.items():
+            OmegaConf.update(tree, key, reference, merge=False)
         for name in tree.facts:
             tree.facts[name] = "???"
     except (OSError, yaml.YAMLError, OmegaConfBaseException, AttributeError, KeyError) as error:
@@ -261,7 +280,8 @@ def _references(node: Any, path: str) -> Iterator[tuple[str, str]]:
     """
     if not isinstance(node, (DictConfig, ListConfig)) or node._is_none():
         return
-    for key in node if isinstance(node, DictConfig) else range(len(node)):
+    keys: list[Any] = list(node) if isinstance(node, DictConfig) else list(range(len(node)))
+    for key in keys:
         name = f"{path}.{key}" if path else str(key)
         child = node._get_node(key)
         if OmegaConf.is_interpolation(node, key):  # type: ignore[arg-type]

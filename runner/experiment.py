@@ -6,7 +6,7 @@ Training starts from here, and so does whatever is done later with what was trai
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -38,7 +38,7 @@ class Experiment:
     loaders: dict[str, Resident]
     model: nn.Module
     loss: loss.Loss
-    metrics: dict[str, Callable[..., float]]
+    metrics: Mapping[str, Callable[..., float]]
 
     @property
     def counts(self) -> dict[str, list[int]]:
@@ -85,7 +85,8 @@ def assemble(cfg: DictConfig) -> Experiment:
 
 
 def _set_backends(cfg: DictConfig) -> None:
-    torch.use_deterministic_algorithms(cfg.trainer.deterministic)
+    # Not use_deterministic_algorithms, which imports the compiler: 2 s of every start.
+    torch.set_deterministic_debug_mode("error" if cfg.trainer.deterministic else "default")
     torch.backends.cudnn.benchmark = not cfg.trainer.deterministic
     # Deterministic mode also fills fresh memory with NaN to expose bugs, at a price in every run.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -97,7 +98,9 @@ def _fit_transforms(cfg: DictConfig, inputs: Tensor, train: Tensor) -> dict[str,
     def batches() -> Any:
         return (inputs[rows.to(inputs.device)] for rows in train.split(4096))
 
-    return {kind: Pipeline(*build_all(cfg.transform[kind])).fit(batches).to(inputs.device) for kind in ("train", "eval")}
+    return {
+        kind: Pipeline(*build_all(cfg.transform[kind])).fit(batches).to(inputs.device) for kind in ("train", "eval")
+    }
 
 
 def _loaders(
@@ -110,8 +113,12 @@ def _loaders(
     train = loader(indices["train"], transforms["train"], shuffle=True)
     if len(train) == 0:
         what = f"{cfg.loader.batch_size} with drop_last leaves no batch of {len(indices['train'])} train samples"
-        raise DataError(Problem("loader.batch_size", what, f"at most {len(indices['train'])}", "loader.drop_last=false"))
-    rest = {part: loader(indices[part], transforms["eval"], batch_size=size, drop_last=False) for part in ("val", "test")}
+        raise DataError(
+            Problem("loader.batch_size", what, f"at most {len(indices['train'])}", "loader.drop_last=false")
+        )
+    rest = {
+        part: loader(indices[part], transforms["eval"], batch_size=size, drop_last=False) for part in ("val", "test")
+    }
     return {"train": train, **rest}
 
 
@@ -125,11 +132,11 @@ def _lengths(cfg: DictConfig, train: Resident) -> dict[str, int]:
 
 
 def _loss(cfg: DictConfig, train_targets: NDArray[np.int64], classes: list[str]) -> loss.Loss:
-    rule = cfg.loss.get("weight")
-    rule = OmegaConf.to_container(rule) if OmegaConf.is_config(rule) else rule
-    weights = loss.class_weights(rule, train_targets, classes)  # (C,)
+    given = cfg.loss.get("weight")
+    rule: Any = OmegaConf.to_container(given) if OmegaConf.is_config(given) else given
+    weights = loss.class_weights(rule, train_targets, classes)
     if weights is not None:
         # What the train part gave is what a resumed run and an evaluation use again.
         with read_write(cfg):
-            cfg.loss.weight = weights.tolist()
+            cfg.loss.weight = weights
     return loss.build(factory(cfg.loss), weights)

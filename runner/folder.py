@@ -35,9 +35,10 @@ def claim(folder: Path) -> Path:
 
 def disclaim(folder: Path) -> None:
     """Take back a folder in which nothing was run: what was put there goes, and the folder if nothing else is in it."""
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.FileHandler):
-            handler.close()
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if isinstance(handler, logging.FileHandler)]:
+        root.removeHandler(handler)
+        handler.close()
     shutil.rmtree(folder / ".hydra", ignore_errors=True)
     (folder / "runner.log").unlink(missing_ok=True)
     made = [folder, *(path for path in folder.parents if path.is_relative_to(OUTPUTS))]

@@ -76,6 +76,8 @@ class Resident:
         step = max(self.block_bytes // max(batch_bytes, 1), 1) * self.batch_size
         for index in order.split(step):
             where = index.to(self.inputs.device)
-            block = zip(self.inputs[where].split(self.batch_size), self.targets[where].split(self.batch_size), strict=True)
+            block = zip(
+                self.inputs[where].split(self.batch_size), self.targets[where].split(self.batch_size), strict=True
+            )
             for (inputs, targets), indices in zip(block, index.split(self.batch_size), strict=True):
                 yield Batch(self.transform(inputs), targets, indices)

@@ -8,6 +8,7 @@ divides once.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -46,36 +47,34 @@ class Loss(nn.Module):
     @property
     def class_weights(self) -> Tensor | None:
         """(C,) or None for 1 each."""
-        weights: Tensor | None = self.criterion.weight
-        return weights
+        return cast("Tensor | None", self.criterion.weight)
 
     def weight_of(self, target: Tensor) -> Tensor:
         """The scalar by which a sum over the samples with this (B,) `target` has to be divided."""
-        kept = target != self.criterion.ignore_index
+        kept = target != cast(int, self.criterion.ignore_index)
         if self.class_weights is None:
             return kept.sum(dtype=torch.float32)
         return (self.class_weights[torch.where(kept, target, 0)] * kept).sum()
 
 
-def build(factory: Callable[..., nn.Module], weight: Tensor | None) -> Loss:
+def build(factory: Callable[..., nn.Module], weight: Sequence[float] | None) -> Loss:
     """The loss of a configuration: `factory` is torch's class with its other arguments bound.
 
     Args:
-        weight: (C,) float class weights, or None for 1 each.
+        weight: the weight of each class, or None for 1 each.
     """
-    return Loss(factory(weight=weight, reduction="none"))
+    return Loss(factory(weight=None if weight is None else torch.tensor(weight), reduction="none"))
 
 
-def class_weights(rule: str | Sequence[float] | None, targets: NDArray[np.int64], classes: Sequence[str]) -> Tensor | None:
+def class_weights(
+    rule: str | Sequence[float] | None, targets: NDArray[np.int64], classes: Sequence[str]
+) -> list[float] | None:
     """The weight of each class, from the configuration's ``loss.weight``.
 
     Args:
         rule: ``balanced``, for N / (C · n_c) as scikit-learn has it (King and Zeng, "Logistic Regression in Rare
             Events Data", 2001); or one number per class; or None for no weights.
         targets: class indices of the *train part*, and of nothing else.
-
-    Returns:
-        (C,) float32, or None.
 
     Raises:
         ConfigError: not as many numbers as classes, or one that is negative or no number.
@@ -88,9 +87,9 @@ def class_weights(rule: str | Sequence[float] | None, targets: NDArray[np.int64]
         if absent:
             what = f"'balanced' has no weight for classes without a train sample: {', '.join(absent)}"
             raise DataError(Problem("loss.weight", what, remedy="loss.weight=[one number per class]"))
-        weights = compute_class_weight("balanced", classes=np.arange(len(classes)), y=targets)
-        return torch.tensor(weights, dtype=torch.float32)
+        weights: list[float] = compute_class_weight("balanced", classes=np.arange(len(classes)), y=targets).tolist()
+        return weights
     if isinstance(rule, str) or len(rule) != len(classes) or not all(0 <= number < float("inf") for number in rule):
         allowed = f"null, balanced, or {len(classes)} numbers >= 0, one per class"
         raise ConfigError(Problem("loss.weight", f"{rule!r} does not give a weight for each class", allowed))
-    return torch.tensor(list(rule), dtype=torch.float32)
+    return [float(number) for number in rule]

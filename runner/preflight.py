@@ -6,15 +6,20 @@ Hydra calls `Preflight` (see `conf/entry.yaml`) after it has composed the config
 from __future__ import annotations
 
 import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from runner import config, folder, schema
-from runner.errors import ConfigError, InputError, Problem
+from runner import compose, config, folder, schema
+from runner.errors import ConfigError, InputError, Problem, nearest
 
 
 class Preflight(Callback):
@@ -24,31 +29,34 @@ class Preflight(Callback):
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        try:
+        with _stopping():
             check(config)
             resumed = check_resume(config) if config.resume is not None else None
             run_dir = resumed or _claim(config, "run")
-        except InputError as error:
-            stop(error)
-        with read_write(config), open_dict(config):
-            config.hydra.run.dir = str(run_dir)
+            with read_write(config), open_dict(config):
+                config.hydra.run.dir = str(run_dir)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        try:
+        with _stopping():
             _check_jobs(config)
             sweep_dir = _claim(config, "sweep")
-        except InputError as error:
-            stop(error)
-        with read_write(config), open_dict(config):
-            config.hydra.sweep.dir = str(sweep_dir)
-            # Each job is composed anew from the overrides, and would get the folder of the default again.
-            config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{sweep_dir}'")
+            with read_write(config), open_dict(config):
+                config.hydra.sweep.dir = str(sweep_dir)
+                # Each job is composed anew from the overrides, and would get the folder of the default again.
+                config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{sweep_dir}'")
 
 
-def stop(error: InputError) -> NoReturn:
-    """Print what is wrong and end the process."""
-    print(f"error: {error}", file=sys.stderr)
-    raise SystemExit(error.exit_status)
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """End the process with a message, and the exit status that goes with it, if anything is raised inside."""
+    try:
+        yield
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_status) from error
+    except Exception as error:
+        traceback.print_exc()
+        raise SystemExit(1) from error
 
 
 def check(cfg: DictConfig) -> None:
@@ -57,9 +65,9 @@ def check(cfg: DictConfig) -> None:
     Raises:
         ConfigError: with everything that was found.
     """
-    found = config.check(_job(cfg))
+    found = config.check(config.job(cfg))
     if not found:
-        found = _check_machine(cfg)
+        found = [*_check_relations(cfg), *_check_machine(cfg)]
     if found:
         raise ConfigError(*found)
 
@@ -73,7 +81,7 @@ def check_resume(cfg: DictConfig) -> Path:
     """
     run_dir = folder.find(cfg.resume, "resume")
     old = OmegaConf.to_container(OmegaConf.create(config.load(run_dir / "config.yaml")), resolve=False)
-    new = OmegaConf.to_container(_job(cfg), resolve=False)
+    new = OmegaConf.to_container(config.job(cfg), resolve=False)
     may_differ = set(schema.resumable())
     differing = [(key, a, b) for key, a, b in _differences(old, new, "") if not _within(key, may_differ)]
     if differing:
@@ -98,14 +106,35 @@ def _check_jobs(cfg: DictConfig) -> None:
     loader = GlobalHydra.instance().config_loader()
     arguments = [f"{key}={value}" for key, value in (cfg.hydra.sweeper.params or {}).items()]
     overrides = OverridesParser.create(config_loader=loader).parse_overrides([*arguments, *cfg.hydra.overrides.task])
-    found = []
+    found: dict[Problem, list[int]] = {}
     for number, job in enumerate(BasicSweeper.split_arguments(overrides, None)[0]):
+        problems: Sequence[Problem] = ()
         try:
             check(loader.load_sweep_config(cfg, list(job)))
         except ConfigError as error:
-            found += [Problem(f"job {number}: {p.key}", p.what, p.allowed, p.remedy) for p in error.problems]
+            problems = error.problems
+        except compose.FAILURES:
+            problems = compose.explain(partial(loader.load_sweep_config, cfg), list(job))
+        for problem in problems:
+            found.setdefault(problem, []).append(number)
     if found:
-        raise ConfigError(*found)
+        raise ConfigError(
+            *(replace(p, key=f"{p.key} (job {', '.join(map(str, numbers))})") for p, numbers in found.items())
+        )
+
+
+def _check_relations(cfg: DictConfig) -> list[Problem]:
+    """What is wrong between groups that are each right by themselves."""
+    found = []
+    if cfg.trainer.max_epochs is None and cfg.trainer.max_steps is None:
+        what = "is null, and so is trainer.max_steps: the run would never end"
+        found.append(Problem("trainer.max_epochs", what, "one of the two", "trainer.max_epochs=30"))
+    written = ["train/loss", "val/loss", *(f"val/{name}" for name in cfg.metric)]
+    if cfg.checkpoint.monitor not in written:
+        what = f"no evaluation writes {cfg.checkpoint.monitor!r}"
+        remedy = nearest(cfg.checkpoint.monitor, written, "checkpoint.monitor=")
+        found.append(Problem("checkpoint.monitor", what, ", ".join(written), remedy))
+    return found
 
 
 def _check_machine(cfg: DictConfig) -> list[Problem]:
@@ -131,19 +160,13 @@ def _claim(cfg: DictConfig, kind: str) -> Path:
     return wanted
 
 
-def _job(cfg: DictConfig) -> DictConfig:
-    """The configuration without Hydra's own part."""
-    job = cfg.copy()
-    with read_write(job), open_dict(job):
-        job.pop("hydra", None)
-    return job
-
-
 def _differences(old: Any, new: Any, path: str) -> list[tuple[str, Any, Any]]:
     if isinstance(old, dict) and isinstance(new, dict):
         keys = list(dict.fromkeys([*old, *new]))
         return [
-            row for key in keys for row in _differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+            row
+            for key in keys
+            for row in _differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
         ]
     return [] if old == new else [(path, old, new)]
 

@@ -13,16 +13,22 @@ from runner import __version__
 from runner.device import describe
 from runner.experiment import Experiment
 from runner.table import Table, cell
+from runner.trainer import Progress
 
 log = logging.getLogger("runner")
 
 
-def announce(cfg: DictConfig, experiment: Experiment, run_dir: Path) -> None:
-    """What is about to be run, in four lines."""
+def announce(cfg: DictConfig, experiment: Experiment, run_dir: Path, progress: Progress) -> None:
+    """What is about to be run, in a few lines."""
     e, facts = experiment, cfg.facts
     threads = f"{e.threads} thread{'s' if e.threads > 1 else ''}"
     log.info(
-        "runner %s · torch %s · %s · %s · seed %d", __version__, torch.__version__, describe(e.device), threads, cfg.seed
+        "runner %s · torch %s · %s · %s · seed %d",
+        __version__,
+        torch.__version__,
+        describe(e.device),
+        threads,
+        cfg.seed,
     )
     log.info(
         "%s: %s samples of %s, %d classes · %s split %s, seed %d",
@@ -35,6 +41,8 @@ def announce(cfg: DictConfig, experiment: Experiment, run_dir: Path) -> None:
         _short(cfg.loss), _short(cfg.optimizer), _short(cfg.scheduler), f"{facts.total_steps:,}", facts.total_epochs,
     )  # fmt: skip
     log.info("%s", run_dir)
+    if progress.step:
+        log.info("resumed after epoch %d, step %s", progress.epoch, f"{progress.step:,}")
 
 
 def _short(node: DictConfig) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +22,8 @@ class Schedule:
     def __init__(self, factory: Callable[..., LRScheduler], optimizer: Optimizer, interval: str) -> None:
         self.scheduler = factory(optimizer)
         self.interval = interval
+        self._first = [group["lr"] for group in optimizer.param_groups]
+        self._settings = inspect.signature(type(self.scheduler)).parameters.keys()
 
     def after(self, interval: str) -> None:
         """Advance if the schedule counts in this `interval`, which has just ended."""
@@ -30,4 +34,19 @@ class Schedule:
         return self.scheduler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.scheduler.load_state_dict(state)
+        """Go on from `state`, which must have been loaded into the optimizer already.
+
+        torch's schedulers would take their settings from it too, and compute each rate from the one before. A run that
+        is resumed with more epochs has other settings: then the schedule is run again from its start to this point.
+        """
+        mine = vars(self.scheduler)
+        if all(mine[name] == state[name] for name in self._settings if name in state and name in mine):
+            self.scheduler.load_state_dict(state)
+            return
+        for group, rate in zip(self.scheduler.optimizer.param_groups, self._first, strict=True):
+            group["lr"] = rate
+        with warnings.catch_warnings():
+            # "scheduler.step() before optimizer.step()": the optimizer's steps were taken in an earlier process.
+            warnings.simplefilter("ignore")
+            for _ in range(state["last_epoch"]):
+                self.scheduler.step()

@@ -48,7 +48,9 @@ class Split:
     _target_: str = target()
     val: float = key("fraction of all samples that choose between epochs", above=0, below=1, optional=True)
     test: float = key("fraction of all samples that are looked at once, at the end", above=0, below=1, optional=True)
-    seed: int = key("decides which sample is in which part; apart from the seed of the training", least=0, optional=True)
+    seed: int = key(
+        "decides which sample is in which part; apart from the seed of the training", least=0, optional=True
+    )
 
 
 @dataclasses.dataclass
@@ -95,17 +97,23 @@ class Scheduler:
 @dataclasses.dataclass
 class Trainer:
     max_epochs: int | None = key("length of the run in epochs", least=1, resume=True)
-    max_steps: int | None = key("length of the run in optimizer steps; the run ends with the first", least=1, resume=True)
+    max_steps: int | None = key(
+        "length of the run in optimizer steps; the run ends with the first", least=1, resume=True
+    )
     accumulate: int = key("batches in one optimizer step", least=1)
     clip_norm: float | None = key("upper bound of the gradient's norm", above=0)
-    threads: int | Literal["auto"] = key("CPU threads; auto: one for a small model, else every core", least=1, resume=True)
+    threads: int | Literal["auto"] = key(
+        "CPU threads; auto: one for a small model, else every core", least=1, resume=True
+    )
     deterministic: bool = key("only operations that give the same bytes every time", resume=True)
     log_interval: int = key("steps between two updates of the progress bar", least=1, resume=True)
 
 
 @dataclasses.dataclass
 class Checkpoint:
-    monitor: str = key("the metric that decides which epoch is best", pattern=r"(train|val)/\w+", allowed="val/<metric>")
+    monitor: str = key(
+        "the metric that decides which epoch is best", pattern=r"(train|val)/\w+", allowed="val/<metric>"
+    )
     mode: Literal["min", "max"] = key("whether less or more of it is better")
 
 
@@ -233,7 +241,8 @@ def _words(hint: Any, rules: Mapping[str, Any]) -> str:
         for name, sign in (("least", ">="), ("above", ">"), ("below", "<"))
         if rules.get(name) is not None
     ]
-    return " ".join([describe(hint), *([" and ".join(bounds)] if bounds else [])])
+    words = [describe(hint), *([" and ".join(bounds)] if bounds else [])]
+    return " ".join(words).replace(" or null", "") + (", or null" if type(None) in typing.get_args(hint) else "")
 
 
 def describe(hint: Any) -> str:

@@ -84,7 +84,9 @@ def stratified(targets: NDArray[Any], *, val: float, test: float, seed: int) -> 
     return Split("stratified", seed, _cut_twice(StratifiedShuffleSplit, targets, val, test, seed))
 
 
-def _cut_twice(splitter: Any, targets: NDArray[Any], val: float, test: float, seed: int) -> dict[str, NDArray[np.int64]]:
+def _cut_twice(
+    splitter: Any, targets: NDArray[Any], val: float, test: float, seed: int
+) -> dict[str, NDArray[np.int64]]:
     total = len(targets)
     # Whole numbers, because the second cut would take a fraction of what the first has left.
     sizes = {"val": round(val * total), "test": round(test * total)}
@@ -97,7 +99,9 @@ def _cut_twice(splitter: Any, targets: NDArray[Any], val: float, test: float, se
         rest, test_part = _cut(splitter, everything, targets, sizes["test"], seed)
         train_part, val_part = _cut(splitter, rest, targets, sizes["val"], seed)
     except ValueError as error:
-        raise DataError(Problem("split", str(error), remedy="larger split.val and split.test, or split=random")) from error
+        raise DataError(
+            Problem("split", str(error), remedy="larger split.val and split.test, or split=random")
+        ) from error
     return {"train": np.sort(train_part), "val": np.sort(val_part), "test": np.sort(test_part)}
 
 

@@ -13,15 +13,15 @@ from rich.text import Text
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under named columns; a column whose cells are all numbers is aligned to the right."""
+    """Rows of cells under named columns; a column of numbers is aligned to the right."""
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
 
     def rich(self) -> RichTable:
-        """For a terminal."""
-        table = RichTable(title=self.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+        """For a terminal, without its title, which rich would wrap at the table's width."""
+        table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
         for number, name in enumerate(self.columns):
             table.add_column(Text(name), justify="right" if self._numeric(number) else "left")
         for row in self.rows:

@@ -12,21 +12,28 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from runner.table import Table
 
 console = Console(highlight=False, soft_wrap=True)
+error_console = Console(highlight=False, soft_wrap=True, stderr=True)
 log = logging.getLogger("runner")
 
 
 class ConsoleHandler(logging.Handler):
-    """Prints log lines above the progress bar. Used by `conf/entry.yaml`."""
+    """Prints log lines above the progress bar, and errors on the error stream. Used by `conf/entry.yaml`."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        console.print(self.format(record), markup=False, style="yellow" if record.levelno >= logging.WARNING else None)
+        if record.levelno >= logging.ERROR:
+            error_console.print(self.format(record), markup=False)
+        else:
+            console.print(
+                self.format(record), markup=False, style="yellow" if record.levelno >= logging.WARNING else None
+            )
 
 
 def show(table: Table) -> None:
-    """A table on the terminal, and the same without colour in the log file."""
-    text = Console(file=StringIO(), width=console.width, highlight=False)
-    text.print(table.rich())
-    log.info("%s", text.file.getvalue().rstrip())  # type: ignore[attr-defined]  # the StringIO above
+    """A table on the terminal and in the log file."""
+    buffer = StringIO()
+    Console(file=buffer, width=console.width, highlight=False).print(table.rich())
+    lines = [line.rstrip() for line in buffer.getvalue().splitlines()]
+    log.info("\n%s\n%s\n", table.title, "\n".join(line for line in lines if line))
 
 
 class Bar:

@@ -65,7 +65,7 @@ def _run(cfg: DictConfig, run_dir: Path, result: Result, stop: StopFlag) -> None
     config.save(cfg, run_dir / "config.yaml")
     experiment.split.save(run_dir, experiment.counts, experiment.data.classes)
     result.update(device=str(experiment.device), threads=experiment.threads, seed=cfg.seed, split=experiment.split.hash)
-    report.announce(cfg, experiment, run_dir)
+    report.announce(cfg, experiment, run_dir, trainer.progress)
     table = report.split_table(experiment)
     show(table)
 

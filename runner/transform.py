@@ -7,6 +7,7 @@ buffers, so that it moves to the device and into the checkpoint like any other w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +16,21 @@ Batches = Callable[[], Iterable[Tensor]]
 """Gives the inputs of the train part, batch by batch, from the start each time it is called."""
 
 
+@runtime_checkable
+class Fitted(Protocol):
+    """A transform that learns something from the train part before it is used."""
+
+    def fit(self, batches: Batches) -> None: ...
+
+
 class Pipeline(nn.Sequential):
     """Transforms one after the other. Each is fitted on what those before it make of the train part."""
 
     def fit(self, batches: Batches) -> Pipeline:
         for position, transform in enumerate(self):
             before = self[:position]
-            if hasattr(transform, "fit"):
-                transform.fit(lambda before=before: (before(batch) for batch in batches()))
+            if isinstance(transform, Fitted):
+                transform.fit(lambda before=before: (before(batch) for batch in batches()))  # type: ignore[misc]
         return self
 
 
