@@ -118,7 +118,7 @@ def _plain(parent: DictConfig | ListConfig, key: Any, path: str, found: list[Pro
         found.append(Problem(path, what, remedy="the name of a key, as in ${facts.num_classes}"))
         return schema.UNKNOWN
     if isinstance(value, DictConfig):
-        return {name: _plain(value, name, f"{path}.{name}", found) for name in value}
+        return {name: _plain(value, name, f"{path}.{name}", found) for name in value}  # type: ignore[str-bytes-safe]
     if isinstance(value, ListConfig):
         return [_plain(value, number, f"{path}.{number}", found) for number in range(len(value))]
     return value
@@ -198,7 +198,7 @@ def _check_arguments(path: str, node: dict[str, Any], target: Callable[..., Any]
 
 def _check_types(path: str, keys: Mapping[str, Any], target: Callable[..., Any]) -> list[Problem]:
     """Values against the annotations of the target's arguments, where these are of the simple kinds."""
-    function = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
+    function = target.__init__ if inspect.isclass(target) else target
     try:
         hints = typing.get_type_hints(function)
     except (NameError, TypeError, AttributeError):  # annotations that only a type checker can read
@@ -217,26 +217,32 @@ def locate(name: str) -> Any:
     Raises:
         LookupError: there is none; says at which word the path ends, and the nearest right one.
     """
+    found: Any = None
     words = name.split(".")
-    for length in range(len(words), 0, -1):
-        module_name = ".".join(words[:length])
-        try:
-            found: Any = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            if error.name is None or not (module_name == error.name or module_name.startswith(error.name + ".")):
-                raise LookupError(f"importing {module_name} needs {error.name}, which is not installed") from error
-            continue
-        except Exception as error:  # the module is there, and fails when it is imported
-            raise LookupError(f"importing {module_name} failed: {type(error).__name__}: {error}") from error
-        for number, word in enumerate(words[length:], length):
-            if not hasattr(found, word):
-                close = nearest(word, dir(found), ".".join(words[:number]) + ".")
-                raise LookupError(
-                    f"{'.'.join(words[:number])} has no {word!r}" + (f"; there is {close}" if close else "")
-                )
+    for number, word in enumerate(words):
+        here = ".".join(words[: number + 1])
+        if number > 0 and hasattr(found, word):
             found = getattr(found, word)
-        return found
-    raise LookupError(f"there is no module {words[0]!r}")
+        elif number == 0 or inspect.ismodule(found):
+            found = _import(here, found)
+        else:
+            raise LookupError(f"{found.__name__} has no {word!r}")
+    return found
+
+
+def _import(name: str, parent: Any) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        above, _, word = name.rpartition(".")
+        if error.name is not None and error.name != name and error.name != above:
+            raise LookupError(f"importing {name} needs {error.name}, which is not installed") from error
+        if not above:
+            raise LookupError(f"there is no module {name!r}") from error
+        close = nearest(word, dir(parent), above + ".")
+        raise LookupError(f"{above} has no {word!r}" + (f"; there is {close}" if close else "")) from error
+    except Exception as error:  # the module is there, and fails when it is imported
+        raise LookupError(f"importing {name} failed: {type(error).__name__}: {error}") from error
 
 
 def save(config: DictConfig, path: Path) -> None:
@@ -265,7 +271,7 @@ def load(path: Path) -> dict[str, Any]:
             OmegaConf.update(tree, key, reference, merge=False)
         for name in tree.facts:
             tree.facts[name] = "???"
-    except (OSError, yaml.YAMLError, OmegaConfBaseException, AttributeError, KeyError) as error:
+    except (OSError, yaml.YAMLError, OmegaConfBaseException, AttributeError, KeyError, TypeError) as error:
         what = f"is not the configuration of a run ({str(error).splitlines()[0]})"
         raise ConfigError(Problem(str(path), what)) from error
     plain_tree = OmegaConf.to_container(tree, resolve=False)
@@ -284,7 +290,7 @@ def _references(node: Any, path: str) -> Iterator[tuple[str, str]]:
     for key in keys:
         name = f"{path}.{key}" if path else str(key)
         child = node._get_node(key)
-        if OmegaConf.is_interpolation(node, key):  # type: ignore[arg-type]
+        if OmegaConf.is_interpolation(node, key):
             text = str(child._value())  # type: ignore[union-attr]
             if ":" not in text:
                 yield name, text

@@ -11,7 +11,7 @@ from runner.errors import ConfigError, Problem
 
 # Below this many floating-point operations in a forward pass, handing work to a second thread costs more than the
 # thread saves. Measured in benchmarks/threads.py.
-WORTH_A_THREAD = 1e9
+WORTH_A_THREAD = 5e8
 
 
 def resolve(name: str) -> torch.device:

@@ -74,7 +74,8 @@ class Resident:
         order = self.order(epoch)[start * self.batch_size : self.num_samples]
         batch_bytes = self.inputs[:1].nbytes * self.batch_size
         step = max(self.block_bytes // max(batch_bytes, 1), 1) * self.batch_size
-        for index in order.split(step):
+        for first in range(0, len(order), step):
+            index = order[first : first + step]
             where = index.to(self.inputs.device)
             block = zip(
                 self.inputs[where].split(self.batch_size), self.targets[where].split(self.batch_size), strict=True

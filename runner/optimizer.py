@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 
 
-def build(factory: partial[torch.optim.Optimizer], *modules: nn.Module) -> torch.optim.Optimizer:
+def build(factory: partial[Any], *modules: nn.Module) -> torch.optim.Optimizer:
     """The optimizer of a configuration, over every trainable parameter of `modules`.
 
     Args:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -39,14 +38,13 @@ class Schedule:
         torch's schedulers would take their settings from it too, and compute each rate from the one before. A run that
         is resumed with more epochs has other settings: then the schedule is run again from its start to this point.
         """
+        # The optimizer's steps were taken in an earlier process; torch would warn that there were none.
+        self.scheduler.optimizer._opt_called = True  # type: ignore[attr-defined]
         mine = vars(self.scheduler)
         if all(mine[name] == state[name] for name in self._settings if name in state and name in mine):
             self.scheduler.load_state_dict(state)
             return
         for group, rate in zip(self.scheduler.optimizer.param_groups, self._first, strict=True):
             group["lr"] = rate
-        with warnings.catch_warnings():
-            # "scheduler.step() before optimizer.step()": the optimizer's steps were taken in an earlier process.
-            warnings.simplefilter("ignore")
-            for _ in range(state["last_epoch"]):
-                self.scheduler.step()
+        for _ in range(state["last_epoch"]):
+            self.scheduler.step()

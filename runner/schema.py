@@ -241,8 +241,10 @@ def _words(hint: Any, rules: Mapping[str, Any]) -> str:
         for name, sign in (("least", ">="), ("above", ">"), ("below", "<"))
         if rules.get(name) is not None
     ]
-    words = [describe(hint), *([" and ".join(bounds)] if bounds else [])]
-    return " ".join(words).replace(" or null", "") + (", or null" if type(None) in typing.get_args(hint) else "")
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    alternatives = arguments if origin in (typing.Union, types.UnionType) else (hint,)
+    numbers = " " + " and ".join(bounds) if bounds else ""
+    return ", or ".join(describe(kind) + (numbers if kind in (int, float) else "") for kind in alternatives)
 
 
 def describe(hint: Any) -> str:

@@ -9,16 +9,18 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from runner.batch import Batch
 from runner.draws import reseed
-from runner.loader import Resident
-from runner.loss import Loss
-from runner.scheduler import Schedule
+
+if TYPE_CHECKING:  # parts are given to one another, and do not import one another
+    from runner.loader import Resident
+    from runner.loss import Loss
+    from runner.scheduler import Schedule
 
 
 @dataclass

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from runner.__main__ import main
+
+Run = Callable[..., int]
+
+
+@pytest.fixture(autouse=True)
+def _own_process_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every test works in an empty folder, and leaves torch and logging as it found them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["pytest"])
+    threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    torch.set_deterministic_debug_mode(mode)
+    root = logging.getLogger()
+    for handler in [h for h in root.handlers if type(h).__module__.startswith(("runner", "logging"))]:
+        root.removeHandler(handler)
+        handler.close()
+
+
+@pytest.fixture
+def run() -> Run:
+    """The command line, in this process: ``run("model=mlp")`` is ``python -m runner model=mlp``."""
+    return lambda *arguments: main([str(argument) for argument in arguments])
+
+
+QUICK = ("model=mlp", "model.hidden=[16]", "trainer.max_epochs=2", "trainer.threads=1")
+"""Overrides of a run that takes a fraction of a second."""
+
+
+def only_run() -> Path:
+    """The one run folder in ``outputs/``."""
+    (folder,) = Path("outputs").glob("*/*/result.json")
+    return folder.parent

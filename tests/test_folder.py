@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from runner import folder
+from runner.errors import RunFolderError
+
+
+def make_run(name: str) -> Path:
+    path = Path(name)
+    path.mkdir(parents=True)
+    (path / "config.yaml").write_text("")
+    return path
+
+
+def test_a_folder_that_is_taken_gets_a_number() -> None:
+    wanted = Path("outputs/2026-01-02/03-04-05")
+    assert [folder.claim(wanted) for _ in range(3)] == [
+        wanted,
+        wanted.with_name("03-04-05-1"),
+        wanted.with_name("03-04-05-2"),
+    ]
+
+
+def test_runs_that_start_together_never_share_a_folder() -> None:
+    with ThreadPoolExecutor(8) as pool:
+        claimed = list(pool.map(lambda _: folder.claim(Path("outputs/day/time")), range(64)))
+    assert len(set(claimed)) == 64
+    assert all(path.is_dir() for path in claimed)
+
+
+def test_last_is_the_newest_run_and_never_a_job_of_a_sweep() -> None:
+    for name in ("2026-01-02/09-00-00", "2026-01-02/10-00-00", "2026-01-02/10-00-00-9", "2026-01-02/10-00-00-10"):
+        make_run(f"outputs/{name}")
+    make_run("outputs/multirun/2026-12-31/00-00-00/0")
+    assert folder.find("last", "resume") == Path("outputs/2026-01-02/10-00-00-10")
+    make_run("outputs/2026-01-03/00-00-00")
+    assert folder.find("last", "resume") == Path("outputs/2026-01-03/00-00-00")
+
+
+def test_a_folder_in_the_home_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    make_run("my run")
+    assert folder.find("~/my run", "resume") == tmp_path / "my run"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("last", "there is no run in outputs/ yet"),
+        ("nowhere", "'nowhere' does not exist"),
+        ("empty", "'empty' is not a run folder"),
+        ("file", "'file' does not exist"),
+    ],
+)
+def test_what_is_no_run(name: str, message: str) -> None:
+    Path("empty").mkdir()
+    with pytest.raises(RunFolderError, match=message):
+        folder.find(name, "resume")
+
+
+def test_taking_back_a_folder_leaves_what_others_put_there() -> None:
+    path = folder.claim(Path("outputs/day/time"))
+    (path / ".hydra").mkdir()
+    (path / ".hydra/config.yaml").write_text("")
+    (path / "runner.log").write_text("")
+    folder.disclaim(path)
+    assert not Path("outputs").exists()
+
+    mine = Path("mine")
+    mine.mkdir()
+    (mine / "thesis.tex").write_text("")
+    (mine / "runner.log").write_text("")
+    folder.disclaim(mine)
+    assert [path.name for path in mine.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[1]"])
+def test_a_result_that_cannot_be_read_is_none(content: str | None) -> None:
+    if content is not None:
+        Path("result.json").write_text(content)
+    assert folder.read_result(Path()) is None
+    assert folder.state(Path()) is None

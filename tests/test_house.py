@@ -1,0 +1,50 @@
+"""The rules that keep the house easy to live in."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import runner
+
+ROOT = Path(runner.__file__).parent
+PARTS = (
+    "dataset", "split", "transform", "loader", "model", "loss", "optimizer", "scheduler", "metric", "trainer",
+    "checkpoint", "tensorboard",
+)  # fmt: skip
+LEAVES = {"errors", "draws", "batch", "table"}
+
+
+def imports(module: str) -> set[str]:
+    """What a module imports when it is run; imports for the type checker alone are not counted."""
+    tree = ast.parse((ROOT / f"{module}.py").read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            node.body = []
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" if node.module == "runner" else node.module for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_knows_neither_the_configuration_nor_other_parts(part: str) -> None:
+    found = imports(part)
+    assert not {name for name in found if name.split(".")[0] in ("hydra", "omegaconf")}
+    ours = {name.split(".")[1] for name in found if name.startswith("runner.")}
+    assert ours <= LEAVES
+
+
+@pytest.mark.parametrize("module", ["__init__", "__main__", "errors", "schema", "folder", "terminal", "table"])
+def test_what_runs_before_the_configuration_stands_is_free_of_torch(module: str) -> None:
+    assert not {name for name in imports(module) if name.split(".")[0] in ("torch", "torchvision", "sklearn", "numpy")}
+
+
+def test_there_is_one_place_that_instantiates() -> None:
+    calls = [path.name for path in ROOT.rglob("*.py") if "hydra.utils" in path.read_text()]
+    assert calls == ["config.py"]

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import torch
+
+from runner.result import Result, git_commit, to_json
+
+
+def test_nan_and_infinity_are_null() -> None:
+    text = to_json({"a": float("nan"), "b": [float("inf"), 1.5, None], "c": "é", "d": True})
+    assert text == '{"a": null, "b": [null, 1.5, null], "c": "é", "d": true}'
+
+
+def test_a_record_is_on_the_disk_after_every_change(tmp_path: Path) -> None:
+    result = Result(tmp_path)
+    result.update(device="cpu")
+    first = json.loads((tmp_path / "result.json").read_text())
+    assert first["state"] == "running"
+    assert first["device"] == "cpu"
+    assert first["versions"]["torch"] == torch.__version__.partition("+")[0]
+    result.update(state="completed", metrics={"test/accuracy": 0.5})
+    last = json.loads((tmp_path / "result.json").read_text())
+    assert (last["state"], last["metrics"], last["device"]) == ("completed", {"test/accuracy": 0.5}, "cpu")
+
+
+def test_a_resumed_run_keeps_its_start_and_adds_its_seconds(tmp_path: Path) -> None:
+    result = Result(tmp_path, {"started": "2026-01-01T00:00:00+00:00", "seconds": 100.0, "state": "interrupted"})
+    result.update()
+    content = json.loads((tmp_path / "result.json").read_text())
+    assert content["started"] == "2026-01-01T00:00:00+00:00"
+    assert 100 <= content["seconds"] < 110
+    assert content["state"] == "running"
+
+
+def test_the_commit_of_the_working_folder() -> None:
+    assert git_commit() is None
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    git("init")
+    Path("file").write_text("1")
+    git("add", "file")
+    git("commit", "-m", "x")
+    assert git_commit() == {"commit": git("rev-parse", "HEAD"), "clean": True}
+    Path("file").write_text("2")
+    assert git_commit() == {"commit": git("rev-parse", "HEAD"), "clean": False}

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.optim.lr_scheduler import StepLR
+
+from runner import loss as losses
+from runner.draws import seed_of
+from runner.loader import Resident
+from runner.scheduler import Schedule
+from runner.trainer import Trainer, predict
+
+CPU = torch.device("cpu")
+INPUTS = torch.randn(90, 6, generator=torch.Generator().manual_seed(0))
+TARGETS = torch.randint(3, (90,), generator=torch.Generator().manual_seed(1))
+WEIGHTS = [0.2, 1.0, 3.0]
+
+
+def network(dropout: float = 0.0) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 3))
+
+
+def sgd(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+
+def trainer(
+    model: nn.Module, batch_size: int = 16, weight: list[float] | None = None, **options: Any
+) -> tuple[Trainer, Resident]:
+    loader = Resident(INPUTS, TARGETS, torch.arange(90), nn.Identity(), batch_size=batch_size, shuffle=True, seed=5)
+    loss = losses.build(nn.CrossEntropyLoss, weight)
+    optimizer = sgd(model)
+    schedule = Schedule(partial(StepLR, step_size=2, gamma=0.5), optimizer, "epoch")
+    options = {"max_epochs": 1, "evaluate": lambda: {"val/loss": predict(model, loss, loader).loss}, **options}
+    options.setdefault("better", lambda new, old: new["val/loss"] < old["val/loss"])
+    return Trainer(model, loss, optimizer, schedule, loader, device=CPU, seed=5, **options), loader
+
+
+def run(trainer: Trainer, steps: int = -1) -> list[dict[str, Any]]:
+    """Train to the end, or for a number of steps; the records of the evaluations."""
+    records = []
+    for record in trainer.fit():
+        records += [record] if record is not None else []
+        if trainer.progress.step == steps and record is None:
+            break
+    return records
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("weight", [None, WEIGHTS])
+@pytest.mark.parametrize("clip_norm", [None, 0.05])
+def test_an_epoch_is_the_loop_that_one_would_write_by_hand(weight: list[float] | None, clip_norm: float | None) -> None:
+    trained, by_hand = network(), network()
+    made, loader = trainer(trained, weight=weight, clip_norm=clip_norm)
+    run(made)
+
+    optimizer = sgd(by_hand)
+    tensor = None if weight is None else torch.tensor(weight)
+    for rows in loader.order(0).split(16):
+        optimizer.zero_grad()
+        cross_entropy(by_hand(INPUTS[rows]), TARGETS[rows], tensor).backward()
+        if clip_norm is not None:
+            nn.utils.clip_grad_norm_(by_hand.parameters(), clip_norm)
+        optimizer.step()
+    for one, other in zip(trained.parameters(), by_hand.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("weight", [None, WEIGHTS])
+def test_micro_batches_are_one_large_batch(weight: list[float] | None) -> None:
+    # 90 samples in batches of 8: the last step has one micro-batch of 2 after two of 8.
+    small, large = network(), network()
+    in_parts, _ = trainer(small, batch_size=8, accumulate=4, weight=weight, max_epochs=3)
+    at_once, _ = trainer(large, batch_size=32, weight=weight, max_epochs=3)
+    records = run(in_parts), run(at_once)
+    assert in_parts.progress.step == at_once.progress.step == 9
+    for one, other in zip(small.parameters(), large.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    for a, b in zip(*records, strict=True):
+        assert a["train/loss"] == pytest.approx(b["train/loss"], abs=1e-6)
+
+
+@pytest.mark.parametrize("weight", [None, WEIGHTS])
+def test_the_loss_of_a_part_is_that_of_all_its_samples_at_once(weight: list[float] | None) -> None:
+    model = network()
+    tensor = None if weight is None else torch.tensor(weight)
+    loader = Resident(INPUTS, TARGETS, torch.arange(90), nn.Identity(), batch_size=7)
+    said = predict(model, losses.build(nn.CrossEntropyLoss, weight), loader)
+    assert said.loss == pytest.approx(cross_entropy(model(INPUTS), TARGETS, tensor).item(), abs=1e-6)
+    assert torch.equal(said.target, TARGETS)
+    assert said.index.tolist() == list(range(90))
+    torch.testing.assert_close(said.output, model(INPUTS))
+
+
+def test_predicting_leaves_the_model_in_its_mode_and_keeps_no_graph() -> None:
+    model = network(dropout=0.9).train()
+    loader = Resident(INPUTS, TARGETS, torch.arange(90), nn.Identity(), batch_size=90)
+    criterion = losses.build(nn.CrossEntropyLoss, None)
+    assert predict(model, criterion, loader).loss == predict(model, criterion, loader).loss  # no dropout
+    assert model.training
+    assert not predict(model, criterion, loader).output.requires_grad
+
+
+@pytest.mark.parametrize("stop", [1, 5, 6, 7, 17, 18])
+def test_stopped_at_any_step_and_resumed_gives_the_same_bytes(stop: int) -> None:
+    options: dict[str, Any] = {"max_epochs": 3, "accumulate": 1}
+    whole, _ = trainer(network(dropout=0.5), **options)
+    expected = run(whole)
+    assert whole.progress.step == 18
+
+    first, _ = trainer(network(dropout=0.5), **options)
+    records = run(first, stop)
+    state = first.state_dict()
+    torch.rand(10)
+    second, _ = trainer(network(dropout=0.5), **options)
+    second.load_state_dict(state)
+    assert records + run(second) == expected
+    assert same(whole.model, second.model)
+    assert second.progress.history == expected
+    assert any(second.progress.best is record for record in second.progress.history)
+
+
+def test_dropout_masks_differ_between_micro_batches_and_steps() -> None:
+    seen: list[torch.Tensor] = []
+
+    class Spy(nn.Dropout):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = super().forward(torch.ones_like(x))
+            seen.append(y)
+            return x * y
+
+    model = nn.Sequential(Spy(0.5), nn.Linear(6, 3))
+    made, _ = trainer(model, batch_size=15, accumulate=2)
+    run(made, 2)
+    assert len(seen) == 4
+    assert all(not torch.equal(a, b) for i, a in enumerate(seen) for b in seen[:i])
+    torch.manual_seed(seed_of(5, "step", 1))
+    assert torch.equal(nn.functional.dropout(torch.ones(15, 6), 0.5), seen[2])
+
+
+def test_max_steps_ends_the_run_inside_an_epoch_and_more_steps_go_on_there() -> None:
+    whole, _ = trainer(network(), max_epochs=None, max_steps=10)
+    run(whole)
+
+    first, _ = trainer(network(), max_epochs=None, max_steps=8)
+    (one, two) = run(first)
+    assert (one["epoch"], one["step"], two["epoch"], two["step"]) == (1, 6, 1, 8)
+    second, _ = trainer(network(), max_epochs=None, max_steps=10)
+    second.load_state_dict(first.state_dict())
+    run(second)
+    assert same(whole.model, second.model)
+    assert second.progress.history[-1]["train/loss"] == whole.progress.history[-1]["train/loss"]
+
+
+def test_a_run_that_reached_its_length_does_nothing_more() -> None:
+    made, _ = trainer(network(), max_epochs=2, max_steps=7)
+    assert len(run(made)) == 2
+    assert made.finished
+    assert run(made) == []
+
+
+def test_a_stop_between_the_last_step_and_its_evaluation_loses_no_evaluation() -> None:
+    first, _ = trainer(network(), max_epochs=None, max_steps=8)
+    run(first, 8)
+    second, _ = trainer(network(), max_epochs=None, max_steps=8)
+    second.load_state_dict(first.state_dict())
+    assert [record["step"] for record in run(second)] == [8]
+    assert second.progress.step == 8
+
+
+def test_the_best_record_is_the_first_of_the_best() -> None:
+    losses_seen = iter([3.0, 1.0, 2.0, 1.0])
+    made, _ = trainer(network(), max_epochs=4, evaluate=lambda: {"val/loss": next(losses_seen)})
+    run(made)
+    assert made.progress.best is not None
+    assert made.progress.best["epoch"] == 2
+
+
+def test_a_step_whose_targets_are_all_ignored_adds_nothing() -> None:
+    model = network()
+    before = [p.clone() for p in model.parameters()]
+    loader = Resident(INPUTS, torch.full((90,), -100), torch.arange(90), nn.Identity(), batch_size=90)
+    loss = losses.build(nn.CrossEntropyLoss, None)
+    optimizer = sgd(model)
+    schedule = Schedule(partial(StepLR, step_size=1), optimizer, "epoch")
+    made = Trainer(model, loss, optimizer, schedule, loader, dict, lambda a, b: False, device=CPU, seed=0, max_epochs=1)
+    (record,) = run(made)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert math.isnan(record["train/loss"])
