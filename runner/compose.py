@@ -1,7 +1,7 @@
 """What is wrong with a configuration that cannot be composed, in our words and all at once.
 
 Hydra stops at the first override that it cannot apply. Here the overrides are applied one after the other, those that
-fail are explained, and what remains is checked like any configuration. Only ever run after Hydra has failed.
+fail are explained, and the keys of what remains are checked. Only ever run after Hydra has failed.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def explain(load: Load, overrides: Sequence[str]) -> list[Problem]:
             found.append(_describe(override, error, cfg))
         else:
             kept.append(override)
-    return found + config.check(config.job(cfg))
+    return found + config.check_keys(config.job(cfg))
 
 
 def _describe(override: str, error: Exception, cfg: DictConfig | None) -> Problem:

@@ -126,13 +126,21 @@ def _plain(parent: DictConfig | ListConfig, key: Any, path: str, found: list[Pro
 
 def check(config: DictConfig) -> list[Problem]:
     """Everything that can be found wrong without looking at the data."""
+    return check_keys(config) + check_targets(config)
+
+
+def check_keys(config: DictConfig) -> list[Problem]:
+    """What is wrong with keys of ours, and references that lead nowhere. Imports nothing heavy."""
     tree, found = plain(config)
-    found = schema.problems({**tree, "facts": None}) + found
+    return schema.problems({**tree, "facts": None}) + found
+
+
+def check_targets(config: DictConfig) -> list[Problem]:
+    """What is wrong with the targets, at any depth, and with their arguments."""
+    tree, _ = plain(config)
     patterns = tree.get("allow_targets")
     allowed = (*ALLOWED, *(patterns if isinstance(patterns, list) else ()))
-    for path, node in _targets(tree, ""):
-        found += _check_target(path, node, allowed)
-    return found
+    return [problem for path, node in _targets(tree, "") for problem in _check_target(path, node, allowed)]
 
 
 def _targets(tree: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -24,8 +24,9 @@ def build(factory: partial[Any], *modules: nn.Module) -> torch.optim.Optimizer:
     open_choice = _takes(factory.func, "fused") and factory.keywords.get("fused") is None
     # torch allows only one of the two forms.
     if open_choice and fusable and not factory.keywords.get("foreach") and not factory.keywords.get("differentiable"):
-        return factory(parameters, fused=True)
-    return factory(parameters)
+        factory = partial(factory, fused=True)
+    made: torch.optim.Optimizer = factory(parameters)
+    return made
 
 
 def _takes(function: Callable[..., object], name: str) -> bool:

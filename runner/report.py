@@ -61,11 +61,28 @@ def split_table(experiment: Experiment) -> Table:
     return Table("Samples", columns, [*rows, total])
 
 
-def epoch_line(record: dict[str, Any], total_epochs: int, samples_per_second: float, best: bool) -> str:
-    """One evaluation in one line; the best so far is marked with a star."""
-    values = "  ".join(f"{name} {cell(value)}" for name, value in record.items() if "/" in name)
-    epoch = f"{record['epoch']:>{len(str(total_epochs))}}/{total_epochs}"
-    return f"epoch {epoch}  {values}  {samples_per_second:,.0f} samples/s{'  *' if best else ''}"
+class EpochLines:
+    """Evaluations as the lines of a table that grows: the names once at its head, then a line each.
+
+    The best so far is marked with a star.
+    """
+
+    def __init__(self, total_epochs: int) -> None:
+        self.total_epochs = total_epochs
+        self._head = False
+
+    def add(self, record: dict[str, Any], samples_per_second: float, best: bool) -> None:
+        values = {name: cell(value) for name, value in record.items() if "/" in name}
+        cells = {"epoch": f"{record['epoch']}/{self.total_epochs}", **values, "samples/s": f"{samples_per_second:,.0f}"}
+        if not self._head:
+            self._head = True
+            log.info("%s", "  ".join(name.rjust(_width(name)) for name in cells))
+        line = "  ".join(text.rjust(_width(name)) for name, text in cells.items())
+        log.info("%s", line + ("  *" if best else ""))
+
+
+def _width(name: str) -> int:
+    return max(len(name), 9)
 
 
 def result_table(found: dict[str, float], best: dict[str, Any], monitor: str) -> Table:

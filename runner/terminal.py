@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from io import StringIO
 from types import TracebackType
 
@@ -14,6 +15,8 @@ from runner.table import Table
 console = Console(highlight=False, soft_wrap=True)
 error_console = Console(highlight=False, soft_wrap=True, stderr=True)
 log = logging.getLogger("runner")
+
+SECONDS_BETWEEN_DRAWS = 0.25
 
 
 class ConsoleHandler(logging.Handler):
@@ -51,13 +54,20 @@ class Bar:
             TextColumn("{task.percentage:>3.0f} %  loss {task.fields[loss]}  {task.fields[speed]} samples/s"),
             TimeRemainingColumn(compact=True),
         ]
-        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        # Drawn when it is updated, a few times a second: a thread that draws takes the interpreter from training.
+        self._progress = Progress(
+            *columns, console=console, transient=True, auto_refresh=False, disable=not console.is_terminal
+        )
+        self._drawn = 0.0
         self._task = self._progress.add_task("", total=total, completed=done, epoch="–", loss="–", speed="–")
 
     def update(self, step: int, epoch: str, loss: float, samples_per_second: float) -> None:
         self._progress.update(
             self._task, completed=step, epoch=epoch, loss=f"{loss:.4f}", speed=f"{samples_per_second:,.0f}"
         )
+        if time.monotonic() - self._drawn > SECONDS_BETWEEN_DRAWS:
+            self._drawn = time.monotonic()
+            self._progress.refresh()
 
     def __enter__(self) -> Bar:
         self._progress.start()

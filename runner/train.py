@@ -107,7 +107,7 @@ def _fit(
     cfg: DictConfig, run_dir: Path, trainer: Trainer, checkpoints: Checkpoints, board: Board | None, stop: StopFlag
 ) -> None:
     """Train, and after each evaluation save, write and show what it found."""
-    progress = trainer.progress
+    progress, lines = trainer.progress, report.EpochLines(cfg.facts.total_epochs)
     _write_history(run_dir, progress.history)
     with Bar(cfg.facts.total_steps, progress.step) as bar:
         for record in trainer.fit():
@@ -115,7 +115,7 @@ def _fit(
                 best = record is progress.best
                 checkpoints.save(trainer.state_dict(), best)
                 _write_history(run_dir, progress.history)
-                log.info(report.epoch_line(record, cfg.facts.total_epochs, trainer.samples_per_second, best))
+                lines.add(record, trainer.samples_per_second, best)
                 if board is not None:
                     board.record(record, trainer.learning_rates, trainer.samples_per_second)
             elif progress.step % cfg.trainer.log_interval == 0:

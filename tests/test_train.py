@@ -1,0 +1,247 @@
+"""Whole runs, from the command line to the folder they leave."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import QUICK, Run, only_run
+from sklearn.datasets import load_digits
+from sklearn.metrics import accuracy_score
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from runner import folder
+from runner.split import stratified
+from runner.trainer import Trainer
+
+LONGER = ("model=mlp", "model.hidden=[16]", "model.dropout=0.5", "trainer.threads=1", "trainer.max_epochs=4")
+
+
+def content(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "result.json").read_text())
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(folder: Path, name: str = "last.pt") -> dict[str, torch.Tensor]:
+    return torch.load(folder / "checkpoints" / name, weights_only=True)["model"]
+
+
+def same_run(a: Path, b: Path) -> None:
+    """The two folders hold the same figures and the same weights, byte for byte."""
+    for name in ("metrics.jsonl", "split.npz", "split.json"):
+        assert (a / name).read_bytes() == (b / name).read_bytes()
+    assert content(a)["metrics"] == content(b)["metrics"]
+    for name in ("last.pt", "best.pt"):
+        one, other = weights(a, name), weights(b, name)
+        assert all(torch.equal(one[key], other[key]) for key in one.keys() | other.keys())
+
+
+def test_the_default_run(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("trainer.threads=1") == 0
+    made = only_run()
+    result = content(made)
+    assert result["state"] == "completed"
+    assert result["metrics"]["test/accuracy"] >= 0.97
+    printed = capsys.readouterr().out
+    assert f"{result['metrics']['test/accuracy']:.4f}" in printed
+    assert str(made) in printed
+    assert sorted(path.name for path in made.iterdir()) == [
+        ".hydra", "checkpoints", "config.yaml", "metrics.jsonl", "result.json", "runner.log", "split.json", "split.npz",
+        "tensorboard",
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def made(run: Run) -> Path:
+    assert run(*QUICK) == 0
+    return only_run()
+
+
+def test_the_figures_are_those_of_the_best_weights_on_parts_that_do_not_overlap(made: Path) -> None:
+    # Recomputed from the files alone, without any of our modules but the split.
+    digits, model = load_digits(), weights(made, "best.pt")
+    with np.load(made / "split.npz") as split:
+        parts = {name: split[name] for name in split}
+    assert sorted(np.concatenate(list(parts.values()))) == list(range(1797))
+    expected = stratified(digits.target, val=0.2, test=0.2, seed=0).parts
+    assert all((parts[name] == expected[name]).all() for name in expected)
+
+    train = digits.images[parts["train"]]
+    for part in ("val", "test"):
+        x = torch.tensor((digits.images[parts[part]] - train.mean()) / train.std(), dtype=torch.float32).flatten(1)
+        hidden = torch.relu(x @ model["1.weight"].T + model["1.bias"])
+        output = hidden @ model["4.weight"].T + model["4.bias"]
+        target = digits.target[parts[part]]
+        metrics = content(made)["metrics"]
+        assert metrics[f"{part}/accuracy"] == accuracy_score(target, output.argmax(1))
+        loss = torch.nn.functional.cross_entropy(output, torch.tensor(target))
+        assert metrics[f"{part}/loss"] == pytest.approx(loss.item(), abs=1e-5)
+
+
+def test_the_best_epoch_is_the_one_that_the_metrics_say(made: Path) -> None:
+    best = min(records(made), key=lambda record: record["val/loss"])
+    result = content(made)
+    assert result["best_epoch"] == best["epoch"]
+    assert {k: v for k, v in result["metrics"].items() if k.startswith("val/")} == {
+        k: v for k, v in best.items() if k.startswith("val/")
+    }
+
+
+def test_the_record_names_its_checkpoint_and_surroundings(made: Path) -> None:
+    result = content(made)
+    data = (made / result["checkpoint"]["path"]).read_bytes()
+    assert result["checkpoint"]["sha256"] == hashlib.sha256(data).hexdigest()
+    assert (result["epochs"], result["steps"], result["seed"], result["threads"]) == (2, 34, 0, 1)
+    assert result["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert result["split"] == json.loads((made / "split.json").read_text())["hash"]
+
+
+def test_the_saved_configuration_has_every_fact(made: Path) -> None:
+    saved = yaml.safe_load((made / "config.yaml").read_text())
+    assert saved["facts"]["train_samples"] == 1079
+    assert saved["facts"]["input_shape"] == saved["model"]["input_shape"] == [1, 8, 8]
+    assert saved["facts"]["total_steps"] == saved["scheduler"]["T_max"] == 34
+    assert "???" not in (made / "config.yaml").read_text()
+
+
+def test_tensorboard_has_the_points_of_the_metrics_and_the_tables(made: Path) -> None:
+    events = EventAccumulator(str(made / "tensorboard")).Reload()
+    for name in ("train/loss", "val/loss", "val/accuracy"):
+        points = [(event.step, event.value) for event in events.Scalars(name)]
+        assert points == [(r["step"], pytest.approx(r[name], rel=1e-6)) for r in records(made)]
+    texts = {tag: events.Tensors(tag)[0].tensor_proto.string_val[0].decode() for tag in events.Tags()["tensors"]}
+    assert set(texts) == {"config/text_summary", "split/text_summary", "result/text_summary"}
+    assert "| all | 1,079 | 359 | 359 |" in texts["split/text_summary"]
+    assert f"{content(made)['metrics']['test/accuracy']:.4f}" in texts["result/text_summary"]
+
+
+def test_the_log_has_what_was_printed(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*QUICK) == 0
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
+    logged = (only_run() / "runner.log").read_text()
+    assert [line for line in printed if line not in logged] == []
+    assert "\x1b" not in logged
+
+
+def test_a_seed_repeats_a_run_byte_for_byte_and_another_one_does_not(run: Run) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        assert run(*LONGER, f"seed={seed}", f"hydra.run.dir={name}") == 0
+    same_run(Path("a"), Path("b"))
+    assert (Path("a") / "metrics.jsonl").read_bytes() != (Path("c") / "metrics.jsonl").read_bytes()
+    assert (Path("a") / "split.npz").read_bytes() == (Path("c") / "split.npz").read_bytes()
+
+
+@pytest.mark.parametrize("stop", [1, 17, 25, 34])
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_goes_on_to_the_same_bytes(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stop: int, signum: int, status: int
+) -> None:
+    assert run(*LONGER, "hydra.run.dir=whole") == 0
+    step = Trainer.step
+
+    def stopping(self: Trainer, batches: Any) -> None:
+        step(self, batches)
+        if self.progress.step == stop:
+            signal.raise_signal(signum)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", stopping)
+        assert run(*LONGER, "hydra.run.dir=parts") == status
+    assert content(Path("parts"))["state"] == "interrupted"
+    assert "to go on: python -m runner resume=parts" in capsys.readouterr().out
+    assert torch.load("parts/checkpoints/last.pt", weights_only=True)["progress"]["step"] == stop
+    assert run("resume=parts") == 0
+    same_run(Path("whole"), Path("parts"))
+
+
+def test_a_process_stopped_by_a_signal_says_how_to_go_on() -> None:
+    command = [sys.executable, "-m", "runner", *QUICK, "trainer.max_epochs=100000", "hydra.run.dir=here"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.lstrip().startswith("3/100000"):
+                process.send_signal(signal.SIGTERM)
+                break
+        rest = process.stdout.read()
+    assert process.returncode == 143
+    assert "stopped by SIGTERM; to go on: python -m runner resume=here" in rest
+    assert folder.state(Path("here")) == "interrupted"
+
+
+def test_a_complete_run_is_left_as_it_is(run: Run, made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.read_bytes() for path in made.rglob("*") if path.is_file()}
+    assert run("resume=last") == 0
+    assert "is complete" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in made.rglob("*") if path.is_file()} == before
+
+
+def test_a_complete_run_can_train_on_and_remembers_it(run: Run, made: Path) -> None:
+    assert run(f"resume={made}", "trainer.max_epochs=4") == 0
+    assert [record["epoch"] for record in records(made)] == [1, 2, 3, 4]
+    assert yaml.safe_load((made / "config.yaml").read_text())["trainer"]["max_epochs"] == 4
+    assert content(made)["epochs"] == 4
+    assert run(f"resume={made}") == 0  # nothing more to do: 4 epochs is its own length now
+    assert content(made)["epochs"] == 4
+
+
+def test_a_run_without_a_checkpoint_starts_at_step_0_with_its_own_configuration(run: Run, made: Path) -> None:
+    expected = records(made)
+    for path in (made / "checkpoints").iterdir():
+        path.unlink()
+    (made / "result.json").unlink()
+    assert run(f"resume={made}") == 0
+    assert records(made) == expected
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=1", "optimizer.lr=0.5", "loader.batch_size=3", "model.hidden=[4]", "split.seed=9", "model=cnn",
+        "loss=weighted_ce", "trainer.accumulate=2",
+    ],
+)  # fmt: skip
+def test_a_resumed_run_stays_the_same_experiment(
+    run: Run, made: Path, capsys: pytest.CaptureFixture[str], override: str
+) -> None:
+    before = {path: path.read_bytes() for path in made.rglob("*") if path.is_file()}
+    assert run(f"resume={made}", "trainer.max_epochs=9", override) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {override.partition('=')[0]}")
+    assert len(error.splitlines()) <= 3
+    assert {path: path.read_bytes() for path in made.rglob("*") if path.is_file()} == before
+
+
+def test_class_weights_come_from_the_train_part_and_are_kept(run: Run) -> None:
+    assert run(*QUICK, "loss=weighted_ce") == 0
+    made = only_run()
+    with np.load(made / "split.npz") as split:
+        counts = np.bincount(load_digits().target[split["train"]])
+    saved = yaml.safe_load((made / "config.yaml").read_text())
+    assert saved["loss"]["weight"] == pytest.approx(list(counts.sum() / (10 * counts)))
+    assert run(f"resume={made}", "trainer.max_epochs=3") == 0
+    assert yaml.safe_load((made / "config.yaml").read_text())["loss"] == saved["loss"]
+
+
+def test_accumulating_sees_the_samples_of_a_larger_batch(run: Run) -> None:
+    shared = (*QUICK, "trainer.max_epochs=3")
+    assert run(*shared, "loader.batch_size=32", "trainer.accumulate=4", "hydra.run.dir=a") == 0
+    assert run(*shared, "loader.batch_size=128", "hydra.run.dir=b") == 0
+    for one, other in zip(records(Path("a")), records(Path("b")), strict=True):
+        assert one == {key: pytest.approx(value, abs=1e-5) for key, value in other.items()}
+
+
+def test_tensorboard_can_be_left_out(run: Run) -> None:
+    assert run(*QUICK, "tensorboard.enabled=false") == 0
+    assert not (only_run() / "tensorboard").exists()
