@@ -55,9 +55,7 @@ class Bar:
             TimeRemainingColumn(compact=True),
         ]
         # Drawn when it is updated, a few times a second: a thread that draws takes the interpreter from training.
-        self._progress = Progress(
-            *columns, console=console, transient=True, auto_refresh=False, disable=not console.is_terminal
-        )
+        self._progress = Progress(*columns, console=console, transient=True, auto_refresh=False)
         self._drawn = 0.0
         self._task = self._progress.add_task("", total=total, completed=done, epoch="–", loss="–", speed="–")
 
@@ -65,15 +63,17 @@ class Bar:
         self._progress.update(
             self._task, completed=step, epoch=epoch, loss=f"{loss:.4f}", speed=f"{samples_per_second:,.0f}"
         )
-        if time.monotonic() - self._drawn > SECONDS_BETWEEN_DRAWS:
+        if console.is_terminal and time.monotonic() - self._drawn > SECONDS_BETWEEN_DRAWS:
             self._drawn = time.monotonic()
             self._progress.refresh()
 
     def __enter__(self) -> Bar:
-        self._progress.start()
+        if console.is_terminal:
+            self._progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        if console.is_terminal:
+            self._progress.stop()
