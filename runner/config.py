@@ -30,8 +30,8 @@ NEVER = ("builtins", "os", "posix", "nt", "sys", "subprocess", "pickle", "shutil
 """Modules whose functions run or load whatever they are given; no pattern allows them."""
 
 GIVEN = {
-    "split": ("targets",),
-    "loader": ("inputs", "targets", "indices", "transform", "shuffle", "seed", "device"),
+    "split": ("subject",),
+    "loader": ("samples", "order", "transform", "device"),
     "loss": ("weight", "reduction"),
     "optimizer": ("params",),
     "scheduler": ("optimizer",),
@@ -39,7 +39,12 @@ GIVEN = {
 }
 """By group: the arguments of its target that the run gives, and the configuration need not."""
 
-OURS = {"loader": ("eval_batch_size",), "scheduler": ("interval",)}
+OURS = {
+    "dataset": ("keys", "layout"),
+    "split": ("path",),
+    "loader": ("batch_size", "eval_batch_size", "drop_last", "sampler", "subset"),
+    "scheduler": ("interval",),
+}
 """By group: keys that stand beside ``_target_`` and are not the target's."""
 
 _HYDRA_KEYS = ("_target_", "_args_", "_partial_", "_convert_", "_recursive_")

@@ -7,7 +7,9 @@ are the same in an uninterrupted run and in one that was stopped and resumed jus
 from __future__ import annotations
 
 import hashlib
+import random
 
+import numpy as np
 import torch
 
 
@@ -23,6 +25,13 @@ def seed_of(seed: int, purpose: str, *position: int | str) -> int:
 def generator(seed: int, purpose: str, *position: int | str) -> torch.Generator:
     """A CPU generator that draws what belongs to one purpose at one position."""
     return torch.Generator().manual_seed(seed_of(seed, purpose, *position))
+
+
+def set_generators(seed: int) -> None:
+    """Set Python's, NumPy's and torch's default generators, for draws of code that we cannot hand one to."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
 
 
 def reseed(device: torch.device, seed: int, purpose: str, *position: int | str) -> None:

@@ -5,45 +5,45 @@ Training starts from here, and so does whatever is done later with what was trai
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf, read_write
 from torch import Tensor, nn
 
 from runner import dataset, device, loss, metric
+from runner import split as splits
 from runner.config import OURS, build, build_all, factory, fill
+from runner.dataset import Samples
 from runner.draws import reseed
 from runner.errors import DataError, Problem
-from runner.loader import Resident
+from runner.loader import Loader, Order
 from runner.split import Split
 from runner.trainer import predict
 from runner.transform import Pipeline
 
+log = logging.getLogger("runner")
+
 
 @dataclass
 class Experiment:
-    """What was built, on its device. `loaders` has ``train``, ``val`` and ``test``."""
+    """What was built, on its device. `samples` and `loaders` have ``train``, ``val`` and ``test``."""
 
     device: torch.device
     threads: int
-    data: dataset.ArrayDataset
+    samples: dict[str, Samples]
     split: Split
-    loaders: dict[str, Resident]
+    counts: dict[str, dict[str, int]]
+    loaders: dict[str, Loader]
     model: nn.Module
     loss: loss.Loss
     metrics: Mapping[str, Callable[..., float]]
-
-    @property
-    def counts(self) -> dict[str, list[int]]:
-        """For each part, how many samples each class has."""
-        return self.split.counts(self.data.targets.numpy(), len(self.data.classes))
 
     def evaluate(self, part: str) -> dict[str, float]:
         """The loss and every metric on a part, as ``"<part>/<metric>": value``."""
@@ -61,17 +61,22 @@ def assemble(cfg: DictConfig) -> Experiment:
     where = device.resolve(cfg.device)
     _set_backends(cfg)
 
-    data = build(cfg.dataset)
-    fill(cfg, dataset.facts(data))
+    given = dataset.read(
+        factory(cfg.dataset, OURS["dataset"])(), _plain(cfg.dataset.get("keys")), cfg.dataset.get("layout", "chw")
+    )
+    fill(cfg, dataset.facts(given))
 
-    split: Split = build(cfg.split, targets=data.targets.numpy())
-    fill(cfg, {f"{part}_samples": len(indices) for part, indices in split.parts.items()} | {"split_hash": split.hash})
-
-    inputs, targets = data.inputs.to(where), data.targets.to(where)
+    split = _split(cfg, given)
+    # The data set's own part where it has one; else what was carved out of its train part.
+    samples = {part: given[part if part in split.official else "train"] for part in splits.PARTS}
     indices = {part: torch.from_numpy(rows) for part, rows in split.parts.items()}
-    transforms = _fit_transforms(cfg, inputs, indices["train"])
-    loaders = _loaders(cfg, inputs, targets, indices, transforms, where)
+    counts = _counts(samples, indices)
+    fill(cfg, {f"{part}_samples": len(rows) for part, rows in indices.items()} | {"split_hash": split.hash})
+
+    transforms = _fit_transforms(cfg, samples["train"], indices["train"], where)
+    loaders = {part: _loader(cfg, part, samples[part], indices[part], transforms, where) for part in splits.PARTS}
     example = next(loaders["train"].epoch()).input  # (B, ...)
+    _check_finite(example)
     fill(cfg, {"input_shape": list(example.shape[1:]), **_lengths(cfg, loaders["train"])})
 
     reseed(where, cfg.seed, "model")
@@ -79,9 +84,9 @@ def assemble(cfg: DictConfig) -> Experiment:
     threads = device.threads(cfg.trainer.threads, model, example)
     torch.set_num_threads(threads)
 
-    criterion = _loss(cfg, data.targets.numpy()[split.parts["train"]], data.classes).to(where)
+    criterion = _loss(cfg, samples["train"].targets[indices["train"]], samples["train"].classes).to(where)
     metrics = {str(name): factory(node) for name, node in cfg.metric.items()}
-    return Experiment(where, threads, data, split, loaders, model, criterion, metrics)
+    return Experiment(where, threads, samples, split, counts, loaders, model, criterion, metrics)
 
 
 def _set_backends(cfg: DictConfig) -> None:
@@ -92,37 +97,64 @@ def _set_backends(cfg: DictConfig) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def _fit_transforms(cfg: DictConfig, inputs: Tensor, train: Tensor) -> dict[str, Pipeline]:
+def _split(cfg: DictConfig, given: dict[str, Samples]) -> Split:
+    train = given["train"]
+    official = {part: len(held) for part, held in given.items() if part != "train"}
+    subject = splits.Subject(train.targets.numpy(), train.column, official, train.fingerprint)
+    path = cfg.split.get("path")
+    if path is not None:
+        return splits.load(Path(path).expanduser(), subject)
+    made: Split = factory(cfg.split, OURS["split"])(subject)
+    return made
+
+
+def _counts(samples: dict[str, Samples], indices: dict[str, Tensor]) -> dict[str, dict[str, int]]:
+    """For each part, how many samples each class has; empty where the targets are values."""
+    classes = samples["train"].classes
+    if not classes:
+        return {part: {} for part in indices}
+    rows = {}
+    for part, chosen in indices.items():
+        targets = samples[part].targets[chosen]
+        rows[part] = (targets.bincount(minlength=len(classes)) if targets.dim() == 1 else targets.sum(0)).tolist()
+    splits.check_classes(rows, classes)
+    return {part: dict(zip(classes, row, strict=True)) for part, row in rows.items()}
+
+
+def _fit_transforms(cfg: DictConfig, samples: Samples, train: Tensor, where: torch.device) -> dict[str, Pipeline]:
     """The transforms for training and for evaluation, both fitted on the train part and nothing else."""
 
-    def batches() -> Any:
-        return (inputs[rows.to(inputs.device)] for rows in train.split(4096))
+    def batches(pipeline: Pipeline) -> Any:
+        if samples.nbytes is not None:
+            return (samples.arrays.inputs[rows] for rows in train.split(4096))
+        steps, _ = pipeline.stages()
+        return (torch.stack([samples.read(i, steps)[0] for i in rows.tolist()]) for rows in train.split(64))
 
-    return {
-        kind: Pipeline(*build_all(cfg.transform[kind])).fit(batches).to(inputs.device) for kind in ("train", "eval")
-    }
-
-
-def _loaders(
-    cfg: DictConfig, inputs: Tensor, targets: Tensor, indices: dict[str, Tensor], transforms: dict[str, Pipeline],
-    where: torch.device,
-) -> dict[str, Resident]:  # fmt: skip
-    loader = partial(factory(cfg.loader, OURS["loader"]), inputs, targets, seed=cfg.seed, device=where)
-    # Without a graph to keep, evaluation has room for larger batches.
-    size = cfg.loader.eval_batch_size or 4 * cfg.loader.batch_size
-    train = loader(indices["train"], transforms["train"], shuffle=True)
-    if len(train) == 0:
-        what = f"{cfg.loader.batch_size} with drop_last leaves no batch of {len(indices['train'])} train samples"
-        raise DataError(
-            Problem("loader.batch_size", what, f"at most {len(indices['train'])}", "loader.drop_last=false")
-        )
-    rest = {
-        part: loader(indices[part], transforms["eval"], batch_size=size, drop_last=False) for part in ("val", "test")
-    }
-    return {"train": train, **rest}
+    made = {kind: Pipeline(build_all(cfg.transform[kind])) for kind in ("train", "eval")}
+    return {kind: pipeline.fit(partial(batches, pipeline)).to(where) for kind, pipeline in made.items()}
 
 
-def _lengths(cfg: DictConfig, train: Resident) -> dict[str, int]:
+def _loader(
+    cfg: DictConfig, part: str, samples: Samples, indices: Tensor, transforms: dict[str, Pipeline], where: torch.device
+) -> Loader:
+    options = {name: cfg.loader[name] for name in ("batch_size", "drop_last", "sampler", "subset")}
+    if part == "train":
+        sampler = build(cfg.loader.sampler) if OmegaConf.is_config(cfg.loader.sampler) else cfg.loader.sampler
+        order = Order(indices, targets=samples.targets[indices], seed=cfg.seed, **(options | {"sampler": sampler}))
+    else:
+        # Without a graph to keep, evaluation has room for larger batches.
+        size = cfg.loader.eval_batch_size or 4 * cfg.loader.batch_size
+        order = Order(indices, "sequential", batch_size=size, seed=cfg.seed)
+    if len(order) == 0:
+        what = f"{cfg.loader.batch_size} with drop_last leaves no batch of {len(order.indices)} train samples"
+        raise DataError(Problem("loader.batch_size", what, f"at most {len(order.indices)}", "loader.drop_last=false"))
+    made: Loader = factory(cfg.loader, OURS["loader"])(
+        samples, order, transforms["train" if part == "train" else "eval"], where
+    )
+    return made
+
+
+def _lengths(cfg: DictConfig, train: Loader) -> dict[str, int]:
     steps_per_epoch = math.ceil(len(train) / cfg.trainer.accumulate)
     by_epochs = math.inf if cfg.trainer.max_epochs is None else cfg.trainer.max_epochs * steps_per_epoch
     by_steps = math.inf if cfg.trainer.max_steps is None else cfg.trainer.max_steps
@@ -131,12 +163,21 @@ def _lengths(cfg: DictConfig, train: Resident) -> dict[str, int]:
     return {"steps_per_epoch": steps_per_epoch, "total_steps": total_steps, "total_epochs": total_epochs}
 
 
-def _loss(cfg: DictConfig, train_targets: NDArray[np.int64], classes: list[str]) -> loss.Loss:
-    given = cfg.loss.get("weight")
-    rule: Any = OmegaConf.to_container(given) if OmegaConf.is_config(given) else given
-    weights = loss.class_weights(rule, train_targets, classes)
+def _check_finite(example: Tensor) -> None:
+    bad = ~example.isfinite().flatten(1).all(1) if example.is_floating_point() else torch.zeros(1, dtype=torch.bool)
+    if bad.any():
+        what = f"{int(bad.sum())} of the first {len(bad)} inputs hold NaN or infinity"
+        raise DataError(Problem("dataset", what, "finite numbers", "transform=table, which fills the gaps of a table"))
+
+
+def _loss(cfg: DictConfig, train_targets: Tensor, classes: list[str]) -> loss.Loss:
+    weights = loss.class_weights(_plain(cfg.loss.get("weight")), train_targets.numpy(), classes)
     if weights is not None:
         # What the train part gave is what a resumed run and an evaluation use again.
         with read_write(cfg):
             cfg.loss.weight = weights
     return loss.build(factory(cfg.loss), weights)
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value

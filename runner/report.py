@@ -30,11 +30,13 @@ def announce(cfg: DictConfig, experiment: Experiment, run_dir: Path, progress: P
         threads,
         cfg.seed,
     )
-    log.info(
-        "%s: %s samples of %s, %d classes · %s split %s, seed %d",
-        _short(cfg.dataset), f"{facts.num_samples:,}", "×".join(map(str, e.data.inputs.shape[1:])),
-        facts.num_classes, e.split.method, e.split.hash[:12], e.split.seed,
-    )  # fmt: skip
+    what = f"{facts.num_classes} classes" if facts.num_classes else "values"
+    shape = "×".join(map(str, facts.input_shape))
+    log.info("%s: %s samples of %s, %s", _short(cfg.dataset), f"{facts.num_samples:,}", shape, what)
+    fold = "" if e.split.fold is None else f", fold {e.split.fold}"
+    seed = "" if e.split.seed is None else f", seed {e.split.seed}"
+    parts = " · ".join(f"{part} {len(rows):,}" for part, rows in e.split.parts.items())
+    log.info("%s split%s%s: %s · %s", e.split.method, fold, seed, parts, e.split.hash[:12])
     log.info(
         "%s, %s parameters · %s · %s · %s, %s steps in %d epochs",
         _short(cfg.model), f"{sum(p.numel() for p in e.model.parameters()):,}",
@@ -51,13 +53,12 @@ def _short(node: DictConfig) -> str:
 
 def split_table(experiment: Experiment) -> Table:
     """Samples per class and part, with the class weights of the loss if it has any."""
-    counts, classes = experiment.counts, experiment.data.classes
-    weights = experiment.loss.class_weights
+    counts, weights = experiment.counts, experiment.loss.class_weights
     columns = ["class", *counts, *([] if weights is None else ["weight"])]
-    rows: list[list[Any]] = [[name, *(counts[part][i] for part in counts)] for i, name in enumerate(classes)]
+    rows: list[list[Any]] = [[name, *(row[name] for row in counts.values())] for name in counts["train"]]
     if weights is not None:
         rows = [[*row, weight] for row, weight in zip(rows, weights.tolist(), strict=True)]
-    total = ["all", *(sum(column) for column in counts.values()), *([] if weights is None else [None])]
+    total = ["all", *(len(rows) for rows in experiment.split.parts.values()), *([] if weights is None else [None])]
     return Table("Samples", columns, [*rows, total])
 
 

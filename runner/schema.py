@@ -41,16 +41,21 @@ def target() -> Any:
 @dataclasses.dataclass
 class Dataset:
     _target_: str = target()
+    keys: dict[str, str] | None = key("for samples that are dicts: {input: KEY, target: KEY, NAME: KEY}", optional=True)
+    layout: Literal["chw", "hwc", "hwc_bgr"] = key("how arrays of pictures are laid out", optional=True)
 
 
 @dataclasses.dataclass
 class Split:
     _target_: str = target()
     val: float = key("fraction of all samples that choose between epochs", above=0, below=1, optional=True)
-    test: float = key("fraction of all samples that are looked at once, at the end", above=0, below=1, optional=True)
+    test: float = key("fraction of all samples looked at once, at the end", above=0, below=1, optional=True)
     seed: int = key(
         "decides which sample is in which part; apart from the seed of the training", least=0, optional=True
     )
+    n_splits: int = key("folds", least=2, optional=True)
+    fold: int = key("the fold that is held out, from 0", least=0, optional=True)
+    path: str | None = key("use the split of this file (split.json, split.npz or a run folder) again", optional=True)
 
 
 @dataclasses.dataclass
@@ -65,6 +70,9 @@ class Loader:
     batch_size: int = key("samples in a batch", least=1)
     eval_batch_size: int | None = key("samples in a batch of val and test; null: 4 × batch_size", least=1)
     drop_last: bool = key("leave out an epoch's last batch if it is smaller than the others")
+    sampler: Literal["shuffle", "sequential", "balanced"] | dict[str, Any] = key("the order of an epoch, or a _target_")
+    subset: int | float | None = key("train on this many samples, or this share of them", above=0)
+    num_workers: int = key("processes that read samples", least=0, resume=True)
 
 
 @dataclasses.dataclass

@@ -63,7 +63,7 @@ def _run(cfg: DictConfig, run_dir: Path, result: Result, stop: StopFlag) -> None
 
     # Nothing was wrong: from here on the run is a run.
     config.save(cfg, run_dir / "config.yaml")
-    experiment.split.save(run_dir, experiment.counts, experiment.data.classes)
+    experiment.split.save(run_dir, experiment.counts, experiment.samples["train"].fingerprint)
     result.update(device=str(experiment.device), threads=experiment.threads, seed=cfg.seed, split=experiment.split.hash)
     report.announce(cfg, experiment, run_dir, trainer.progress)
     table = report.split_table(experiment)
@@ -143,7 +143,7 @@ def _finish(
         state="completed",
         metrics=found,
         best_epoch=progress.best["epoch"],
-        epochs=progress.history[-1]["epoch"],
+        epochs=progress.epoch,
         steps=progress.step,
         samples_per_second=round(trainer.samples_per_second, 1),
         checkpoint={"path": f"checkpoints/{BEST}", "sha256": sha256(best_path)},

@@ -18,7 +18,7 @@ from runner.batch import Batch
 from runner.draws import reseed
 
 if TYPE_CHECKING:  # parts are given to one another, and do not import one another
-    from runner.loader import Resident
+    from runner.loader import Loader
     from runner.loss import Loss
     from runner.scheduler import Schedule
 
@@ -57,7 +57,7 @@ class Predictions:
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, loss: Loss, loader: Resident) -> Predictions:
+def predict(model: nn.Module, loss: Loss, loader: Loader) -> Predictions:
     """Run a part through the model in eval mode. The model is left in the mode it was in."""
     was_training = model.training
     model.eval()
@@ -93,7 +93,7 @@ class Trainer:
         loss: Loss,
         optimizer: torch.optim.Optimizer,
         schedule: Schedule,
-        loader: Resident,
+        loader: Loader,
         evaluate: Callable[[], dict[str, float]],
         better: Callable[[dict[str, Any], dict[str, Any]], bool],
         *,
@@ -181,8 +181,12 @@ class Trainer:
     def _record(self) -> dict[str, Any]:
         """Evaluate, and enter what was found into the history."""
         progress = self.progress
-        epoch = progress.epoch + progress.batch // len(self.loader)
-        record = {"epoch": epoch, "step": progress.step, "train/loss": self.running_loss, **self.evaluate()}
+        record = {
+            "epoch": progress.epoch + 1,
+            "step": progress.step,
+            "train/loss": self.running_loss,
+            **self.evaluate(),
+        }
         progress.history.append(record)
         if progress.best is None or self.better(record, progress.best):
             progress.best = record
@@ -197,9 +201,9 @@ class Trainer:
     def speed(self) -> float:
         """Training samples per second since the running epoch was entered."""
         started, first = self._entered
-        size = self.loader.batch_size
-        samples = min(self.progress.batch * size, self.loader.num_samples) - first * size
-        return samples / (time.perf_counter() - started)
+        size = self.loader.order.batch_size
+        samples = min(self.progress.batch * size, self.loader.order.num_samples) - first * size
+        return float(samples / (time.perf_counter() - started))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that training goes on from, as plain containers and tensors (the live ones, not copies)."""

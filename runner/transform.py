@@ -1,40 +1,42 @@
-"""Transforms: what happens to a batch of inputs between storage and model.
+"""Transforms: what happens to inputs between storage and model.
 
-Each is a module that takes a whole batch. What it learns, it learns from the train part alone, in `fit`, and keeps in
-buffers, so that it moves to the device and into the checkpoint like any other weight.
+The common ones take whole batches. What one learns, it learns from the train part alone, in `fit`, and keeps in
+buffers, so that it moves to the device and into the checkpoint like any other weight. What one draws at random it is
+handed: one row of uniform numbers per sample, read from a table by the sample's position in the epoch, so that
+augmentation depends neither on the size of the batches nor on workers, nor on a stop in between.
+
+torchvision's v2 transforms, and any callable of one sample, work too: those that draw at random are called sample by
+sample, with their generators set for each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.transforms import v2
+
+from runner.draws import set_generators
 
 Batches = Callable[[], Iterable[Tensor]]
 """Gives the inputs of the train part, batch by batch, from the start each time it is called."""
 
 
-@runtime_checkable
-class Fitted(Protocol):
-    """A transform that learns something from the train part before it is used."""
+class Batched(nn.Module):
+    """A transform of whole batches.
 
-    def fit(self, batches: Batches) -> None: ...
+    Attributes:
+        draws: uniform numbers in [0, 1) that it takes for each sample. With 0 it is called as ``forward(x)``, else as
+            ``forward(x, u)`` with u (B, draws).
+    """
 
-
-class Pipeline(nn.Sequential):
-    """Transforms one after the other. Each is fitted on what those before it make of the train part."""
-
-    def fit(self, batches: Batches) -> Pipeline:
-        for position, transform in enumerate(self):
-            before = self[:position]
-            if isinstance(transform, Fitted):
-                transform.fit(lambda before=before: (before(batch) for batch in batches()))  # type: ignore[misc]
-        return self
+    draws = 0
 
 
-class Normalize(nn.Module):
+class Normalize(Batched):
     """Subtract the mean and divide by the standard deviation, channel by channel (or column by column).
 
     Args:
@@ -61,6 +63,190 @@ class Normalize(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (B, C, ...) of any dtype -> the same shape, float32
         shape = (1, -1) + (1,) * (x.dim() - 2)
         return (x.float() - self.mean.view(shape)) / self.std.view(shape)
+
+
+class Float(Batched):
+    """Inputs as float32, times `scale`; 1/255 brings uint8 pictures to 0 … 1."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.float() * self.scale
+
+
+class Flip(Batched):
+    """Mirror each picture left to right with probability `p`."""
+
+    draws = 1
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor, u: Tensor) -> Tensor:  # (B, C, H, W), (B, 1)
+        return torch.where((u < self.p).view(-1, 1, 1, 1), x.flip(3), x)
+
+
+class Crop(Batched):
+    """Shift each picture at random: pad it on all sides and cut out its own size again.
+
+    Args:
+        padding: pixels on each side.
+        fill: value of the padding, in the units of the stored data.
+    """
+
+    draws = 2
+
+    def __init__(self, padding: int = 4, fill: float = 0) -> None:
+        super().__init__()
+        self.padding = padding
+        self.fill = fill
+
+    def forward(self, x: Tensor, u: Tensor) -> Tensor:  # (B, C, H, W), (B, 2)
+        height, width = x.shape[2:]
+        padded = functional.pad(x, [self.padding] * 4, value=self.fill)
+        shift = (u * (2 * self.padding + 1)).long()  # (B, 2), each 0 … 2 · padding
+        # Every possible crop as a view, of which the ones that were drawn are copied: (B, C, rows, columns, H, W).
+        windows = padded.unfold(2, height, 1).unfold(3, width, 1)
+        return windows[torch.arange(len(x), device=x.device), :, shift[:, 0], shift[:, 1]]
+
+
+class Cutout(Batched):
+    """Set a square at a random place to `fill` (DeVries and Taylor, "Improved Regularization … with Cutout", 2017).
+
+    Args:
+        size: side of the square in pixels; what lies outside the picture is cut off, as in the paper.
+    """
+
+    draws = 2
+
+    def __init__(self, size: int = 8, fill: float = 0) -> None:
+        super().__init__()
+        self.size = size
+        self.fill = fill
+
+    def forward(self, x: Tensor, u: Tensor) -> Tensor:  # (B, C, H, W), (B, 2)
+        inside = []
+        for axis, length in enumerate(x.shape[2:]):
+            start = (u[:, axis] * length).long().view(-1, 1) - self.size // 2  # (B, 1)
+            place = torch.arange(length, device=x.device)
+            inside.append((place >= start) & (place < start + self.size))  # (B, H) or (B, W)
+        return x.masked_fill((inside[0].unsqueeze(2) & inside[1].unsqueeze(1)).unsqueeze(1), self.fill)
+
+
+class Table(Batched):
+    """A table's columns as a network wants them: numbers scaled, their gaps filled, categories one-hot.
+
+    All that is learnt is learnt from the train part: a gap is filled with the column's mean, which scaling makes 0; a
+    category that the train part does not have, or a gap in a column of categories, is all zeros.
+
+    Args:
+        categories: for each column, the names of its categories, or None if it is a number.
+    """
+
+    mean: Tensor
+    std: Tensor
+    codes: Tensor
+
+    def __init__(self, categories: Sequence[Sequence[str] | None]) -> None:
+        super().__init__()
+        self.numbers = [i for i, names in enumerate(categories) if names is None]
+        self.named = [i for i, names in enumerate(categories) if names is not None]
+        for name in ("mean", "std", "codes"):
+            self.register_buffer(name, torch.zeros(0))
+
+    def fit(self, batches: Batches) -> None:
+        count = torch.zeros(len(self.numbers), dtype=torch.float64)
+        total, squares = count.clone(), count.clone()
+        seen: set[tuple[int, float]] = set()
+        for batch in batches():
+            values = batch[:, self.numbers].double().cpu()
+            count += values.isfinite().sum(0)
+            total += values.nan_to_num(0.0).sum(0)
+            squares += values.nan_to_num(0.0).square().sum(0)
+            for column in self.named:
+                seen |= {(column, code) for code in batch[:, column].unique().tolist() if code == code}
+        mean = total / count.clamp(min=1)
+        std = (squares / count.clamp(min=1) - mean.square()).clamp(min=0).sqrt()
+        self.mean, self.std = mean.float(), torch.where(std > 0, std, 1.0).float()
+        self.codes = torch.tensor(sorted(seen)).view(-1, 2)  # (K, 2): column and code of each one-hot output
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, F) with NaN for gaps -> (B, numbers + K) float32
+        scaled = ((x[:, self.numbers] - self.mean) / self.std).nan_to_num(0.0)
+        one_hot = x[:, self.codes[:, 0].long()] == self.codes[:, 1]
+        return torch.cat([scaled, one_hot.float()], 1)
+
+
+class Pipeline(nn.Module):
+    """Transforms one after the other.
+
+    The leading ones that take single samples are the sample stage: a loader with workers applies it there, to whatever
+    the data set gives (a PIL picture). Everything else, and in a resident loader everything, is applied to batches.
+
+    Args:
+        transforms: `Batched` ones, torchvision's v2 transforms, or callables of one sample.
+    """
+
+    def __init__(self, transforms: Iterable[Callable[..., Any]] = ()) -> None:
+        super().__init__()
+        self.steps = list(transforms)
+        self.modules_ = nn.ModuleList(step for step in self.steps if isinstance(step, nn.Module))
+        self.draws = sum(_draws(step) for step in self.steps)
+
+    def fit(self, batches: Batches) -> Pipeline:
+        """Fit each transform on what those before it make of the train part, the random ones among them left out."""
+        for number, step in enumerate(self.steps):
+            if hasattr(step, "fit"):
+                before = Pipeline(earlier for earlier in self.steps[:number] if not is_random(earlier))
+                step.fit(lambda before=before: (before(batch) for batch in batches()))
+        return self
+
+    def stages(self) -> tuple[list[Callable[..., Any]], Pipeline]:
+        """The sample stage, and the rest."""
+        number = next((i for i, step in enumerate(self.steps) if isinstance(step, Batched)), len(self.steps))
+        return self.steps[:number], Pipeline(self.steps[number:])
+
+    def forward(self, x: Tensor, u: Tensor | None = None, seeds: Sequence[int] | None = None) -> Tensor:
+        """Apply all to a batch.
+
+        Args:
+            x: (B, ...) inputs.
+            u: (B, `draws`) uniform numbers, where any transform draws.
+            seeds: B of them, one for each sample, where a transform of single samples draws.
+        """
+        taken = 0
+        for step in self.steps:
+            count = _draws(step)
+            if isinstance(step, Batched):
+                x = step(x, u[:, taken : taken + count]) if count and u is not None else step(x)
+                taken += count
+            elif is_random(step):
+                x = torch.stack([seeded(step, sample, seed) for sample, seed in zip(x, seeds or (), strict=True)])
+            else:
+                x = step(x)
+        return x
+
+
+def _draws(step: Any) -> int:
+    return step.draws if isinstance(step, Batched) else 0
+
+
+def is_random(step: Any) -> bool:
+    """Whether a transform may draw at random: ours that say so, v2's that make parameters or hold others, and unknown
+    callables."""
+    if isinstance(step, Batched):
+        return step.draws > 0
+    if isinstance(step, v2.Transform):
+        return type(step).make_params is not v2.Transform.make_params or type(step).forward is not v2.Transform.forward
+    return True
+
+
+def seeded(step: Callable[[Any], Any], sample: Any, seed: int) -> Any:
+    """Call a transform of one sample with every generator that it may use set from `seed`."""
+    set_generators(seed)
+    return step(sample)
 
 
 def _moments(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:

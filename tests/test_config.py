@@ -101,7 +101,7 @@ def test_a_user_can_allow_targets_of_their_own() -> None:
         ({"_target_": "torch.optim.SGD", "foo": 1}, "optimizer.foo", "no argument 'foo'"),
         ({"_target_": "torch.optim.SGD", "nesterov": "yes"}, "optimizer.nesterov", "'yes' is not allowed"),
         ({"_target_": "torch.optim.SGD", "maximize": 1}, "optimizer.maximize", "1 is not allowed"),
-        ({"_target_": "runner.split.random"}, "optimizer.val", "is missing"),
+        ({"_target_": "runner.dataset.table"}, "optimizer.path", "is missing"),
     ],
 )
 def test_keys_are_checked_against_the_signature(content: dict[str, Any], key: str, what: str) -> None:

@@ -1,75 +1,246 @@
 from __future__ import annotations
 
+import random
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.utils.data import Dataset, RandomSampler
+from torchvision.transforms import v2
 
-from runner.loader import Resident
+from runner.dataset import ArrayDataset, Samples
+from runner.errors import ConfigError, DataError
+from runner.loader import Loader, Order, Resident, Workers, auto
+from runner.transform import Crop, Flip, Float, Pipeline
 
-INPUTS = torch.arange(100).view(100, 1).float()
+CPU = torch.device("cpu")
+INPUTS = torch.arange(100 * 4).view(100, 1, 2, 2).float()
 TARGETS = torch.arange(100) % 7
 PART = torch.arange(0, 100, 3)  # 34 samples
 
 
-def loader(batch_size: int = 8, **options: object) -> Resident:
-    return Resident(INPUTS, TARGETS, PART, nn.Identity(), batch_size=batch_size, **options)
+class Lazy(Dataset[Any]):
+    """The same samples, read one by one."""
+
+    def __len__(self) -> int:
+        return 100
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return INPUTS[index], int(TARGETS[index])
 
 
-def indices(loader: Resident, epoch: int = 0, start: int = 0) -> list[list[int]]:
+class Drawing(Lazy):
+    """Samples that draw from each of the generators that people use."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        noise = random.random() + np.random.rand() + torch.rand(()).item()
+        return INPUTS[index] + noise, int(TARGETS[index])
+
+
+def loader(batch_size: int = 8, sampler: Any = "sequential", lazy: bool = False, **options: Any) -> Loader:
+    order = {name: options.pop(name) for name in ("drop_last", "seed", "subset") if name in options}
+    order_ = Order(PART, sampler, TARGETS[PART], batch_size=batch_size, **order)
+    steps = Pipeline(options.pop("transform", ()))
+    if lazy or options:
+        return Workers(Samples(options.pop("source", Lazy())), order_, steps, CPU, **options)
+    return Resident(Samples(ArrayDataset(INPUTS, TARGETS)), order_, steps, CPU)
+
+
+def indices(loader: Loader, epoch: int = 0, start: int = 0) -> list[list[int]]:
     return [batch.index.tolist() for batch in loader.epoch(epoch, start)]
 
 
-def visited(loader: Resident, epoch: int = 0) -> list[int]:
+def visited(loader: Loader, epoch: int = 0) -> list[int]:
     return [index for batch in indices(loader, epoch) for index in batch]
 
 
-def test_without_shuffling_the_order_is_that_of_the_part() -> None:
-    assert visited(loader()) == PART.tolist()
+def content(loader: Loader, epoch: int = 0, start: int = 0) -> list[tuple[Any, ...]]:
+    return [(b.index.tolist(), b.input.tolist(), b.target.tolist()) for b in loader.epoch(epoch, start)]
 
 
-def test_an_epoch_has_every_sample_once_in_an_order_of_its_own() -> None:
-    shuffled = loader(shuffle=True)
+both = pytest.mark.parametrize("lazy", [False, True])
+
+
+@both
+def test_without_shuffling_the_order_is_that_of_the_part(lazy: bool) -> None:
+    assert visited(loader(lazy=lazy)) == PART.tolist()
+
+
+@both
+def test_an_epoch_has_every_sample_once_in_an_order_of_its_own(lazy: bool) -> None:
+    shuffled = loader(sampler="shuffle", lazy=lazy)
     first, second = (visited(shuffled, epoch) for epoch in (0, 1))
     assert sorted(first) == sorted(second) == PART.tolist()
     assert first != second != PART.tolist()
 
 
-def test_a_batch_holds_the_samples_that_its_indices_name() -> None:
-    for batch in loader(shuffle=True).epoch(3):
+@both
+def test_a_batch_holds_the_samples_that_its_indices_name(lazy: bool) -> None:
+    for batch in loader(sampler="shuffle", lazy=lazy).epoch(3):
         assert torch.equal(batch.input, INPUTS[batch.index])
         assert torch.equal(batch.target, TARGETS[batch.index])
 
 
 def test_the_order_follows_from_seed_and_epoch_alone() -> None:
-    assert indices(loader(shuffle=True, seed=1), 2) == indices(loader(shuffle=True, seed=1), 2)
-    assert indices(loader(shuffle=True, seed=1), 2) != indices(loader(shuffle=True, seed=2), 2)
-    assert visited(loader(5, shuffle=True)) == visited(loader(9, shuffle=True))
+    assert indices(loader(sampler="shuffle", seed=1), 2) == indices(loader(sampler="shuffle", seed=1), 2)
+    assert indices(loader(sampler="shuffle", seed=1), 2) != indices(loader(sampler="shuffle", seed=2), 2)
+    assert visited(loader(5, "shuffle")) == visited(loader(9, "shuffle"))
 
 
+@both
 @pytest.mark.parametrize("start", range(6))
-def test_an_epoch_can_be_entered_at_any_batch(start: int) -> None:
-    assert indices(loader(shuffle=True), 4, start) == indices(loader(shuffle=True), 4)[start:]
+def test_an_epoch_can_be_entered_at_any_batch(start: int, lazy: bool) -> None:
+    transform = [v2.RandomHorizontalFlip(0.5), Crop(1), Flip()]
+    made = loader(sampler="shuffle", lazy=lazy, transform=transform)
+    assert content(made, 4, start) == content(made, 4)[start:]
 
 
 def test_the_blocks_that_batches_are_cut_from_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = [(b.index.tolist(), b.input.tolist()) for b in loader(shuffle=True).epoch(1)]
+    whole = content(loader(sampler="shuffle", transform=[Flip()]), 1)
     monkeypatch.setattr(Resident, "block_bytes", 1)
-    assert [(b.index.tolist(), b.input.tolist()) for b in loader(shuffle=True).epoch(1)] == whole
+    assert content(loader(sampler="shuffle", transform=[Flip()]), 1) == whole
 
 
+@both
 @pytest.mark.parametrize(("drop_last", "sizes"), [(False, [8, 8, 8, 8, 2]), (True, [8, 8, 8, 8])])
-def test_the_last_batch(drop_last: bool, sizes: list[int]) -> None:
-    made = loader(drop_last=drop_last)
+def test_the_last_batch(drop_last: bool, sizes: list[int], lazy: bool) -> None:
+    made = loader(drop_last=drop_last, lazy=lazy)
     assert [len(batch) for batch in made.epoch()] == sizes
     assert len(made) == len(sizes)
-    assert made.num_samples == sum(sizes)
+    assert made.order.num_samples == sum(sizes)
 
 
-def test_the_transform_sees_whole_batches() -> None:
-    class Shape(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x + len(x)
+def test_both_loaders_give_the_same_batches() -> None:
+    transform = [Crop(1), Flip(), Float()]
+    a, b = (loader(sampler="shuffle", lazy=lazy, transform=transform) for lazy in (False, True))
+    assert content(a, 3) == content(b, 3)
 
-    made = Resident(INPUTS, TARGETS, PART, Shape(), batch_size=8)
-    batch = next(made.epoch())
-    assert torch.equal(batch.input, INPUTS[batch.index] + 8)
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_workers_make_no_difference(persistent: bool) -> None:
+    options: dict[str, Any] = {
+        "sampler": "shuffle",
+        "transform": [v2.RandomHorizontalFlip(0.5), Flip()],
+        "source": Drawing(),
+    }
+    alone = loader(**options)
+    expected = [content(alone, 0), content(alone, 1), content(alone, 1, 2)]
+    made = loader(**options, num_workers=2, persistent_workers=persistent)
+    assert [content(made, 0), content(made, 1), content(made, 1, 2)] == expected
+    assert expected[0] != content(loader(**options, seed=1), 0)
+
+
+def test_augmentation_does_not_depend_on_the_size_of_the_batches() -> None:
+    def inputs(size: int) -> list[Any]:
+        made = loader(size, "shuffle", transform=[Crop(1), Flip(), v2.RandomVerticalFlip(0.5)])
+        return [row for _, batch, _ in content(made) for row in batch]
+
+    assert inputs(5) == inputs(34)
+
+
+def test_balanced_draws_every_class_equally_often() -> None:
+    targets = torch.tensor([0] * 900 + [1] * 90 + [2] * 10)
+    order = Order(torch.arange(1000), "balanced", targets, batch_size=100)
+    drawn = targets[torch.cat([order.epoch(epoch) for epoch in range(20)])].bincount()
+    assert (drawn / drawn.sum() - 1 / 3).abs().max() < 0.02
+    with pytest.raises(ConfigError, match=r"loader\.sampler: 'balanced' needs one class per sample"):
+        Order(torch.arange(3), "balanced", torch.rand(3), batch_size=1)
+
+
+def test_a_sample_that_is_drawn_twice_is_not_augmented_twice_alike() -> None:
+    order = Order(torch.tensor([0, 0, 0, 0, 0, 0]), "sequential", batch_size=6)
+    made = Resident(Samples(ArrayDataset(INPUTS, TARGETS)), order, Pipeline([Crop(2)]), CPU)
+    assert len({str(row) for _, batch, _ in content(made) for row in batch}) > 1
+
+
+@pytest.mark.parametrize(("subset", "count"), [(5, 5), (0.5, 17), (34, 34), (1.0, 34)])
+def test_a_subset_is_the_same_samples_in_every_epoch(subset: float, count: int) -> None:
+    made = loader(sampler="shuffle", subset=subset)
+    assert sorted(visited(made, 0)) == sorted(visited(made, 1))
+    assert len(set(visited(made)) & set(PART.tolist())) == count
+
+
+@pytest.mark.parametrize("subset", [0, 35, 0.001])
+def test_a_subset_of_none_or_too_many(subset: float) -> None:
+    with pytest.raises(ConfigError, match=r"loader\.subset"):
+        loader(subset=subset)
+
+
+def test_a_sampler_of_ones_own_follows_the_seed() -> None:
+    sampler = RandomSampler(range(34), replacement=True, num_samples=20)
+    made = loader(sampler=sampler)
+    assert len(visited(made)) == made.order.num_samples == 20
+    assert visited(made, 0) == visited(made, 0) != visited(made, 1)
+    assert set(visited(made)) <= set(PART.tolist())
+
+
+@pytest.mark.parametrize(("limit", "workers", "expected"), [(4e9, 0, Resident), (100, 0, Workers), (4e9, 1, Workers)])
+def test_auto_takes_what_fits(limit: float, workers: int, expected: type) -> None:
+    order = Order(PART, batch_size=8)
+    made = auto(Samples(ArrayDataset(INPUTS, TARGETS)), order, Pipeline(), CPU, memory_limit=limit, num_workers=workers)
+    assert type(made) is expected
+    assert type(auto(Samples(Lazy()), order, Pipeline(), CPU)) is Workers
+
+
+def test_data_in_memory_are_read_without_workers() -> None:
+    with pytest.raises(ConfigError, match="try: loader=workers"):
+        Resident(Samples(ArrayDataset(INPUTS, TARGETS)), Order(PART, batch_size=8), Pipeline(), CPU, num_workers=2)
+
+
+class Failing(Lazy):
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if index == 9:
+            raise ValueError("no such picture")
+        return super().__getitem__(index)
+
+
+class Ragged(Lazy):
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.zeros(1, 2, 2 + (index == 9)), 0
+
+
+class Dying(Lazy):
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        import os
+
+        return os._exit(7) if index == 9 else super().__getitem__(index)
+
+
+class Hanging(Lazy):
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        import time
+
+        return time.sleep(60) if index == 9 else super().__getitem__(index)  # type: ignore[func-returns-value]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_sample_that_cannot_be_read_is_named(workers: int) -> None:
+    with pytest.raises(DataError, match="sample 9 cannot be read: ValueError: no such picture"):
+        indices(loader(source=Failing(), num_workers=workers))
+    with pytest.raises(DataError, match=r"sample 9 is \(1, 2, 3\) torch.float32, sample 0 is \(1, 2, 2\)"):
+        indices(loader(source=Ragged(), num_workers=workers))
+
+
+def test_a_worker_that_dies_or_hangs_is_told_with_the_samples_and_what_to_do() -> None:
+    with pytest.raises(DataError, match=r"while samples 0, 3, 6, 9, 12, … were read(.|\n)*try: loader.num_workers=0"):
+        indices(loader(source=Dying(), num_workers=1))
+    with pytest.raises(DataError, match=r"while samples 0, 3, 6, 9, 12, … were read(.|\n)*timed out"):
+        indices(loader(source=Hanging(), num_workers=1, timeout=2))
+
+
+def test_an_own_collate_function() -> None:
+    def collate(pairs: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        return torch.stack([x * 2 for x, _ in pairs]), torch.stack([y for _, y in pairs])
+
+    batch = next(loader(lazy=True, collate_fn=collate).epoch())
+    assert torch.equal(batch.input, INPUTS[batch.index] * 2)
+
+
+def test_what_else_a_sample_held_is_in_the_batch() -> None:
+    weight = torch.rand(100)
+    held, order = Samples(ArrayDataset(INPUTS, TARGETS, extra={"weight": weight})), Order(PART, batch_size=8)
+    for kind in (Resident, Workers):
+        for batch in kind(held, order, Pipeline(), CPU).epoch():
+            assert torch.equal(batch.extra["weight"], weight[batch.index])

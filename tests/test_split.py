@@ -1,79 +1,262 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedShuffleSplit
+from sklearn import model_selection
 
 from runner import split
-from runner.errors import DataError
+from runner.errors import ConfigError, DataError
+from runner.split import Split, Subject
 
 TARGETS = np.repeat([0, 1, 2], [500, 300, 200])
+PATIENTS = np.arange(1000) // 7  # 143 groups, each of one class but two
+COLUMNS: dict[str, NDArray[Any]] = {
+    "patient": PATIENTS,
+    "part": np.array(["Train", "valid", "test", "train"] * 250),
+    "day": np.arange(1000)[::-1] // 10,
+    "wrong": np.array(["train", "other"] * 500),
+}
 
 
-@pytest.mark.parametrize("method", [split.random, split.stratified])
-def test_fractions_are_of_the_whole(method: Any) -> None:
-    made = method(TARGETS, val=0.2, test=0.2, seed=0)
-    assert {name: len(rows) for name, rows in made.parts.items()} == {"train": 600, "val": 200, "test": 200}
+def subject(targets: NDArray[Any] = TARGETS, **official: int) -> Subject:
+    return Subject(targets, COLUMNS.__getitem__, official, "of these data")
 
 
-@pytest.mark.parametrize("method", [split.random, split.stratified])
-def test_every_sample_is_in_exactly_one_part(method: Any) -> None:
-    made = method(TARGETS, val=0.1, test=0.3, seed=4)
+def sizes(made: Split) -> dict[str, int]:
+    return {name: len(rows) for name, rows in made.parts.items()}
+
+
+def classes(made: Split, targets: NDArray[Any] = TARGETS) -> dict[str, list[int]]:
+    return {name: np.bincount(targets[rows], minlength=3).tolist() for name, rows in made.parts.items()}
+
+
+EVERY: dict[str, Callable[..., Split]] = {
+    "random": lambda s, **k: split.random(s, **k),
+    "stratified": lambda s, **k: split.stratified(s, **k),
+    "kfold": lambda s, **k: split.kfold(s, **k),
+    "stratified_kfold": lambda s, **k: split.stratified_kfold(s, **k),
+    "group_kfold": lambda s, **k: split.group_kfold(s, groups="patient", **k),
+    "stratified_group_kfold": lambda s, **k: split.stratified_group_kfold(s, groups="patient", **k),
+    "time_ordered": lambda s, **k: split.time_ordered(s, column="day", **k),
+    "predefined": lambda s, **k: split.predefined(s, column="part", **k),
+}
+FOLDS = [name for name in EVERY if "kfold" in name]
+every = pytest.mark.parametrize("name", EVERY)
+
+
+@pytest.mark.parametrize("method", ["random", "stratified"])
+def test_fractions_are_of_the_whole(method: str) -> None:
+    assert sizes(EVERY[method](subject(), val=0.2, test=0.2)) == {"train": 600, "val": 200, "test": 200}
+
+
+@every
+def test_every_sample_is_in_exactly_one_part(name: str) -> None:
+    made = EVERY[name](subject())
     assert sorted(np.concatenate(list(made.parts.values()))) == list(range(1000))
+    assert all((np.diff(rows) > 0).all() for rows in made.parts.values())
+
+
+@every
+def test_an_official_test_part_stays_the_test_part(name: str) -> None:
+    if name == "predefined":
+        pytest.skip("a column names all three parts")
+    made = EVERY[name](subject(test=77))
+    assert made.official == ("test",)
+    assert made.parts["test"].tolist() == list(range(77))
+    assert sorted(np.concatenate([made.parts["train"], made.parts["val"]])) == list(range(1000))
+    assert len(made.parts["val"]) == pytest.approx(200, abs=20)
+
+
+def test_official_val_and_test_parts_leave_the_train_part_whole() -> None:
+    for made in (split.predefined(subject(val=50, test=77)), split.stratified(subject(val=50, test=77))):
+        assert sizes(made) == {"train": 1000, "val": 50, "test": 77}
+        assert made.official == ("val", "test")
+
+
+def test_an_official_val_part_stays_and_test_is_carved() -> None:
+    made = split.stratified(subject(val=50), test=0.1)
+    assert (made.official, sizes(made)) == (("val",), {"train": 900, "val": 50, "test": 100})
+    made = split.stratified_kfold(subject(val=50))
+    assert (made.official, sizes(made)) == (("val",), {"train": 800, "val": 50, "test": 200})
 
 
 def test_stratified_parts_have_the_classes_in_the_same_proportions() -> None:
-    made = split.stratified(TARGETS, val=0.2, test=0.2, seed=0)
-    assert made.counts(TARGETS, 3) == {"train": [300, 180, 120], "val": [100, 60, 40], "test": [100, 60, 40]}
+    expected = {"train": [300, 180, 120], "val": [100, 60, 40], "test": [100, 60, 40]}
+    assert classes(split.stratified(subject())) == expected
+    assert classes(split.stratified_kfold(subject())) == expected
+
+
+def test_values_are_stratified_by_their_quantiles() -> None:
+    values = np.random.default_rng(0).lognormal(size=1000)
+    made = split.stratified(subject(values), bins=10)
+    edges = np.quantile(values, np.linspace(0, 1, 11)[1:-1])
+    for rows in made.parts.values():
+        counts = np.bincount(np.searchsorted(edges, values[rows], side="right"), minlength=10)
+        assert counts.tolist() == [len(rows) // 10] * 10
 
 
 def test_the_second_cuts_positions_are_mapped_through_the_first() -> None:
-    keep, test = next(StratifiedShuffleSplit(1, test_size=200, random_state=3).split(TARGETS, TARGETS))
-    _, val = next(StratifiedShuffleSplit(1, test_size=200, random_state=3).split(keep, TARGETS[keep]))
-    made = split.stratified(TARGETS, val=0.2, test=0.2, seed=3)
+    def cut(rows: NDArray[Any], seed: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        splitter = model_selection.StratifiedShuffleSplit(1, test_size=200, random_state=seed)
+        keep, take = next(splitter.split(rows, TARGETS[rows]))
+        return rows[keep], rows[take]
+
+    rest, test = cut(np.arange(1000), 3)
+    _, val = cut(rest, 3)
+    made = split.stratified(subject(), seed=3)
     assert made.parts["test"].tolist() == sorted(test)
-    assert made.parts["val"].tolist() == sorted(keep[val])
+    assert made.parts["val"].tolist() == sorted(val)
 
 
-def test_the_seed_decides_the_split_and_the_hash_tells_splits_apart() -> None:
-    a, b, c = (split.stratified(TARGETS, val=0.2, test=0.2, seed=seed) for seed in (0, 0, 1))
+@pytest.mark.parametrize(
+    ("name", "splitter"),
+    [
+        ("kfold", model_selection.KFold(5, shuffle=True, random_state=4)),
+        ("stratified_kfold", model_selection.StratifiedKFold(5, shuffle=True, random_state=4)),
+        ("group_kfold", model_selection.GroupKFold(5)),
+        ("stratified_group_kfold", model_selection.StratifiedGroupKFold(5, shuffle=True, random_state=4)),
+    ],
+)
+def test_folds_are_scikit_learns(name: str, splitter: Any) -> None:
+    groups = PATIENTS if "group" in name else None
+    for fold, (_, held) in enumerate(splitter.split(np.zeros(1000), TARGETS, groups)):
+        made = EVERY[name](subject(), fold=fold, seed=4)
+        assert made.parts["test"].tolist() == held.tolist()
+        assert made.fold == fold
+        assert EVERY[name](subject(test=9), fold=fold, seed=4).parts["val"].tolist() == held.tolist()
+
+
+@pytest.mark.parametrize("name", FOLDS)
+def test_every_sample_is_held_out_once(name: str) -> None:
+    held = [EVERY[name](subject(), fold=fold).parts["test"] for fold in range(5)]
+    assert sorted(np.concatenate(held)) == list(range(1000))
+
+
+@pytest.mark.parametrize("name", ["group_kfold", "stratified_group_kfold"])
+def test_no_group_is_in_two_parts(name: str) -> None:
+    for fold in range(5):
+        made = EVERY[name](subject(), fold=fold)
+        groups = [set(PATIENTS[rows]) for rows in made.parts.values()]
+        assert sum(map(len, groups)) == len(set.union(*groups)) == 143
+
+
+def test_the_newest_samples_test_and_samples_of_one_time_stay_together() -> None:
+    made = split.time_ordered(subject(), column="day", val=0.155, test=0.2)
+    day = COLUMNS["day"]
+    assert day[made.parts["train"]].max() < day[made.parts["val"]].min()
+    assert day[made.parts["val"]].max() < day[made.parts["test"]].min()
+    # 645 train samples end in the middle of day 64, all of which then trains.
+    assert sizes(made) == {"train": 650, "val": 150, "test": 200}
+
+
+def test_a_column_names_the_parts() -> None:
+    made = split.predefined(subject(), column="part")
+    assert made.parts["val"].tolist() == list(range(1, 1000, 4))
+    assert sizes(made) == {"train": 500, "val": 250, "test": 250}
+
+
+@pytest.mark.parametrize("name", ["random", "stratified", *(n for n in FOLDS if n != "group_kfold")])
+def test_the_seed_decides_the_split_and_the_hash_tells_splits_apart(name: str) -> None:
+    a, b, c = (EVERY[name](subject(), seed=seed) for seed in (0, 0, 1))
     assert a.hash == b.hash
     assert a.hash != c.hash
 
 
 def test_a_sample_that_changes_parts_changes_the_hash() -> None:
-    one = split.Split("x", 0, {"train": np.array([0, 1]), "val": np.array([2])})
-    other = split.Split("x", 0, {"train": np.array([0]), "val": np.array([1, 2])})
+    one = Split("x", {"train": np.array([0, 1]), "val": np.array([2]), "test": np.array([3])})
+    other = Split("x", {"train": np.array([0]), "val": np.array([1, 2]), "test": np.array([3])})
     assert one.hash != other.hash
 
 
+def save(folder: Path) -> Split:
+    made = split.stratified_kfold(subject(test=9), fold=2, seed=1)
+    made.save(folder, {"val": {"a": 100, "b": 60}}, "of these data")
+    return made
+
+
 def test_manifest(tmp_path: Path) -> None:
-    made = split.stratified(TARGETS, val=0.2, test=0.2, seed=0)
-    made.save(tmp_path, made.counts(TARGETS, 3), ["a", "b", "c"])
+    made = save(tmp_path)
     manifest = json.loads((tmp_path / "split.json").read_text())
-    assert manifest["method"] == "stratified"
-    assert manifest["seed"] == 0
-    assert manifest["hash"] == made.hash
-    assert manifest["samples"] == {"train": 600, "val": 200, "test": 200}
-    assert manifest["classes"]["val"] == {"a": 100, "b": 60, "c": 40}
+    assert manifest == {
+        "method": "stratified_kfold", "seed": 1, "fold": 2, "official": ["test"], "hash": made.hash,
+        "data": "of these data", "samples": {"train": 800, "val": 200, "test": 9},
+        "classes": {"val": {"a": 100, "b": 60}},
+    }  # fmt: skip
     with np.load(tmp_path / "split.npz") as saved:
         assert {name: saved[name].tolist() for name in saved} == {n: i.tolist() for n, i in made.parts.items()}
 
 
+@pytest.mark.parametrize("name", ["", "split.json", "split.npz"])
+def test_a_manifest_is_used_again_byte_for_byte(tmp_path: Path, name: str) -> None:
+    made = save(tmp_path)
+    again = split.load(tmp_path / name, subject(test=9))
+    assert again.hash == made.hash
+    (tmp_path / "b").mkdir()
+    again.save(tmp_path / "b", {"val": {"a": 100, "b": 60}}, "of these data")
+    for file in ("split.json", "split.npz"):
+        assert (tmp_path / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_a_manifest_of_other_data_is_refused(tmp_path: Path) -> None:
+    save(tmp_path)
+    with pytest.raises(DataError, match="was made for other data"):
+        split.load(tmp_path, Subject(TARGETS, fingerprint="of others", official={"test": 9}))
+
+
+def test_a_file_of_indices(tmp_path: Path) -> None:
+    np.savez(tmp_path / "mine.npz", train=[5, 1], val=[2], test=[999])
+    made = split.load(tmp_path / "mine.npz", subject())
+    assert {name: rows.tolist() for name, rows in made.parts.items()} == {"train": [1, 5], "val": [2], "test": [999]}
+
+
 @pytest.mark.parametrize(
-    ("targets", "val", "test", "message"),
+    ("arrays", "message"),
     [
-        (TARGETS, 0.6, 0.5, "val=0.6 and test=0.5 of 1000 samples leave -100 / 600 / 500"),
-        (TARGETS, 0.0001, 0.2, "leave 800 / 0 / 200"),
-        (np.array([0] * 50 + [1] * 2), 0.2, 0.2, "a class with 2 samples cannot be in 3 parts"),
-        (np.arange(30) // 3, 0.1, 0.2, "test_size = 6 should be greater"),
+        ({"train": [0], "val": [1]}, "is not a split"),
+        ({"train": [0, 1], "val": [1], "test": [2]}, "1 samples are in more than one part"),
+        ({"train": [0], "val": [1], "test": [1000]}, "the test part names sample 1000 of 1000"),
+        ({"train": [0], "val": [], "test": [2]}, r"the val part is empty \(train 1, val 0, test 1\)"),
     ],
 )
-def test_impossible_splits_say_their_counts(targets: NDArray[Any], val: float, test: float, message: str) -> None:
+def test_a_file_that_is_no_split_of_these_data(tmp_path: Path, arrays: dict[str, list[int]], message: str) -> None:
+    np.savez(tmp_path / "mine.npz", **arrays)
     with pytest.raises(DataError, match=message):
-        split.stratified(targets, val=val, test=test, seed=0)
+        split.load(tmp_path / "mine.npz", subject())
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: split.random(subject(), val=0.6, test=0.5), "val=0.6 and test=0.5 of 1000 samples leave -100 / 60"),
+        (lambda: split.random(subject(), val=0.0001), "leave 800 / 0 / 200"),
+        (lambda: split.stratified(subject(np.array([0] * 50 + [1, 1]))), "too few samples to be in 3 parts: class 1 h"),
+        (lambda: split.stratified(subject(np.array([0] * 50 + [1])), test=0.1), "class 1 has 1"),
+        (lambda: split.stratified(subject(np.arange(30) // 3), val=0.1), "test_size = 6 should be greater"),
+        (lambda: split.stratified(subject(np.zeros((50, 2)))), "several values a sample cannot be stratified"),
+        (lambda: split.kfold(subject(), fold=5), "5 is not one of 5 folds"),
+        (lambda: split.kfold(subject(np.arange(3))), "5: Cannot have number of splits"),
+        (lambda: split.predefined(subject()), "without a val and a test part"),
+        (lambda: split.predefined(subject(), column="wrong"), "column 'wrong' holds 'other'"),
+    ],
+)  # fmt: skip
+def test_impossible_splits_say_their_counts(call: Callable[[], Split], message: str) -> None:
+    with pytest.raises((DataError, ConfigError), match=message):
+        call()
+
+
+def test_a_class_that_is_missing_from_train_is_an_error() -> None:
+    with pytest.raises(DataError, match=r"class 'b' has no train sample \(1 in val, 2 in test\)"):
+        split.check_classes({"train": [3, 0], "val": [1, 1], "test": [0, 2]}, ["a", "b"])
+    split.check_classes({"train": [3, 0], "val": [1, 0], "test": [1, 0]}, ["a", "never seen"])
+
+
+def test_copies_of_train_samples_are_counted() -> None:
+    rows = np.array([[1, 2], [3, 4], [5, 6]], dtype=np.uint8)
+    found = split.duplicates({"train": rows, "val": rows[[1, 1]], "test": np.array([[9, 9], [5, 6]], dtype=np.uint8)})
+    assert found == {"val": 2, "test": 1}

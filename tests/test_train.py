@@ -20,7 +20,7 @@ from sklearn.metrics import accuracy_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from runner import folder
-from runner.split import stratified
+from runner.split import Subject, stratified
 from runner.trainer import Trainer
 
 LONGER = ("model=mlp", "model.hidden=[16]", "model.dropout=0.5", "trainer.threads=1", "trainer.max_epochs=4")
@@ -75,7 +75,7 @@ def test_the_figures_are_those_of_the_best_weights_on_parts_that_do_not_overlap(
     with np.load(made / "split.npz") as split:
         parts = {name: split[name] for name in split}
     assert sorted(np.concatenate(list(parts.values()))) == list(range(1797))
-    expected = stratified(digits.target, val=0.2, test=0.2, seed=0).parts
+    expected = stratified(Subject(digits.target), val=0.2, test=0.2, seed=0).parts
     assert all((parts[name] == expected[name]).all() for name in expected)
 
     train = digits.images[parts["train"]]

@@ -11,15 +11,22 @@ from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import StepLR
 
 from runner import loss as losses
+from runner.dataset import ArrayDataset, Samples
 from runner.draws import seed_of
-from runner.loader import Resident
+from runner.loader import Order, Resident
 from runner.scheduler import Schedule
 from runner.trainer import Trainer, predict
+from runner.transform import Pipeline
 
 CPU = torch.device("cpu")
 INPUTS = torch.randn(90, 6, generator=torch.Generator().manual_seed(0))
 TARGETS = torch.randint(3, (90,), generator=torch.Generator().manual_seed(1))
 WEIGHTS = [0.2, 1.0, 3.0]
+
+
+def resident(batch_size: int, sampler: str = "sequential", targets: torch.Tensor = TARGETS) -> Resident:
+    order = Order(torch.arange(90), sampler, batch_size=batch_size, seed=5)
+    return Resident(Samples(ArrayDataset(INPUTS, targets)), order, Pipeline(), CPU)
 
 
 def network(dropout: float = 0.0) -> nn.Module:
@@ -34,7 +41,7 @@ def sgd(model: nn.Module) -> torch.optim.Optimizer:
 def trainer(
     model: nn.Module, batch_size: int = 16, weight: list[float] | None = None, **options: Any
 ) -> tuple[Trainer, Resident]:
-    loader = Resident(INPUTS, TARGETS, torch.arange(90), nn.Identity(), batch_size=batch_size, shuffle=True, seed=5)
+    loader = resident(batch_size, "shuffle")
     loss = losses.build(nn.CrossEntropyLoss, weight)
     optimizer = sgd(model)
     schedule = Schedule(partial(StepLR, step_size=2, gamma=0.5), optimizer, "epoch")
@@ -66,7 +73,7 @@ def test_an_epoch_is_the_loop_that_one_would_write_by_hand(weight: list[float] |
 
     optimizer = sgd(by_hand)
     tensor = None if weight is None else torch.tensor(weight)
-    for rows in loader.order(0).split(16):
+    for rows in loader.order.epoch(0).split(16):
         optimizer.zero_grad()
         cross_entropy(by_hand(INPUTS[rows]), TARGETS[rows], tensor).backward()
         if clip_norm is not None:
@@ -94,7 +101,7 @@ def test_micro_batches_are_one_large_batch(weight: list[float] | None) -> None:
 def test_the_loss_of_a_part_is_that_of_all_its_samples_at_once(weight: list[float] | None) -> None:
     model = network()
     tensor = None if weight is None else torch.tensor(weight)
-    loader = Resident(INPUTS, TARGETS, torch.arange(90), nn.Identity(), batch_size=7)
+    loader = resident(7)
     said = predict(model, losses.build(nn.CrossEntropyLoss, weight), loader)
     assert said.loss == pytest.approx(cross_entropy(model(INPUTS), TARGETS, tensor).item(), abs=1e-6)
     assert torch.equal(said.target, TARGETS)
@@ -104,7 +111,7 @@ def test_the_loss_of_a_part_is_that_of_all_its_samples_at_once(weight: list[floa
 
 def test_predicting_leaves_the_model_in_its_mode_and_keeps_no_graph() -> None:
     model = network(dropout=0.9).train()
-    loader = Resident(INPUTS, TARGETS, torch.arange(90), nn.Identity(), batch_size=90)
+    loader = resident(90)
     criterion = losses.build(nn.CrossEntropyLoss, None)
     assert predict(model, criterion, loader).loss == predict(model, criterion, loader).loss  # no dropout
     assert model.training
@@ -154,7 +161,7 @@ def test_max_steps_ends_the_run_inside_an_epoch_and_more_steps_go_on_there() -> 
 
     first, _ = trainer(network(), max_epochs=None, max_steps=8)
     (one, two) = run(first)
-    assert (one["epoch"], one["step"], two["epoch"], two["step"]) == (1, 6, 1, 8)
+    assert (one["epoch"], one["step"], two["epoch"], two["step"]) == (1, 6, 2, 8)
     second, _ = trainer(network(), max_epochs=None, max_steps=10)
     second.load_state_dict(first.state_dict())
     run(second)
@@ -189,7 +196,7 @@ def test_the_best_record_is_the_first_of_the_best() -> None:
 def test_a_step_whose_targets_are_all_ignored_adds_nothing() -> None:
     model = network()
     before = [p.clone() for p in model.parameters()]
-    loader = Resident(INPUTS, torch.full((90,), -100), torch.arange(90), nn.Identity(), batch_size=90)
+    loader = resident(90, targets=torch.full((90,), -100))
     loss = losses.build(nn.CrossEntropyLoss, None)
     optimizer = sgd(model)
     schedule = Schedule(partial(StepLR, step_size=1), optimizer, "epoch")

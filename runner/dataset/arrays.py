@@ -1,0 +1,57 @@
+"""Data sets in memory, and data sets that come with parts of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, TensorDataset
+
+Array = NDArray[Any]
+
+
+class ArrayDataset(TensorDataset):
+    """Samples held in memory as they are stored.
+
+    Args:
+        inputs: (N, ...) of any dtype; pictures are (N, C, H, W) and stay uint8.
+        targets: (N,) int64 class indices in 0 … len(classes) − 1; or float32 values, (N,) or (N, K).
+        classes: the name of each class; empty where targets are values.
+        extra: what else belongs to a sample and travels in its batch, by name: (N, ...) tensors such as a mask.
+        columns: what else is known of the samples and may decide the split, by name: (N,) arrays such as a group.
+        categories: of a table: for each column of the inputs, the names of its categories, or None if it is a number.
+    """
+
+    def __init__(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        classes: Sequence[str] = (),
+        extra: Mapping[str, Tensor] | None = None,
+        columns: Mapping[str, Array] | None = None,
+        categories: Sequence[Sequence[str] | None] | None = None,
+    ) -> None:
+        super().__init__(inputs, targets)
+        self.inputs = inputs
+        self.targets = targets
+        self.classes = [str(name) for name in classes]
+        self.extra = dict(extra or {})
+        self.columns = dict(columns or {})
+        self.categories = None if categories is None else [None if c is None else list(c) for c in categories]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A data set that comes with parts of its own: its test part stays the test part."""
+
+    train: Dataset[Any]
+    val: Dataset[Any] | None = None
+    test: Dataset[Any] | None = None
+
+    def items(self) -> list[tuple[str, Dataset[Any]]]:
+        """The parts that are there, by name."""
+        named = {"train": self.train, "val": self.val, "test": self.test}
+        return [(name, part) for name, part in named.items() if part is not None]

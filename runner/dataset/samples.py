@@ -1,0 +1,253 @@
+"""Reading a data set's samples in one way, and the facts that follow from them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import ConcatDataset, Dataset
+
+from runner.dataset.arrays import Array, ArrayDataset, Parts
+from runner.errors import DataError, Problem
+
+
+@dataclass
+class Samples:
+    """A map-style data set, read in one way whatever its samples look like.
+
+    Args:
+        source: the data set.
+        keys: for samples that are dicts: which key is the input, which the target, and which else is wanted in the
+            batch under what name, as in ``{"input": "xy", "target": "arm", "weight": "w"}``.
+        layout: how arrays of pictures are laid out: ``chw`` (as torch wants them), ``hwc``, or ``hwc_bgr`` (OpenCV's).
+    """
+
+    source: Dataset[Any]
+    keys: Mapping[str, str] = field(default_factory=lambda: {"input": "input", "target": "target"})
+    layout: str = "chw"
+    _copies: dict[torch.device, ArrayDataset] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.source)  # type: ignore[arg-type]  # torch's Dataset does not promise a length; map-style ones have
+
+    def raw(self, index: int) -> tuple[Any, Any, dict[str, Any]]:
+        """A sample's input, as the data set gives it, its target, and what else it holds by name.
+
+        Raises:
+            DataError: the sample has another form than those that are known.
+        """
+        if isinstance(self.source, ArrayDataset):
+            held = self.source
+            return held.inputs[index], held.targets[index], {name: tensor[index] for name, tensor in held.extra.items()}
+        sample = self.source[index]
+        if isinstance(sample, Mapping):
+            missing = [key for key in self.keys.values() if key not in sample]
+            if missing:
+                what = f"samples have no key {missing[0]!r}"
+                raise DataError(Problem("dataset.keys", what, ", ".join(map(str, sample))))
+            named = {name: sample[key] for name, key in self.keys.items()}
+            return named.pop("input"), named.pop("target"), named
+        if isinstance(sample, (tuple, list)) and len(sample) in (2, 3):
+            return sample[0], sample[1], {}
+        what = f"sample {index} is a {type(sample).__name__}" + (
+            f" of {len(sample)}" if hasattr(sample, "__len__") else ""
+        )
+        raise DataError(
+            Problem("dataset", what, "(input, target), (input, target, index), or a dict with dataset.keys")
+        )
+
+    def read(self, index: int, steps: Sequence[Callable[[Any], Any]] = ()) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """A sample as tensors: pictures are (C, H, W) and keep their dtype.
+
+        Args:
+            steps: transforms of the input as the data set gives it, such as a PIL picture.
+        """
+        given, target, extra = self.raw(index)
+        for step in steps:
+            given = step(given)
+        return as_input(given, self.layout), as_target(target), {k: torch.as_tensor(v) for k, v in extra.items()}
+
+    @cached_property
+    def targets(self) -> Tensor:
+        """(N, ...) every sample's target. Reads the whole data set if it does not have them at hand."""
+        held = None if getattr(self.source, "target_transform", None) else _held_targets(self.source)
+        if held is not None and len(held) == len(self):
+            return held
+        return torch.stack([as_target(self.raw(index)[1]) for index in range(len(self))])
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """The classes' names: the data set's own, else the numbers from 0 to the largest target. None for values."""
+        if self.targets.is_floating_point():
+            return []
+        first = self.source.datasets[0] if isinstance(self.source, ConcatDataset) else self.source
+        names = [str(name) for name in getattr(first, "classes", None) or ()]
+        count = int(self.targets.max()) + 1 if self.targets.dim() == 1 else self.targets.shape[1]
+        return names if len(names) >= count else [str(number) for number in range(count)]
+
+    def column(self, name: str) -> Array:
+        """(N,) what is known of the samples under `name`: a column of a table, or an attribute of the data set.
+
+        Raises:
+            DataError: nothing of that name with a value for each sample.
+        """
+        columns = dict(getattr(self.source, "columns", {}))
+        held = columns.get(name, getattr(self.source, name, None))
+        if held is None or not hasattr(held, "__len__") or len(held) != len(self):
+            what = f"the data set has no column {name!r} with a value for each of its {len(self)} samples"
+            raise DataError(Problem("split.column", what, ", ".join(columns)))
+        return np.asarray(held)
+
+    @cached_property
+    def arrays(self) -> ArrayDataset:
+        """The samples in memory; read one by one, once, where they are not there already.
+
+        Raises:
+            DataError: a sample has another shape or type than the first.
+        """
+        if isinstance(self.source, ArrayDataset):
+            return self.source
+        rows = [self.read(index) for index in range(len(self))]
+        inputs = _stack([row[0] for row in rows], "input")
+        extra = {name: _stack([row[2][name] for row in rows], name) for name in rows[0][2]}
+        return ArrayDataset(inputs, self.targets, self.classes, extra)
+
+    @property
+    def nbytes(self) -> int | None:
+        """Bytes of the inputs and targets in memory; None for a data set that reads its samples one by one."""
+        held = self.source
+        return held.inputs.nbytes + held.targets.nbytes if isinstance(held, ArrayDataset) else None
+
+    def on(self, device: torch.device) -> ArrayDataset:
+        """The samples in memory on `device`: one copy, however many parts of it are used."""
+        if device.type == "cpu":
+            return self.arrays
+        if device not in self._copies:
+            held = self.arrays
+            extra = {name: tensor.to(device) for name, tensor in held.extra.items()}
+            self._copies[device] = ArrayDataset(held.inputs.to(device), held.targets.to(device), held.classes, extra)
+        return self._copies[device]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 that tells these samples from others: of their bytes if they are in memory, else of their targets."""
+        digest = hashlib.sha256(f"{len(self)}".encode())
+        held = [self.source.inputs, self.source.targets] if isinstance(self.source, ArrayDataset) else [self.targets]
+        for tensor in held:
+            digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(np.ascontiguousarray(tensor.numpy()).data)
+        return digest.hexdigest()
+
+
+def read(built: Any, keys: Mapping[str, str] | None = None, layout: str = "chw") -> dict[str, Samples]:
+    """The parts of what an option of the `dataset` group returned: ``train``, and ``val`` and ``test`` if there are."""
+    parts = built if isinstance(built, Parts) else Parts(built)
+    named = keys or {"input": "input", "target": "target"}
+    found = {name: Samples(source, named, layout) for name, source in parts.items()}
+    for name, samples in found.items():
+        if len(samples) == 0:
+            raise DataError(Problem("dataset", f"the {name} part is empty", "at least 1 sample"))
+    return found
+
+
+def facts(parts: Mapping[str, Samples]) -> dict[str, Any]:
+    """What only the data know, for the configuration's `facts`.
+
+    Raises:
+        DataError: targets that are neither class indices nor values.
+    """
+    train = parts["train"]
+    targets, classes = train.targets, train.classes
+    for name, part in parts.items():
+        _check_targets(name, part.targets, len(classes))
+    task = "regression" if targets.is_floating_point() else "classification" if targets.dim() == 1 else "multilabel"
+    outputs = len(classes) or (1 if targets.dim() == 1 else targets.shape[1])
+    return {
+        "task": task,
+        "num_samples": sum(len(part) for part in parts.values()),
+        "num_classes": len(classes) or None,
+        "class_names": classes,
+        "num_outputs": outputs,
+        "categories": getattr(train.source, "categories", None),
+    }
+
+
+def as_input(value: Any, layout: str = "chw") -> Tensor:
+    """An input as a tensor: a PIL picture as (C, H, W), an array as it is but with its channels first."""
+    if hasattr(value, "getbands"):
+        from torchvision.transforms.v2.functional import pil_to_tensor
+
+        picture: Tensor = pil_to_tensor(value)
+        return picture
+    tensor = torch.from_numpy(value) if isinstance(value, np.ndarray) else torch.as_tensor(value)
+    if tensor.dim() != 3:
+        return tensor
+    if layout.startswith("hwc"):
+        tensor = tensor.permute(2, 0, 1)
+        return tensor.flip(0) if layout == "hwc_bgr" else tensor
+    if tensor.shape[2] in (1, 3, 4) and tensor.shape[0] not in (1, 2, 3, 4):
+        what = f"an array of {tuple(tensor.shape)} looks like height × width × channels"
+        raise DataError(Problem("dataset.layout", what, "chw, hwc, hwc_bgr", "dataset.layout=hwc"))
+    return tensor
+
+
+def as_target(value: Any) -> Tensor:
+    """A target as a tensor: int64 for class indices, float32 for values."""
+    tensor = torch.as_tensor(value)
+    return tensor.float() if tensor.is_floating_point() else tensor.long()
+
+
+def _held_targets(source: Any) -> Tensor | None:
+    """The targets that a data set has at hand under one of the names that torchvision's use."""
+    if isinstance(source, ConcatDataset):
+        parts = [_held_targets(part) for part in source.datasets]
+        return None if any(part is None for part in parts) else torch.cat([part for part in parts if part is not None])
+    for name in ("targets", "labels", "_labels", "y"):
+        held = getattr(source, name, None)
+        if held is not None and hasattr(held, "__len__"):
+            return as_target(held if isinstance(held, Tensor) else np.asarray(held))
+    for name in ("samples", "_samples", "_flat_character_images"):  # pairs of a path and a class
+        pairs = getattr(source, name, None)
+        if isinstance(pairs, list) and pairs and isinstance(pairs[0], tuple) and isinstance(pairs[0][-1], int):
+            return torch.tensor([pair[-1] for pair in pairs])
+    return None
+
+
+def _stack(tensors: list[Tensor], name: str) -> Tensor:
+    first = tensors[0]
+    for index, tensor in enumerate(tensors):
+        if tensor.shape != first.shape or tensor.dtype != first.dtype:
+            what = (
+                f"sample {index} has an {name} of {tuple(tensor.shape)} {tensor.dtype}, "
+                f"sample 0 one of {tuple(first.shape)} {first.dtype}"
+            )
+            raise DataError(
+                Problem("dataset", what, "one shape and type", "transform=resize, for pictures of many sizes")
+            )
+    return torch.stack(tensors)
+
+
+def _check_targets(part: str, targets: Tensor, num_classes: int) -> None:
+    if targets.is_floating_point():
+        bad = ~targets.isfinite()
+        if bad.any():
+            what = (
+                f"{int(bad.sum())} targets of the {part} part are no finite numbers, the first of sample {_first(bad)}"
+            )
+            raise DataError(Problem("dataset", what, "finite numbers"))
+        return
+    bad = (targets < 0) | (targets >= num_classes) if targets.dim() == 1 else (targets != 0) & (targets != 1)
+    if bad.any():
+        allowed = f"0 … {num_classes - 1}" if targets.dim() == 1 else "0 or 1"
+        what = f"the target of sample {_first(bad)} of the {part} part is {targets[_first(bad)].tolist()}"
+        raise DataError(Problem("dataset", what, allowed))
+
+
+def _first(flags: Tensor) -> int:
+    return int(flags.nonzero()[0, 0])

@@ -1,0 +1,149 @@
+"""Tables: a CSV or Parquet file, one sample a row."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from runner.dataset.arrays import ArrayDataset
+from runner.errors import ConfigError, DataError, Problem, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Name = str | int
+
+
+def table(
+    path: str,
+    target: Name = -1,
+    task: str = "classification",
+    header: bool | str = "auto",
+    features: Sequence[Name] | None = None,
+    drop: Sequence[Name] = (),
+    duplicates: str = "keep",
+) -> ArrayDataset:
+    """A table as numbers: columns of numbers as they are (NaN where there is a gap), categories as codes.
+
+    What has to be learnt from the data (the value that fills a gap, the scale, the categories that there are) is not
+    done here but by `runner.transform.Table`, on the train part.
+
+    Args:
+        path: a ``.csv`` (comma, semicolon or tab) or ``.parquet`` file.
+        target: the column to predict, by name or by number from 0 (−1 is the last).
+        task: ``classification`` (the target's values, in order, are the classes) or ``regression``.
+        header: whether a CSV file's first row names the columns; ``auto``: it does unless it holds a number.
+        features: the columns to predict from; None for all but the target and `drop`. Columns that are left out of the
+            inputs can still decide the split.
+        drop: columns to leave out of the inputs.
+        duplicates: ``keep``, or ``drop`` for rows that repeat an earlier row in every column.
+
+    Raises:
+        ConfigError: a column that is not there, or a value that is not allowed.
+        DataError: the file is missing or cannot be read, or a row has no target.
+    """
+    _check_choice("dataset.task", task, ("classification", "regression"))
+    _check_choice("dataset.duplicates", duplicates, ("keep", "drop"))
+    frame = _read(Path(path).expanduser(), header)
+    if duplicates == "drop":
+        frame = frame.drop_duplicates(ignore_index=True)
+    goal = _column(frame, target, "dataset.target")
+    left_out = {goal, *(_column(frame, name, "dataset.drop") for name in drop)}
+    wanted = [_column(frame, name, "dataset.features") for name in features] if features else list(frame.columns)
+    names = [name for name in wanted if name not in left_out]
+    if not names:
+        raise ConfigError(
+            Problem("dataset.features", "no column is left to predict from", ", ".join(map(str, frame.columns)))
+        )
+    targets, classes = _targets(frame[goal], task)
+    codes, categories = zip(*(_codes(frame[name]) for name in names), strict=True)
+    inputs = torch.from_numpy(np.stack(codes, 1).astype(np.float32))  # (N, F)
+    columns = {str(name): frame[name].to_numpy() for name in frame.columns}
+    return ArrayDataset(inputs, targets, classes, columns=columns, categories=categories)
+
+
+def _read(path: Path, header: bool | str) -> pd.DataFrame:
+    import pandas as pd
+
+    if not path.is_file():
+        raise DataError(Problem("dataset.path", f"there is no file {str(path)!r}", "a .csv or .parquet file"))
+    try:
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        with path.open(newline="", encoding="utf-8") as file:
+            first = file.readline()
+        delimiter = max(",;\t", key=first.count)
+        named = (
+            header
+            if isinstance(header, bool)
+            else not any(map(_is_number, next(csv.reader([first], delimiter=delimiter))))
+        )
+        return pd.read_csv(path, sep=delimiter, header=0 if named else None, skipinitialspace=True)
+    except ImportError as error:
+        raise DataError(
+            Problem("dataset.path", "Parquet files need pyarrow", remedy="uv pip install pyarrow")
+        ) from error
+    except (ValueError, OSError, StopIteration) as error:
+        reason = (str(error) or "it is empty").strip().splitlines()[0]
+        raise DataError(Problem("dataset.path", f"{path} cannot be read as a table: {reason}")) from error
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _column(frame: pd.DataFrame, name: Name, key: str) -> Any:
+    """The label of the column that is meant by name or by number."""
+    if name in frame.columns:
+        return name
+    if isinstance(name, int) and -len(frame.columns) <= name < len(frame.columns):
+        return frame.columns[name]
+    names = [str(column) for column in frame.columns]
+    raise ConfigError(
+        Problem(key, f"the table has no column {name!r}", ", ".join(names), nearest(str(name), names, f"{key}="))
+    )
+
+
+def _targets(column: pd.Series[Any], task: str) -> tuple[torch.Tensor, list[str]]:
+    import pandas as pd
+
+    gaps = column.isna()
+    if gaps.any():
+        what = f"{int(gaps.sum())} rows have no target, the first is row {int(gaps.to_numpy().argmax())} (from 0)"
+        raise DataError(Problem("dataset.target", what, "a target in every row"))
+    if task == "classification":
+        codes, classes = pd.factorize(column, sort=True)
+        if len(classes) > max(100, len(column) // 2):
+            what = f"column {column.name!r} has {len(classes)} different values in {len(column)} rows"
+            raise ConfigError(Problem("dataset.task", what, "classes that repeat", "dataset.task=regression"))
+        return torch.from_numpy(codes.astype(np.int64)), [str(name) for name in classes]
+    if not pd.api.types.is_numeric_dtype(column):
+        what = f"column {column.name!r} holds {column.iloc[0]!r}, which is no number"
+        raise ConfigError(Problem("dataset.task", what, "regression wants numbers", "dataset.task=classification"))
+    return torch.from_numpy(column.to_numpy(np.float32)), []
+
+
+def _codes(column: pd.Series[Any]) -> tuple[np.ndarray[Any, Any], list[str] | None]:
+    """A column as floats: numbers as they are, or the code of each category; NaN for a gap."""
+    import pandas as pd
+
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+        return column.to_numpy(np.float64, na_value=np.nan), None
+    codes, names = pd.factorize(column.astype("string"), sort=True)
+    return np.where(codes < 0, np.nan, codes), [str(name) for name in names]
+
+
+def _check_choice(key: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ConfigError(
+            Problem(key, f"{value!r} is not allowed", ", ".join(allowed), nearest(value, allowed, f"{key}="))
+        )

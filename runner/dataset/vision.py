@@ -1,0 +1,177 @@
+"""torchvision's data sets, each with its official parts, read into memory as they are stored where that is possible."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from torch import Tensor
+from torch.utils.data import ConcatDataset, Dataset
+from torchvision.datasets import MNIST
+
+from runner.dataset.arrays import ArrayDataset, Parts
+from runner.errors import ConfigError, DataError, Problem, nearest
+
+EXPECTED = {
+    "MNIST": "MNIST/raw/train-images-idx3-ubyte[.gz]",
+    "FashionMNIST": "FashionMNIST/raw/train-images-idx3-ubyte[.gz]",
+    "KMNIST": "KMNIST/raw/train-images-idx3-ubyte[.gz]",
+    "EMNIST": "EMNIST/raw/emnist-<split>-train-images-idx3-ubyte[.gz]",
+    "QMNIST": "QMNIST/raw/qmnist-train-labels-idx2-int",
+    "USPS": "usps.bz2 and usps.t.bz2",
+    "CIFAR10": "cifar-10-batches-py/data_batch_1",
+    "CIFAR100": "cifar-100-python/train",
+    "SVHN": "train_32x32.mat and test_32x32.mat",
+    "STL10": "stl10_binary/train_X.bin",
+    "SEMEION": "semeion.data",
+    "Omniglot": "omniglot-py/images_background/",
+    "EuroSAT": "eurosat/2750/",
+    "GTSRB": "gtsrb/GTSRB/Training/",
+    "Flowers102": "flowers-102/jpg/",
+    "OxfordIIITPet": "oxford-iiit-pet/images/",
+    "Food101": "food-101/images/",
+    "LSUN": "<class>_train_lmdb/",
+    "ImageNet": "ILSVRC2012_devkit_t12.tar.gz, ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar",
+}
+"""Where under its root torchvision looks for a data set."""
+
+
+def torchvision_dataset(
+    name: str,
+    root: str,
+    download: bool = False,
+    parts: Mapping[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]] | None = None,
+    transform: Any = None,
+    target_transform: Any = None,
+    **options: Any,
+) -> Parts:
+    """A data set of torchvision's, by the name of its class.
+
+    Args:
+        name: such as ``CIFAR10``.
+        root: folder that the files are in, or go to.
+        download: fetch what is missing; else it is an error. Files that are there are used without a network.
+        parts: for each of ``train``, ``val`` and ``test`` that the data set has, the arguments that choose it, such as
+            ``{"train": {"train": true}, "test": {"train": false}}``; several sets of arguments are joined.
+        transform, target_transform: applied to each sample; with a transform the pictures are not held as stored.
+        options: other arguments of the class.
+
+    Raises:
+        ConfigError: torchvision has no such data set.
+        DataError: files are missing or damaged; says which, where, and how to get them.
+    """
+    kind = getattr(torchvision.datasets, name, None)
+    if kind is None:
+        names = torchvision.datasets.__all__
+        problem = Problem(
+            "dataset.name", f"torchvision has no data set {name!r}", remedy=nearest(name, names, "dataset.name=")
+        )
+        raise ConfigError(problem)
+    options |= {"transform": transform, "target_transform": target_transform}
+    if name not in ("EMNIST", "LSUN", "ImageNet") or download:
+        options["download"] = download
+    place = Path(root).expanduser()
+    made = {}
+    for part, chosen in (parts or {"train": {}}).items():
+        choices = [chosen] if isinstance(chosen, Mapping) else chosen
+        sources = [_open(kind, name, place, {**options, **choice}) for choice in choices]
+        made[part] = _in_memory(sources) if transform is None else ConcatDataset(sources) if sources[1:] else sources[0]
+    return Parts(**made)
+
+
+def _open(kind: Any, name: str, root: Path, options: Mapping[str, Any]) -> Any:
+    accepted = {key: value for key, value in options.items() if value is not None}
+    try:
+        return (_with_gz(kind) if issubclass(kind, MNIST) and name != "QMNIST" else kind)(str(root), **accepted)
+    except ModuleNotFoundError as error:
+        problem = Problem(
+            "dataset", f"{name} needs {error.name}, which is not installed", remedy=f"uv pip install {error.name}"
+        )
+        raise DataError(problem) from error
+    except (RuntimeError, FileNotFoundError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        where = root / EXPECTED.get(name, "")
+        what = f"{name} cannot be read: {reason.rstrip('.')} (looked for {where})"
+        remedy = "dataset.download=true, or dataset.root=FOLDER that has the files"
+        if name in ("ImageNet", "LSUN"):
+            remedy = "get the files from the data set's site, which asks for a registration, and set dataset.root"
+        raise DataError(Problem("dataset.root", what, remedy=remedy)) from error
+
+
+def _with_gz(kind: Any) -> Any:
+    """MNIST and its kin, reading the published .gz files where they were not extracted (a root may be read-only)."""
+
+    class Reading(kind):  # type: ignore[misc]
+        def _names(self) -> tuple[Path, Path]:
+            if hasattr(self, "images_file"):  # EMNIST
+                return Path(self.images_file), Path(self.labels_file)
+            stem = Path(self.raw_folder) / ("train" if self.train else "t10k")
+            return Path(f"{stem}-images-idx3-ubyte"), Path(f"{stem}-labels-idx1-ubyte")
+
+        def _check_exists(self) -> bool:
+            return all(path.is_file() or _gz(path).is_file() for path in self._names())
+
+        def _load_data(self) -> tuple[Tensor, Tensor]:
+            images, labels = (_read_idx(path) for path in self._names())
+            return images, labels.long()
+
+    Reading.__name__ = kind.__name__  # the folder under the root is named after the class
+    return Reading
+
+
+def _gz(path: Path) -> Path:
+    return path.with_name(path.name + ".gz")
+
+
+def _read_idx(path: Path) -> Tensor:
+    """An uint8 IDX file: a magic number, the size of each dimension as big-endian int32, the bytes.
+
+    Read into the tensor's own memory: a data set of 47 MB costs 47 MB.
+    """
+    with path.open("rb") if path.is_file() else gzip.open(_gz(path)) as file:
+        head = file.read(4)
+        if head[:3] != b"\0\0\x08":
+            raise ValueError(f"{path} is not an IDX file of bytes")
+        shape = np.frombuffer(file.read(4 * head[3]), ">i4").tolist()
+        data = torch.empty(shape, dtype=torch.uint8)
+        view = memoryview(data.view(-1).numpy())  # type: ignore[arg-type]
+        done = 0
+        while count := file.readinto(view[done:]):
+            done += count
+    if done != data.numel():
+        raise ValueError(f"{path} ends after {done:,} of {data.numel():,} bytes")
+    return data
+
+
+def _in_memory(sources: Sequence[Any]) -> Dataset[Any]:
+    """The pictures as they are stored, where torchvision holds them as one array; else the data set itself."""
+    made = [_arrays(source) for source in sources]
+    if any(array is None for array in made):
+        return sources[0] if len(sources) == 1 else ConcatDataset(sources)
+    held = [array for array in made if array is not None]
+    if len(held) == 1:
+        return held[0]
+    inputs, targets = torch.cat([a.inputs for a in held]), torch.cat([a.targets for a in held])
+    return ArrayDataset(inputs, targets, held[0].classes)
+
+
+def _arrays(source: Any) -> ArrayDataset | None:
+    pictures = getattr(source, "data", None)
+    targets = getattr(source, "targets", getattr(source, "labels", None))
+    if pictures is None or targets is None or source.target_transform is not None:
+        return None
+    pictures = pictures if isinstance(pictures, Tensor) else torch.from_numpy(np.ascontiguousarray(pictures))
+    if pictures.dim() == 3:
+        pictures = pictures.unsqueeze(1)  # grey
+    elif pictures.shape[3] == 3:
+        pictures = pictures.permute(0, 3, 1, 2).contiguous()  # CIFAR's arrays are height × width × channel
+    targets = torch.as_tensor(np.asarray(targets)).long()
+    if targets.dim() == 2:
+        targets = targets[:, 0].contiguous()  # QMNIST: the class, and seven columns about who wrote it
+    classes = getattr(source, "classes", None) or [str(number) for number in range(int(targets.max()) + 1)]
+    return ArrayDataset(pictures, targets, classes)

@@ -1,0 +1,69 @@
+"""Data held in memory, on the device, fetched and transformed by the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from runner.batch import Batch
+from runner.errors import ConfigError, Problem
+from runner.loader.order import Order
+
+if TYPE_CHECKING:  # parts are given to one another, and do not import one another
+    from runner.dataset import Samples
+    from runner.transform import Pipeline
+
+
+class Resident:
+    """The samples of one part, held on the device as they are stored.
+
+    Args:
+        samples: the data set; what is not in memory is read once.
+        order: which of its samples, in which order.
+        transform: applied to the inputs of each batch on `device`.
+
+    Raises:
+        ConfigError: workers were asked for.
+    """
+
+    # Batches are cut from blocks of about this many bytes, gathered at once: one gather per batch costs more, and
+    # gathering a whole epoch would double the memory.
+    block_bytes = 16 * 2**20
+
+    def __init__(
+        self, samples: Samples, order: Order, transform: Pipeline, device: torch.device, num_workers: int = 0
+    ) -> None:
+        if num_workers > 0:
+            what = f"{num_workers}: data that are held in memory are read without workers"
+            raise ConfigError(Problem("loader.num_workers", what, "0", "loader=workers"))
+        self.held = samples.on(device)
+        self.order = order
+        self.transform = transform.to(device)
+        self.device = device
+
+    def __len__(self) -> int:
+        """Batches in one epoch."""
+        return len(self.order)
+
+    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+        """The batches of `epoch`, from batch `start` on."""
+        size, index = self.order.batch_size, self.order.epoch(epoch)
+        uniform = self.order.uniform(epoch, self.transform.draws)
+        batch_bytes = self.held.inputs[:1].nbytes * size
+        step = max(self.block_bytes // max(batch_bytes, 1), 1) * size
+        for first in range(start * size, len(index), step):
+            block = self._gather(index[first : first + step])
+            drawn = uniform[first : first + step].to(self.device)
+            for row in range(0, len(block), size):
+                batch = block.rows(slice(row, row + size))
+                seeds = self.order.seeds(epoch, range(first + row, first + row + len(batch)))
+                batch.input = self.transform(batch.input, drawn[row : row + size], seeds)
+                yield batch
+
+    def _gather(self, index: Tensor) -> Batch:
+        where = index.to(self.device)
+        extra = {name: tensor[where] for name, tensor in self.held.extra.items()}
+        return Batch(self.held.inputs[where], self.held.targets[where], index, extra)

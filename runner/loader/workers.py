@@ -1,0 +1,192 @@
+"""Data read sample by sample through torch's DataLoader, in this process or in workers."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from runner.batch import Batch
+from runner.draws import set_generators
+from runner.errors import DataError, Problem
+from runner.loader.order import Order
+
+if TYPE_CHECKING:
+    from runner.dataset import Samples
+    from runner.transform import Pipeline
+
+Key = tuple[int, int, int]
+"""Epoch, position in it, and the sample's index in its data set."""
+
+
+class Workers:
+    """The samples of one part, read one by one.
+
+    Every draw that reading a sample makes, in the data set or in a transform, follows from (seed, epoch, position): the
+    generators of Python, NumPy and torch are set for each sample. It makes no difference which worker reads it.
+
+    Args:
+        samples: the data set.
+        order: which of its samples, in which order.
+        transform: its sample stage is applied where the sample is read, the rest to whole batches on `device`.
+        num_workers: processes that read; 0 for this one.
+        pin_memory: copy batches to page-locked memory first; None for yes if the device is CUDA.
+        persistent_workers, prefetch_factor, timeout, worker_init_fn: see torch's `DataLoader`.
+        collate_fn: makes ``(inputs, targets)`` of a list of ``(input, target)``; None to stack them.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        order: Order,
+        transform: Pipeline,
+        device: torch.device,
+        *,
+        num_workers: int = 0,
+        pin_memory: bool | None = None,
+        persistent_workers: bool = False,
+        prefetch_factor: int | None = None,
+        timeout: float = 0,
+        collate_fn: Callable[[list[tuple[Tensor, Tensor]]], tuple[Tensor, Tensor]] | None = None,
+        worker_init_fn: Callable[[int], None] | None = None,
+    ) -> None:
+        steps, rest = transform.stages()
+        self.order = order
+        self.transform = rest.to(device)
+        self.device = device
+        self.keys = _Keys(order)
+        self.fetch = Fetch(samples, steps, order)
+        self.loader: DataLoader[Batch] = DataLoader(
+            self.fetch,
+            batch_sampler=self.keys,
+            num_workers=num_workers,
+            collate_fn=_Collate(collate_fn),
+            pin_memory=device.type == "cuda" if pin_memory is None else pin_memory,
+            persistent_workers=persistent_workers and num_workers > 0,
+            prefetch_factor=prefetch_factor if num_workers > 0 else None,
+            timeout=timeout if num_workers > 0 else 0,
+            worker_init_fn=_WorkerInit(worker_init_fn) if num_workers > 0 else None,
+        )
+
+    def __len__(self) -> int:
+        """Batches in one epoch."""
+        return len(self.order)
+
+    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+        """The batches of `epoch`, from batch `start` on."""
+        size, index = self.order.batch_size, self.order.epoch(epoch)
+        uniform = self.order.uniform(epoch, self.transform.draws)
+        self.keys.enter(epoch, start)
+        batches = iter(self.loader)
+        for first in range(start * size, len(index), size):
+            batch = self._next(batches, index[first : first + size]).to(self.device)
+            seeds = self.order.seeds(epoch, range(first, first + len(batch)))
+            batch.input = self.transform(batch.input, uniform[first : first + size].to(self.device), seeds)
+            yield batch
+
+    def _next(self, batches: Iterator[Any], index: Tensor) -> Batch:
+        """The next batch; what went wrong on the way names the samples that were being read."""
+        try:
+            batch = next(batches)
+        except RuntimeError as error:
+            if self.loader.num_workers == 0 or not ("worker" in str(error) or "timed out" in str(error)):
+                raise
+            reason = str(error).splitlines()[0]
+            what = f"{self.loader.num_workers}: while samples {_some(index.tolist())} were read: {reason}"
+            raise DataError(
+                Problem("loader.num_workers", what, remedy="loader.num_workers=0, to see the error itself")
+            ) from error
+        if isinstance(batch, Problem):
+            raise DataError(batch)
+        return batch  # type: ignore[no-any-return]
+
+
+class Fetch(Dataset[Any]):
+    """Reads samples by (epoch, position, index), each with its own draws, and applies the sample stage.
+
+    Args:
+        steps: transforms of one sample.
+    """
+
+    def __init__(self, samples: Samples, steps: Sequence[Callable[[Any], Any]], order: Order) -> None:
+        self.samples = samples
+        self.steps = steps
+        self.order = order
+
+    def __getitems__(self, keys: Sequence[Key]) -> list[Any] | Problem:
+        read = []
+        for epoch, position, index in keys:
+            set_generators(*self.order.seeds(epoch, range(position, position + 1)))
+            try:
+                read.append((*self.samples.read(index, self.steps), index))
+            except DataError as error:
+                return error.problems[0]
+            except Exception as error:  # whatever a data set or a transform of the user's may raise
+                return Problem("dataset", f"sample {index} cannot be read: {type(error).__name__}: {error}")
+        return read
+
+
+class _Keys:
+    """The batches of keys of an epoch, for DataLoader's `batch_sampler`; set before each epoch, for workers persist."""
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
+        self.at = 0, 0
+
+    def enter(self, epoch: int, start: int) -> None:
+        self.at = epoch, start
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        epoch, start = self.at
+        size, index = self.order.batch_size, self.order.epoch(epoch).tolist()
+        for first in range(start * size, len(index), size):
+            yield [(epoch, first + k, i) for k, i in enumerate(index[first : first + size])]
+
+    def __len__(self) -> int:
+        return len(self.order) - self.at[1]
+
+
+class _Collate:
+    """Makes a `Batch` of what was read, or hands on what went wrong."""
+
+    def __init__(self, own: Callable[..., Any] | None) -> None:
+        self.own = own
+
+    def __call__(self, read: list[Any] | Problem) -> Batch | Problem:
+        if isinstance(read, Problem):
+            return read
+        inputs, targets, extras, index = zip(*read, strict=True)
+        if self.own is not None:
+            pair = self.own(list(zip(inputs, targets, strict=True)))
+            return Batch(pair[0], pair[1], torch.tensor(index))
+        first = inputs[0]
+        for sample, i in zip(inputs, index, strict=True):
+            if sample.shape != first.shape or sample.dtype != first.dtype:
+                what = (
+                    f"sample {i} is {tuple(sample.shape)} {sample.dtype}, "
+                    f"sample {index[0]} is {tuple(first.shape)} {first.dtype}"
+                )
+                return Problem("dataset", what, "one shape and type", "transform=resize, for pictures of many sizes")
+        extra = {name: torch.stack([e[name] for e in extras]) for name in extras[0]}
+        return Batch(torch.stack(inputs), torch.stack(targets), torch.tensor(index), extra)
+
+
+class _WorkerInit:
+    """A signal that stops a run goes to its whole process group: a worker that died of it would take the run along."""
+
+    def __init__(self, own: Callable[[int], None] | None) -> None:
+        self.own = own
+
+    def __call__(self, number: int) -> None:
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(signum, signal.SIG_IGN)
+        if self.own is not None:
+            self.own(number)
+
+
+def _some(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers[:5])) + (", …" if len(numbers) > 5 else "")

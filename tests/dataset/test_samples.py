@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import ConcatDataset, Dataset
+
+from runner.dataset import ArrayDataset, Parts, Samples, facts, read
+from runner.dataset.samples import as_input
+from runner.errors import DataError
+
+PICTURE = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
+
+
+class Listed(Dataset[Any]):
+    """A data set of the samples that it is given."""
+
+    def __init__(self, samples: list[Any], /, **attributes: Any) -> None:
+        self.held = samples
+        vars(self).update(attributes)
+
+    def __len__(self) -> int:
+        return len(self.held)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.held[index]
+
+
+def samples(*held: Any, **attributes: Any) -> Samples:
+    return Samples(Listed(list(held), **attributes))
+
+
+X = torch.ones(3)
+
+
+@pytest.mark.parametrize("sample", [(X, 1), [X, 1], (X, 1, 77), {"input": X, "target": 1}])
+def test_every_known_form_of_sample_is_read(sample: Any) -> None:
+    given, target, extra = samples(sample).read(0)
+    assert torch.equal(given, X)
+    assert (target.item(), target.dtype, extra) == (1, torch.int64, {})
+
+
+def test_a_dict_by_the_names_of_the_user() -> None:
+    sample = {"xy": [1.0, 2.0], "arm": 3, "w": 0.5, "m": np.array([True, False]), "unused": object()}
+    keys = {"input": "xy", "target": "arm", "weight": "w", "mask": "m"}
+    given, target, extra = Samples(Listed([sample]), keys).read(0)
+    assert (given.tolist(), target.item()) == ([1.0, 2.0], 3)
+    assert (extra["weight"].item(), extra["mask"].tolist()) == (0.5, [True, False])
+
+
+@pytest.mark.parametrize(
+    ("sample", "message"),
+    [
+        (X, "sample 0 is a Tensor of 3"),
+        ((X,), "sample 0 is a tuple of 1"),
+        (5, "sample 0 is a int"),
+        ({"input": X}, "samples have no key 'target'\n  allowed: input"),
+    ],
+)
+def test_unknown_forms_of_sample(sample: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        samples(sample).read(0)
+
+
+@pytest.mark.parametrize(
+    ("mode", "shape"), [("RGB", (3, 4, 5)), ("RGBA", (4, 4, 5)), ("L", (1, 4, 5)), ("I;16", (1, 4, 5))]
+)
+def test_pil_pictures(mode: str, shape: tuple[int, ...]) -> None:
+    assert as_input(Image.new(mode, (5, 4))).shape == shape
+
+
+def test_layouts_are_declared() -> None:
+    first = torch.from_numpy(PICTURE).permute(2, 0, 1)
+    assert torch.equal(as_input(PICTURE, "hwc"), first)
+    assert torch.equal(as_input(PICTURE, "hwc_bgr"), first.flip(0))
+    assert torch.equal(as_input(first), first)
+    with pytest.raises(DataError, match=r"looks like height × width × channels(.|\n)*try: dataset.layout=hwc"):
+        as_input(np.zeros((28, 28, 3)))
+
+
+@pytest.mark.parametrize("name", ["targets", "labels", "_labels", "y"])
+@pytest.mark.parametrize("make", [list, np.array, torch.tensor])
+def test_targets_at_hand_are_taken_without_reading_samples(name: str, make: Any) -> None:
+    held = samples(None, None, None, **{name: make([2, 0, 1])})
+    assert held.targets.tolist() == [2, 0, 1]
+    assert held.targets.dtype == torch.int64
+
+
+def test_targets_from_pairs_of_path_and_class() -> None:
+    assert samples(None, None, samples=[("a.png", 1), ("b.png", 0)]).targets.tolist() == [1, 0]
+
+
+def test_targets_are_read_where_they_are_not_at_hand_or_transformed() -> None:
+    assert samples((X, 2), (X, 1)).targets.tolist() == [2, 1]
+    assert samples((X, 0.5), (X, 1.5)).targets.tolist() == [0.5, 1.5]
+    assert samples((X, 12), (X, 11), targets=[2, 1], target_transform=lambda t: t + 10).targets.tolist() == [12, 11]
+    joined = ConcatDataset([Listed([(X, 5)], targets=[5], classes=list("abcdef")), Listed([(X, 4)], targets=[4])])
+    assert Samples(joined).targets.tolist() == [5, 4]
+    assert Samples(joined).classes == list("abcdef")
+
+
+def test_classes_are_named_by_the_data_or_numbered() -> None:
+    assert samples((X, 2), (X, 0), classes=["a", "b", "c"]).classes == ["a", "b", "c"]
+    assert samples((X, 2), (X, 0)).classes == ["0", "1", "2"]
+    assert samples((X, 0.5)).classes == []
+    assert samples((X, [0, 1, 1]), (X, [1, 0, 0])).classes == ["0", "1", "2"]
+
+
+def test_facts() -> None:
+    classes = {"train": samples((X, 0), (X, 2)), "test": samples((X, 1))}
+    assert facts(classes) == {
+        "task": "classification", "num_samples": 3, "num_classes": 3, "class_names": ["0", "1", "2"], "num_outputs": 3,
+        "categories": None,
+    }  # fmt: skip
+    values = facts({"train": samples((X, [0.5, 1.5]))})
+    assert (values["task"], values["num_classes"], values["num_outputs"]) == ("regression", None, 2)
+    many = facts({"train": samples((X, [0, 1, 1]))})
+    assert (many["task"], many["num_outputs"]) == ("multilabel", 3)
+
+
+@pytest.mark.parametrize(
+    ("part", "targets", "message"),
+    [
+        ("train", [0, -1], "the target of sample 1 of the train part is -1\n  allowed: 0 … 0"),
+        ("test", [0, 3], "the target of sample 1 of the test part is 3\n  allowed: 0 … 1"),
+        ("train", [[0, 1], [0, 2]], r"the target of sample 1 of the train part is \[0, 2\]\n  allowed: 0 or 1"),
+        ("train", [0.5, float("nan")], "1 targets of the train part are no finite numbers, the first of sample 1"),
+    ],
+)
+def test_wrong_targets(part: str, targets: list[Any], message: str) -> None:
+    given = {"train": samples((X, 0), (X, 1)), part: samples(*((X, target) for target in targets))}
+    with pytest.raises(DataError, match=message):
+        facts(given)
+
+
+def test_parts() -> None:
+    train, test = Listed([(X, 0)]), Listed([(X, 0)])
+    assert list(read(train)) == ["train"]
+    assert list(read(Parts(train, test=test))) == ["train", "test"]
+    with pytest.raises(DataError, match="the test part is empty"):
+        read(Parts(train, test=Listed([])))
+
+
+def test_what_is_read_one_by_one_can_be_held_in_memory() -> None:
+    rows: list[tuple[Tensor, int]] = [(torch.rand(3), n % 2) for n in range(5)]
+    held = samples(*rows).arrays
+    assert torch.equal(held.inputs, torch.stack([x for x, _ in rows]))
+    assert held.targets.tolist() == [0, 1, 0, 1, 0]
+    with pytest.raises(DataError, match=r"sample 1 has an input of \(2,\) torch.float32, sample 0 one of \(3,\)"):
+        _ = samples((torch.rand(3), 0), (torch.rand(2), 0)).arrays
+
+
+def test_columns_are_the_tables_or_attributes() -> None:
+    data = ArrayDataset(torch.zeros(2, 1), torch.zeros(2), columns={"day": np.array([3, 4])})
+    assert Samples(data).column("day").tolist() == [3, 4]
+    assert samples((X, 0), (X, 1), patients=["a", "b"]).column("patients").tolist() == ["a", "b"]
+    with pytest.raises(DataError, match="no column 'night' with a value for each of its 2 samples\n  allowed: day"):
+        Samples(data).column("night")
+
+
+def test_a_fingerprint_tells_data_apart() -> None:
+    inputs, targets = torch.zeros(4, 2), torch.zeros(4).long()
+    first = Samples(ArrayDataset(inputs, targets)).fingerprint
+    assert Samples(ArrayDataset(inputs.clone(), targets.clone())).fingerprint == first
+    changed = inputs.clone()
+    changed[3, 1] = 1
+    others = [
+        ArrayDataset(changed, targets),
+        ArrayDataset(inputs, targets + 1),
+        ArrayDataset(inputs.view(4, 1, 2), targets),
+    ]
+    assert first not in [Samples(other).fingerprint for other in others]

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from runner.dataset import table
+from runner.errors import ConfigError, DataError
+
+TEXT = "size,colour,ok,species\n1.5,red,true,cat\n2,blue,false,dog\nNA,red,true,cat\n4,,false,ant\n"
+
+
+@pytest.fixture
+def path() -> str:
+    Path("pets.csv").write_text(TEXT)
+    return "pets.csv"
+
+
+def test_numbers_stay_and_categories_are_coded(path: str) -> None:
+    data = table(path)
+    expected = [[1.5, 1, 1], [2, 0, 0], [float("nan"), 1, 1], [4, float("nan"), 0]]
+    torch.testing.assert_close(data.inputs, torch.tensor(expected), equal_nan=True)
+    assert data.categories == [None, ["blue", "red"], ["False", "True"]]
+    assert data.classes == ["ant", "cat", "dog"]
+    assert data.targets.tolist() == [1, 2, 1, 0]
+    assert list(data.columns) == ["size", "colour", "ok", "species"]
+
+
+@pytest.mark.parametrize("target", ["size", 0, -4])
+def test_a_target_by_name_or_number(path: str, target: Any) -> None:
+    with pytest.raises(DataError, match=r"1 rows have no target, the first is row 2"):
+        table(path, target=target, task="regression")
+    Path("pets.csv").write_text(TEXT.replace("NA", "3"))
+    data = table(path, target=target, task="regression")
+    assert data.targets.tolist() == [1.5, 2.0, 3.0, 4.0]
+    assert data.targets.dtype == torch.float32
+    assert data.classes == []
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "classes"), [("auto", 3, ["0", "1"]), (False, 3, ["0", "1"]), (True, 2, ["0", "1"])]
+)
+def test_with_or_without_a_header(header: Any, rows: int, classes: list[str]) -> None:
+    Path("plain.csv").write_text("1,2.5,0\n3,4.5,1\n5,6.5,0\n")
+    data = table("plain.csv", header=header)
+    assert data.inputs.shape == (rows, 2)
+    assert data.classes == classes
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_delimiters(delimiter: str) -> None:
+    Path("x.csv").write_text(TEXT.replace(",", delimiter))
+    assert table("x.csv").inputs.shape == (4, 3)
+
+
+def test_features_and_what_is_left_out(path: str) -> None:
+    assert table(path, features=["ok", "size"]).categories == [["False", "True"], None]
+    assert table(path, drop=["colour", 2]).categories == [None]
+    assert list(table(path, drop=["colour"]).columns) == ["size", "colour", "ok", "species"]
+
+
+def test_rows_that_repeat_can_be_left_out() -> None:
+    Path("x.csv").write_text("a,b\n1,x\n2,y\n1,x\n1,y\n")
+    assert len(table("x.csv")) == 4
+    assert table("x.csv", duplicates="drop").inputs.flatten().tolist() == [1, 2, 1]
+
+
+def test_parquet_is_read_as_csv_is(path: str) -> None:
+    pd.read_csv(path).to_parquet("pets.parquet")
+    one, other = table(path), table("pets.parquet")
+    torch.testing.assert_close(one.inputs, other.inputs, equal_nan=True)
+    assert (one.classes, one.categories) == (other.classes, other.categories)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"path": "none.csv"}, "there is no file 'none.csv'"),
+        ({"path": "empty.csv"}, "empty.csv cannot be read as a table"),
+        ({"path": "ragged.csv"}, "ragged.csv cannot be read as a table: Error tokenizing data"),
+        ({"path": "binary.csv"}, "binary.csv cannot be read as a table: 'utf-8' codec"),
+        ({"target": "specie"}, "the table has no column 'specie'\n  allowed: .*\n  try: dataset.target=species"),
+        ({"target": 4}, "the table has no column 4"),
+        ({"drop": ["x"]}, "dataset.drop: the table has no column 'x'"),
+        ({"features": ["x"]}, "dataset.features: the table has no column 'x'"),
+        ({"drop": ["size", "colour", "ok"]}, "no column is left to predict from"),
+        ({"task": "regresion"}, "'regresion' is not allowed\n  allowed: .*\n  try: dataset.task=regression"),
+        ({"task": "regression"}, "column 'species' holds 'cat', which is no number"),
+        ({"duplicates": "yes"}, "dataset.duplicates: 'yes' is not allowed"),
+    ],
+)
+def test_wrong_tables(path: str, options: dict[str, Any], message: str) -> None:
+    Path("empty.csv").write_text("")
+    Path("ragged.csv").write_text("a,b\n1,2\n1,2,3,4\n")
+    Path("binary.csv").write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises((DataError, ConfigError), match=message):
+        table(**{"path": path, **options})
+
+
+def test_values_are_not_taken_for_classes() -> None:
+    pd.DataFrame({"a": range(300), "b": [n * 0.37 for n in range(300)]}).to_csv("x.csv", index=False)
+    with pytest.raises(ConfigError, match=r"300 different values in 300 rows(.|\n)*try: dataset.task=regression"):
+        table("x.csv")
