@@ -73,6 +73,7 @@ def assemble(cfg: DictConfig) -> Experiment:
     counts = _counts(samples, indices)
     fill(cfg, {f"{part}_samples": len(rows) for part, rows in indices.items()} | {"split_hash": split.hash})
 
+    _report_duplicates(samples, indices)
     transforms = _fit_transforms(cfg, samples["train"], indices["train"], where)
     loaders = {part: _loader(cfg, part, samples[part], indices[part], transforms, where) for part in splits.PARTS}
     example = next(loaders["train"].epoch()).input  # (B, ...)
@@ -119,6 +120,16 @@ def _counts(samples: dict[str, Samples], indices: dict[str, Tensor]) -> dict[str
         rows[part] = (targets.bincount(minlength=len(classes)) if targets.dim() == 1 else targets.sum(0)).tolist()
     splits.check_classes(rows, classes)
     return {part: dict(zip(classes, row, strict=True)) for part, row in rows.items()}
+
+
+def _report_duplicates(samples: dict[str, Samples], indices: dict[str, Tensor]) -> None:
+    """Say how many inputs of val and test are also in train, where the data are in memory."""
+    if any(part.nbytes is None for part in samples.values()):
+        return
+    inputs = {part: samples[part].arrays.inputs[rows].numpy() for part, rows in indices.items()}
+    for part, count in splits.duplicates(inputs).items():
+        if count:
+            log.warning("%d of %d %s samples are exact copies of train samples", count, len(indices[part]), part)
 
 
 def _fit_transforms(cfg: DictConfig, samples: Samples, train: Tensor, where: torch.device) -> dict[str, Pipeline]:

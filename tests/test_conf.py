@@ -8,6 +8,7 @@ import pytest
 from conftest import Run
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
+from PIL import Image
 
 from runner import config, optimizer
 from runner.experiment import assemble
@@ -28,8 +29,15 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "dataset/iris": ("model=mlp",),
     "dataset/wine": ("model=mlp",),
     "dataset/table": TABLE,
+    "dataset/image_folder": ("dataset.root=pictures", "dataset.cache=null"),
+    "dataset/folder": (
+        "dataset.root=pictures",
+        "loader=workers",
+        "dataset.extensions=[.png]",
+        "dataset.loader={_target_: torchvision.datasets.folder.default_loader, _partial_: true}",
+    ),
     "transform/table": TABLE,
-    "transform/resize": ("dataset=synthetic", "dataset.size=60", "dataset.image_size=[3,300,300]", "loader=workers"),
+    "transform/resize": ("dataset=synthetic", "dataset.size=60", "dataset.image_size=[3,300,300]", "model=mlp"),
     "split/predefined": (*TABLE, "split.column=part"),
     "split/time_ordered": (*TABLE, "split.column=day"),
     "split/group_kfold": (*TABLE, "split.groups=day"),
@@ -51,6 +59,10 @@ def test_option(option: str) -> None:
         f"{n % 7},{'red' if n % 2 else 'blue'},{n // 5},{['train', 'val', 'test'][n % 3]},{n % 4}" for n in range(120)
     ]
     Path("table.csv").write_text("\n".join(["size,colour,day,part,kind", *rows]))
+    for number in range(20):
+        picture = Path(f"pictures/{'ab'[number % 2]}/{number}.png")
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(picture)
     group, name = option.split("/")
     cfg = composed(f"{group}={name}", "trainer.threads=1", *NEEDS.get(option, []))
     assert config.check(cfg) == []

@@ -7,6 +7,7 @@ anything)`` or a dict; `Samples` reads them all in one way.
 
 from runner.dataset.arrays import ArrayDataset, Parts
 from runner.dataset.bundled import breast_cancer, diabetes, digits, iris, synthetic, wine
+from runner.dataset.pictures import image_folder
 from runner.dataset.samples import Samples, facts, read
 from runner.dataset.table import table
 from runner.dataset.vision import torchvision_dataset as torchvision
@@ -19,6 +20,7 @@ __all__ = [
     "diabetes",
     "digits",
     "facts",
+    "image_folder",
     "iris",
     "read",
     "synthetic",

@@ -1,0 +1,237 @@
+"""Folders of pictures: decoded once, held as uint8."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.progress import track
+from torch.utils.data import Dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from runner.dataset.arrays import ArrayDataset, Parts
+from runner.dataset.samples import as_input
+from runner.errors import ConfigError, DataError, Problem
+
+log = logging.getLogger("runner")
+
+PART_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+FORMAT = 1
+"""Version of the cache; another one makes another file."""
+
+
+def image_folder(
+    root: str,
+    channels: int = 3,
+    size: Sequence[int] | None = None,
+    on_error: str = "stop",
+    cache: str | None = "~/.cache/runner",
+    memory_limit: float = 4e9,
+) -> Parts | Dataset[Any]:
+    """Pictures in one folder per class, or in folders ``train``, ``val`` and ``test`` of such.
+
+    Pictures of one size, and pictures that are brought to one `size`, are decoded once and kept; a later run reads what
+    was kept. It is found by the files' names, sizes and times of change, and by the settings. Pictures of many sizes
+    are read one by one.
+
+    Args:
+        channels: 1 (grey), 3 (RGB) or 4 (RGBA); whatever a file holds is brought to it, 16-bit grey to 8 bits.
+        size: (height, width) to resize to: the shorter side fitted, the middle cut out.
+        on_error: ``stop`` at a file that cannot be decoded, or ``skip`` it and say so.
+        cache: where decoded pictures are kept; None to keep them in memory alone.
+        memory_limit: bytes of decoded pictures above which they are read one by one.
+
+    Raises:
+        DataError: no pictures, classes that differ between the parts, or a file that cannot be decoded.
+        ConfigError: a value that is not allowed.
+    """
+    if channels not in MODES:
+        raise ConfigError(Problem("dataset.channels", f"{channels} is not allowed", "1, 3, 4"))
+    if on_error not in ("stop", "skip"):
+        raise ConfigError(Problem("dataset.on_error", f"{on_error!r} is not allowed", "stop, skip"))
+    listed = _list(Path(root).expanduser(), channels)
+    shape = (int(size[0]), int(size[1])) if size is not None else _common_size(list(listed.values()))
+    made: dict[str, Any] = dict(listed)
+    if shape is not None and sum(map(len, listed.values())) * channels * shape[0] * shape[1] <= memory_limit:
+        made = {part: _decoded(pictures, shape, on_error, cache) for part, pictures in listed.items()}
+    return Parts(**made) if len(made) > 1 else made["train"]
+
+
+def _list(root: Path, channels: int) -> dict[str, Pictures]:
+    """The pictures of each part: of the folders that are named like parts, or else of the root."""
+    if not root.is_dir():
+        raise DataError(Problem("dataset.root", f"there is no folder '{root}'", "a folder with one folder per class"))
+    inside = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()}
+    folders = {PART_NAMES[name]: path for name, path in inside.items() if name in PART_NAMES} or {"train": root}
+    if "train" not in folders:
+        what = f"'{root}' has a {', '.join(folders)} folder but no train"
+        raise DataError(Problem("dataset.root", what, "train, and val and test if you like"))
+    listed = {part: Pictures(folder, channels) for part, folder in folders.items()}
+    for part, pictures in listed.items():
+        differing = sorted(set(pictures.classes) ^ set(listed["train"].classes))
+        if differing:
+            what = f"the classes of {part} and train differ: {', '.join(differing)}"
+            raise DataError(Problem("dataset.root", what, "the same class folders in every part"))
+    return listed
+
+
+class Pictures(Dataset[Any]):
+    """The files of a folder with one folder per class, decoded when they are asked for."""
+
+    def __init__(self, root: Path, channels: int) -> None:
+        self.root = root
+        self.mode = MODES[channels]
+        self.classes = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+        self.samples = [
+            (path, number)
+            for number, name in enumerate(self.classes)
+            for path in sorted((root / name).rglob("*"))
+            if path.suffix.lower() in IMG_EXTENSIONS and path.is_file()
+        ]
+        counts = np.bincount([target for _, target in self.samples], minlength=len(self.classes))
+        empty = [name for name, count in zip(self.classes, counts, strict=True) if count == 0]
+        if not self.samples or empty:
+            what = f"no pictures in {root}" + (f"/{empty[0]}" if empty else "")
+            raise DataError(
+                Problem("dataset.root", what, f"files in one folder per class: {', '.join(IMG_EXTENSIONS)}")
+            )
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        path, target = self.samples[index]
+        return decode(path, self.mode), target
+
+    @property
+    def path(self) -> list[str]:
+        """Each sample's file, under the root."""
+        return [path.relative_to(self.root).as_posix() for path, _ in self.samples]
+
+
+def decode(path: Path, mode: str, size: tuple[int, int] | None = None) -> Image.Image:
+    """The picture in a file, in one mode, and of one (height, width) if asked for."""
+    with Image.open(path) as file:
+        picture: Image.Image = file
+        if picture.mode.startswith(("I", "F")):  # 16 bits or more: PIL's own conversion cuts off what is above 255
+            values = np.asarray(picture, dtype=np.float64)
+            scale = 257.0 if picture.mode.startswith("I;16") or values.max() > 255 else 1.0
+            picture = Image.fromarray((values / scale).clip(0, 255).round().astype(np.uint8))
+        elif picture.mode == "P":
+            picture = picture.convert("RGBA")  # a palette may have a transparent colour
+        picture = picture.convert(mode)
+    if size is None or picture.size == (size[1], size[0]):
+        return picture
+    height, width = size
+    scale = max(height / picture.height, width / picture.width)
+    fitted = (max(width, round(picture.width * scale)), max(height, round(picture.height * scale)))
+    picture = picture.resize(fitted, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    left, top = (fitted[0] - width) // 2, (fitted[1] - height) // 2
+    return picture.crop((left, top, left + width, top + height))
+
+
+def _common_size(parts: Sequence[Pictures]) -> tuple[int, int] | None:
+    """The (height, width) of all pictures, from the heads of their files; None if they differ."""
+    found = None
+    for pictures in parts:
+        for path, _ in pictures.samples:
+            try:
+                with Image.open(path) as file:
+                    size = file.height, file.width
+            except OSError:
+                continue  # a broken file has no size; it is dealt with where it is decoded
+            if found is not None and size != found:
+                return None
+            found = size
+    return found
+
+
+def _decoded(pictures: Pictures, size: tuple[int, int], on_error: str, cache: str | None) -> ArrayDataset:
+    kept = None if cache is None else Path(cache).expanduser() / f"{_key(pictures, size)}.npy"
+    found = None if kept is None else _kept(kept)
+    if found is None:
+        pixels, broken = _decode_all(pictures, size)
+        if kept is not None:
+            _keep(kept, pixels, broken)
+    else:
+        pixels, broken = found
+    if broken and on_error == "stop":
+        path, reason = next(iter(broken.items()))
+        what = f"{pictures.root / path} cannot be decoded ({reason}); {len(broken)} of {len(pictures)} files"
+        raise DataError(Problem("dataset", what, remedy="dataset.on_error=skip, or take the files away"))
+    names, targets = np.array(pictures.path), torch.tensor([target for _, target in pictures.samples])
+    inputs = torch.from_numpy(pixels)
+    if broken:
+        log.warning(
+            "%d of %d pictures cannot be decoded and are skipped: %s", len(broken), len(pictures), ", ".join(broken)
+        )
+        good = torch.tensor([name not in broken for name in pictures.path])
+        inputs, targets, names = inputs[good], targets[good], names[good.numpy()]
+    return ArrayDataset(inputs, targets, pictures.classes, columns={"path": names})
+
+
+def _key(pictures: Pictures, size: tuple[int, int]) -> str:
+    digest = hashlib.sha256(repr((FORMAT, str(pictures.root.resolve()), pictures.mode, size)).encode())
+    for (path, target), name in zip(pictures.samples, pictures.path, strict=True):
+        stat = path.stat()
+        digest.update(repr((name, target, stat.st_size, stat.st_mtime_ns)).encode())
+    return digest.hexdigest()[:32]
+
+
+def _decode_all(pictures: Pictures, size: tuple[int, int]) -> tuple[np.ndarray[Any, Any], dict[str, str]]:
+    """(N, C, H, W) uint8, and the files that could not be decoded (black in the array) with the reason."""
+    channels = len(Image.new(pictures.mode, (1, 1)).getbands())
+    pixels = np.zeros((len(pictures), channels, *size), dtype=np.uint8)
+    broken = {}
+
+    def read(number: int) -> str | None:
+        try:
+            pixels[number] = as_input(decode(pictures.samples[number][0], pictures.mode, size)).numpy()
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            return str(error).splitlines()[0] if str(error) else type(error).__name__
+        return None
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # the decoders let other threads run
+        reasons = pool.map(read, range(len(pictures)))
+        for name, reason in zip(
+            pictures.path, track(reasons, "decoding pictures", len(pictures), transient=True), strict=True
+        ):
+            if reason is not None:
+                broken[name] = reason
+    return pixels, broken
+
+
+def _kept(path: Path) -> tuple[np.ndarray[Any, Any], dict[str, str]] | None:
+    """What `_keep` wrote; None if there is nothing, or if it is not whole."""
+    try:
+        # Copy-on-write: pages are read when they are needed, and shared between runs.
+        pixels = np.load(path, mmap_mode="c")
+        return pixels, json.loads(path.with_suffix(".json").read_text())
+    except (OSError, ValueError, EOFError):
+        return None
+
+
+def _keep(path: Path, pixels: np.ndarray[Any, Any], broken: dict[str, str]) -> None:
+    """Write what was decoded, each file whole or not at all; the pixels last, for they are what is looked for."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for target, write in (
+            (path.with_suffix(".json"), lambda file: file.write(json.dumps(broken).encode())),
+            (path, lambda file: np.save(file, pixels)),
+        ):
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.stem, delete=False) as file:
+                write(file)
+            os.replace(file.name, target)
+    except OSError as error:
+        log.warning("decoded pictures cannot be kept in %s (%s): the next run decodes them again", path.parent, error)

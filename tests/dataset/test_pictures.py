@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from runner.dataset import ArrayDataset, Parts, image_folder
+from runner.dataset import pictures as module
+from runner.errors import ConfigError, DataError
+
+RNG = np.random.default_rng(0)
+CACHE = "cache"
+
+
+def picture(mode: str = "RGB", width: int = 6, height: int = 4) -> Image.Image:
+    return Image.fromarray(RNG.integers(0, 256, (height, width, 3), dtype=np.uint8)).convert(mode)
+
+
+def write(root: str, count: int = 3, classes: tuple[str, ...] = ("cat", "dog")) -> None:
+    for name in classes:
+        Path(root, name).mkdir(parents=True)
+        for number in range(count):
+            picture().save(Path(root, name, f"{number}.png"))
+
+
+@pytest.fixture(autouse=True)
+def _folder() -> None:
+    write("pets")
+
+
+def opened(root: str = "pets", **options: Any) -> Any:
+    return image_folder(root, cache=CACHE, **options)
+
+
+def test_pictures_and_classes_are_those_of_the_files() -> None:
+    data = opened()
+    assert isinstance(data, ArrayDataset)
+    assert data.inputs.shape == (6, 3, 4, 6)
+    assert data.classes == ["cat", "dog"]
+    assert data.targets.tolist() == [0, 0, 0, 1, 1, 1]
+    for pixels, path in zip(data.inputs, data.columns["path"], strict=True):
+        with Image.open(Path("pets", path)) as file:
+            assert (pixels.permute(1, 2, 0).numpy() == np.asarray(file)).all()
+
+
+def test_official_parts_are_folders() -> None:
+    for part in ("train", "valid", "Test"):
+        write(f"split/{part}", count=2)
+    data = opened("split")
+    assert isinstance(data, Parts)
+    assert [(name, len(part)) for name, part in data.items()] == [("train", 4), ("val", 4), ("test", 4)]
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_files_of_every_kind_arrive_in_the_channels_asked_for(channels: int) -> None:
+    grey = RNG.integers(0, 256, (4, 6), dtype=np.uint8)
+    Path("kinds/a").mkdir(parents=True)
+    Image.fromarray(grey).save("kinds/a/0-grey.png")
+    Image.fromarray(grey).convert("RGB").save("kinds/a/1-rgb.png")
+    Image.fromarray(grey).convert("RGBA").save("kinds/a/2-rgba.png")
+    Image.fromarray(grey).convert("P").save("kinds/a/3-palette.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save("kinds/a/4-16bit.png")
+    Image.fromarray(grey).convert("1").convert("L").save("kinds/a/5-again.png")
+    data = opened("kinds", channels=channels)
+    assert data.inputs.shape == (6, channels, 4, 6)
+    for pixels in data.inputs[:5]:
+        for channel in pixels[:3]:
+            assert (channel.numpy() == grey).all()
+    if channels == 4:
+        assert (data.inputs[:, 3] == 255).all()
+
+
+def test_pictures_are_brought_to_one_size_from_their_middle() -> None:
+    Path("wide/a").mkdir(parents=True)
+    pixels = np.zeros((10, 30, 3), dtype=np.uint8)
+    pixels[:, 10:20] = 200
+    Image.fromarray(pixels).save("wide/a/0.png")
+    assert (opened("wide", size=[10, 10]).inputs == 200).all()
+    assert opened("wide", size=[5, 15]).inputs.shape == (1, 3, 5, 15)
+
+
+def test_pictures_of_many_sizes_are_read_one_by_one() -> None:
+    picture(width=9).save("pets/cat/9.png")
+    data = opened()
+    assert not isinstance(data, ArrayDataset)
+    assert data[3][0].size == (9, 4)
+    assert len(data.path) == len(data) == 7
+    assert isinstance(opened(size=[4, 6]), ArrayDataset)
+    assert not isinstance(opened(size=[4, 6], memory_limit=100), ArrayDataset)
+
+
+def test_a_second_run_decodes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = opened()
+    monkeypatch.setattr(module, "decode", lambda *_: pytest.fail("decoded again"))
+    assert torch.equal(opened().inputs, first.inputs)
+
+
+@pytest.mark.parametrize("change", ["content", "new file", "settings"])
+def test_a_change_makes_another_cache(change: str) -> None:
+    before = opened()
+    if change == "content":
+        picture().save("pets/cat/0.png")
+        os.utime("pets/cat/0.png", ns=(1, 1))
+    elif change == "new file":
+        picture().save("pets/dog/new.png")
+    after = opened(channels=1 if change == "settings" else 3)
+    assert len(list(Path(CACHE).glob("*.npy"))) == 2
+    assert after.inputs.shape != before.inputs.shape or not torch.equal(after.inputs, before.inputs)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "no list"])
+def test_a_torn_cache_is_built_again(damage: str) -> None:
+    expected = opened().inputs.clone()
+    (path,) = Path(CACHE).glob("*.npy")
+    if damage == "no list":
+        path.with_suffix(".json").unlink()
+    else:
+        path.write_bytes(path.read_bytes()[: 100 if damage == "truncated" else 0])
+    assert torch.equal(opened().inputs, expected)
+    assert len(np.load(path)) == 6
+
+
+def test_a_broken_file_is_named_or_skipped(caplog: pytest.LogCaptureFixture) -> None:
+    content = Path("pets/dog/1.png").read_bytes()
+    Path("pets/dog/1.png").write_bytes(content[: len(content) // 2])
+    Path("pets/dog/2.png").write_bytes(b"no picture")
+    for _ in range(2):  # the second time from the cache
+        with pytest.raises(DataError, match=r"pets/dog/1\.png cannot be decoded \(.*\); 2 of 6 files"):
+            opened()
+    data = opened(on_error="skip")
+    assert list(data.columns["path"]) == ["cat/0.png", "cat/1.png", "cat/2.png", "dog/0.png"]
+    assert data.targets.tolist() == [0, 0, 0, 1]
+    assert "2 of 6 pictures cannot be decoded and are skipped: dog/1.png, dog/2.png" in caplog.text
+    (listed,) = Path(CACHE).glob("*.json")
+    assert list(json.loads(listed.read_text())) == ["dog/1.png", "dog/2.png"]
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    Path(CACHE).write_text("a file where the folder should be")
+    assert len(opened()) == 6
+    assert "cannot be kept" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("root", "options", "message"),
+    [
+        ("nowhere", {}, "there is no folder 'nowhere'"),
+        ("empty", {}, "no pictures in empty"),
+        ("hollow", {}, "no pictures in hollow/dog"),
+        ("untrained", {}, "'untrained' has a test folder but no train"),
+        ("differing", {}, "the classes of test and train differ: ant, dog"),
+        ("pets", {"channels": 2}, "dataset.channels: 2 is not allowed"),
+        ("pets", {"on_error": "ignore"}, "dataset.on_error: 'ignore' is not allowed"),
+    ],
+)
+def test_wrong_folders(root: str, options: dict[str, Any], message: str) -> None:
+    Path("empty").mkdir()
+    write("hollow", classes=("cat",))
+    Path("hollow/dog").mkdir()
+    write("untrained/test")
+    write("differing/train")
+    write("differing/test", classes=("cat", "ant"))
+    with pytest.raises((DataError, ConfigError), match=message):
+        opened(root, **options)
