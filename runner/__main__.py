@@ -20,6 +20,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 from runner import __version__
 from runner.errors import ConfigError, InputError, Interrupted, Problem, nearest
+from runner.overrides import parse, quote, quoted
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -71,11 +72,10 @@ def _command(arguments: list[str]) -> Callable[[list[str]], int]:
 def train(arguments: list[str]) -> int:
     """Train what the configuration describes."""
     flags, overrides = _sort(arguments)
-    overrides = [_quoted(override) for override in overrides]
-    resume = [value for key, _, value in (o.partition("=") for o in overrides) if key == "resume"]
-    if resume and resume[-1] not in ("null", ""):
-        overrides = _resume(resume[-1].strip("'\""), flags, overrides)
-        return _hydra(flags, overrides, _train_task, "saved")
+    overrides = [quoted(override) for override in overrides]
+    resume = [value for value in map(_resumed, overrides) if value]
+    if resume:
+        return _hydra(flags, _resume(resume[-1], flags, overrides), _train_task, "saved")
     return _hydra(flags, overrides, _train_task, "config")
 
 
@@ -91,9 +91,13 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train}
 
 def _train_task(cfg: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
+    from runner import preflight
     from runner.train import main as run
 
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        preflight.check(cfg)  # a sweeper that makes up its jobs as it goes had none to check before
     run(cfg, Path(os.path.relpath(HydraConfig.get().runtime.output_dir)))
 
 
@@ -112,19 +116,13 @@ def _sort(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return flags, overrides
 
 
-def _quoted(override: str) -> str:
-    """`override`, with its value in quotes if Hydra's grammar cannot read it as it is: ``input=my (1).png``."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    key, equals, value = override.partition("=")
-    try:
-        OverridesParser.create().parse_override(override)
-    except HydraException:
-        if equals and not value.startswith(("[", "{", "'", '"')):
-            escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-            return f"{key}='{escaped}'"
-    return override
+def _resumed(override: str) -> str | None:
+    """The run that an override ``resume=…`` names."""
+    parsed = parse(override)
+    if parsed is None or parsed.key_or_group != "resume" or parsed.is_delete() or parsed.is_sweep_override():
+        return None
+    value = parsed.value()
+    return None if value is None else str(value)
 
 
 def _resume(name: str, flags: Sequence[str], overrides: Sequence[str]) -> list[str]:
@@ -137,16 +135,23 @@ def _resume(name: str, flags: Sequence[str], overrides: Sequence[str]) -> list[s
 
     from runner import config, folder
 
-    if any(flag in ("-m", "--multirun") for flag in flags):
+    if _multirun(flags):
         raise ConfigError(Problem("resume", "a run that goes on is not a sweep", remedy="the same without -m"))
     run_dir = folder.find(name, "resume")
-    swapped = [o for o in overrides if (config.folder() / o.partition("=")[0]).is_dir()]
+    swapped = [o for o in overrides if (config.folder() / o.partition("=")[0].lstrip("+~")).is_dir()]
     if swapped:
         what, remedy = f"a run that goes on keeps its own ({run_dir})", "the same without resume=, for a run of its own"
         raise ConfigError(*(Problem(override, what, remedy=remedy) for override in swapped))
-    ConfigStore.instance().store("saved", {"defaults": ["entry", "_self_"], **config.load(run_dir / "config.yaml")})
-    rest = [override for override in overrides if not override.startswith("resume=")]
-    return [*rest, f"resume='{run_dir}'", f"hydra.run.dir='{run_dir}'", "hydra.output_subdir=null"]
+    tree = config.load(run_dir / "config.yaml")
+    tree["allow_targets"] = []  # what may be called is the word of whoever types, not of the folder
+    ConfigStore.instance().store("saved", {"defaults": ["entry", "_self_"], **tree})
+    rest = [override for override in overrides if not _resumed(override)]
+    place = quote(str(run_dir))
+    return [*rest, f"resume={place}", f"hydra.run.dir={place}", "hydra.output_subdir=null"]
+
+
+def _multirun(flags: Sequence[str]) -> bool:
+    return "-m" in flags or "--multirun" in flags
 
 
 def _hydra(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictConfig], None], config_name: str) -> int:
@@ -165,7 +170,7 @@ def _hydra(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictC
     except compose.FAILURES as error:
         if statuses:
             raise
-        load = compose.loader(config_name, _value(flags, "--config-dir", "-cd"), multirun="-m" in flags)
+        load = compose.loader(config_name, _value(flags, "--config-dir", "-cd"), _multirun(flags))
         problems = compose.explain(load, overrides)
         if not problems:
             raise
@@ -194,8 +199,12 @@ def _guarded(task: Callable[[DictConfig], None], cfg: DictConfig) -> int:
 
 
 def _value(flags: Sequence[str], *names: str) -> str | None:
-    """What follows the flag of one of these `names`, if it was given."""
-    return next((flags[i + 1] for i, flag in enumerate(flags[:-1]) if flag in names), None)
+    """The value of the flag of one of these `names`, if it was given: ``--flag value`` or ``--flag=value``."""
+    for number, flag in enumerate(flags):
+        name, equals, value = flag.partition("=")
+        if name in names:
+            return value if equals else next(iter(flags[number + 1 :]), None)
+    return None
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import zipfile
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,27 +14,12 @@ from typing import Any
 import torch
 
 from runner.errors import Problem, RunFolderError
+from runner.files import write
 
 FORMAT = 1
 """Version of the layout, under the key ``format`` of every checkpoint."""
 
 LAST, BEST = "last.pt", "best.pt"
-
-
-def write(path: Path, content: bytes) -> None:
-    """Put `content` at `path` such that, whatever happens, the file is the old one or the new one, and whole."""
-    path.parent.mkdir(exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)  # the new name is on the disk only after its folder is
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -81,7 +65,8 @@ class Checkpoints:
         """
         self.wait()
         snapshot = _copy({"format": FORMAT, **state})
-        self._pending = self._writer.submit(self._write, snapshot, [LAST, BEST] if best else [LAST])
+        # The best one first: if the last one is not written any more, the run goes on from before it and writes both.
+        self._pending = self._writer.submit(self._write, snapshot, [BEST, LAST] if best else [LAST])
 
     def wait(self) -> None:
         """Return when the checkpoint that is being written is on the disk."""

@@ -86,7 +86,7 @@ def _describe(override: str, error: Exception, cfg: DictConfig | None) -> Proble
     if override.startswith("+"):
         return Problem(key, f"is there already, and cannot be added ({override})", remedy=override.lstrip("+"))
     if override.startswith("~"):
-        return Problem(key, f"there is no such key to take away ({override})")
+        return Problem(key, f"cannot be taken away: {first_line}")
     if cfg is not None and "/" not in key:
         return _unknown_key(key, value, cfg)
     return Problem(override or "configuration", first_line)

@@ -9,8 +9,10 @@ import copy
 import fnmatch
 import importlib
 import inspect
+import logging
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,17 @@ from omegaconf.errors import InterpolationResolutionError, InterpolationToMissin
 
 from runner import schema
 from runner.errors import ConfigError, Problem, nearest
+from runner.files import write
 
-ALLOWED = ("runner.*", "torch.nn.*", "torch.optim.*", "torchvision.*", "sklearn.*", "timm.*")
+PARTS = ("dataset", "split", "transform", "loader", "model", "loss", "optimizer", "scheduler", "metric")
+ALLOWED = (
+    *(f"runner.{part}.*" for part in PARTS),
+    "torch.nn.*",
+    "torch.optim.*",
+    "torchvision.*",
+    "sklearn.*",
+    "timm.*",
+)
 """Targets that a configuration may name. A user adds patterns of their own with ``allow_targets``."""
 
 NEVER = ("builtins", "os", "posix", "nt", "sys", "subprocess", "pickle", "shutil", "importlib", "torch.hub",
@@ -46,6 +57,8 @@ OURS = {
     "scheduler": ("interval",),
 }
 """By group: keys that stand beside ``_target_`` and are not the target's."""
+
+log = logging.getLogger("runner")
 
 _HYDRA_KEYS = ("_target_", "_args_", "_partial_", "_convert_", "_recursive_")
 
@@ -73,6 +86,18 @@ def factory(node: DictConfig, ours: Sequence[str] = ()) -> partial[Any]:
             arguments.pop(key, None)
     positional = instantiate(node.get("_args_", []), _convert_="all")
     return partial(locate(node._target_), *positional, **instantiate(arguments, _convert_="all"))
+
+
+@contextmanager
+def calling(key: str) -> Iterator[None]:
+    """Tell what a target of the group `key` says of its arguments as a mistake in the configuration."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        log.debug("", exc_info=True)
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        what = f"cannot be built: {reason}"
+        raise ConfigError(Problem(key, what, remedy="hydra.verbose=true, to see where")) from error
 
 
 def build(node: DictConfig, **given: Any) -> Any:
@@ -145,7 +170,25 @@ def check_targets(config: DictConfig) -> list[Problem]:
     tree, _ = plain(config)
     patterns = tree.get("allow_targets")
     allowed = (*ALLOWED, *(patterns if isinstance(patterns, list) else ()))
-    return [problem for path, node in _targets(tree, "") for problem in _check_target(path, node, allowed)]
+    found = [problem for path, node in _targets(tree, "") for problem in _check_target(path, node, allowed)]
+    return found + _check_entries(tree)
+
+
+def _check_entries(tree: Mapping[str, Any]) -> list[Problem]:
+    """That each metric and each transform is a group of keys with a target."""
+    metrics = tree["metric"] if isinstance(tree.get("metric"), Mapping) else {}
+    entries = {f"metric.{name}": node for name, node in metrics.items() if node is not None}
+    transforms = tree["transform"] if isinstance(tree.get("transform"), Mapping) else {}
+    for kind, steps in transforms.items():
+        entries |= {f"transform.{kind}.{i}": step for i, step in enumerate(steps)} if isinstance(steps, list) else {}
+    found = [
+        Problem(key, f"{node!r} names nothing to call", "a group of keys with a _target_")
+        for key, node in entries.items()
+        if not (isinstance(node, Mapping) and "_target_" in node)
+    ]
+    if "loss" in metrics:
+        found.append(Problem("metric.loss", "is the name of the loss itself, which is always measured", "another name"))
+    return found
 
 
 def _targets(tree: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -161,7 +204,7 @@ def _check_target(path: str, node: dict[str, Any], allowed: Sequence[str]) -> li
     name, key = node["_target_"], f"{path}._target_"
     if _forbidden(name):
         return [Problem(key, f"{name!r} may not be called: it runs or loads whatever it is given")]
-    if not _matches(name, allowed):
+    if not _matches(name, allowed) or any(word.startswith("_") for word in name.split(".")):
         what = f"{name!r} is not among the targets that may be called"
         return [Problem(key, what, ", ".join(allowed), f"allow_targets=[{name.rpartition('.')[0]}.*]")]
     try:
@@ -200,7 +243,7 @@ def _check_arguments(path: str, node: dict[str, Any], target: Callable[..., Any]
             what = f"{node['_target_']} has no argument {key!r} (value {value!r})"
             choices = [name for name in known if name not in given]
             found.append(Problem(f"{path}.{key}", what, ", ".join(choices), nearest(str(key), choices, f"{path}.")))
-    if not node.get("_args_"):
+    if not node.get("_args_") and not node.get("_partial_"):
         required = [p.name for p in signature.parameters.values() if p.default is p.empty and p.name in known]
         for key in [name for name in required if name not in keys and name not in given]:
             found.append(
@@ -239,7 +282,7 @@ def locate(name: str) -> Any:
         elif number == 0 or inspect.ismodule(found):
             found = _import(here, found)
         else:
-            raise LookupError(f"{found.__name__} has no {word!r}")
+            raise LookupError(f"{'.'.join(words[:number])} has no {word!r}")
     return found
 
 
@@ -267,7 +310,7 @@ def save(config: DictConfig, path: Path) -> None:
     tree = OmegaConf.to_container(config, resolve=True)
     assert isinstance(tree, dict)
     tree["interpolations"] = dict(_references(config, ""))
-    path.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120))
+    write(path, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120).encode())
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from runner import dataset, device, loss, metric
 from runner import split as splits
-from runner.config import OURS, build, build_all, factory, fill
+from runner.config import OURS, build, build_all, calling, factory, fill
 from runner.dataset import Samples
 from runner.draws import reseed
 from runner.errors import DataError, Problem
@@ -40,6 +40,8 @@ class Experiment:
     samples: dict[str, Samples]
     split: Split
     counts: dict[str, dict[str, int]]
+    transform: Pipeline
+    """Of evaluation: what has to be applied to an input that comes from elsewhere."""
     loaders: dict[str, Loader]
     model: nn.Module
     loss: loss.Loss
@@ -61,9 +63,9 @@ def assemble(cfg: DictConfig) -> Experiment:
     where = device.resolve(cfg.device)
     _set_backends(cfg)
 
-    given = dataset.read(
-        factory(cfg.dataset, OURS["dataset"])(), _plain(cfg.dataset.get("keys")), cfg.dataset.get("layout", "chw")
-    )
+    with calling("dataset"):
+        source = factory(cfg.dataset, OURS["dataset"])()
+    given = dataset.read(source, _plain(cfg.dataset.get("keys")), cfg.dataset.get("layout", "chw"))
     fill(cfg, dataset.facts(given))
 
     split = _split(cfg, given)
@@ -81,13 +83,14 @@ def assemble(cfg: DictConfig) -> Experiment:
     fill(cfg, {"input_shape": list(example.shape[1:]), **_lengths(cfg, loaders["train"])})
 
     reseed(where, cfg.seed, "model")
-    model: nn.Module = build(cfg.model).to(where)
+    with calling("model"):
+        model: nn.Module = build(cfg.model).to(where)
     threads = device.threads(cfg.trainer.threads, model, example)
     torch.set_num_threads(threads)
 
     criterion = _loss(cfg, samples["train"].targets[indices["train"]], samples["train"].classes).to(where)
-    metrics = {str(name): factory(node) for name, node in cfg.metric.items()}
-    return Experiment(where, threads, samples, split, counts, loaders, model, criterion, metrics)
+    metrics = {str(name): factory(node) for name, node in cfg.metric.items() if node is not None}
+    return Experiment(where, threads, samples, split, counts, transforms["eval"], loaders, model, criterion, metrics)
 
 
 def _set_backends(cfg: DictConfig) -> None:
@@ -105,7 +108,8 @@ def _split(cfg: DictConfig, given: dict[str, Samples]) -> Split:
     path = cfg.split.get("path")
     if path is not None:
         return splits.load(Path(path).expanduser(), subject)
-    made: Split = factory(cfg.split, OURS["split"])(subject)
+    with calling("split"):
+        made: Split = factory(cfg.split, OURS["split"])(subject)
     return made
 
 
@@ -141,7 +145,8 @@ def _fit_transforms(cfg: DictConfig, samples: Samples, train: Tensor, where: tor
         steps, _ = pipeline.stages()
         return (torch.stack([samples.read(i, steps)[0] for i in rows.tolist()]) for rows in train.split(64))
 
-    made = {kind: Pipeline(build_all(cfg.transform[kind])) for kind in ("train", "eval")}
+    with calling("transform"):
+        made = {kind: Pipeline(build_all(cfg.transform[kind])) for kind in ("train", "eval")}
     return {kind: pipeline.fit(partial(batches, pipeline)).to(where) for kind, pipeline in made.items()}
 
 
@@ -183,11 +188,9 @@ def _check_finite(example: Tensor) -> None:
 
 def _loss(cfg: DictConfig, train_targets: Tensor, classes: list[str]) -> loss.Loss:
     weights = loss.class_weights(_plain(cfg.loss.get("weight")), train_targets.numpy(), classes)
-    if weights is not None:
-        # What the train part gave is what a resumed run and an evaluation use again.
-        with read_write(cfg):
-            cfg.loss.weight = weights
-    return loss.build(factory(cfg.loss), weights)
+    fill(cfg, {"class_weights": weights})
+    with calling("loss"):
+        return loss.build(factory(cfg.loss), weights)
 
 
 def _plain(value: Any) -> Any:

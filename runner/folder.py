@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import re
 import shutil
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +83,18 @@ def find(name: str, key: str) -> Path:
 
 
 def newest() -> Path | None:
-    """The newest run in ``outputs/``. Jobs of a sweep are no runs of their own, and lie one folder deeper."""
-    runs = [path.parent for path in OUTPUTS.glob("*/*/config.yaml")]
+    """The run in ``outputs/`` that was started last. A job of a sweep is no run of its own."""
+    runs = [
+        path.parent for path in OUTPUTS.glob("*/*/config.yaml") if not (path.parents[1] / "multirun.yaml").is_file()
+    ]
     return max(runs, key=_started, default=None)
 
 
-def _started(folder: Path) -> list[str | int]:
-    # <date>/<time>[-<number>]: the number as a number, for -10 comes after -9.
-    return [int(word) if word.isdigit() else word for word in re.split(r"(\d+)", os.path.join(*folder.parts[-2:]))]
+def _started(folder: Path) -> tuple[float, list[str | int]]:
+    result = read_result(folder) or {}
+    try:
+        when = datetime.fromisoformat(str(result.get("started"))).timestamp()
+    except ValueError:  # it died before it could write its record
+        when = float(int((folder / "config.yaml").stat().st_mtime))
+    # Of runs that started in one second, -10 comes after -9.
+    return when, [int(word) if word.isdigit() else word for word in re.split(r"(\d+)", folder.name)]

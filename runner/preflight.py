@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from runner import compose, config, folder, schema
 from runner.errors import ConfigError, InputError, Problem, nearest
+from runner.overrides import quote
 
 
 class Preflight(Callback):
@@ -43,7 +44,7 @@ class Preflight(Callback):
             with read_write(config), open_dict(config):
                 config.hydra.sweep.dir = str(sweep_dir)
                 # Each job is composed anew from the overrides, and would get the folder of the default again.
-                config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{sweep_dir}'")
+                config.hydra.overrides.hydra.append("hydra.sweep.dir=" + quote(str(sweep_dir)))
 
 
 @contextmanager

@@ -93,8 +93,16 @@ def result_table(found: dict[str, float], best: dict[str, Any], monitor: str) ->
     return Table(title, ["metric", "val", "test"], [[n, found[f"val/{n}"], found[f"test/{n}"]] for n in names])
 
 
-def farewell(run_dir: Path, seconds: float) -> None:
+def resume_command(cfg: DictConfig, run_dir: Path, *overrides: str) -> str:
+    """What to type to go on in a run folder."""
+    # Which code may be called is the word of whoever types, not of the folder.
+    allowed = [f'"allow_targets=[{",".join(cfg.allow_targets)}]"'] if cfg.allow_targets else []
+    return " ".join(["python -m runner", f"resume={run_dir}", *overrides, *allowed])
+
+
+def farewell(cfg: DictConfig, run_dir: Path, seconds: float) -> None:
     """Where everything is, and what one would type next."""
     log.info("%s in %.1f s", run_dir, seconds)
     log.info("  curves and tables  tensorboard --logdir %s", run_dir)
-    log.info("  train on           python -m runner resume=%s trainer.max_epochs=MORE", run_dir)
+    length = "max_epochs" if cfg.trainer.max_steps is None else "max_steps"
+    log.info("  train on           %s", resume_command(cfg, run_dir, f"trainer.{length}=MORE"))

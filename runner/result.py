@@ -13,13 +13,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from runner.checkpoint import write
+from runner.files import write
 
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "hydra-core", "omegaconf", "tensorboard")
 
 
 class Result:
-    """The record of a run, on the disk from its first moment and rewritten whole whenever its state changes.
+    """The record of a run, on the disk from the moment it is known to be one, rewritten whole when its state changes.
 
     Args:
         folder: the run folder.

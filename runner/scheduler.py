@@ -22,7 +22,7 @@ class Schedule:
         self.scheduler = factory(optimizer)
         self.interval = interval
         self._first = [group["lr"] for group in optimizer.param_groups]
-        self._settings = inspect.signature(type(self.scheduler)).parameters.keys()
+        self._settings = inspect.signature(type(self.scheduler)).parameters.keys() - {"optimizer", "last_epoch"}
 
     def after(self, interval: str) -> None:
         """Advance if the schedule counts in this `interval`, which has just ended."""

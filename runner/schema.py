@@ -122,7 +122,7 @@ class Checkpoint:
     monitor: str = key(
         "the metric that decides which epoch is best", pattern=r"(train|val)/\w+", allowed="val/<metric>"
     )
-    mode: Literal["min", "max"] = key("whether less or more of it is better")
+    mode: Literal["auto", "min", "max"] = key("whether less or more of it is better; auto: less of a loss or an error")
 
 
 @dataclasses.dataclass
@@ -164,7 +164,7 @@ def problems(config: Mapping[str, Any], schema: type = Config, prefix: str = "")
     found = []
     fields = {field.name: field for field in dataclasses.fields(schema)}
     for name in [name for name in fields if name not in config and not fields[name].metadata.get("optional")]:
-        found.append(Problem(prefix + name, "is missing", fields[name].metadata["help"]))
+        found.append(Problem(prefix + name, "is missing", _words(hints[name], fields[name].metadata)))
     has_target = any(field.metadata.get("target") for field in fields.values())
     for name, value in config.items():
         if name in fields:

@@ -7,6 +7,7 @@ with stays what it is; only the others are carved out of its train part.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from sklearn.model_selection import (
 )
 
 from runner.errors import ConfigError, DataError, Problem
+from runner.files import write
 
 PARTS = ("train", "val", "test")
 SYNONYMS = {"training": "train", "validation": "val", "valid": "val", "dev": "val", "testing": "test"}
@@ -90,8 +92,10 @@ class Split:
             "samples": {name: len(indices) for name, indices in self.parts.items()},
             "classes": {name: dict(row) for name, row in classes.items()},
         }
-        np.savez(folder / "split.npz", **self.parts)  # type: ignore[arg-type]  # numpy types its flag as a keyword
-        (folder / "split.json").write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+        indices = io.BytesIO()
+        np.savez(indices, **self.parts)  # type: ignore[arg-type]  # numpy types its flag as a keyword
+        write(folder / "split.npz", indices.getvalue())
+        write(folder / "split.json", json.dumps(manifest, indent=2, ensure_ascii=False).encode() + b"\n")
 
 
 def random(subject: Subject, *, val: float = 0.2, test: float = 0.2, seed: int = 0) -> Split:

@@ -29,9 +29,13 @@ class Table:
         return table
 
     def markdown(self) -> str:
-        """For TensorBoard's text tab. A blank line before it, or it would not be read as a table."""
+        """For TensorBoard's text tab."""
         rule = ["---:" if self._numeric(number) else ":---" for number in range(len(self.columns))]
-        rows = [self.columns, rule, *([_escape(cell(value)) for value in row] for row in self.rows)]
+        rows = [
+            [_escape(name) for name in self.columns],
+            rule,
+            *([_escape(cell(value)) for value in row] for row in self.rows),
+        ]
         return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
     def _numeric(self, column: int) -> bool:

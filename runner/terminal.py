@@ -12,8 +12,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from runner.table import Table
 
-console = Console(highlight=False, soft_wrap=True)
-error_console = Console(highlight=False, soft_wrap=True, stderr=True)
+console = Console(highlight=False, soft_wrap=True, emoji=False)
+error_console = Console(highlight=False, soft_wrap=True, emoji=False, stderr=True)
 log = logging.getLogger("runner")
 
 SECONDS_BETWEEN_DRAWS = 0.25

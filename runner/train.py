@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Callable
@@ -9,13 +10,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig
 
 from runner import config, folder, optimizer, report
-from runner.checkpoint import BEST, LAST, Checkpoints, read, sha256, write
+from runner.checkpoint import BEST, LAST, Checkpoints, read, sha256
 from runner.config import OURS, factory
-from runner.errors import InputError, Interrupted
+from runner.errors import DataError, InputError, Interrupted, Problem, RunFolderError
 from runner.experiment import Experiment, assemble
+from runner.files import write
 from runner.result import Result, to_json
 from runner.scheduler import Schedule
 from runner.signals import StopFlag
@@ -27,48 +30,76 @@ log = logging.getLogger("runner")
 
 
 def main(cfg: DictConfig, run_dir: Path) -> None:
-    """Train in `run_dir`, and leave ``result.json`` there whatever happens.
+    """Train in `run_dir`, and leave ``result.json`` there whatever happens once the run has started.
 
     Raises:
         InputError: the data are wrong. The folder, if it was made for this run, is removed again.
         Interrupted: a signal stopped the run, and its state was saved.
     """
-    resumed = cfg.resume is not None
-    result = Result(run_dir, folder.read_result(run_dir) if resumed else None)
-    try:
-        with StopFlag() as stop:
-            _run(cfg, run_dir, result, stop)
-    except InputError:
-        if not resumed:
-            folder.disclaim(run_dir)
-        raise
-    except (Interrupted, KeyboardInterrupt) as error:
-        result.update(state="interrupted", error=str(error) or "stopped by a second Ctrl-C")
-        log.info("%s; to go on: python -m runner resume=%s", result.content["error"], run_dir)
-        raise
-    except BaseException as error:
-        result.update(state="failed", error=f"{type(error).__name__}: {error}")
-        raise
+    before = folder.read_result(run_dir) if cfg.resume is not None else None
+    with StopFlag() as stop:
+        try:
+            experiment, trainer = _prepare(cfg, run_dir)
+        except (InputError, KeyboardInterrupt):
+            if cfg.resume is None:
+                folder.disclaim(run_dir)
+            raise
+        except Exception as error:
+            Result(run_dir, before).update(state="failed", error=f"{type(error).__name__}: {error}")
+            raise
+        result = Result(run_dir, before)
+        try:
+            _run(cfg, run_dir, experiment, trainer, result, stop)
+        except (Interrupted, KeyboardInterrupt) as error:
+            result.update(state="interrupted", error=str(error) or "stopped by a second Ctrl-C")
+            log.info("%s; to go on: %s", result.content["error"], report.resume_command(cfg, run_dir))
+            raise
+        except BaseException as error:
+            result.update(state="failed", error=f"{type(error).__name__}: {error}")
+            raise
+    if stop.signum is not None:  # came too late to stop this run, but a sweep goes no further
+        raise SystemExit(Interrupted(stop.signum).exit_status)
 
 
-def _run(cfg: DictConfig, run_dir: Path, result: Result, stop: StopFlag) -> None:
-    has_checkpoint = cfg.resume is not None and folder.has_checkpoint(run_dir)
-    state = read(run_dir / "checkpoints" / LAST) if has_checkpoint else None
-
+def _prepare(cfg: DictConfig, run_dir: Path) -> tuple[Experiment, Trainer]:
+    """Build everything, and load the state of a run that is resumed."""
+    resumed = cfg.resume is not None and folder.has_checkpoint(run_dir)
+    state = read(run_dir / "checkpoints" / LAST) if resumed else None
     experiment = assemble(cfg)
-    trainer = _trainer(cfg, experiment)
-    # Loaded when everything is built: building a scheduler writes to the optimizer.
+    with config.calling("optimizer"):
+        opt = optimizer.build(factory(cfg.optimizer), experiment.model, experiment.loss)
+    with config.calling("scheduler"):
+        schedule = Schedule(factory(cfg.scheduler, OURS["scheduler"]), opt, cfg.scheduler.interval)
+    trainer = _trainer(cfg, experiment, opt, schedule)
     if state is not None:
+        _check_same_data(experiment, run_dir)
+        # Loaded when everything is built: building a scheduler writes to the optimizer.
         trainer.load_state_dict(state)
+    return experiment, trainer
 
-    # Nothing was wrong: from here on the run is a run.
+
+def _check_same_data(experiment: Experiment, run_dir: Path) -> None:
+    """That a run that is resumed has the samples and the split that it began with."""
+    saved = json.loads((run_dir / "split.json").read_text())
+    here = {"data": experiment.samples["train"].fingerprint, "hash": experiment.split.hash}
+    for name, what in (("data", "the data are"), ("hash", "the split is")):
+        if saved[name] != here[name]:
+            problem = Problem(
+                "resume", f"{what} not what {run_dir} began with ({saved[name][:12]}, now {here[name][:12]})"
+            )
+            raise DataError(problem)
+
+
+def _run(
+    cfg: DictConfig, run_dir: Path, experiment: Experiment, trainer: Trainer, result: Result, stop: StopFlag
+) -> None:
+    fingerprint = experiment.samples["train"].fingerprint
+    experiment.split.save(run_dir, experiment.counts, fingerprint)
     config.save(cfg, run_dir / "config.yaml")
-    experiment.split.save(run_dir, experiment.counts, experiment.samples["train"].fingerprint)
     result.update(device=str(experiment.device), threads=experiment.threads, seed=cfg.seed, split=experiment.split.hash)
     report.announce(cfg, experiment, run_dir, trainer.progress)
     table = report.split_table(experiment)
     show(table)
-
     with ExitStack() as stack:
         checkpoints = stack.enter_context(Checkpoints(run_dir / "checkpoints"))
         board = Board(run_dir / "tensorboard", trainer.progress.step) if cfg.tensorboard.enabled else None
@@ -76,15 +107,13 @@ def _run(cfg: DictConfig, run_dir: Path, result: Result, stop: StopFlag) -> None
             stack.callback(board.close)
             board.text("config", (run_dir / "config.yaml").read_text())
             board.table("split", table)
-        _fit(cfg, run_dir, trainer, checkpoints, board, stop)
+        _fit(cfg, run_dir, experiment, trainer, checkpoints, board, stop)
         checkpoints.wait()
         _finish(cfg, run_dir, experiment, trainer, result, board)
 
 
-def _trainer(cfg: DictConfig, experiment: Experiment) -> Trainer:
+def _trainer(cfg: DictConfig, experiment: Experiment, opt: torch.optim.Optimizer, schedule: Schedule) -> Trainer:
     e = experiment
-    opt = optimizer.build(factory(cfg.optimizer), e.model, e.loss)
-    schedule = Schedule(factory(cfg.scheduler, OURS["scheduler"]), opt, cfg.scheduler.interval)
     options = {name: cfg.trainer[name] for name in ("max_epochs", "max_steps", "accumulate", "clip_norm")}
     better = _better(cfg.checkpoint.monitor, cfg.checkpoint.mode)
     return Trainer(
@@ -93,8 +122,14 @@ def _trainer(cfg: DictConfig, experiment: Experiment) -> Trainer:
     )  # fmt: skip
 
 
+LESS_IS_BETTER = ("loss", "error", "mse", "rmse", "mae", "brier", "ece")
+"""Endings of the names of metrics that ``checkpoint.mode=auto`` takes for better when they are smaller."""
+
+
 def _better(monitor: str, mode: str) -> Callable[[dict[str, Any], dict[str, Any]], bool]:
     """Whether the first record beats the second. A NaN never does, and is beaten by any number."""
+    if mode == "auto":
+        mode = "min" if monitor.endswith(LESS_IS_BETTER) else "max"
 
     def better(new: dict[str, Any], old: dict[str, Any]) -> bool:
         a, b = new[monitor], old[monitor]
@@ -104,16 +139,21 @@ def _better(monitor: str, mode: str) -> Callable[[dict[str, Any], dict[str, Any]
 
 
 def _fit(
-    cfg: DictConfig, run_dir: Path, trainer: Trainer, checkpoints: Checkpoints, board: Board | None, stop: StopFlag
-) -> None:
+    cfg: DictConfig, run_dir: Path, experiment: Experiment, trainer: Trainer, checkpoints: Checkpoints,
+    board: Board | None, stop: StopFlag,
+) -> None:  # fmt: skip
     """Train, and after each evaluation save, write and show what it found."""
+
+    def save(best: bool = False) -> None:
+        checkpoints.save({**trainer.state_dict(), "transform": experiment.transform.state_dict()}, best)
+
     progress, lines = trainer.progress, report.EpochLines(cfg.facts.total_epochs)
     _write_history(run_dir, progress.history)
     with Bar(cfg.facts.total_steps, progress.step) as bar:
         for record in trainer.fit():
             if record is not None:
                 best = record is progress.best
-                checkpoints.save(trainer.state_dict(), best)
+                save(best)
                 _write_history(run_dir, progress.history)
                 lines.add(record, trainer.samples_per_second, best)
                 if board is not None:
@@ -122,7 +162,7 @@ def _fit(
                 epoch = f"{progress.epoch + 1}/{cfg.facts.total_epochs}"
                 bar.update(progress.step, epoch, trainer.running_loss, trainer.speed())
             if stop.signum is not None and not trainer.finished:
-                checkpoints.save(trainer.state_dict())
+                save()
                 checkpoints.wait()
                 raise Interrupted(stop.signum)
 
@@ -133,8 +173,12 @@ def _finish(
     """Take the best weights, look at test once, and say what was reached."""
     progress, best_path = trainer.progress, run_dir / "checkpoints" / BEST
     assert progress.best is not None
-    experiment.model.load_state_dict(read(best_path)["model"])
-    experiment.loss.load_state_dict(read(best_path)["loss"])
+    state = read(best_path)
+    if state["progress"]["step"] != progress.best["step"]:
+        what = f"holds step {state['progress']['step']}, but the best evaluation was at step {progress.best['step']}"
+        raise RunFolderError(Problem(str(best_path), what))
+    experiment.model.load_state_dict(state["model"])
+    experiment.loss.load_state_dict(state["loss"])
     found = {**experiment.evaluate("val"), **experiment.evaluate("test")}
     table = report.result_table(found, progress.best, cfg.checkpoint.monitor)
     if board is not None:
@@ -143,13 +187,14 @@ def _finish(
         state="completed",
         metrics=found,
         best_epoch=progress.best["epoch"],
+        best_step=progress.best["step"],
         epochs=progress.epoch,
         steps=progress.step,
         samples_per_second=round(trainer.samples_per_second, 1),
         checkpoint={"path": f"checkpoints/{BEST}", "sha256": sha256(best_path)},
     )
     show(table)
-    report.farewell(run_dir, result.content["seconds"])
+    report.farewell(cfg, run_dir, result.content["seconds"])
 
 
 def _write_history(run_dir: Path, history: list[dict[str, Any]]) -> None:

@@ -120,7 +120,12 @@ class Trainer:
         """Whether the run has reached its length, the evaluation there included."""
         progress = self.progress
         evaluated = bool(progress.history) and progress.history[-1]["step"] == progress.step
-        return progress.epoch == self.max_epochs or (progress.step == self.max_steps and evaluated)
+        by_epochs = self.max_epochs is not None and progress.epoch >= self.max_epochs
+        return by_epochs or (self._out_of_steps and evaluated)
+
+    @property
+    def _out_of_steps(self) -> bool:
+        return self.max_steps is not None and self.progress.step >= self.max_steps
 
     @property
     def running_loss(self) -> float:
@@ -158,7 +163,7 @@ class Trainer:
         """The rest of the running epoch. Pauses after each step, so that the caller can look, or stop."""
         self.model.train()
         batches = self.loader.epoch(self.progress.epoch, start=self.progress.batch)
-        while self.progress.step != self.max_steps and (micro_batches := list(islice(batches, self.accumulate))):
+        while not self._out_of_steps and (micro_batches := list(islice(batches, self.accumulate))):
             self.step(micro_batches)
             yield
 
@@ -202,7 +207,9 @@ class Trainer:
         """Training samples per second since the running epoch was entered."""
         started, first = self._entered
         size = self.loader.order.batch_size
-        samples = min(self.progress.batch * size, self.loader.order.num_samples) - first * size
+        samples = min(self.progress.batch * size, self.loader.order.num_samples) - min(
+            first * size, self.loader.order.num_samples
+        )
         return float(samples / (time.perf_counter() - started))
 
     def state_dict(self) -> dict[str, Any]:
@@ -228,5 +235,5 @@ class Trainer:
 
 
 def _divisor(weight: Tensor) -> Tensor:
-    """`weight`, or the smallest positive number where it is 0: a step whose targets are all ignored adds nothing."""
-    return weight.clamp(min=torch.finfo(weight.dtype).tiny)
+    """`weight`, or 1 where it is 0: a step whose targets are all ignored adds nothing."""
+    return torch.where(weight > 0, weight, 1.0).float()

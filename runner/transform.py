@@ -35,6 +35,13 @@ class Batched(nn.Module):
 
     draws = 0
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        # What is learnt has a size that is learnt, too.
+        for name, buffer in self._buffers.items():
+            if prefix + name in state_dict and buffer is not None:
+                setattr(self, name, buffer.new_empty(state_dict[prefix + name].shape))
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
 
 class Normalize(Batched):
     """Subtract the mean and divide by the standard deviation, channel by channel (or column by column).
@@ -158,18 +165,11 @@ class Table(Batched):
             self.register_buffer(name, torch.zeros(0))
 
     def fit(self, batches: Batches) -> None:
-        count = torch.zeros(len(self.numbers), dtype=torch.float64)
-        total, squares = count.clone(), count.clone()
+        mean, std = _moments(batch[:, self.numbers] for batch in batches())
         seen: set[tuple[int, float]] = set()
         for batch in batches():
-            values = batch[:, self.numbers].double().cpu()
-            count += values.isfinite().sum(0)
-            total += values.nan_to_num(0.0).sum(0)
-            squares += values.nan_to_num(0.0).square().sum(0)
             for column in self.named:
                 seen |= {(column, code) for code in batch[:, column].unique().tolist() if code == code}
-        mean = total / count.clamp(min=1)
-        std = (squares / count.clamp(min=1) - mean.square()).clamp(min=0).sqrt()
         self.mean, self.std = mean.float(), torch.where(std > 0, std, 1.0).float()
         self.codes = torch.tensor(sorted(seen)).view(-1, 2)  # (K, 2): column and code of each one-hot output
 
@@ -194,6 +194,7 @@ class Pipeline(nn.Module):
         self.steps = list(transforms)
         self.modules_ = nn.ModuleList(step for step in self.steps if isinstance(step, nn.Module))
         self.draws = sum(_draws(step) for step in self.steps)
+        self.needs_seeds = any(is_random(step) and not isinstance(step, Batched) for step in self.steps)
 
     def fit(self, batches: Batches) -> Pipeline:
         """Fit each transform on what those before it make of the train part, the random ones among them left out."""
@@ -250,12 +251,19 @@ def seeded(step: Callable[[Any], Any], sample: Any, seed: int) -> Any:
 
 
 def _moments(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and (population) standard deviation of each channel, summed in float64."""
-    count, total, squares = 0, torch.zeros(()), torch.zeros(())
+    """Mean and (population) standard deviation of each channel or column, in float64; a NaN is a gap, and left out.
+
+    Chan, Golub and LeVeque's update of the sum of squared differences ("Updating Formulae … for Computing Sample
+    Variances", 1979, eq. 2.1): the plain sum of squares loses the deviation of values that are far from 0.
+    """
+    count = mean = squares = torch.zeros((), dtype=torch.float64)
     for batch in batches:
         values = batch.double().flatten(2).transpose(0, 1).flatten(1) if batch.dim() > 2 else batch.double().T  # (C, n)
-        count += values.shape[1]
-        total = total + values.sum(1)
-        squares = squares + values.square().sum(1)
-    mean = total / count
-    return mean, (squares / count - mean.square()).clamp(min=0).sqrt()
+        known = (~values.isnan()).sum(1)
+        here = values.nansum(1) / known.clamp(min=1)
+        spread = (values - here.unsqueeze(1)).square().nansum(1)
+        difference, together = here - mean, (count + known).clamp(min=1)
+        squares = squares + spread + difference.square() * count * known / together
+        mean = mean + difference * known / together
+        count = count + known
+    return mean, (squares / count.clamp(min=1)).sqrt()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from runner import checkpoint
-from runner.checkpoint import Checkpoints, read, write
+from runner.checkpoint import Checkpoints, read
 from runner.errors import RunFolderError
 
 STATE: dict[str, Any] = {
@@ -100,20 +100,6 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="cannot be read"):
         read(tmp_path / "last.pt")
     assert not (tmp_path / "owned").exists()
-
-
-@pytest.mark.parametrize("failing", ["fsync", "replace"])
-def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
-    path = tmp_path / "file"
-    write(path, b"old")
-
-    def fail(*arguments: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoint.os, failing, fail)
-    with pytest.raises(OSError, match="No space"):
-        write(path, b"new")
-    assert path.read_bytes() == b"old"
 
 
 def test_what_went_wrong_in_the_background_is_raised(tmp_path: Path) -> None:

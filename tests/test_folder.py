@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -37,8 +38,20 @@ def test_last_is_the_newest_run_and_never_a_job_of_a_sweep() -> None:
         make_run(f"outputs/{name}")
     make_run("outputs/multirun/2026-12-31/00-00-00/0")
     assert folder.find("last", "resume") == Path("outputs/2026-01-02/10-00-00-10")
-    make_run("outputs/2026-01-03/00-00-00")
+    os.utime(make_run("outputs/2026-01-03/00-00-00") / "config.yaml", (9e9, 9e9))
     assert folder.find("last", "resume") == Path("outputs/2026-01-03/00-00-00")
+
+
+def test_last_goes_by_the_time_of_the_start_and_not_by_names() -> None:
+    for name, started in (
+        ("zz/old", "2026-01-01T00:00:00+00:00"),
+        ("2026-01-02/00-00-00", "2026-01-02T00:00:00+02:00"),
+    ):
+        (make_run(f"outputs/{name}") / "result.json").write_text(f'{{"started": "{started}"}}')
+    assert folder.find("last", "resume") == Path("outputs/2026-01-02/00-00-00")
+    make_run("outputs/sweep/0")
+    Path("outputs/sweep/multirun.yaml").write_text("")
+    assert folder.find("last", "resume") == Path("outputs/2026-01-02/00-00-00")
 
 
 def test_a_folder_in_the_home_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

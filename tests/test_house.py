@@ -14,7 +14,7 @@ PARTS = (
     "dataset", "split", "transform", "loader", "model", "loss", "optimizer", "scheduler", "metric", "trainer",
     "checkpoint", "tensorboard",
 )  # fmt: skip
-LEAVES = {"errors", "draws", "batch", "table"}
+LEAVES = {"errors", "draws", "batch", "table", "files"}
 
 
 def imports(path: Path) -> set[str]:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import QUICK, Run, only_run
 
-from runner.__main__ import _quoted, _sort
+from runner.__main__ import _sort
+from runner.overrides import quoted
 
 # Command line -> the first line of each problem.
 WRONG: dict[str, list[str]] = {
@@ -50,7 +51,7 @@ WRONG: dict[str, list[str]] = {
     "+model=mlp": ["model: is there already, and cannot be added (+model=mlp)"],
     "+optimizer.foo=1": ["optimizer.foo: torch.optim.AdamW has no argument 'foo' (value 1)"],
     "+extra=1": ["extra: there is no such key (value 1)"],
-    "~optimizer.foo": ["optimizer.foo: there is no such key to take away (~optimizer.foo)"],
+    "~optimizer.foo": ["optimizer.foo: cannot be taken away: Could not delete from config"],
     "~seed": ["seed: is missing"],
     "model.num_classes=${facts.clases}": ["model.num_classes: '${facts.clases}' leads nowhere"],
     "model._target_=os.system": ["model._target_: 'os.system' may not be called"],
@@ -59,6 +60,21 @@ WRONG: dict[str, list[str]] = {
     ],
     "model._target_=runner.model.CMN": ["model._target_: 'runner.model.CMN' cannot be found"],
     "model._target_=my_package.Net": ["model._target_: 'my_package.Net' is not among the targets that may be called"],
+    "model.hidden=16 model=mlp": ["model: cannot be built: 'int' object is not iterable"],
+    "model.dropout=2": ["model: cannot be built: dropout probability has to be between 0 and 1"],
+    "optimizer.betas=3": ["optimizer: cannot be built: "],
+    "metric.accuracy=3": ["metric.accuracy: 3 names nothing to call"],
+    "+metric.loss._target_=sklearn.metrics.accuracy_score": ["metric.loss: is the name of the loss itself"],
+    "transform.train=[3]": ["transform.train.0: 3 names nothing to call", "transform.eval.0: 3 names nothing to call"],
+    "dataset._target_=runner.result._git": ["dataset._target_: 'runner.result._git' is not among the targets"],
+    "model._target_=runner.model._conv": ["model._target_: 'runner.model._conv' is not among the targets"],
+    "model._target_=runner.model.CNN.x": [
+        "model._target_: 'runner.model.CNN.x' cannot be found: runner.model.CNN has no"
+    ],
+    "--config-dir=nowhere": ["--config-dir: 'nowhere' is not a folder"],
+    "--multirun modle=cnn seed=0,1": ["modle: there is no such key (value 'cnn')"],
+    "++resume=nowhere": ["resume: 'nowhere' does not exist"],
+    "resume=it's/r": ['resume: "it\'s/r" does not exist'],
     "trian": ["trian: there is no such command"],
     "model": ["model: there is no such command"],
     "resume=nowhere": ["resume: 'nowhere' does not exist"],
@@ -183,18 +199,34 @@ def test_flags_and_overrides_in_any_order() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["~/x", "my (1).png", "é", "a b", "it's", r"C:\data", "x@y", "a=b", "50%", "#1", "日本"]
+    "value",
+    [
+        "~/x",
+        "my (1).png",
+        "é",
+        "a b",
+        "it's",
+        r"C:\data",
+        r"C:\my (1)",
+        "it's (1)",
+        "(\\\\",
+        "x@y",
+        "a=b",
+        "50%",
+        "#1",
+        "日本",
+    ],
 )
 def test_values_that_people_type_reach_the_configuration_as_they_are(value: str) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    quoted = _quoted(f"dataset.path={value}")
-    assert OverridesParser.create().parse_override(quoted).value() == value
+    override = OverridesParser.create().parse_override(quoted(f"dataset.path={value}"))
+    assert override.value() == value
 
 
 @pytest.mark.parametrize("override", ["a=1", "a=[1,2]", "a=1,2", "a='x y'", "+a={b: 1}", "~a", "a=null", "a="])
 def test_what_the_grammar_reads_is_left_alone(override: str) -> None:
-    assert _quoted(override) == override
+    assert quoted(override) == override
 
 
 def test_two_runs_in_one_second_get_two_folders(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

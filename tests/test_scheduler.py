@@ -53,6 +53,17 @@ FACTORIES = [
 ]
 
 
+def test_the_state_is_loaded_where_the_settings_are_the_same() -> None:
+    first = optimizer()
+    before = Schedule(FACTORIES[0], first, "step")
+    rates(before, first, 8)
+    first.param_groups[0]["lr"] = before.scheduler._last_lr[0] = 0.123  # as no schedule would have it
+    after = Schedule(FACTORIES[0], optimizer(), "step")
+    after.load_state_dict(before.state_dict())
+    assert after.state_dict() == before.state_dict()
+    assert after.scheduler._last_lr == [0.123]
+
+
 @pytest.mark.parametrize("factory", FACTORIES)
 def test_resuming_gives_the_rates_of_the_uninterrupted_run(factory: Any) -> None:
     whole = optimizer()

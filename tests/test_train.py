@@ -19,9 +19,12 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import accuracy_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from runner import folder
+from runner import checkpoint, folder
+from runner.errors import Problem, RunFolderError
 from runner.split import Subject, stratified
+from runner.train import _better
 from runner.trainer import Trainer
+from runner.transform import Normalize, Pipeline
 
 LONGER = ("model=mlp", "model.hidden=[16]", "model.dropout=0.5", "trainer.threads=1", "trainer.max_epochs=4")
 
@@ -34,8 +37,8 @@ def records(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def weights(folder: Path, name: str = "last.pt") -> dict[str, torch.Tensor]:
-    return torch.load(folder / "checkpoints" / name, weights_only=True)["model"]
+def weights(folder: Path, name: str = "last.pt", of: str = "model") -> dict[str, Any]:
+    return torch.load(folder / "checkpoints" / name, weights_only=True)[of]
 
 
 def same_run(a: Path, b: Path) -> None:
@@ -229,9 +232,139 @@ def test_class_weights_come_from_the_train_part_and_are_kept(run: Run) -> None:
     with np.load(made / "split.npz") as split:
         counts = np.bincount(load_digits().target[split["train"]])
     saved = yaml.safe_load((made / "config.yaml").read_text())
-    assert saved["loss"]["weight"] == pytest.approx(list(counts.sum() / (10 * counts)))
+    assert saved["facts"]["class_weights"] == pytest.approx(list(counts.sum() / (10 * counts)))
+    assert weights(made, "last.pt", "loss")["criterion.weight"].tolist() == pytest.approx(
+        saved["facts"]["class_weights"]
+    )
     assert run(f"resume={made}", "trainer.max_epochs=3") == 0
-    assert yaml.safe_load((made / "config.yaml").read_text())["loss"] == saved["loss"]
+    again = yaml.safe_load((made / "config.yaml").read_text())
+    assert again["facts"]["class_weights"] == saved["facts"]["class_weights"]
+
+
+def test_the_best_epoch_need_not_be_the_last(run: Run) -> None:
+    # Steps that are too large: the loss goes up and down.
+    assert (
+        run(*QUICK, "optimizer=sgd", "optimizer.lr=1.0", "trainer.max_epochs=6", "checkpoint.monitor=val/accuracy") == 0
+    )
+    made = only_run()
+    best = max(records(made), key=lambda record: record["val/accuracy"])
+    assert best["epoch"] < 6
+    result = content(made)
+    assert (result["best_epoch"], result["metrics"]["val/accuracy"]) == (best["epoch"], best["val/accuracy"])
+    assert result["metrics"]["val/loss"] == best["val/loss"] != records(made)[-1]["val/loss"]
+    assert (
+        torch.load(made / "checkpoints/best.pt", weights_only=True)["progress"]["step"]
+        == result["best_step"]
+        == best["step"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("monitor", "mode", "better"),
+    [
+        ("val/loss", "auto", 1.0), ("val/rmse", "auto", 1.0), ("val/accuracy", "auto", 2.0),
+        ("val/accuracy", "min", 1.0), ("val/loss", "max", 2.0),
+    ],
+)  # fmt: skip
+def test_which_record_is_better(monitor: str, mode: str, better: float) -> None:
+    compare = _better(monitor, mode)
+    worse = 3.0 - better
+    assert compare({monitor: better}, {monitor: worse})
+    assert not compare({monitor: worse}, {monitor: better})
+    assert not compare({monitor: better}, {monitor: better})
+    assert compare({monitor: worse}, {monitor: float("nan")})
+    assert not compare({monitor: float("nan")}, {monitor: worse})
+
+
+def test_settings_of_the_trainer_reach_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Trainer] = []
+    fit = Trainer.fit
+    monkeypatch.setattr(Trainer, "fit", lambda self: (seen.append(self), fit(self))[1])
+    assert run(*QUICK, "trainer.threads=2", "trainer.clip_norm=0.5", "trainer.accumulate=3", "trainer.max_steps=5") == 0
+    (trainer,) = seen
+    assert (trainer.clip_norm, trainer.accumulate, trainer.max_steps, trainer.max_epochs) == (0.5, 3, 5, 2)
+    assert (torch.get_num_threads(), torch.get_deterministic_debug_mode()) == (2, 2)
+    assert run(*QUICK, "trainer.deterministic=false") == 0
+    assert torch.get_deterministic_debug_mode() == 0
+
+
+@pytest.mark.parametrize("shorter", ["trainer.max_epochs=1", "trainer.max_steps=20"])
+def test_a_stopped_run_can_be_ended_early(run: Run, monkeypatch: pytest.MonkeyPatch, shorter: str) -> None:
+    step = Trainer.step
+
+    def stopping(self: Trainer, batches: Any) -> None:
+        step(self, batches)
+        if self.progress.step == 30:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", stopping)
+        assert run(*LONGER, "hydra.run.dir=here") == 130
+    assert run("resume=here", shorter) == 0
+    result = content(Path("here"))
+    assert (result["state"], result["steps"]) == ("completed", 30)
+
+
+def test_a_failure_after_the_start_keeps_the_folder_and_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(path: Path) -> Any:
+        raise RunFolderError(Problem(str(path), "cannot be read"))
+
+    monkeypatch.setattr("runner.train.read", damaged)
+    assert run(*QUICK) == 2
+    assert content(only_run())["state"] == "failed"
+    assert (only_run() / "runner.log").is_file()
+
+
+def test_a_run_killed_between_its_two_checkpoints_ends_as_if_it_had_not_been(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(*LONGER, "hydra.run.dir=whole") == 0
+    original = checkpoint.write
+    written: list[Path] = []
+
+    def dying(path: Path, data: bytes) -> None:
+        if len(written) == 3:  # best and last of the first epoch, best of the second
+            raise KeyboardInterrupt
+        original(path, data)
+        written.append(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "write", dying)
+        assert run(*LONGER, "hydra.run.dir=parts") == 130
+    steps = {
+        n: torch.load(f"parts/checkpoints/{n}.pt", weights_only=True)["progress"]["step"] for n in ("best", "last")
+    }
+    assert steps == {"best": 34, "last": 17}
+    assert run("resume=parts") == 0
+    same_run(Path("whole"), Path("parts"))
+
+
+def test_other_data_or_another_split_are_not_what_a_run_goes_on_with(
+    run: Run, made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = json.loads((made / "split.json").read_text())
+    for name, what in (("hash", "the split is not what"), ("data", "the data are not what")):
+        (made / "split.json").write_text(json.dumps({**manifest, name: "0" * 64}))
+        assert run(f"resume={made}", "trainer.max_epochs=9") == 2
+        assert f"resume: {what} {made} began with (000000000000, now " in capsys.readouterr().err
+
+
+def test_a_foreign_folder_allows_itself_nothing(run: Run, made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = made / "config.yaml"
+    text = path.read_text().replace("allow_targets: []", "allow_targets: ['*']")
+    path.write_text(text.replace("_target_: runner.model.MLP", "_target_: timeit.timeit"))
+    assert run(f"resume={made}", "trainer.max_epochs=9") == 2
+    assert "'timeit.timeit' is not among the targets that may be called" in capsys.readouterr().err
+
+
+def test_what_was_learnt_for_the_transform_is_in_the_checkpoint(made: Path) -> None:
+    learnt = weights(made, "best.pt", "transform")
+    with np.load(made / "split.npz") as split:
+        pixels = load_digits().images[split["train"]]
+    assert sorted(value.item() for value in learnt.values()) == pytest.approx(sorted([pixels.mean(), pixels.std()]))
+    fresh = Pipeline([Normalize()])
+    fresh.load_state_dict(learnt)
+    assert fresh.state_dict().keys() == learnt.keys()
 
 
 def test_accumulating_sees_the_samples_of_a_larger_batch(run: Run) -> None:

@@ -193,10 +193,11 @@ def test_the_best_record_is_the_first_of_the_best() -> None:
     assert made.progress.best["epoch"] == 2
 
 
-def test_a_step_whose_targets_are_all_ignored_adds_nothing() -> None:
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_a_step_whose_targets_are_all_ignored_adds_nothing(accumulate: int) -> None:
     model = network()
     before = [p.clone() for p in model.parameters()]
-    loader = resident(90, targets=torch.full((90,), -100))
+    loader = resident(10, targets=torch.full((90,), -100))
     loss = losses.build(nn.CrossEntropyLoss, None)
     optimizer = sgd(model)
     schedule = Schedule(partial(StepLR, step_size=1), optimizer, "epoch")

@@ -49,6 +49,14 @@ def test_the_size_of_the_batches_does_not_matter() -> None:
     torch.testing.assert_close(small(PICTURES), large(PICTURES), rtol=0, atol=1e-6)
 
 
+def test_values_far_from_zero_keep_their_deviation() -> None:
+    seconds = 1.7e9 + torch.tensor([[-1.0], [1.0]], dtype=torch.float64).repeat(50, 1)
+    normalize = Normalize()
+    normalize.fit(batches(seconds))
+    assert normalize.std.item() == 1.0
+    assert normalize.mean.item() == pytest.approx(1.7e9)
+
+
 def test_given_moments_are_taken() -> None:
     normalize = Normalize(mean=[1.0, 2.0, 3.0], std=[2.0, 4.0, 8.0])
     normalize.fit(batches(PICTURES))

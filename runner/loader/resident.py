@@ -59,7 +59,8 @@ class Resident:
             drawn = uniform[first : first + step].to(self.device)
             for row in range(0, len(block), size):
                 batch = block.rows(slice(row, row + size))
-                seeds = self.order.seeds(epoch, range(first + row, first + row + len(batch)))
+                positions = range(first + row, first + row + len(batch))
+                seeds = self.order.seeds(epoch, positions) if self.transform.needs_seeds else None
                 batch.input = self.transform(batch.input, drawn[row : row + size], seeds)
                 yield batch
 

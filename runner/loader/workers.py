@@ -84,7 +84,8 @@ class Workers:
         batches = iter(self.loader)
         for first in range(start * size, len(index), size):
             batch = self._next(batches, index[first : first + size]).to(self.device)
-            seeds = self.order.seeds(epoch, range(first, first + len(batch)))
+            positions = range(first, first + len(batch))
+            seeds = self.order.seeds(epoch, positions) if self.transform.needs_seeds else None
             batch.input = self.transform(batch.input, uniform[first : first + size].to(self.device), seeds)
             yield batch
 
