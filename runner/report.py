@@ -32,7 +32,11 @@ def announce(cfg: DictConfig, experiment: Experiment, run_dir: Path, progress: P
     )
     what = f"{facts.num_classes} classes" if facts.num_classes else "values"
     shape = "×".join(map(str, facts.input_shape))
-    log.info("%s: %s samples of %s, %s", _short(cfg.dataset), f"{facts.num_samples:,}", shape, what)
+    name, loader = cfg.dataset.get("name") or _short(cfg.dataset), e.loaders["train"]
+    log.info(
+        "%s: %s samples of %s, %s · %s loader, batch %d",
+        name, f"{facts.num_samples:,}", shape, what, type(loader).__name__.lower(), loader.order.batch_size,
+    )  # fmt: skip
     fold = "" if e.split.fold is None else f", fold {e.split.fold}"
     seed = "" if e.split.seed is None else f", seed {e.split.seed}"
     parts = " · ".join(f"{part} {len(rows):,}" for part, rows in e.split.parts.items())

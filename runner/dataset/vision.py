@@ -141,7 +141,7 @@ def _read_idx(path: Path) -> Tensor:
         data = torch.empty(shape, dtype=torch.uint8)
         view = memoryview(data.view(-1).numpy())  # type: ignore[arg-type]
         done = 0
-        while count := file.readinto(view[done:]):
+        while count := file.readinto(view[done : done + 2**20]):  # a whole .gz at once would be held twice
             done += count
     if done != data.numel():
         raise ValueError(f"{path} ends after {done:,} of {data.numel():,} bytes")
