@@ -230,6 +230,33 @@ def test_a_worker_that_dies_or_hangs_is_told_with_the_samples_and_what_to_do() -
         indices(loader(source=Hanging(), num_workers=1, timeout=2))
 
 
+class Restless(Lazy):
+    def __init__(self) -> None:
+        self.own = np.random.default_rng(0)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return INPUTS[index] + self.own.random(), 0
+
+
+def test_a_data_set_with_a_generator_of_its_own_is_told_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
+    loader(source=Restless())
+    assert "sample 0 differs each time it is read" in caplog.text
+    caplog.clear()
+    loader(source=Drawing(), transform=[v2.RandomHorizontalFlip(0.5)])
+    assert caplog.text == ""
+
+
+class Wanting(Lazy):
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return INPUTS[index].clone().requires_grad_(), 0
+
+
+def test_samples_that_no_worker_can_hand_over() -> None:
+    with pytest.raises(DataError, match=r"samples require gradients(.|\n)*try: loader.num_workers=0"):
+        loader(source=Wanting(), num_workers=1)
+    assert next(loader(source=Wanting(), num_workers=0).epoch()).input.requires_grad
+
+
 def test_an_own_collate_function() -> None:
     def collate(pairs: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         return torch.stack([x * 2 for x, _ in pairs]), torch.stack([y for _, y in pairs])

@@ -151,6 +151,9 @@ def read(built: Any, keys: Mapping[str, str] | None = None, layout: str = "chw")
     named = keys or {"input": "input", "target": "target"}
     found = {name: Samples(source, named, layout) for name, source in parts.items()}
     for name, samples in found.items():
+        if not hasattr(samples.source, "__len__") or not hasattr(samples.source, "__getitem__"):
+            what = f"a {type(samples.source).__name__} has no length and no samples by index, so it cannot be split"
+            raise DataError(Problem("dataset", what, "a map-style torch.utils.data.Dataset"))
         if len(samples) == 0:
             raise DataError(Problem("dataset", f"the {name} part is empty", "at least 1 sample"))
     return found

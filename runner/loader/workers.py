@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ from runner.loader.order import Order
 if TYPE_CHECKING:
     from runner.dataset import Samples
     from runner.transform import Pipeline
+
+log = logging.getLogger("runner")
 
 Key = tuple[int, int, int]
 """Epoch, position in it, and the sample's index in its data set."""
@@ -60,6 +63,7 @@ class Workers:
         self.device = device
         self.keys = _Keys(order)
         self.fetch = Fetch(samples, steps, order)
+        _probe(self.fetch, order, num_workers)
         self.loader: DataLoader[Batch] = DataLoader(
             self.fetch,
             batch_sampler=self.keys,
@@ -129,6 +133,30 @@ class Fetch(Dataset[Any]):
             except Exception as error:  # whatever a data set or a transform of the user's may raise
                 return Problem("dataset", f"sample {index} cannot be read: {type(error).__name__}: {error}")
         return read
+
+
+def _probe(fetch: Fetch, order: Order, num_workers: int) -> None:
+    """Read one sample twice: what differs then, with all generators set alike, no resumed run could repeat.
+
+    Raises:
+        DataError: the sample cannot be read, or cannot be handed over by a worker.
+    """
+    key = (0, 0, int(order.indices[0]))
+    inputs = []
+    for _ in range(2):
+        read = fetch.__getitems__([key])
+        if isinstance(read, Problem):
+            raise DataError(read)
+        inputs.append(read[0][0])
+    first, second = inputs
+    if num_workers > 0 and (first.is_cuda or first.requires_grad):
+        what = f"samples are on {first.device}" if first.is_cuda else "samples require gradients"
+        raise DataError(Problem("dataset", f"{what}, and cannot come from a worker", remedy="loader.num_workers=0"))
+    if first.shape == second.shape and not torch.equal(first.nan_to_num(), second.nan_to_num()):
+        log.warning(
+            "sample %d differs each time it is read: the data set draws from a generator of its own, so this run can "
+            "neither be repeated nor resumed to the same bytes", key[2],
+        )  # fmt: skip
 
 
 class _Keys:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import ConcatDataset, Dataset
+from torch.utils.data import ConcatDataset, Dataset, IterableDataset
 
 from runner.dataset import ArrayDataset, Parts, Samples, facts, read
 from runner.dataset.samples import as_input
@@ -143,6 +143,15 @@ def test_parts() -> None:
     assert list(read(Parts(train, test=test))) == ["train", "test"]
     with pytest.raises(DataError, match="the test part is empty"):
         read(Parts(train, test=Listed([])))
+
+
+def test_a_stream_cannot_be_split() -> None:
+    class Stream(IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            yield X, 0
+
+    with pytest.raises(DataError, match="a Stream has no length and no samples by index, so it cannot be split"):
+        read(Stream())
 
 
 def test_what_is_read_one_by_one_can_be_held_in_memory() -> None:
