@@ -19,12 +19,13 @@ from torch import Tensor, nn
 
 from runner import dataset, device, loss, metric
 from runner import split as splits
-from runner.config import OURS, build, build_all, calling, factory, fill
+from runner.config import build, build_all, calling, factory, fill
 from runner.dataset import Samples
 from runner.draws import reseed
 from runner.errors import DataError, Problem
 from runner.loader import Loader, Order
 from runner.split import Split
+from runner.targets import OURS
 from runner.trainer import predict
 from runner.transform import Pipeline
 

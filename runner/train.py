@@ -15,13 +15,14 @@ from omegaconf import DictConfig
 
 from runner import config, folder, optimizer, report
 from runner.checkpoint import BEST, LAST, Checkpoints, read, sha256
-from runner.config import OURS, factory
+from runner.config import factory
 from runner.errors import DataError, InputError, Interrupted, Problem, RunFolderError
 from runner.experiment import Experiment, assemble
 from runner.files import write
 from runner.result import Result, to_json
 from runner.scheduler import Schedule
 from runner.signals import StopFlag
+from runner.targets import OURS
 from runner.tensorboard import Board
 from runner.terminal import Bar, show
 from runner.trainer import Trainer

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from PIL import Image
 
-from runner import config, optimizer
+from runner import config, optimizer, targets
 from runner.experiment import assemble
 from runner.scheduler import Schedule
 
@@ -76,7 +76,7 @@ def test_option(option: str) -> None:
     total, weight = experiment.loss(experiment.model(batch.input), batch)
     (total / weight).backward()
     opt = optimizer.build(config.factory(cfg.optimizer), experiment.model)
-    schedule = Schedule(config.factory(cfg.scheduler, config.OURS["scheduler"]), opt, cfg.scheduler.interval)
+    schedule = Schedule(config.factory(cfg.scheduler, targets.OURS["scheduler"]), opt, cfg.scheduler.interval)
     opt.step()
     schedule.after(cfg.scheduler.interval)
     assert set(experiment.evaluate("val")) == {"val/loss", *(f"val/{metric}" for metric in cfg.metric)}
@@ -87,7 +87,7 @@ def test_every_option_of_an_optimizer_or_loss_lists_the_arguments_of_its_target(
     for group, given in (("optimizer", {"params"}), ("loss", {"reduction", "size_average", "reduce"})):
         for path in (config.folder() / group).glob("*.yaml"):
             node = composed(f"{group}={path.stem}")[group]
-            arguments = config.locate(node._target_).__init__.__code__
+            arguments = targets.locate(node._target_).__init__.__code__
             names = arguments.co_varnames[1 : arguments.co_argcount + arguments.co_kwonlyargcount]
             assert set(names) - given == {str(key) for key in node} - {"_target_"}, path
 

@@ -17,7 +17,7 @@ import torchvision
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from runner import config
+from runner import config, targets
 from runner.dataset import ArrayDataset, Parts, read
 from runner.errors import ConfigError, DataError
 
@@ -154,7 +154,7 @@ def any_md5(monkeypatch: pytest.MonkeyPatch) -> None:
 def opened(name: str, *overrides: str) -> Parts:
     with initialize_config_dir(str(config.folder()), version_base="1.3"):
         cfg = compose("config", [f"dataset={name}", f"dataset.root={ROOT}", *overrides])
-    assert config.check_targets(cfg) == []
+    assert targets.check(config.plain(cfg)[0]) == []
     return config.build(cfg.dataset)
 
 

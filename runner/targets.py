@@ -1,0 +1,192 @@
+"""Targets: the classes and functions that a configuration names by ``_target_``, found and checked.
+
+A configuration can name code, and a run folder can come from elsewhere. What may be called is said here, and by the
+user.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib
+import inspect
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from runner import schema
+from runner.errors import Problem, nearest
+
+PARTS = ("dataset", "split", "transform", "loader", "model", "loss", "optimizer", "scheduler", "metric")
+ALLOWED = (
+    *(f"runner.{part}.*" for part in PARTS),
+    "torch.nn.*",
+    "torch.optim.*",
+    "torchvision.*",
+    "sklearn.*",
+    "timm.*",
+)
+"""Targets that a configuration may name. A user adds patterns of their own with ``allow_targets``."""
+
+NEVER = ("builtins", "os", "posix", "nt", "sys", "subprocess", "pickle", "shutil", "importlib", "torch.hub",
+         "torch.load", "torch.serialization")  # fmt: skip
+"""Modules whose functions run or load whatever they are given; no pattern allows them."""
+
+GIVEN = {
+    "split": ("subject",),
+    "loader": ("samples", "order", "transform", "device"),
+    "loss": ("weight", "reduction"),
+    "optimizer": ("params",),
+    "scheduler": ("optimizer",),
+    "metric": ("y_true", "y_pred"),
+}
+"""By group: the arguments of its target that the run gives, and the configuration need not."""
+
+OURS = {
+    "dataset": ("keys", "layout"),
+    "split": ("path",),
+    "loader": ("batch_size", "eval_batch_size", "drop_last", "sampler", "subset"),
+    "scheduler": ("interval",),
+}
+"""By group: keys that stand beside ``_target_`` and are not the target's."""
+
+HYDRA_KEYS = ("_target_", "_args_", "_partial_", "_convert_", "_recursive_")
+"""Keys beside ``_target_`` that are Hydra's, and no arguments."""
+
+
+def check(tree: Mapping[str, Any]) -> list[Problem]:
+    """What is wrong with the targets of a configuration, at any depth, and with their arguments.
+
+    Args:
+        tree: plain containers; see `runner.config.plain`.
+    """
+    patterns = tree.get("allow_targets")
+    allowed = (*ALLOWED, *(patterns if isinstance(patterns, list) else ()))
+    found = [problem for path, node in _targets(tree, "") for problem in _check_target(path, node, allowed)]
+    return found + _check_entries(tree)
+
+
+def _check_entries(tree: Mapping[str, Any]) -> list[Problem]:
+    """That each metric and each transform is a group of keys with a target."""
+    metrics = tree["metric"] if isinstance(tree.get("metric"), Mapping) else {}
+    entries = {f"metric.{name}": node for name, node in metrics.items() if node is not None}
+    transforms = tree["transform"] if isinstance(tree.get("transform"), Mapping) else {}
+    for kind, steps in transforms.items():
+        entries |= {f"transform.{kind}.{i}": step for i, step in enumerate(steps)} if isinstance(steps, list) else {}
+    found = [
+        Problem(key, f"{node!r} names nothing to call", "a group of keys with a _target_")
+        for key, node in entries.items()
+        if not (isinstance(node, Mapping) and "_target_" in node)
+    ]
+    if "loss" in metrics:
+        found.append(Problem("metric.loss", "is the name of the loss itself, which is always measured", "another name"))
+    return found
+
+
+def _targets(tree: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every group of keys that names a target, at any depth, with its dotted key."""
+    children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    if isinstance(tree, dict) and isinstance(tree.get("_target_"), str) and tree["_target_"] != "???":
+        yield path, tree
+    for name, child in children:
+        yield from _targets(child, f"{path}.{name}" if path else str(name))
+
+
+def _check_target(path: str, node: dict[str, Any], allowed: Sequence[str]) -> list[Problem]:
+    name, key = node["_target_"], f"{path}._target_"
+    if _forbidden(name):
+        return [Problem(key, f"{name!r} may not be called: it runs or loads whatever it is given")]
+    if not _matches(name, allowed) or any(word.startswith("_") for word in name.split(".")):
+        what = f"{name!r} is not among the targets that may be called"
+        return [Problem(key, what, ", ".join(allowed), f"allow_targets=[{name.rpartition('.')[0]}.*]")]
+    try:
+        target = locate(name)
+    except LookupError as error:
+        return [Problem(key, f"{name!r} cannot be found: {error}", "the dotted path of a class or function")]
+    # The object is judged too, not only its spelling: torch.nn.utils.prune.torch.load is torch.load.
+    true_name = f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', '')}"
+    if not callable(target) or not _matches(true_name, allowed):
+        what = f"{name!r} is {true_name if callable(target) else 'not callable'}"
+        return [Problem(key, what, ", ".join(allowed))]
+    return _check_arguments(path, node, target)
+
+
+def _matches(name: str, allowed: Sequence[str]) -> bool:
+    return not _forbidden(name) and any(fnmatch.fnmatchcase(name, pattern) for pattern in allowed)
+
+
+def _forbidden(name: str) -> bool:
+    return any(name == module or name.startswith(module + ".") for module in NEVER)
+
+
+def _check_arguments(path: str, node: dict[str, Any], target: Callable[..., Any]) -> list[Problem]:
+    group = path.partition(".")[0]
+    given, ours = GIVEN.get(group, ()), OURS.get(group, ()) if path == group else ()
+    try:
+        signature = inspect.signature(target)
+    except ValueError:  # built in C, without a signature
+        return []
+    keys = {key: value for key, value in node.items() if key not in (*HYDRA_KEYS, *ours)}
+    known = [p.name for p in signature.parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    anything = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    found = []
+    for key, value in keys.items():
+        if key not in known and not anything:
+            what = f"{node['_target_']} has no argument {key!r} (value {value!r})"
+            choices = [name for name in known if name not in given]
+            found.append(Problem(f"{path}.{key}", what, ", ".join(choices), nearest(str(key), choices, f"{path}.")))
+    if not node.get("_args_") and not node.get("_partial_"):
+        required = [p.name for p in signature.parameters.values() if p.default is p.empty and p.name in known]
+        for key in [name for name in required if name not in keys and name not in given]:
+            found.append(
+                Problem(f"{path}.{key}", f"is missing: {node['_target_']} needs it", remedy=f"+{path}.{key}=VALUE")
+            )
+    return found + _check_types(path, keys, target)
+
+
+def _check_types(path: str, keys: Mapping[str, Any], target: Callable[..., Any]) -> list[Problem]:
+    """Values against the annotations of the target's arguments, where these are of the simple kinds."""
+    function = target.__init__ if inspect.isclass(target) else target
+    try:
+        hints = typing.get_type_hints(function)
+    except (NameError, TypeError, AttributeError):  # annotations that only a type checker can read
+        return []
+    simple = (int, float, bool, str)
+    return [
+        Problem(f"{path}.{key}", f"{value!r} is not allowed", schema.describe(hints[key]))
+        for key, value in keys.items()
+        if hints.get(key) in simple and value != "???" and not schema.fits(value, hints[key])
+    ]
+
+
+def locate(name: str) -> Any:
+    """The object that a dotted path names.
+
+    Raises:
+        LookupError: there is none; says at which word the path ends, and the nearest right one.
+    """
+    found: Any = None
+    words = name.split(".")
+    for number, word in enumerate(words):
+        here = ".".join(words[: number + 1])
+        if number > 0 and hasattr(found, word):
+            found = getattr(found, word)
+        elif number == 0 or inspect.ismodule(found):
+            found = _import(here, found)
+        else:
+            raise LookupError(f"{'.'.join(words[:number])} has no {word!r}")
+    return found
+
+
+def _import(name: str, parent: Any) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        above, _, word = name.rpartition(".")
+        if error.name is not None and error.name != name and error.name != above:
+            raise LookupError(f"importing {name} needs {error.name}, which is not installed") from error
+        if not above:
+            raise LookupError(f"there is no module {name!r}") from error
+        close = nearest(word, dir(parent), above + ".")
+        raise LookupError(f"{above} has no {word!r}" + (f"; there is {close}" if close else "")) from error
+    except Exception as error:  # the module is there, and fails when it is imported
+        raise LookupError(f"importing {name} failed: {type(error).__name__}: {error}") from error

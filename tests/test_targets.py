@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from runner import config, targets
+
+
+def test_locate_takes_modules_classes_and_their_attributes() -> None:
+    assert targets.locate("pathlib.Path.home") == Path.home
+    assert targets.locate("os.path.join")("a", "b") == "a/b"
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("nosuchmodule.X", "there is no module 'nosuchmodule'"),
+        ("runner.model.CMN", "runner.model has no 'CMN'; there is runner.model.CNN"),
+        ("runner.modle.CNN", "runner has no 'modle'; there is runner.model"),
+    ],
+)
+def test_locate_says_where_a_path_ends(path: str, message: str) -> None:
+    import runner.model  # noqa: F401  # or `runner` would not know the name `model`
+
+    with pytest.raises(LookupError, match=message):
+        targets.locate(path)
+
+
+def test_a_module_that_fails_to_import_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken.py").write_text("1 / 0")
+    (tmp_path / "needy.py").write_text("import nothing_of_the_kind")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(LookupError, match="importing broken failed: ZeroDivisionError"):
+        targets.locate("broken.X")
+    with pytest.raises(LookupError, match="needs nothing_of_the_kind, which is not installed"):
+        targets.locate("needy.X")
+
+
+CALLS: list[str] = []
+
+
+def innocent() -> None:
+    CALLS.append("called")
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system", "builtins.eval", "subprocess.run", "pickle.loads", "torch.load", "torch.hub.load",
+        "torch.nn.utils.prune.torch.load", "runner.folder.os.remove", "test_targets.innocent",
+    ],
+)  # fmt: skip
+def test_targets_that_are_not_allowed_are_refused_without_being_called(target: str) -> None:
+    for tree in ({"model": {"_target_": target}}, {"metric": {"x": [{"y": {"_target_": target}}]}}):
+        found = [p for p in config.check(OmegaConf.create({**tree, "facts": {}})) if p.key.endswith("_target_")]
+        assert len([p for p in found if target in p.what]) == 1
+    assert CALLS == []
+
+
+def test_a_user_can_allow_targets_of_their_own() -> None:
+    tree = OmegaConf.create({"model": {"_target_": "test_targets.innocent"}, "allow_targets": ["test_targets.*"]})
+    assert [p for p in config.check(tree) if p.key.startswith("model")] == []
+
+
+@pytest.mark.parametrize(
+    ("content", "key", "what"),
+    [
+        ({"_target_": "torch.optim.SGD", "foo": 1}, "optimizer.foo", "no argument 'foo'"),
+        ({"_target_": "torch.optim.SGD", "nesterov": "yes"}, "optimizer.nesterov", "'yes' is not allowed"),
+        ({"_target_": "torch.optim.SGD", "maximize": 1}, "optimizer.maximize", "1 is not allowed"),
+        ({"_target_": "runner.dataset.table"}, "optimizer.path", "is missing"),
+    ],
+)
+def test_keys_are_checked_against_the_signature(content: dict[str, Any], key: str, what: str) -> None:
+    found = {p.key: p.what for p in config.check(OmegaConf.create({"optimizer": content}))}
+    assert what in found[key]
