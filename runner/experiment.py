@@ -21,7 +21,7 @@ from runner import dataset, device, loss, metric
 from runner import split as splits
 from runner.config import build, build_all, calling, factory, fill
 from runner.dataset import Samples
-from runner.draws import reseed
+from runner.draws import reseed, seed_of, set_generators
 from runner.errors import DataError, Problem
 from runner.loader import Loader, Order
 from runner.split import Split
@@ -64,6 +64,8 @@ def assemble(cfg: DictConfig) -> Experiment:
     where = device.resolve(cfg.device)
     _set_backends(cfg)
 
+    # Data that are drawn when they are built are the same for every seed, as those in a file are.
+    set_generators(seed_of(0, "dataset"))
     with calling("dataset"):
         source = factory(cfg.dataset, OURS["dataset"])()
     given = dataset.read(source, _plain(cfg.dataset.get("keys")), cfg.dataset.get("layout", "chw"))

@@ -157,6 +157,28 @@ def test_a_folder_of_the_users_own(run: Run) -> None:
     assert run("model=tiny", "--config-dir", "mine", "trainer.max_epochs=1", "trainer.threads=1") == 0
 
 
+def test_a_project_of_the_users_own_runs_and_resumes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("arms.py").write_text(
+        "import torch\n"
+        "class Arms(torch.utils.data.Dataset):\n"
+        "    def __init__(self, n): self.x = torch.randn(n, 2); self.y = (self.x.sum(1) > 0).long()\n"
+        "    def __len__(self): return len(self.x)\n"
+        "    def __getitem__(self, i): return {'xy': self.x[i], 'arm': self.y[i], 'w': 1.0}\n"
+    )
+    Path("mine/dataset").mkdir(parents=True)
+    Path("mine/dataset/arms.yaml").write_text(
+        "_target_: arms.Arms\nn: 200\nkeys: {input: xy, target: arm, weight: w}\n"
+    )
+    monkeypatch.syspath_prepend(Path.cwd())
+    typed = ("dataset=arms", "transform=none", "allow_targets=[arms.*]", *QUICK)
+    assert run("--config-dir", "mine", *typed) == 0
+    made = only_run()
+    first = (made / "metrics.jsonl").read_bytes()
+    assert run(f"resume={made}", "trainer.max_epochs=3") == 2  # who types has to allow the code again
+    assert run(f"resume={made}", "trainer.max_epochs=3", "allow_targets=[arms.*]") == 0
+    assert (made / "metrics.jsonl").read_bytes().startswith(first)
+
+
 def test_help_names_commands_groups_options_and_examples(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--help") == 0
     text = capsys.readouterr().out
