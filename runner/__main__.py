@@ -72,6 +72,9 @@ def _command(arguments: list[str]) -> Callable[[list[str]], int]:
 def train(arguments: list[str]) -> int:
     """Train what the configuration describes."""
     flags, overrides = _sort(arguments)
+    if any(flag.startswith("--experimental-rerun") for flag in flags):
+        # It unpickles the file it is given, which may hold anything.
+        raise ConfigError(Problem("--experimental-rerun", "is not available", remedy="resume=FOLDER"))
     overrides = [quoted(override) for override in overrides]
     resume = [value for value in map(_resumed, overrides) if value]
     if resume:

@@ -69,6 +69,8 @@ def _describe(override: str, error: Exception, cfg: DictConfig | None) -> Proble
         mark = error.problem_mark
         what = f"is not YAML: {error.problem} (column {mark.column + 1})"
         return Problem(f"{mark.name}, line {mark.line + 1}", what)
+    if isinstance(error, UnicodeDecodeError):
+        return Problem(key, f"the file of option {value!r} is not UTF-8 text ({first_line})")
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         options = error.options or []

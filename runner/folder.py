@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import re
+import shlex
 import shutil
 from datetime import datetime
 from pathlib import Path
@@ -98,3 +99,14 @@ def _started(folder: Path) -> tuple[float, list[str | int]]:
         when = float(int((folder / "config.yaml").stat().st_mtime))
     # Of runs that started in one second, -10 comes after -9.
     return when, [int(word) if word.isdigit() else word for word in re.split(r"(\d+)", folder.name)]
+
+
+def resume_command(cfg: Any, folder: Path, *overrides: str) -> str:
+    """What to type to go on in a run folder.
+
+    Args:
+        cfg: the run's configuration.
+    """
+    # Which code may be called is the word of whoever types, not of the folder.
+    allowed = [f"allow_targets=[{','.join(cfg.allow_targets)}]"] if cfg.allow_targets else []
+    return " ".join(["python -m runner", *(shlex.quote(word) for word in (f"resume={folder}", *overrides, *allowed))])

@@ -92,7 +92,8 @@ def check_resume(cfg: DictConfig) -> Path:
               for key, before, after in differing)
         )  # fmt: skip
     if folder.state(run_dir) == "completed" and not _has_more_to_do(cfg, run_dir):
-        print(f"{run_dir} is complete. To train on: resume={run_dir} trainer.max_epochs=MORE")
+        length = "max_epochs" if cfg.trainer.max_steps is None else "max_steps"
+        print(f"{run_dir} is complete. To train on: {folder.resume_command(cfg, run_dir, f'trainer.{length}=MORE')}")
         raise SystemExit(0)
     return run_dir
 
@@ -150,6 +151,14 @@ def _check_machine(cfg: DictConfig) -> list[Problem]:
 
 def _claim(cfg: DictConfig, kind: str) -> Path:
     """Claim the folder of a run or a sweep. A folder that was named on the command line is taken literally."""
+    try:
+        return _take(cfg, kind)
+    except OSError as error:
+        what = f"'{cfg.hydra[kind].dir}' cannot be made ({error.strerror})"
+        raise ConfigError(Problem(f"hydra.{kind}.dir", what, "a folder that can be written to")) from error
+
+
+def _take(cfg: DictConfig, kind: str) -> Path:
     wanted = Path(str(cfg.hydra[kind].dir))
     if not any(str(override).startswith(f"hydra.{kind}.dir=") for override in cfg.hydra.overrides.hydra):
         return folder.claim(wanted)
@@ -158,6 +167,7 @@ def _claim(cfg: DictConfig, kind: str) -> Path:
         raise ConfigError(Problem("hydra.run.dir", what, "a new folder", f"resume={wanted}, to go on with that run"))
     if kind == "sweep" and wanted.is_dir() and any(wanted.iterdir()):
         raise ConfigError(Problem("hydra.sweep.dir", f"'{wanted}' is not empty", "a new folder"))
+    wanted.mkdir(parents=True, exist_ok=True)
     return wanted
 
 

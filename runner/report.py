@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
 
-from runner import __version__
+from runner import __version__, folder
 from runner.device import describe
 from runner.experiment import Experiment
 from runner.table import Table, cell
@@ -97,16 +98,9 @@ def result_table(found: dict[str, float], best: dict[str, Any], monitor: str) ->
     return Table(title, ["metric", "val", "test"], [[n, found[f"val/{n}"], found[f"test/{n}"]] for n in names])
 
 
-def resume_command(cfg: DictConfig, run_dir: Path, *overrides: str) -> str:
-    """What to type to go on in a run folder."""
-    # Which code may be called is the word of whoever types, not of the folder.
-    allowed = [f'"allow_targets=[{",".join(cfg.allow_targets)}]"'] if cfg.allow_targets else []
-    return " ".join(["python -m runner", f"resume={run_dir}", *overrides, *allowed])
-
-
 def farewell(cfg: DictConfig, run_dir: Path, seconds: float) -> None:
     """Where everything is, and what one would type next."""
     log.info("%s in %.1f s", run_dir, seconds)
-    log.info("  curves and tables  tensorboard --logdir %s", run_dir)
+    log.info("  curves and tables  tensorboard --logdir %s", shlex.quote(str(run_dir)))
     length = "max_epochs" if cfg.trainer.max_steps is None else "max_steps"
-    log.info("  train on           %s", resume_command(cfg, run_dir, f"trainer.{length}=MORE"))
+    log.info("  train on           %s", folder.resume_command(cfg, run_dir, f"trainer.{length}=MORE"))

@@ -53,7 +53,7 @@ def main(cfg: DictConfig, run_dir: Path) -> None:
             _run(cfg, run_dir, experiment, trainer, result, stop)
         except (Interrupted, KeyboardInterrupt) as error:
             result.update(state="interrupted", error=str(error) or "stopped by a second Ctrl-C")
-            log.info("%s; to go on: %s", result.content["error"], report.resume_command(cfg, run_dir))
+            log.info("%s; to go on: %s", result.content["error"], folder.resume_command(cfg, run_dir))
             raise
         except BaseException as error:
             result.update(state="failed", error=f"{type(error).__name__}: {error}")

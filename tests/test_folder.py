@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -97,3 +99,13 @@ def test_a_result_that_cannot_be_read_is_none(content: str | None) -> None:
         Path("result.json").write_text(content)
     assert folder.read_result(Path()) is None
     assert folder.state(Path()) is None
+
+
+def test_the_command_to_go_on_can_be_pasted_into_a_shell() -> None:
+    cfg = SimpleNamespace(allow_targets=["mine.*", "b"])
+    command = folder.resume_command(cfg, Path("my run (1)"), "trainer.max_epochs=9")
+    assert shlex.split(command) == [
+        "python", "-m", "runner", "resume=my run (1)", "trainer.max_epochs=9", "allow_targets=[mine.*,b]",
+    ]  # fmt: skip
+    plain = folder.resume_command(SimpleNamespace(allow_targets=[]), Path("outputs/a"))
+    assert plain == "python -m runner resume=outputs/a"

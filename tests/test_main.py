@@ -75,6 +75,8 @@ WRONG: dict[str, list[str]] = {
     "--multirun modle=cnn seed=0,1": ["modle: there is no such key (value 'cnn')"],
     "++resume=nowhere": ["resume: 'nowhere' does not exist"],
     "resume=it's/r": ['resume: "it\'s/r" does not exist'],
+    "hydra.run.dir=/proc/x": ["hydra.run.dir: '/proc/x' cannot be made (No such file or directory)"],
+    "--experimental-rerun x.pickle": ["--experimental-rerun: is not available"],
     "trian": ["trian: there is no such command"],
     "model": ["model: there is no such command"],
     "resume=nowhere": ["resume: 'nowhere' does not exist"],
@@ -144,6 +146,13 @@ def test_broken_yaml_is_reported_with_its_line(
     assert run("--config-dir", "mine", "model=net") == 2
     assert re.match(rf"error: .*mine/model/net\.yaml, {where}: is not YAML", capsys.readouterr().err)
     assert not Path("outputs").exists()
+
+
+def test_a_file_in_another_encoding_is_named(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine/model").mkdir(parents=True)
+    Path("mine/model/net.yaml").write_bytes("_target_: é".encode("latin-1"))
+    assert run("--config-dir", "mine", "model=net") == 2
+    assert capsys.readouterr().err.startswith("error: model: the file of option 'net' is not UTF-8 text")
 
 
 def test_a_folder_of_the_users_own(run: Run) -> None:
