@@ -76,6 +76,10 @@ def train(arguments: list[str]) -> int:
         # It unpickles the file it is given, which may hold anything.
         raise ConfigError(Problem("--experimental-rerun", "is not available", remedy="resume=FOLDER"))
     overrides = [quoted(override) for override in overrides]
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        if key == "hydra.callbacks" or key.startswith("hydra.callbacks.preflight"):
+            raise ConfigError(Problem(key, "is what checks the configuration, and stays", remedy=f"without {override}"))
     resume = [value for value in map(_resumed, overrides) if value]
     if resume:
         return _hydra(flags, _resume(resume[-1], flags, overrides), _train_task, "saved")
@@ -94,14 +98,18 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train}
 
 def _train_task(cfg: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
 
-    from runner import preflight
+    from runner import folder, preflight
     from runner.train import main as run
 
-    if HydraConfig.get().mode == RunMode.MULTIRUN:
-        preflight.check(cfg)  # a sweeper that makes up its jobs as it goes had none to check before
-    run(cfg, Path(os.path.relpath(HydraConfig.get().runtime.output_dir)))
+    run_dir = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
+    try:
+        # Again, for who gets here by another way: a primary configuration without ours, a sweeper that makes up jobs.
+        preflight.check(cfg)
+    except InputError:
+        folder.disclaim(run_dir)
+        raise
+    run(cfg, run_dir)
 
 
 def _sort(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -163,6 +171,9 @@ def _hydra(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictC
 
     from runner import compose, config
 
+    _check_names(_value(flags, "--config-dir", "-cd"))
+    if os.getcwd() not in sys.path:  # as `python -m` has it, for code of the user's own
+        sys.path.insert(0, os.getcwd())
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors to us instead of printing them and exiting with 1
     statuses: list[int] = []
     before, sys.argv = sys.argv, ["runner", *flags, *overrides]
@@ -199,6 +210,20 @@ def _guarded(task: Callable[[DictConfig], None], cfg: DictConfig) -> int:
         log.exception("error:")
         return 1
     return 0
+
+
+def _check_names(config_dir: str | None) -> None:
+    """That no file of the user's has the name of one of ours, which Hydra would take instead without a word."""
+    from runner import config
+
+    place = Path(config_dir or os.devnull)
+    ours = config.folder()
+    same = [
+        path.relative_to(place) for path in sorted(place.rglob("*.yaml")) if (ours / path.relative_to(place)).is_file()
+    ]
+    if same:
+        what = "has the name of one of runner's own files, which would be taken instead"
+        raise ConfigError(*(Problem(f"{place / name}", what, remedy="another name") for name in same))
 
 
 def _value(flags: Sequence[str], *names: str) -> str | None:

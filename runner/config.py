@@ -56,7 +56,7 @@ def calling(key: str) -> Iterator[None]:
     """Tell what a target of the group `key` says of its arguments as a mistake in the configuration."""
     try:
         yield
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ZeroDivisionError) as error:
         log.debug("", exc_info=True)
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         what = f"cannot be built: {reason}"
@@ -149,6 +149,8 @@ def load(path: Path) -> dict[str, Any]:
     try:
         saved = yaml.safe_load(path.read_text())
         references = saved.pop("interpolations")
+        for name in ("hydra", "defaults"):  # they would be Hydra's, and could call or leave out what they like
+            saved.pop(name, None)
         tree = OmegaConf.create(saved)
         for key, reference in references.items():
             OmegaConf.update(tree, key, reference, merge=False)

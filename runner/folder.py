@@ -16,6 +16,9 @@ from runner.errors import Problem, RunFolderError
 
 OUTPUTS = Path("outputs")
 
+_made: set[Path] = set()
+"""The folders that this process has claimed, and may take back."""
+
 
 def claim(folder: Path) -> Path:
     """Make `folder`, or the first of ``folder-1``, ``folder-2``, … that nobody has made yet, and return which.
@@ -31,11 +34,21 @@ def claim(folder: Path) -> Path:
         except FileExistsError:
             number += 1
         else:
+            _made.add(candidate.resolve())
             return candidate
 
 
+def make(folder: Path) -> None:
+    """Make `folder` if it is not there, for a run that was given its name."""
+    if not folder.is_dir():
+        folder.mkdir(parents=True)
+        _made.add(folder.resolve())
+
+
 def disclaim(folder: Path) -> None:
-    """Take back a folder in which nothing was run: what was put there goes, and the folder if nothing else is in it."""
+    """Take back a folder in which nothing was run, if this process made it (or the sweep's that it is in)."""
+    if not _made & {folder.resolve(), *folder.resolve().parents}:
+        return
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if isinstance(handler, logging.FileHandler)]:
         root.removeHandler(handler)
@@ -85,9 +98,8 @@ def find(name: str, key: str) -> Path:
 
 def newest() -> Path | None:
     """The run in ``outputs/`` that was started last. A job of a sweep is no run of its own."""
-    runs = [
-        path.parent for path in OUTPUTS.glob("*/*/config.yaml") if not (path.parents[1] / "multirun.yaml").is_file()
-    ]
+    found = [path.parent for depth in ("*", "*/*") for path in OUTPUTS.glob(f"{depth}/config.yaml")]
+    runs = [r for r in found if not r.name.startswith(".") and not (r.parent / "multirun.yaml").is_file()]
     return max(runs, key=_started, default=None)
 
 

@@ -89,7 +89,9 @@ def class_weights(
             raise DataError(Problem("loss.weight", what, remedy="loss.weight=[one number per class]"))
         weights: list[float] = compute_class_weight("balanced", classes=np.arange(len(classes)), y=targets).tolist()
         return weights
-    if isinstance(rule, str) or len(rule) != len(classes) or not all(0 <= number < float("inf") for number in rule):
-        allowed = f"null, balanced, or {len(classes)} numbers >= 0, one per class"
+    numbers = [] if isinstance(rule, str) else list(rule)
+    finite = all(0 <= number < float("inf") for number in numbers)
+    if len(numbers) != len(classes) or not finite or not any(numbers):
+        allowed = f"null, balanced, or {len(classes)} numbers >= 0, one per class and not all 0"
         raise ConfigError(Problem("loss.weight", f"{rule!r} does not give a weight for each class", allowed))
-    return [float(number) for number in rule]
+    return [float(number) for number in numbers]

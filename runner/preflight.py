@@ -167,7 +167,7 @@ def _take(cfg: DictConfig, kind: str) -> Path:
         raise ConfigError(Problem("hydra.run.dir", what, "a new folder", f"resume={wanted}, to go on with that run"))
     if kind == "sweep" and wanted.is_dir() and any(wanted.iterdir()):
         raise ConfigError(Problem("hydra.sweep.dir", f"'{wanted}' is not empty", "a new folder"))
-    wanted.mkdir(parents=True, exist_ok=True)
+    folder.make(wanted)
     return wanted
 
 

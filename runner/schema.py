@@ -8,6 +8,7 @@ is what they are checked against (in `runner.config`).
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import types
 import typing
@@ -235,7 +236,7 @@ def _in_bounds(value: Any, rules: Mapping[str, Any]) -> bool:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return True
     least, above, below = (rules.get(name) for name in ("least", "above", "below"))
-    if value != value:
+    if not math.isfinite(value):
         return False
     return (least is None or value >= least) and (above is None or value > above) and (below is None or value < below)
 

@@ -39,6 +39,7 @@ def test_last_is_the_newest_run_and_never_a_job_of_a_sweep() -> None:
     for name in ("2026-01-02/09-00-00", "2026-01-02/10-00-00", "2026-01-02/10-00-00-9", "2026-01-02/10-00-00-10"):
         make_run(f"outputs/{name}")
     make_run("outputs/multirun/2026-12-31/00-00-00/0")
+    make_run("outputs/named/.hydra")
     assert folder.find("last", "resume") == Path("outputs/2026-01-02/10-00-00-10")
     os.utime(make_run("outputs/2026-01-03/00-00-00") / "config.yaml", (9e9, 9e9))
     assert folder.find("last", "resume") == Path("outputs/2026-01-03/00-00-00")
@@ -85,12 +86,17 @@ def test_taking_back_a_folder_leaves_what_others_put_there() -> None:
     folder.disclaim(path)
     assert not Path("outputs").exists()
 
+    folder.make(Path("named"))
+    Path("named/thesis.tex").write_text("")
+    folder.disclaim(Path("named"))
+    assert [path.name for path in Path("named").iterdir()] == ["thesis.tex"]
+
     mine = Path("mine")
-    mine.mkdir()
-    (mine / "thesis.tex").write_text("")
-    (mine / "runner.log").write_text("")
+    (mine / ".hydra").mkdir(parents=True)
+    (mine / "runner.log").write_text("of another run")
+    folder.make(mine)
     folder.disclaim(mine)
-    assert [path.name for path in mine.iterdir()] == ["thesis.tex"]
+    assert sorted(path.name for path in mine.iterdir()) == [".hydra", "runner.log"]
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[1]"])

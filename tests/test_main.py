@@ -22,6 +22,10 @@ WRONG: dict[str, list[str]] = {
     "modle=cnn": ["modle: there is no such key (value 'cnn')"],
     "optimizer.lrr=0.1": ["optimizer.lrr: there is no such key (value '0.1')"],
     "optimizer.lr.x=1": ["optimizer.lr.x: optimizer.lr is no group of keys"],
+    "optimizer.lr=inf": ["optimizer.lr: inf is not allowed"],
+    "loss.weight=[0,0,0,0,0,0,0,0,0,0]": ["loss.weight: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0] does not give a weight"],
+    "~hydra.callbacks.preflight optimizer.lr=abc": ["hydra.callbacks.preflight: is what checks the configuration"],
+    "hydra.callbacks=null": ["hydra.callbacks: is what checks the configuration"],
     "optimizer.lr=abc": ["optimizer.lr: 'abc' is not allowed"],
     "optimizer.lr=abc modle=cnn seed=-1": [
         "modle: there is no such key (value 'cnn')",
@@ -146,6 +150,13 @@ def test_broken_yaml_is_reported_with_its_line(
     assert run("--config-dir", "mine", "model=net") == 2
     assert re.match(rf"error: .*mine/model/net\.yaml, {where}: is not YAML", capsys.readouterr().err)
     assert not Path("outputs").exists()
+
+
+def test_a_file_with_the_name_of_one_of_ours_is_refused(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine/model").mkdir(parents=True)
+    Path("mine/model/cnn.yaml").write_text("_target_: mine.Net")
+    assert run("--config-dir", "mine", "model=cnn") == 2
+    assert capsys.readouterr().err.startswith("error: mine/model/cnn.yaml: has the name of one of runner's own files")
 
 
 def test_a_file_in_another_encoding_is_named(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -357,6 +357,18 @@ def test_a_foreign_folder_allows_itself_nothing(run: Run, made: Path, capsys: py
     assert "'timeit.timeit' is not among the targets that may be called" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("key", ["hydra: {callbacks: {x: {_target_: evil.C}}}", "defaults: [_self_]"])
+def test_what_a_folder_says_of_hydra_is_not_heard(
+    run: Run, made: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    Path("evil.py").write_text("open('called', 'w')\nclass C: pass\n")
+    monkeypatch.syspath_prepend(Path.cwd())
+    path = made / "config.yaml"
+    path.write_text(f"{key}\n{path.read_text()}")
+    assert run(f"resume={made}", "trainer.max_epochs=3") == 0
+    assert not Path("called").exists()
+
+
 def test_what_was_learnt_for_the_transform_is_in_the_checkpoint(made: Path) -> None:
     learnt = weights(made, "best.pt", "transform")
     with np.load(made / "split.npz") as split:
