@@ -119,7 +119,8 @@ def _plain(parent: DictConfig | ListConfig, key: Any, path: str, found: list[Pro
 
 def check(config: DictConfig) -> list[Problem]:
     """Everything that can be found wrong without looking at the data."""
-    return check_keys(config) + targets.check(plain(config)[0])
+    tree, found = plain(config)
+    return schema.problems({**tree, "facts": None}) + found + targets.check(tree)
 
 
 def check_keys(config: DictConfig) -> list[Problem]:

@@ -133,7 +133,9 @@ def _report_duplicates(samples: dict[str, Samples], indices: dict[str, Tensor]) 
     """Say how many inputs of val and test are also in train, where the data are in memory."""
     if any(part.nbytes is None for part in samples.values()):
         return
-    inputs = {part: samples[part].arrays.inputs[rows].numpy() for part, rows in indices.items()}
+    inputs = {
+        part: map(samples[part].arrays.inputs.numpy().__getitem__, rows.tolist()) for part, rows in indices.items()
+    }
     for part, count in splits.duplicates(inputs).items():
         if count:
             log.warning("%d of %d %s samples are exact copies of train samples", count, len(indices[part]), part)
