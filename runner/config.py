@@ -80,6 +80,11 @@ def fill(config: DictConfig, facts: Mapping[str, Any]) -> None:
             config.facts[name] = value
 
 
+def value(node: Any) -> Any:
+    """A value of the configuration as plain containers."""
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
 def job(config: DictConfig) -> DictConfig:
     """The configuration without Hydra's own part."""
     ours = config.copy()

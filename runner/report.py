@@ -33,15 +33,16 @@ def announce(cfg: DictConfig, experiment: Experiment, run_dir: Path, progress: P
     )
     what = f"{facts.num_classes} classes" if facts.num_classes else "values"
     shape = "×".join(map(str, facts.input_shape))
-    name, loader = cfg.dataset.get("name") or _short(cfg.dataset), e.loaders["train"]
+    name, loader = cfg.dataset.get("name") or _short(cfg.dataset), e.data.loaders["train"]
+    samples = "stream of samples" if facts.num_samples is None else f"{facts.num_samples:,} samples"
     log.info(
-        "%s: %s samples of %s, %s · %s loader, batch %d",
-        name, f"{facts.num_samples:,}", shape, what, type(loader).__name__.lower(), loader.order.batch_size,
+        "%s: %s of %s, %s · %s loader, batch %d",
+        name, samples, shape, what, type(loader).__name__.lower(), loader.order.batch_size,
     )  # fmt: skip
-    fold = "" if e.split.fold is None else f", fold {e.split.fold}"
-    seed = "" if e.split.seed is None else f", seed {e.split.seed}"
-    parts = " · ".join(f"{part} {len(rows):,}" for part, rows in e.split.parts.items())
-    log.info("%s split%s%s: %s · %s", e.split.method, fold, seed, parts, e.split.hash[:12])
+    fold = "" if e.data.split.fold is None else f", fold {e.data.split.fold}"
+    seed = "" if e.data.split.seed is None else f", seed {e.data.split.seed}"
+    parts = " · ".join(f"{part} {len(rows):,}" for part, rows in e.data.split.parts.items())
+    log.info("%s split%s%s: %s · %s", e.data.split.method, fold, seed, parts, e.data.split.hash[:12])
     log.info(
         "%s, %s parameters · %s · %s · %s, %s steps in %d epochs",
         _short(cfg.model), f"{sum(p.numel() for p in e.model.parameters()):,}",
@@ -58,12 +59,12 @@ def _short(node: DictConfig) -> str:
 
 def split_table(experiment: Experiment) -> Table:
     """Samples per class and part, with the class weights of the loss if it has any."""
-    counts, weights = experiment.counts, experiment.loss.class_weights
+    counts, weights = experiment.data.counts, experiment.loss.class_weights
     columns = ["class", *counts, *([] if weights is None else ["weight"])]
     rows: list[list[Any]] = [[name, *(row[name] for row in counts.values())] for name in counts["train"]]
     if weights is not None:
         rows = [[*row, weight] for row, weight in zip(rows, weights.tolist(), strict=True)]
-    total = ["all", *(len(rows) for rows in experiment.split.parts.values()), *([] if weights is None else [None])]
+    total = ["all", *(len(rows) for rows in experiment.data.split.parts.values()), *([] if weights is None else [None])]
     return Table("Samples", columns, [*rows, total])
 
 

@@ -73,6 +73,10 @@ class Loader:
     drop_last: bool = key("leave out an epoch's last batch if it is smaller than the others")
     sampler: Literal["shuffle", "sequential", "balanced"] | dict[str, Any] = key("the order of an epoch, or a _target_")
     subset: int | float | None = key("train on this many samples, or this share of them", above=0)
+    batch_sampler: dict[str, Any] | None = key(
+        "a _target_ that makes the batches, in place of batch_size, sampler and drop_last", optional=True
+    )
+    epoch_samples: int | None = key("samples in an epoch of a stream; null: its length", least=1, optional=True)
     num_workers: int = key("processes that read samples", least=0, resume=True)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -371,14 +371,14 @@ def _check(split: Split, subject: Subject) -> None:
         raise DataError(Problem("split", what, "indices of samples, from 0"))
 
 
-def check_classes(counts: Mapping[str, Sequence[int]], classes: Sequence[str]) -> None:
+def check_classes(counts: Mapping[str, Mapping[str, int]]) -> None:
     """That every class of val and test is in train, too.
 
     Args:
         counts: for each part, how many samples each class has.
     """
-    for number, name in enumerate(classes):
-        here = {part: row[number] for part, row in counts.items()}
+    for name in counts["train"]:
+        here = {part: row[name] for part, row in counts.items()}
         if here["train"] == 0 and (here["val"] or here["test"]):
             what = f"class {name!r} has no train sample ({here['val']} in val, {here['test']} in test)"
             raise DataError(Problem("split", what, "every class in train", "split=stratified, or another split.seed"))

@@ -21,6 +21,7 @@ ALLOWED = (
     *(f"runner.{part}.*" for part in PARTS),
     "torch.nn.*",
     "torch.optim.*",
+    "torch.utils.data.*Sampler",
     "torchvision.*",
     "sklearn.*",
     "timm.*",
@@ -44,7 +45,7 @@ GIVEN = {
 OURS = {
     "dataset": ("keys", "layout"),
     "split": ("path",),
-    "loader": ("batch_size", "eval_batch_size", "drop_last", "sampler", "subset"),
+    "loader": ("batch_size", "eval_batch_size", "drop_last", "sampler", "subset", "batch_sampler", "epoch_samples"),
     "scheduler": ("interval",),
 }
 """By group: keys that stand beside ``_target_`` and are not the target's."""

@@ -82,7 +82,7 @@ def _prepare(cfg: DictConfig, run_dir: Path) -> tuple[Experiment, Trainer]:
 def _check_same_data(experiment: Experiment, run_dir: Path) -> None:
     """That a run that is resumed has the samples and the split that it began with."""
     saved = json.loads((run_dir / "split.json").read_text())
-    here = {"data": experiment.samples["train"].fingerprint, "hash": experiment.split.hash}
+    here = {"data": experiment.data.samples["train"].fingerprint, "hash": experiment.data.split.hash}
     for name, what in (("data", "the data are"), ("hash", "the split is")):
         if saved[name] != here[name]:
             problem = Problem(
@@ -94,10 +94,12 @@ def _check_same_data(experiment: Experiment, run_dir: Path) -> None:
 def _run(
     cfg: DictConfig, run_dir: Path, experiment: Experiment, trainer: Trainer, result: Result, stop: StopFlag
 ) -> None:
-    fingerprint = experiment.samples["train"].fingerprint
-    experiment.split.save(run_dir, experiment.counts, fingerprint)
+    fingerprint = experiment.data.samples["train"].fingerprint
+    experiment.data.split.save(run_dir, experiment.data.counts, fingerprint)
     config.save(cfg, run_dir / "config.yaml")
-    result.update(device=str(experiment.device), threads=experiment.threads, seed=cfg.seed, split=experiment.split.hash)
+    result.update(
+        device=str(experiment.device), threads=experiment.threads, seed=cfg.seed, split=experiment.data.split.hash
+    )
     report.announce(cfg, experiment, run_dir, trainer.progress)
     table = report.split_table(experiment)
     show(table)
@@ -118,7 +120,7 @@ def _trainer(cfg: DictConfig, experiment: Experiment, opt: torch.optim.Optimizer
     options = {name: cfg.trainer[name] for name in ("max_epochs", "max_steps", "accumulate", "clip_norm")}
     better = _better(cfg.checkpoint.monitor, cfg.checkpoint.mode)
     return Trainer(
-        e.model, e.loss, opt, schedule, e.loaders["train"], lambda: e.evaluate("val"), better,
+        e.model, e.loss, opt, schedule, e.data.loaders["train"], lambda: e.evaluate("val"), better,
         device=e.device, seed=cfg.seed, **options,
     )  # fmt: skip
 
@@ -146,7 +148,7 @@ def _fit(
     """Train, and after each evaluation save, write and show what it found."""
 
     def save(best: bool = False) -> None:
-        checkpoints.save({**trainer.state_dict(), "transform": experiment.transform.state_dict()}, best)
+        checkpoints.save({**trainer.state_dict(), "transform": experiment.data.transform.state_dict()}, best)
 
     progress, lines = trainer.progress, report.EpochLines(cfg.facts.total_epochs)
     _write_history(run_dir, progress.history)

@@ -113,6 +113,7 @@ class Trainer:
         self.progress = Progress()
         # The running epoch's loss: sum and weight. Apple's GPUs have no float64.
         self.sums = torch.zeros(2, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
+        self.samples = 0  # since the running epoch was entered
         self.samples_per_second = 0.0
 
     @property
@@ -156,6 +157,7 @@ class Trainer:
         self.optimizer.zero_grad()
         self.schedule.after("step")
         self.sums += sums
+        self.samples += sum(map(len, batches))
         self.progress.step += 1
         self.progress.batch += len(batches)
 
@@ -174,7 +176,8 @@ class Trainer:
         training can go on from.
         """
         while not self.finished:
-            self._entered = time.perf_counter(), self.progress.batch
+            self._entered = time.perf_counter()
+            self.samples = 0
             yield from self.epoch()
             self.samples_per_second = self.speed()
             record = self._record()
@@ -205,12 +208,7 @@ class Trainer:
 
     def speed(self) -> float:
         """Training samples per second since the running epoch was entered."""
-        started, first = self._entered
-        size = self.loader.order.batch_size
-        samples = min(self.progress.batch * size, self.loader.order.num_samples) - min(
-            first * size, self.loader.order.num_samples
-        )
-        return float(samples / (time.perf_counter() - started))
+        return self.samples / (time.perf_counter() - self._entered)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that training goes on from, as plain containers and tensors (the live ones, not copies)."""

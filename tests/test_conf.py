@@ -72,7 +72,7 @@ def test_option(option: str) -> None:
         assert config.build(cfg.dataset).targets.is_floating_point()
         return
     experiment = assemble(cfg)
-    batch = next(experiment.loaders["train"].epoch())
+    batch = next(experiment.data.loaders["train"].epoch())
     total, weight = experiment.loss(experiment.model(batch.input), batch)
     (total / weight).backward()
     opt = optimizer.build(config.factory(cfg.optimizer), experiment.model)

@@ -252,8 +252,10 @@ def test_impossible_splits_say_their_counts(call: Callable[[], Split], message: 
 
 def test_a_class_that_is_missing_from_train_is_an_error() -> None:
     with pytest.raises(DataError, match=r"class 'b' has no train sample \(1 in val, 2 in test\)"):
-        split.check_classes({"train": [3, 0], "val": [1, 1], "test": [0, 2]}, ["a", "b"])
-    split.check_classes({"train": [3, 0], "val": [1, 0], "test": [1, 0]}, ["a", "never seen"])
+        split.check_classes({"train": {"a": 3, "b": 0}, "val": {"a": 1, "b": 1}, "test": {"a": 0, "b": 2}})
+    split.check_classes(
+        {"train": {"a": 3, "never seen": 0}, "val": {"a": 1, "never seen": 0}, "test": {"a": 1, "never seen": 0}}
+    )
 
 
 def test_copies_of_train_samples_are_counted() -> None:

@@ -73,7 +73,7 @@ def test_an_epoch_is_the_loop_that_one_would_write_by_hand(weight: list[float] |
 
     optimizer = sgd(by_hand)
     tensor = None if weight is None else torch.tensor(weight)
-    for rows in loader.order.epoch(0).split(16):
+    for rows in loader.order.batches(0):
         optimizer.zero_grad()
         cross_entropy(by_hand(INPUTS[rows]), TARGETS[rows], tensor).backward()
         if clip_norm is not None:

@@ -2,20 +2,29 @@
 
 An option names a map-style `torch.utils.data.Dataset`, or `Parts` where a data set comes with parts of its own. What
 can be held in memory is an `ArrayDataset`, kept as it is stored. A sample is ``(input, target)``, ``(input, target,
-anything)`` or a dict; `Samples` reads them all in one way.
+anything)`` or a dict; `Samples` reads them all in one way. The train part may be an `IterableDataset`, a `Stream`.
 """
+
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+from torch.utils.data import IterableDataset
 
 from runner.dataset.arrays import ArrayDataset, Parts
 from runner.dataset.bundled import breast_cancer, diabetes, digits, iris, synthetic, wine
 from runner.dataset.pictures import image_folder
-from runner.dataset.samples import Samples, facts, read
+from runner.dataset.samples import Samples, facts
+from runner.dataset.stream import Stream
 from runner.dataset.table import table
 from runner.dataset.vision import torchvision_dataset as torchvision
+from runner.errors import DataError, Problem
 
 __all__ = [
     "ArrayDataset",
     "Parts",
     "Samples",
+    "Stream",
     "breast_cancer",
     "diabetes",
     "digits",
@@ -28,3 +37,38 @@ __all__ = [
     "torchvision",
     "wine",
 ]
+
+LIMIT = 1_000_000
+"""Samples after which a stream that has to end is taken for one that does not."""
+
+
+def read(built: Any, keys: Mapping[str, str] | None = None, layout: str = "chw") -> dict[str, Samples | Stream]:
+    """The parts of what an option of the `dataset` group returned: ``train``, and ``val`` and ``test`` if there are.
+
+    Streams of val and test are read to their end, once, and held in memory.
+
+    Raises:
+        DataError: a part is empty, or neither map-style nor iterable.
+    """
+    parts = built if isinstance(built, Parts) else Parts(built)
+    named = keys or {"input": "input", "target": "target"}
+    found: dict[str, Samples | Stream] = {}
+    for name, source in parts.items():
+        if isinstance(source, IterableDataset):
+            found[name] = Stream(source, named, layout) if name == "train" else _to_its_end(source, name, named, layout)
+        elif not hasattr(source, "__len__") or not hasattr(source, "__getitem__"):
+            what = f"a {type(source).__name__} has no length and no samples by index"
+            raise DataError(Problem("dataset", what, "a torch.utils.data.Dataset or IterableDataset"))
+        else:
+            found[name] = Samples(source, named, layout)
+            if len(source) == 0:
+                raise DataError(Problem("dataset", f"the {name} part is empty", "at least 1 sample"))
+    return found
+
+
+def _to_its_end(source: IterableDataset[Any], name: str, keys: Mapping[str, str], layout: str) -> Samples:
+    held = list(islice(source, LIMIT + 1))
+    if not 0 < len(held) <= LIMIT:
+        what = "is empty" if not held else f"is a stream that has not ended after {LIMIT:,} samples"
+        raise DataError(Problem("dataset", f"the {name} part {what}", "at least 1 sample, and an end"))
+    return Samples(held, keys, layout)

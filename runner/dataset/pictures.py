@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -22,6 +23,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from runner.dataset.arrays import ArrayDataset, Parts
 from runner.dataset.samples import as_input
 from runner.errors import ConfigError, DataError, Problem
+from runner.files import write
 
 log = logging.getLogger("runner")
 
@@ -42,8 +44,7 @@ def image_folder(
     """Pictures in one folder per class, or in folders ``train``, ``val`` and ``test`` of such.
 
     Pictures of one size, and pictures that are brought to one `size`, are decoded once and kept; a later run reads what
-    was kept. It is found by the files' names, sizes and times of change, and by the settings. Pictures of many sizes
-    are read one by one.
+    was kept, wherever the same files lie. Pictures of many sizes are read one by one.
 
     Args:
         channels: 1 (grey), 3 (RGB) or 4 (RGBA); whatever a file holds is brought to it, 16-bit grey to 8 bits.
@@ -158,7 +159,7 @@ def _common_size(parts: Sequence[Pictures]) -> tuple[int, int] | None:
 
 
 def _decoded(pictures: Pictures, size: tuple[int, int], on_error: str, cache: str | None) -> ArrayDataset:
-    kept = None if cache is None else Path(cache).expanduser() / f"{_key(pictures, size)}.npy"
+    kept = None if cache is None else _place(pictures, size, Path(cache).expanduser())
     found = None if kept is None else _kept(kept)
     if found is None:
         pixels, broken = _decode_all(pictures, size)
@@ -181,12 +182,29 @@ def _decoded(pictures: Pictures, size: tuple[int, int], on_error: str, cache: st
     return ArrayDataset(inputs, targets, pictures.classes, columns={"path": names})
 
 
-def _key(pictures: Pictures, size: tuple[int, int]) -> str:
-    digest = hashlib.sha256(repr((FORMAT, str(pictures.root.resolve()), pictures.mode, size)).encode())
-    for (path, target), name in zip(pictures.samples, pictures.path, strict=True):
+def _place(pictures: Pictures, size: tuple[int, int], cache: Path) -> Path:
+    """Where the decoded pictures are kept: a name that follows from the files' content and the settings.
+
+    So that a folder need not be read whole each time, what its content came to is remembered by the files' names,
+    sizes and times. The time of the last change of a file's record (ctime) cannot be set back, as that of its content
+    can by `touch` and `rsync`.
+    """
+    settings = repr((FORMAT, pictures.mode, size))
+    look, content = hashlib.sha256(settings.encode()), hashlib.sha256(settings.encode())
+    for path, _ in pictures.samples:
         stat = path.stat()
-        digest.update(repr((name, target, stat.st_size, stat.st_mtime_ns)).encode())
-    return digest.hexdigest()[:32]
+        look.update(repr((str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)).encode())
+    remembered = cache / f"{look.hexdigest()[:32]}.key"
+    with contextlib.suppress(OSError, ValueError):
+        return cache / f"{int(remembered.read_text(), 16):032x}.npy"
+    for (path, target), name in zip(pictures.samples, pictures.path, strict=True):
+        content.update(repr((name, target)).encode())
+        with path.open("rb") as file:
+            content.update(hashlib.file_digest(file, "sha256").digest())
+    key = content.hexdigest()[:32]
+    with contextlib.suppress(OSError):  # said where the pictures themselves cannot be written
+        write(remembered, key.encode())
+    return cache / f"{key}.npy"
 
 
 def _decode_all(pictures: Pictures, size: tuple[int, int]) -> tuple[np.ndarray[Any, Any], dict[str, str]]:
@@ -226,12 +244,12 @@ def _keep(path: Path, pixels: np.ndarray[Any, Any], broken: dict[str, str]) -> N
     """Write what was decoded, each file whole or not at all; the pixels last, for they are what is looked for."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for target, write in (
+        for target, dump in (
             (path.with_suffix(".json"), lambda file: file.write(json.dumps(broken).encode())),
             (path, lambda file: np.save(file, pixels)),
         ):
             with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.stem, delete=False) as file:
-                write(file)
+                dump(file)
             os.replace(file.name, target)
     except OSError as error:
         log.warning("decoded pictures cannot be kept in %s (%s): the next run decodes them again", path.parent, error)

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import ConcatDataset, Dataset
+from torch.utils.data import ConcatDataset
 
-from runner.dataset.arrays import Array, ArrayDataset, Parts
+from runner.dataset.arrays import Array, ArrayDataset
 from runner.errors import DataError, Problem
 
 
@@ -22,19 +22,19 @@ class Samples:
     """A map-style data set, read in one way whatever its samples look like.
 
     Args:
-        source: the data set.
+        source: the data set; whatever has a length and gives samples by index.
         keys: for samples that are dicts: which key is the input, which the target, and which else is wanted in the
             batch under what name, as in ``{"input": "xy", "target": "arm", "weight": "w"}``.
         layout: how arrays of pictures are laid out: ``chw`` (as torch wants them), ``hwc``, or ``hwc_bgr`` (OpenCV's).
     """
 
-    source: Dataset[Any]
+    source: Any
     keys: Mapping[str, str] = field(default_factory=lambda: {"input": "input", "target": "target"})
     layout: str = "chw"
     _copies: dict[torch.device, ArrayDataset] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
-        return len(self.source)  # type: ignore[arg-type]  # torch's Dataset does not promise a length; map-style ones have
+        return len(self.source)
 
     def raw(self, index: int) -> tuple[Any, Any, dict[str, Any]]:
         """A sample's input, as the data set gives it, its target, and what else it holds by name.
@@ -87,7 +87,8 @@ class Samples:
         if self.targets.is_floating_point():
             return []
         first = self.source.datasets[0] if isinstance(self.source, ConcatDataset) else self.source
-        names = [str(name) for name in getattr(first, "classes", None) or ()]
+        given = getattr(first, "classes", None) or ()
+        names = [", ".join(name) if isinstance(name, tuple) else str(name) for name in given]
         count = int(self.targets.max()) + 1 if self.targets.dim() == 1 else self.targets.shape[1]
         return names if len(names) >= count else [str(number) for number in range(count)]
 
@@ -145,22 +146,11 @@ class Samples:
         return digest.hexdigest()
 
 
-def read(built: Any, keys: Mapping[str, str] | None = None, layout: str = "chw") -> dict[str, Samples]:
-    """The parts of what an option of the `dataset` group returned: ``train``, and ``val`` and ``test`` if there are."""
-    parts = built if isinstance(built, Parts) else Parts(built)
-    named = keys or {"input": "input", "target": "target"}
-    found = {name: Samples(source, named, layout) for name, source in parts.items()}
-    for name, samples in found.items():
-        if not hasattr(samples.source, "__len__") or not hasattr(samples.source, "__getitem__"):
-            what = f"a {type(samples.source).__name__} has no length and no samples by index, so it cannot be split"
-            raise DataError(Problem("dataset", what, "a map-style torch.utils.data.Dataset"))
-        if len(samples) == 0:
-            raise DataError(Problem("dataset", f"the {name} part is empty", "at least 1 sample"))
-    return found
-
-
 def facts(parts: Mapping[str, Samples]) -> dict[str, Any]:
     """What only the data know, for the configuration's `facts`.
+
+    Args:
+        parts: the samples of each part; of a stream, its head.
 
     Raises:
         DataError: targets that are neither class indices nor values.
@@ -168,7 +158,7 @@ def facts(parts: Mapping[str, Samples]) -> dict[str, Any]:
     train = parts["train"]
     targets, classes = train.targets, train.classes
     for name, part in parts.items():
-        _check_targets(name, part.targets, len(classes))
+        check_targets(part.targets, len(classes), f"{{}} of the {name} part")
     task = "regression" if targets.is_floating_point() else "classification" if targets.dim() == 1 else "multilabel"
     outputs = len(classes) or (1 if targets.dim() == 1 else targets.shape[1])
     return {
@@ -236,21 +226,19 @@ def _stack(tensors: list[Tensor], name: str) -> Tensor:
     return torch.stack(tensors)
 
 
-def _check_targets(part: str, targets: Tensor, num_classes: int) -> None:
+def check_targets(targets: Tensor, num_classes: int, name: str = "{}") -> None:
+    """That (N, ...) targets are class indices, flags of several classes, or finite values.
+
+    Args:
+        name: how to call a sample in the message, with ``{}`` for its index.
+    """
     if targets.is_floating_point():
-        bad = ~targets.isfinite()
-        if bad.any():
-            what = (
-                f"{int(bad.sum())} targets of the {part} part are no finite numbers, the first of sample {_first(bad)}"
-            )
-            raise DataError(Problem("dataset", what, "finite numbers"))
-        return
-    bad = (targets < 0) | (targets >= num_classes) if targets.dim() == 1 else (targets != 0) & (targets != 1)
+        bad, allowed = ~targets.isfinite(), "finite numbers"
+    elif targets.dim() == 1:
+        bad, allowed = (targets < 0) | (targets >= num_classes), f"0 … {num_classes - 1}"
+    else:
+        bad, allowed = (targets != 0) & (targets != 1), "0 or 1"
     if bad.any():
-        allowed = f"0 … {num_classes - 1}" if targets.dim() == 1 else "0 or 1"
-        what = f"the target of sample {_first(bad)} of the {part} part is {targets[_first(bad)].tolist()}"
+        first = int(bad.nonzero()[0, 0])
+        what = f"the target of sample {name.format(first)} is {targets[first].tolist()}"
         raise DataError(Problem("dataset", what, allowed))
-
-
-def _first(flags: Tensor) -> int:
-    return int(flags.nonzero()[0, 0])

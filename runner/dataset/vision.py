@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from torchvision.datasets import MNIST
 
 from runner.dataset.arrays import ArrayDataset, Parts
 from runner.errors import ConfigError, DataError, Problem, nearest
+
+log = logging.getLogger("runner")
 
 EXPECTED = {
     "MNIST": "MNIST/raw/train-images-idx3-ubyte[.gz]",
@@ -87,13 +90,17 @@ def torchvision_dataset(
 def _open(kind: Any, name: str, root: Path, options: Mapping[str, Any]) -> Any:
     accepted = {key: value for key, value in options.items() if value is not None}
     try:
-        return (_with_gz(kind) if issubclass(kind, MNIST) and name != "QMNIST" else kind)(str(root), **accepted)
+        source = (_with_gz(kind) if issubclass(kind, MNIST) and name != "QMNIST" else kind)(str(root), **accepted)
+        if name == "LSUN":  # it knows where each class ends, and else the class of a picture that it has decoded
+            source.targets = np.repeat(np.arange(len(source.indices)), np.diff([0, *source.indices]))
+        return source
     except ModuleNotFoundError as error:
         problem = Problem(
             "dataset", f"{name} needs {error.name}, which is not installed", remedy=f"uv pip install {error.name}"
         )
         raise DataError(problem) from error
-    except (RuntimeError, FileNotFoundError, OSError, ValueError) as error:
+    except Exception as error:  # whatever torchvision and the many libraries that it reads files with may raise
+        log.debug("", exc_info=True)
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         where = root / EXPECTED.get(name, "")
         what = f"{name} cannot be read: {reason.rstrip('.')} (looked for {where})"

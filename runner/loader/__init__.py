@@ -2,39 +2,46 @@
 
 `Resident` holds the data in memory, on the device; `Workers` reads them sample by sample through torch's DataLoader.
 `auto` takes the first where it can. Both give the same samples in the same order, whatever the number of workers, and
-can enter an epoch at any batch.
+can enter an epoch at any batch. `Streaming` does what can be done of this for a stream.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from torch.utils.data import IterableDataset
 
 from runner.loader.order import Order
 from runner.loader.resident import Resident
+from runner.loader.stream import Streaming
 from runner.loader.workers import Workers
 
 if TYPE_CHECKING:
-    from runner.dataset import Samples
+    from runner.dataset import Samples, Stream
     from runner.transform import Pipeline
 
-__all__ = ["Loader", "Order", "Resident", "Workers", "auto"]
+__all__ = ["Loader", "Order", "Resident", "Streaming", "Workers", "auto"]
 
-Loader = Resident | Workers
+Loader = Resident | Workers | Streaming
 
 
 def auto(
-    samples: Samples, order: Order, transform: Pipeline, device: torch.device, *,
-    memory_limit: float = 4e9, num_workers: int = 0, **options: Any,
+    samples: Samples | Stream, order: Order, transform: Pipeline, device: torch.device, *,
+    memory_limit: float = 4e9, num_workers: int = 0, persistent_workers: bool = False, **options: Any,
 ) -> Loader:  # fmt: skip
     """`Resident` for data that are in memory already and fit there; else, or with workers, `Workers`.
 
     Args:
+        samples: the data; of a stream, the loader is `Streaming`, whose workers persist.
         memory_limit: bytes that the data may take.
         options: of `Workers`.
     """
-    size = samples.nbytes
-    if num_workers == 0 and size is not None and size <= memory_limit:
-        return Resident(samples, order, transform, device)
-    return Workers(samples, order, transform, device, num_workers=num_workers, **options)
+    if isinstance(samples.source, IterableDataset):
+        stream = cast("Stream", samples)
+        return Streaming(stream, order, transform, device, num_workers=num_workers, **options)
+    held = cast("Samples", samples)
+    if num_workers == 0 and held.nbytes is not None and held.nbytes <= memory_limit:
+        return Resident(held, order, transform, device)
+    options |= {"num_workers": num_workers, "persistent_workers": persistent_workers}
+    return Workers(held, order, transform, device, **options)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from runner.draws import generator, seed_of, set_generators
-from runner.errors import ConfigError, Problem
+from runner.errors import ConfigError, DataError, Problem
 
 
 class Order:
-    """Which sample is at which position of an epoch, and what is drawn for it there.
+    """Which sample is at which position of an epoch, which batch it is in, and what is drawn for it there.
 
     Args:
         indices: (n,) int64 the part's samples, by their index in the data set.
@@ -24,21 +25,24 @@ class Order:
         subset: use this many of the samples (a whole number) or this share of them, the same in every epoch.
         batch_size: samples in a batch; the last of an epoch is smaller where they do not divide.
         drop_last: leave out a last batch that is smaller than the others.
+        batch_sampler: yields lists of positions in `indices`, each a batch; in place of `batch_size` and `drop_last`.
         seed: from which all orders follow.
 
     Raises:
-        ConfigError: ``balanced`` without classes, or a subset of none or of more samples than there are.
+        ConfigError: ``balanced`` without classes, a subset of none or of more samples than there are, or a batch
+            sampler beside what it excludes.
     """
 
     def __init__(
         self,
         indices: Tensor,
-        sampler: str | Iterable[int] = "shuffle",
+        sampler: str | Collection[int] = "shuffle",
         targets: Tensor | None = None,
         *,
         batch_size: int,
         subset: float | None = None,
         drop_last: bool = False,
+        batch_sampler: Collection[Sequence[int]] | None = None,
         seed: int = 0,
     ) -> None:
         chosen = _subset(len(indices), subset, seed)
@@ -46,7 +50,13 @@ class Order:
         self.sampler = sampler
         self.batch_size = batch_size
         self.drop_last = drop_last
+        self.batch_sampler = batch_sampler
         self.seed = seed
+        self._batches: tuple[int, list[Tensor]] = -1, []
+        if batch_sampler is not None and (drop_last or sampler != "shuffle"):
+            excluded = "drop_last=true" if drop_last else f"sampler={sampler}"
+            what = f"excludes loader.{excluded}: it decides the order and the batches itself"
+            raise ConfigError(Problem("loader.batch_sampler", what, remedy="loader.batch_sampler=null"))
         if sampler == "balanced":
             if targets is None or targets.is_floating_point() or targets.dim() > 1:
                 raise ConfigError(
@@ -54,43 +64,57 @@ class Order:
                 )
             self._weights = 1.0 / targets[chosen].bincount().double()[targets[chosen]]
 
-    @property
-    def num_samples(self) -> int:
-        """Samples in one epoch."""
-        return len(self) * self.batch_size if self.drop_last else self._visited
-
-    @property
-    def _visited(self) -> int:
-        return len(self.indices) if isinstance(self.sampler, str) else len(self.sampler)  # type: ignore[arg-type]
-
     def __len__(self) -> int:
         """Batches in one epoch."""
-        batches = self._visited / self.batch_size
-        return math.floor(batches) if self.drop_last else math.ceil(batches)
+        if self.batch_sampler is not None:
+            return len(self.batch_sampler)
+        visited = len(self.indices) if isinstance(self.sampler, str) else len(self.sampler)
+        return (math.floor if self.drop_last else math.ceil)(visited / self.batch_size)
 
-    def epoch(self, epoch: int) -> Tensor:
-        """(num_samples,) int64 on the CPU: the data set's index at each position of `epoch`."""
+    def batches(self, epoch: int) -> list[Tensor]:
+        """For each batch of `epoch`, (B,) int64 on the CPU: the data set's index of each of its samples.
+
+        Raises:
+            DataError: a sampler of the user's does not keep to its length, or names samples that are not there.
+        """
+        if self._batches[0] != epoch:
+            self._batches = epoch, self._draw(epoch)
+        return self._batches[1]
+
+    def _draw(self, epoch: int) -> list[Tensor]:
         if self.sampler == "sequential":
-            return self.indices[: self.num_samples]
-        if not isinstance(self.sampler, str):
-            return self.indices[self._own(epoch)][: self.num_samples]
-        draw = generator(self.seed, "order", epoch)
-        if self.sampler == "balanced":
+            drawn = torch.arange(len(self.indices))
+        elif self.batch_sampler is not None or not isinstance(self.sampler, str):
+            return self._own(epoch)
+        elif self.sampler == "balanced":
+            draw = generator(self.seed, "order", epoch)
             drawn = torch.multinomial(self._weights, len(self.indices), replacement=True, generator=draw)
         else:
-            drawn = torch.randperm(len(self.indices), generator=draw)
-        return self.indices[drawn][: self.num_samples]
+            drawn = torch.randperm(len(self.indices), generator=generator(self.seed, "order", epoch))
+        return list(self.indices[drawn].split(self.batch_size))[: len(self)]
 
-    def _own(self, epoch: int) -> Tensor:
-        """The positions that a sampler of the user's yields, its draws made a function of the epoch."""
+    def _own(self, epoch: int) -> list[Tensor]:
+        """The batches of a sampler of the user's, its draws made a function of the epoch."""
+        own, key = (self.sampler, "sampler") if self.batch_sampler is None else (self.batch_sampler, "batch_sampler")
         set_generators(seed_of(self.seed, "order", epoch))
-        if hasattr(self.sampler, "set_epoch"):
-            self.sampler.set_epoch(epoch)
-        return torch.tensor(list(self.sampler))
+        if hasattr(own, "set_epoch"):
+            own.set_epoch(epoch)
+        listed: list[Any] = list(own)
+        positions = torch.tensor([p for batch in listed for p in batch] if self.batch_sampler is not None else listed)
+        bad = (positions < 0) | (positions >= len(self.indices))
+        if bad.any() or len(listed) != len(own):
+            what = (
+                f"yields position {int(positions[bad][0])}" if bad.any() else f"yields {len(listed)} in epoch {epoch}"
+            )
+            allowed = f"positions from 0 to {len(self.indices) - 1}, as many as its length says"
+            raise DataError(Problem(f"loader.{key}", f"{type(own).__name__} {what}", allowed))
+        sizes = self.batch_size if self.batch_sampler is None else [len(batch) for batch in listed]
+        return list(self.indices[positions].split(sizes))[: len(self)]
 
     def uniform(self, epoch: int, count: int) -> Tensor:
-        """(num_samples, count) float32 on the CPU: the uniform numbers at each position of `epoch`."""
-        return torch.rand(self.num_samples, count, generator=generator(self.seed, "transform", epoch))
+        """(n, count) float32 on the CPU: the uniform numbers at each position of `epoch`."""
+        positions = sum(map(len, self.batches(epoch)))
+        return torch.rand(positions, count, generator=generator(self.seed, "transform", epoch))
 
     def seeds(self, epoch: int, positions: range) -> list[int]:
         """A seed for each of `positions` of `epoch`.

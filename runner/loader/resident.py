@@ -50,19 +50,23 @@ class Resident:
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """The batches of `epoch`, from batch `start` on."""
-        size, index = self.order.batch_size, self.order.epoch(epoch)
+        batches = self.order.batches(epoch)
         uniform = self.order.uniform(epoch, self.transform.draws)
-        batch_bytes = self.held.inputs[:1].nbytes * size
-        step = max(self.block_bytes // max(batch_bytes, 1), 1) * size
-        for first in range(start * size, len(index), step):
-            block = self._gather(index[first : first + step])
-            drawn = uniform[first : first + step].to(self.device)
-            for row in range(0, len(block), size):
+        step = max(self.block_bytes // max(self.held.inputs[:1].nbytes * self.order.batch_size, 1), 1)
+        first = sum(map(len, batches[:start]))
+        for number in range(start, len(batches), step):
+            sizes = [len(index) for index in batches[number : number + step]]
+            block = self._gather(torch.cat(batches[number : number + step]))
+            drawn = uniform[first : first + len(block)].to(self.device)
+            row = 0
+            for size in sizes:
                 batch = block.rows(slice(row, row + size))
-                positions = range(first + row, first + row + len(batch))
+                positions = range(first + row, first + row + size)
                 seeds = self.order.seeds(epoch, positions) if self.transform.needs_seeds else None
                 batch.input = self.transform(batch.input, drawn[row : row + size], seeds)
+                row += size
                 yield batch
+            first += len(block)
 
     def _gather(self, index: Tensor) -> Batch:
         where = index.to(self.device)

@@ -63,51 +63,44 @@ class Workers:
         self.device = device
         self.keys = _Keys(order)
         self.fetch = Fetch(samples, steps, order)
-        _probe(self.fetch, order, num_workers)
-        self.loader: DataLoader[Batch] = DataLoader(
+        probe(self._first, num_workers)
+        self.loader: DataLoader[Batch | Problem] = DataLoader(
             self.fetch,
             batch_sampler=self.keys,
             num_workers=num_workers,
-            collate_fn=_Collate(collate_fn),
+            collate_fn=Collate(collate_fn),
             pin_memory=device.type == "cuda" if pin_memory is None else pin_memory,
             persistent_workers=persistent_workers and num_workers > 0,
             prefetch_factor=prefetch_factor if num_workers > 0 else None,
             timeout=timeout if num_workers > 0 else 0,
-            worker_init_fn=_WorkerInit(worker_init_fn) if num_workers > 0 else None,
+            worker_init_fn=WorkerInit(worker_init_fn) if num_workers > 0 else None,
         )
 
     def __len__(self) -> int:
         """Batches in one epoch."""
         return len(self.order)
 
+    def _first(self) -> Tensor:
+        read = self.fetch.__getitems__([(0, 0, int(self.order.indices[0]))])
+        if isinstance(read, Problem):
+            raise DataError(read)
+        given: Tensor = read[0][0]
+        return given
+
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """The batches of `epoch`, from batch `start` on."""
-        size, index = self.order.batch_size, self.order.epoch(epoch)
+        order = self.order.batches(epoch)
         uniform = self.order.uniform(epoch, self.transform.draws)
         self.keys.enter(epoch, start)
-        batches = iter(self.loader)
-        for first in range(start * size, len(index), size):
-            batch = self._next(batches, index[first : first + size]).to(self.device)
-            positions = range(first, first + len(batch))
-            seeds = self.order.seeds(epoch, positions) if self.transform.needs_seeds else None
-            batch.input = self.transform(batch.input, uniform[first : first + size].to(self.device), seeds)
+        batches, first = iter(self.loader), sum(map(len, order[:start]))
+        for index in order[start:]:
+            what = f"samples {_some(index.tolist())}"
+            batch = receive(batches, self.loader.num_workers, what).to(self.device)
+            rows = slice(first, first + len(index))
+            seeds = self.order.seeds(epoch, range(rows.start, rows.stop)) if self.transform.needs_seeds else None
+            batch.input = self.transform(batch.input, uniform[rows].to(self.device), seeds)
+            first = rows.stop
             yield batch
-
-    def _next(self, batches: Iterator[Any], index: Tensor) -> Batch:
-        """The next batch; what went wrong on the way names the samples that were being read."""
-        try:
-            batch = next(batches)
-        except RuntimeError as error:
-            if self.loader.num_workers == 0 or not ("worker" in str(error) or "timed out" in str(error)):
-                raise
-            reason = str(error).splitlines()[0]
-            what = f"{self.loader.num_workers}: while samples {_some(index.tolist())} were read: {reason}"
-            raise DataError(
-                Problem("loader.num_workers", what, remedy="loader.num_workers=0, to see the error itself")
-            ) from error
-        if isinstance(batch, Problem):
-            raise DataError(batch)
-        return batch  # type: ignore[no-any-return]
 
 
 class Fetch(Dataset[Any]):
@@ -135,28 +128,39 @@ class Fetch(Dataset[Any]):
         return read
 
 
-def _probe(fetch: Fetch, order: Order, num_workers: int) -> None:
-    """Read one sample twice: what differs then, with all generators set alike, no resumed run could repeat.
+def receive(batches: Iterator[Batch | Problem], num_workers: int, what: str) -> Batch:
+    """The next batch; what went wrong on the way names `what` was being read."""
+    try:
+        batch = next(batches)
+    except RuntimeError as error:
+        if num_workers == 0 or not ("worker" in str(error) or "timed out" in str(error)):
+            raise
+        problem = Problem(
+            "loader.num_workers",
+            f"{num_workers}: while {what} were read: {str(error).splitlines()[0]}",
+            remedy="loader.num_workers=0, to see the error itself",
+        )
+        raise DataError(problem) from error
+    if isinstance(batch, Problem):
+        raise DataError(batch)
+    return batch
+
+
+def probe(read: Callable[[], Tensor], num_workers: int) -> None:
+    """Read the input of a sample twice: what differs, with all generators set alike, no resumed run could repeat.
 
     Raises:
-        DataError: the sample cannot be read, or cannot be handed over by a worker.
+        DataError: it cannot be handed over by a worker.
     """
-    key = (0, 0, int(order.indices[0]))
-    inputs = []
-    for _ in range(2):
-        read = fetch.__getitems__([key])
-        if isinstance(read, Problem):
-            raise DataError(read)
-        inputs.append(read[0][0])
-    first, second = inputs
+    first, second = read(), read()
     if num_workers > 0 and (first.is_cuda or first.requires_grad):
         what = f"samples are on {first.device}" if first.is_cuda else "samples require gradients"
         raise DataError(Problem("dataset", f"{what}, and cannot come from a worker", remedy="loader.num_workers=0"))
     if first.shape == second.shape and not torch.equal(first.nan_to_num(), second.nan_to_num()):
         log.warning(
-            "sample %d differs each time it is read: the data set draws from a generator of its own, so this run can "
-            "neither be repeated nor resumed to the same bytes", key[2],
-        )  # fmt: skip
+            "the first sample differs each time it is read: the data set draws from a generator of its own, so this "
+            "run can neither be repeated nor resumed to the same bytes"
+        )
 
 
 class _Keys:
@@ -171,15 +175,17 @@ class _Keys:
 
     def __iter__(self) -> Iterator[list[Key]]:
         epoch, start = self.at
-        size, index = self.order.batch_size, self.order.epoch(epoch).tolist()
-        for first in range(start * size, len(index), size):
-            yield [(epoch, first + k, i) for k, i in enumerate(index[first : first + size])]
+        batches = self.order.batches(epoch)
+        first = sum(map(len, batches[:start]))
+        for index in batches[start:]:
+            yield [(epoch, position, i) for position, i in enumerate(index.tolist(), first)]
+            first += len(index)
 
     def __len__(self) -> int:
         return len(self.order) - self.at[1]
 
 
-class _Collate:
+class Collate:
     """Makes a `Batch` of what was read, or hands on what went wrong."""
 
     def __init__(self, own: Callable[..., Any] | None) -> None:
@@ -204,7 +210,7 @@ class _Collate:
         return Batch(torch.stack(inputs), torch.stack(targets), torch.tensor(index), extra)
 
 
-class _WorkerInit:
+class WorkerInit:
     """A signal that stops a run goes to its whole process group: a worker that died of it would take the run along."""
 
     def __init__(self, own: Callable[[int], None] | None) -> None:

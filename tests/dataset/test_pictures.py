@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -101,12 +102,22 @@ def test_a_second_run_decodes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(opened().inputs, first.inputs)
 
 
+def test_the_same_files_elsewhere_are_not_decoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = opened()
+    shutil.copytree("pets", "copies")
+    monkeypatch.setattr(module, "decode", lambda *_: pytest.fail("decoded again"))
+    assert torch.equal(opened("copies").inputs, first.inputs)
+
+
 @pytest.mark.parametrize("change", ["content", "new file", "settings"])
 def test_a_change_makes_another_cache(change: str) -> None:
+    picture().save("pets/cat/0.bmp")
     before = opened()
-    if change == "content":
-        picture().save("pets/cat/0.png")
-        os.utime("pets/cat/0.png", ns=(1, 1))
+    if change == "content":  # of one byte, in a file that then looks as old and as large as before
+        path = Path("pets/cat/0.bmp")
+        stat, content = path.stat(), path.read_bytes()
+        path.write_bytes(content[:54] + bytes([content[54] ^ 255]) + content[55:])
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     elif change == "new file":
         picture().save("pets/dog/new.png")
     after = opened(channels=1 if change == "settings" else 3)

@@ -9,8 +9,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset, IterableDataset
 
-from runner.dataset import ArrayDataset, Parts, Samples, facts, read
+from runner.dataset import ArrayDataset, Parts, Samples, Stream, facts, read
 from runner.dataset.samples import as_input
+from runner.dataset.stream import HEAD
 from runner.errors import DataError
 
 PICTURE = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
@@ -128,7 +129,7 @@ def test_facts() -> None:
         ("train", [0, -1], "the target of sample 1 of the train part is -1\n  allowed: 0 … 0"),
         ("test", [0, 3], "the target of sample 1 of the test part is 3\n  allowed: 0 … 1"),
         ("train", [[0, 1], [0, 2]], r"the target of sample 1 of the train part is \[0, 2\]\n  allowed: 0 or 1"),
-        ("train", [0.5, float("nan")], "1 targets of the train part are no finite numbers, the first of sample 1"),
+        ("train", [0.5, float("nan")], "the target of sample 1 of the train part is nan\n  allowed: finite numbers"),
     ],
 )
 def test_wrong_targets(part: str, targets: list[Any], message: str) -> None:
@@ -145,13 +146,28 @@ def test_parts() -> None:
         read(Parts(train, test=Listed([])))
 
 
-def test_a_stream_cannot_be_split() -> None:
-    class Stream(IterableDataset[Any]):
-        def __iter__(self) -> Any:
-            yield X, 0
+class Ones(IterableDataset[Any]):
+    def __init__(self, length: int) -> None:
+        self.length = length
 
-    with pytest.raises(DataError, match="a Stream has no length and no samples by index, so it cannot be split"):
-        read(Stream())
+    def __iter__(self) -> Any:
+        return ((X, 1) for _ in range(self.length))
+
+
+def test_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.dataset.LIMIT", 5)
+    parts = read(Parts(Ones(3), val=Ones(5)))
+    train, val = parts["train"], parts["val"]
+    assert isinstance(train, Stream)
+    assert isinstance(val, Samples)
+    assert (len(val), val.targets.tolist(), train.classes, train.length) == (5, [1] * 5, ["0", "1"], None)
+    assert len(train.head) == HEAD  # started again until there are so many
+    with pytest.raises(DataError, match="the val part is a stream that has not ended after 5 samples"):
+        read(Parts(Ones(3), val=Ones(6)))
+    with pytest.raises(DataError, match="the test part is empty"):
+        read(Parts(Ones(3), test=Ones(0)))
+    with pytest.raises(DataError, match="a map has no length and no samples by index"):
+        read(map(str, range(3)))
 
 
 def test_what_is_read_one_by_one_can_be_held_in_memory() -> None:

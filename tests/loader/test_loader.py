@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, RandomSampler
+from torch.utils.data import BatchSampler, Dataset, RandomSampler
 from torchvision.transforms import v2
 
 from runner.dataset import ArrayDataset, Samples
@@ -40,7 +41,7 @@ class Drawing(Lazy):
 
 
 def loader(batch_size: int = 8, sampler: Any = "sequential", lazy: bool = False, **options: Any) -> Loader:
-    order = {name: options.pop(name) for name in ("drop_last", "seed", "subset") if name in options}
+    order = {name: options.pop(name) for name in ("drop_last", "seed", "subset", "batch_sampler") if name in options}
     order_ = Order(PART, sampler, TARGETS[PART], batch_size=batch_size, **order)
     steps = Pipeline(options.pop("transform", ()))
     if lazy or options:
@@ -109,7 +110,6 @@ def test_the_last_batch(drop_last: bool, sizes: list[int], lazy: bool) -> None:
     made = loader(drop_last=drop_last, lazy=lazy)
     assert [len(batch) for batch in made.epoch()] == sizes
     assert len(made) == len(sizes)
-    assert made.order.num_samples == sum(sizes)
 
 
 def test_both_loaders_give_the_same_batches() -> None:
@@ -143,7 +143,7 @@ def test_augmentation_does_not_depend_on_the_size_of_the_batches() -> None:
 def test_balanced_draws_every_class_equally_often() -> None:
     targets = torch.tensor([0] * 900 + [1] * 90 + [2] * 10)
     order = Order(torch.arange(1000), "balanced", targets, batch_size=100)
-    drawn = targets[torch.cat([order.epoch(epoch) for epoch in range(20)])].bincount()
+    drawn = targets[torch.cat([index for epoch in range(20) for index in order.batches(epoch)])].bincount()
     assert (drawn / drawn.sum() - 1 / 3).abs().max() < 0.02
     with pytest.raises(ConfigError, match=r"loader\.sampler: 'balanced' needs one class per sample"):
         Order(torch.arange(3), "balanced", torch.rand(3), batch_size=1)
@@ -171,9 +171,63 @@ def test_a_subset_of_none_or_too_many(subset: float) -> None:
 def test_a_sampler_of_ones_own_follows_the_seed() -> None:
     sampler = RandomSampler(range(34), replacement=True, num_samples=20)
     made = loader(sampler=sampler)
-    assert len(visited(made)) == made.order.num_samples == 20
+    assert len(visited(made)) == 20
     assert visited(made, 0) == visited(made, 0) != visited(made, 1)
     assert set(visited(made)) <= set(PART.tolist())
+
+
+@both
+def test_a_batch_sampler_of_ones_own_makes_the_batches(lazy: bool) -> None:
+    class Growing:
+        """Batches of 1, 2, 3, 4 positions in an order of its own."""
+
+        def __len__(self) -> int:
+            return 4
+
+        def __iter__(self) -> Iterator[list[int]]:
+            left = iter(torch.randperm(10).tolist())
+            return ([next(left) for _ in range(size)] for size in (1, 2, 3, 4))
+
+    made = loader(batch_sampler=Growing(), sampler="shuffle", lazy=lazy, transform=[v2.RandomHorizontalFlip(), Flip()])
+    assert len(made) == 4
+    assert [len(batch) for batch in indices(made)] == [1, 2, 3, 4]
+    assert sorted(visited(made)) == PART[:10].tolist()
+    assert visited(made, 0) != visited(made, 1)
+    for start in range(4):
+        assert content(made, 1, start) == content(made, 1)[start:]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sampler": "sequential"}, "batch_sampler: excludes loader.sampler=sequential"),
+        ({"sampler": "shuffle", "drop_last": True}, "batch_sampler: excludes loader.drop_last=true"),
+    ],
+)
+def test_what_a_batch_sampler_excludes(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        loader(batch_sampler=BatchSampler(range(34), 4, drop_last=False), **options)
+
+
+class Short(list[Any]):
+    """Says that it is one longer than it is."""
+
+    def __len__(self) -> int:
+        return 1 + super().__len__()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sampler": [0, 34]}, "loader.sampler: list yields position 34\n  allowed: positions from 0 to 33"),
+        ({"sampler": Short([0, 1])}, "loader.sampler: Short yields 2 in epoch 0"),
+        ({"batch_sampler": [[0, 1], [-1]], "sampler": "shuffle"}, "batch_sampler: list yields position -1"),
+        ({"batch_sampler": Short([[0]]), "sampler": "shuffle"}, "batch_sampler: Short yields 1 in epoch 0"),
+    ],
+)
+def test_samplers_that_do_not_keep_to_the_data(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        visited(loader(**options))
 
 
 @pytest.mark.parametrize(("limit", "workers", "expected"), [(4e9, 0, Resident), (100, 0, Workers), (4e9, 1, Workers)])
@@ -240,7 +294,7 @@ class Restless(Lazy):
 
 def test_a_data_set_with_a_generator_of_its_own_is_told_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
     loader(source=Restless())
-    assert "sample 0 differs each time it is read" in caplog.text
+    assert "the first sample differs each time it is read" in caplog.text
     caplog.clear()
     loader(source=Drawing(), transform=[v2.RandomHorizontalFlip(0.5)])
     assert caplog.text == ""

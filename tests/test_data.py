@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from runner.data import _report_duplicates
 from runner.dataset import ArrayDataset, Samples
-from runner.experiment import _report_duplicates
 
 
 def test_copies_in_an_official_test_part_are_reported(caplog: pytest.LogCaptureFixture) -> None:

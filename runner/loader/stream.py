@@ -1,0 +1,161 @@
+"""Streams of samples, as whole batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count, islice
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from runner.batch import Batch
+from runner.draws import set_generators
+from runner.errors import DataError, Problem
+from runner.loader.order import Order
+from runner.loader.workers import Collate, WorkerInit, probe, receive
+
+if TYPE_CHECKING:
+    from runner.dataset import Stream
+    from runner.transform import Pipeline
+
+
+class Streaming:
+    """The samples of a stream, in its own order.
+
+    An epoch is a number of samples; the next one goes on where it ended. To enter an epoch in its middle, as a resumed
+    run does, the stream is read again from its start.
+
+    Args:
+        stream: the data set.
+        order: how many samples an epoch has, and how many a batch.
+        num_workers: processes that read; of several, each must yield samples of its own.
+        transform, device, pin_memory, prefetch_factor, timeout, collate_fn, worker_init_fn: as of `Workers`.
+
+    Raises:
+        DataError: each worker would yield the whole stream.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        order: Order,
+        transform: Pipeline,
+        device: torch.device,
+        *,
+        num_workers: int = 0,
+        pin_memory: bool | None = None,
+        prefetch_factor: int | None = None,
+        timeout: float = 0,
+        collate_fn: Callable[[list[tuple[Tensor, Tensor]]], tuple[Tensor, Tensor]] | None = None,
+        worker_init_fn: Callable[[int], None] | None = None,
+    ) -> None:
+        steps, rest = transform.stages()
+        self.order = order
+        self.transform = rest.to(device)
+        self.device = device
+        probe(lambda: stream.samples([next(stream.raw())]).read(0, steps)[0], num_workers)
+        if num_workers > 1:
+            _check_shards(stream)
+        self.reading = _Reading(stream, steps, order, Collate(collate_fn))
+        self.loader: DataLoader[Batch | Problem] = DataLoader(
+            self.reading,
+            batch_size=None,
+            num_workers=num_workers,
+            pin_memory=device.type == "cuda" if pin_memory is None else pin_memory,
+            prefetch_factor=prefetch_factor if num_workers > 0 else None,
+            timeout=timeout if num_workers > 0 else 0,
+            worker_init_fn=WorkerInit(worker_init_fn) if num_workers > 0 else None,
+        )
+        self._batches: Iterator[Batch | Problem] = iter(())
+        self._at = -1
+
+    def __len__(self) -> int:
+        """Batches in one epoch."""
+        return len(self.order)
+
+    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+        """The batches of `epoch`, from batch `start` on."""
+        uniform = self.order.uniform(epoch, self.transform.draws)
+        self._go_to(epoch * len(self) + start)
+        for number in range(start, len(self)):
+            batch = receive(self._batches, self.loader.num_workers, f"batch {self._at} of the stream").to(self.device)
+            self._at += 1
+            rows = range(number * self.order.batch_size, number * self.order.batch_size + len(batch))
+            seeds = self.order.seeds(epoch, rows) if self.transform.needs_seeds else None
+            batch.input = self.transform(batch.input, uniform[rows.start : rows.stop].to(self.device), seeds)
+            yield batch
+
+    def _go_to(self, number: int) -> None:
+        if self._at == number:
+            return
+        # Which worker makes a batch follows from the batch's number; the one after the start must be the first one's.
+        beyond = number % max(self.loader.num_workers, 1)
+        self.reading.start = number - beyond
+        self._batches, self._at = iter(self.loader), number
+        for _ in range(beyond):
+            next(self._batches)
+
+
+class _Reading(IterableDataset[Any]):
+    """Makes whole batches of a stream without end: worker w of n makes the batches w, w + n, w + 2n, …"""
+
+    def __init__(self, stream: Stream, steps: Sequence[Callable[[Any], Any]], order: Order, collate: Collate) -> None:
+        self.stream, self.steps, self.order, self.collate = stream, steps, order, collate
+        self.num_classes = len(stream.classes)
+        self.start = 0
+        """The first batch that is wanted; those before are read and dropped."""
+
+    def __iter__(self) -> Iterator[Batch | Problem]:
+        worker = get_worker_info()
+        shard, shards = (worker.id, worker.num_workers) if worker is not None else (0, 1)
+        samples = self.stream.raw(self.order.seed, shard)
+        sizes = [len(batch) for batch in self.order.batches(0)]
+        for number in count(shard, shards):
+            try:
+                raw = list(islice(samples, sizes[number % len(sizes)]))
+                if number >= self.start:
+                    yield self._batch(raw, *divmod(number, len(sizes)))
+            except DataError as error:
+                yield error.problems[0]
+            except Exception as error:  # whatever a data set or a transform of the user's may raise
+                what = f"batch {number} of the stream cannot be read: {type(error).__name__}: {error}"
+                yield Problem("dataset", what)
+
+    def _batch(self, raw: list[Any], epoch: int, number: int) -> Batch | Problem:
+        samples = self.stream.samples(raw)
+        first = number * self.order.batch_size
+        positions = range(first, first + len(raw))
+        rows = []
+        for i, (position, seed) in enumerate(zip(positions, self.order.seeds(epoch, positions), strict=True)):
+            set_generators(seed)
+            rows.append((*samples.read(i, self.steps), epoch * len(self.order.indices) + position))
+        self._check(torch.stack([row[1] for row in rows]))
+        return self.collate(rows)
+
+    def _check(self, targets: Tensor) -> None:
+        """Those of map-style data are all checked before the run; of a stream only the head's are known then."""
+        classes = self.num_classes
+        if classes and targets.dim() == 1 and not 0 <= int(targets.min()) <= int(targets.max()) < classes:
+            what = f"the stream holds targets from {int(targets.min())} to {int(targets.max())}, and {classes} classes"
+            remedy = "a list `classes` of their names, as an attribute of the data set"
+            raise DataError(Problem("dataset", what, f"0 … {classes - 1}", remedy))
+
+
+class _Beginning(IterableDataset[Any]):
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        samples = self.stream.samples(list(islice(self.stream.raw(), 8)))
+        yield [samples.read(i)[0].tolist() for i in range(len(samples))]
+
+
+def _check_shards(stream: Stream) -> None:
+    """That two workers yield different samples."""
+    first, second = DataLoader(_Beginning(stream), batch_size=None, num_workers=2)
+    if first == second:
+        what = "each worker yields the whole stream, so that every sample would come once from each"
+        remedy = "loader.num_workers=1, or an __iter__ that asks torch.utils.data.get_worker_info() for its share"
+        raise DataError(Problem("loader.num_workers", what, "0, 1", remedy))
