@@ -3,8 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from runner.data import _report_duplicates
+from runner.data import _check_finite, _report_duplicates
 from runner.dataset import ArrayDataset, Samples
+from runner.errors import DataError
+from runner.transform import Float, Pipeline, Table
 
 
 def test_copies_in_an_official_test_part_are_reported(caplog: pytest.LogCaptureFixture) -> None:
@@ -13,3 +15,24 @@ def test_copies_in_an_official_test_part_are_reported(caplog: pytest.LogCaptureF
     indices = {"train": torch.tensor([0, 2, 4]), "val": torch.tensor([1, 3, 5]), "test": torch.arange(3)}
     _report_duplicates({"train": train, "val": train, "test": test}, indices)
     assert caplog.messages == ["2 of 3 test samples are exact copies of train samples"]
+
+
+def _finite(inputs: torch.Tensor, *transform: object) -> None:
+    samples = Samples(ArrayDataset(inputs, torch.zeros(len(inputs)).long(), ["a"]))
+    indices = {"train": torch.tensor([0, 2]), "val": torch.tensor([1, 3])}
+    batches = Pipeline(transform).fit(lambda: [inputs])  # type: ignore[arg-type]
+    _check_finite({"train": samples, "val": samples}, indices, batches, inputs[:1])
+
+
+def test_every_sample_is_looked_through_for_nan() -> None:
+    inputs = torch.zeros(5, 2)
+    inputs[3, 1] = float("inf")
+    with pytest.raises(DataError, match="1 of 2 inputs of val hold NaN or infinity, the first is sample 3"):
+        _finite(inputs, Float())
+    inputs[3, 1] = 0
+    inputs[4, 0] = float("nan")  # in no part
+    _finite(inputs, Float())
+
+
+def test_gaps_that_a_transform_fills_are_none() -> None:
+    _finite(torch.tensor([[1.0], [2.0], [float("nan")], [4.0]]), Table([None]))

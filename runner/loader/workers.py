@@ -124,7 +124,10 @@ class Fetch(Dataset[Any]):
             except DataError as error:
                 return error.problems[0]
             except Exception as error:  # whatever a data set or a transform of the user's may raise
-                return Problem("dataset", f"sample {index} cannot be read: {type(error).__name__}: {error}")
+                # Pictures that are held in memory are tensors.
+                remedy = "torchvision.transforms.ToPILImage as the first transform" if "PIL" in str(error) else ""
+                what = f"sample {index} cannot be read: {type(error).__name__}: {error}"
+                return Problem("dataset", what, remedy=remedy)
         return read
 
 

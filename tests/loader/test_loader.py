@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import BatchSampler, Dataset, RandomSampler
+from torchvision import transforms
 from torchvision.transforms import v2
 
 from runner.dataset import ArrayDataset, Samples
@@ -174,6 +176,28 @@ def test_a_sampler_of_ones_own_follows_the_seed() -> None:
     assert len(visited(made)) == 20
     assert visited(made, 0) == visited(made, 0) != visited(made, 1)
     assert set(visited(made)) <= set(PART.tolist())
+
+
+class Painted(Lazy):
+    """PIL pictures of 6×6."""
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        rng = np.random.default_rng(index)
+        return Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)), 0
+
+
+def test_transforms_of_pil_pictures_one_by_one_on_workers() -> None:
+    def made(workers: int) -> Loader:
+        steps = [transforms.RandomCrop(4), transforms.ColorJitter(0.5), transforms.ToTensor(), Flip()]
+        return loader(source=Painted(), sampler="shuffle", transform=steps, num_workers=workers)
+
+    alone, shared = made(0), made(2)
+    assert content(alone, 1, 2) == content(shared, 1, 2)
+    batch = next(alone.epoch())
+    assert batch.input.shape == (8, 3, 4, 4)
+    assert 0 <= batch.input.min() < batch.input.max() <= 1
+    again = next(alone.epoch(1))
+    assert not torch.equal(batch.input, again.input)
 
 
 @both
