@@ -15,6 +15,7 @@ from torch import Tensor
 
 from runner import dataset
 from runner import split as splits
+from runner.batch import Batch
 from runner.config import build, build_all, calling, factory, fill, value
 from runner.dataset import Samples, Stream
 from runner.draws import seed_of, set_generators
@@ -40,8 +41,8 @@ class Data:
     transform: Pipeline
     """Of evaluation: what has to be applied to an input that comes from elsewhere."""
     loaders: dict[str, Loader]
-    example: Tensor
-    """(B, ...) the first batch's input, as the model gets it."""
+    example: Batch
+    """The first one of train, as the model gets it."""
 
 
 def prepare(cfg: DictConfig, where: torch.device) -> Data:
@@ -54,7 +55,8 @@ def prepare(cfg: DictConfig, where: torch.device) -> Data:
     set_generators(seed_of(0, "dataset"))
     with calling("dataset"):
         source = factory(cfg.dataset, OURS["dataset"])()
-    given = dataset.read(source, value(cfg.dataset.get("keys")), cfg.dataset.get("layout", "chw"))
+    keys, layout = value(cfg.dataset.get("keys")), cfg.dataset.get("layout", "chw")
+    given = dataset.read(source, keys, layout, cfg.loss.get("ignore_index"))
     # What can be known of a stream before it is read is its head.
     stream = given["train"] if isinstance(given["train"], Stream) else None
     held = {name: part.head if isinstance(part, Stream) else part for name, part in given.items()}
@@ -76,16 +78,16 @@ def prepare(cfg: DictConfig, where: torch.device) -> Data:
         loaders["train"] = _stream_loader(cfg, stream, transforms["train"], where)
     else:
         loaders["train"] = _train_loader(cfg, samples["train"], indices["train"], transforms["train"], where)
-    example = next(loaders["train"].epoch()).input  # (B, ...)
-    _check_finite(samples, indices, transforms["eval"], example)
-    fill(cfg, {"input_shape": list(example.shape[1:]), **_lengths(cfg, loaders["train"])})
+    example = next(loaders["train"].epoch())
+    _check_finite(samples, indices, transforms["eval"], example.input)
+    fill(cfg, {"input_shape": list(example.input.shape[1:]), **_lengths(cfg, loaders["train"])})
     return Data(samples, indices, split, counts, transforms["eval"], loaders, example)
 
 
 def _split(cfg: DictConfig, given: dict[str, Samples]) -> Split:
     train = given["train"]
     official = {part: len(held) for part, held in given.items() if part != "train"}
-    subject = splits.Subject(train.targets.numpy(), train.column, official, train.fingerprint)
+    subject = splits.Subject(train.hard_targets.numpy(), train.column, official, train.fingerprint)
     path = cfg.split.get("path")
     if path is not None:
         return splits.load(Path(path).expanduser(), subject)
@@ -112,8 +114,9 @@ def _counts(samples: dict[str, Samples], indices: dict[str, Tensor]) -> dict[str
         return {part: {} for part in indices}
     rows = {}
     for part, chosen in indices.items():
-        targets = samples[part].targets[chosen]
-        rows[part] = (targets.bincount(minlength=len(classes)) if targets.dim() == 1 else targets.sum(0)).tolist()
+        targets = samples[part].known(samples[part].hard_targets[chosen])
+        several = targets.dim() > 1
+        rows[part] = ((targets == 1).sum(0) if several else targets.bincount(minlength=len(classes))).tolist()
     return {part: dict(zip(classes, row, strict=True)) for part, row in rows.items()}
 
 
@@ -148,7 +151,7 @@ def _train_loader(
 ) -> Loader:
     keys = ("batch_size", "drop_last", "sampler", "subset", "batch_sampler")
     options = {key: build(cfg.loader[key]) if OmegaConf.is_config(cfg.loader[key]) else cfg.loader[key] for key in keys}
-    order = Order(indices, targets=samples.targets[indices], seed=cfg.seed, **options)
+    order = Order(indices, targets=samples.hard_targets[indices], seed=cfg.seed, **options)
     if len(order) == 0:
         what = f"{cfg.loader.batch_size} with drop_last leaves no batch of {len(order.indices)} train samples"
         raise DataError(Problem("loader.batch_size", what, f"at most {len(order.indices)}", "loader.drop_last=false"))

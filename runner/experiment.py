@@ -6,18 +6,23 @@ Training starts from here, and so does whatever is done later with what was trai
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from runner import device, loss, metric
-from runner.config import build, calling, factory, fill, value
+from runner.batch import Batch
+from runner.config import calling, factory, fill, value
 from runner.data import Data, prepare
 from runner.draws import reseed
 from runner.errors import ConfigError, Problem
+from runner.loss import Loss
+from runner.metric import Metric, Said
+from runner.targets import OURS
 from runner.trainer import predict
 
 log = logging.getLogger("runner")
@@ -31,14 +36,22 @@ class Experiment:
     threads: int
     data: Data
     model: nn.Module
-    loss: loss.Loss
-    metrics: Mapping[str, Callable[..., float]]
+    loss: Loss
+    metrics: Mapping[str, Metric]
+    baseline: Mapping[str, float]
+    """Every metric on val and test of what one would say without looking at the inputs."""
 
     def evaluate(self, part: str) -> dict[str, float]:
         """The loss and every metric on a part, as ``"<part>/<metric>": value``."""
-        said = predict(self.model, self.loss, self.data.loaders[part])
-        values = {"loss": said.loss, **metric.measure(self.metrics, said.output, said.target)}
-        return {f"{part}/{name}": value for name, value in values.items()}
+        return self.examine(part)[0]
+
+    def examine(self, part: str) -> tuple[dict[str, float], Said]:
+        """The loss and every metric on a part, and what they were computed from."""
+        made = predict(self.model, self.loss, self.data.loaders[part])
+        output, target = self.loss.read(made.output[made.kept]), made.target[made.kept]
+        said = Said.of(self.loss.task, output, target, self.loss.gives_probabilities)
+        values = {"loss": made.loss, **metric.measure(self.metrics, said)}
+        return {f"{part}/{name}": value for name, value in values.items()}, said
 
 
 def assemble(cfg: DictConfig) -> Experiment:
@@ -53,14 +66,15 @@ def assemble(cfg: DictConfig) -> Experiment:
 
     reseed(where, cfg.seed, "model")
     with calling("model"):
-        model: nn.Module = build(cfg.model).to(where)
-    _check_model(model, data.example)
-    threads = device.threads(cfg.trainer.threads, model, data.example)
+        model: nn.Module = factory(cfg.model, OURS["model"])().to(where)
+    output = _try_model(model, data.example.input)
+    threads = device.threads(cfg.trainer.threads, model, data.example.input)
     torch.set_num_threads(threads)
 
     criterion = _loss(cfg, data).to(where)
-    metrics = {str(name): factory(node) for name, node in cfg.metric.items() if node is not None}
-    return Experiment(where, threads, data, model, criterion, metrics)
+    _check_loss(criterion, output, data.example)
+    metrics = _metrics(cfg, criterion)
+    return Experiment(where, threads, data, model, criterion, metrics, _baseline(metrics, data, criterion))
 
 
 def _set_backends(cfg: DictConfig) -> None:
@@ -71,11 +85,11 @@ def _set_backends(cfg: DictConfig) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def _check_model(model: nn.Module, example: Tensor) -> None:
-    """That the model takes such an input."""
+def _try_model(model: nn.Module, example: Tensor) -> object:
+    """What the model makes of a first input."""
     try:
         with torch.inference_mode():
-            model.eval()(example)
+            return model.eval()(example)
     except Exception as error:  # whatever a model of the user's may raise
         log.debug("", exc_info=True)
         shape = "×".join(map(str, example.shape[1:]))
@@ -88,10 +102,88 @@ def _check_model(model: nn.Module, example: Tensor) -> None:
         model.train()
 
 
-def _loss(cfg: DictConfig, data: Data) -> loss.Loss:
+def _loss(cfg: DictConfig, data: Data) -> Loss:
+    """The loss, its weights computed from the train part."""
+    train, counts = data.samples["train"], data.counts["train"]
+    targets = train.known(train.targets[data.indices["train"]])
+    terms, found = [], None
+    for node in cfg.loss.get("terms") or [cfg.loss]:
+        rules = {key: value(node[key]) for key in ("weight", "pos_weight") if key in node}
+        given: dict[str, list[float] | None] = {}
+        if "weight" in rules:
+            given["weight"] = loss.class_weights(rules["weight"], counts, node.get("beta", 0.999))
+        if "pos_weight" in rules:
+            given["pos_weight"] = loss.positive_weights(rules["pos_weight"], counts, len(targets))
+        found = found or next((weights for weights in given.values() if weights is not None), None)
+        tensors = {key: None if weights is None else torch.tensor(weights) for key, weights in given.items()}
+        with calling("loss"):
+            criterion = factory(node, (*OURS["loss"], "weight", "pos_weight"))(**tensors)
+        terms.append(loss.Term(criterion, node.get("scale", 1.0), node.get("one_hot", False)))
+    fill(cfg, {"class_weights": found})
+    return Loss(
+        terms,
+        cfg.facts.task,
+        cfg.facts.num_outputs,
+        emits=cfg.model.get("output"),
+        ignore_index=cfg.loss.get("ignore_index"),
+        scaling=_moments(targets, train.ignore_index) if cfg.loss.get("standardize") else None,
+    )
+
+
+def _moments(targets: Tensor, ignore_index: float | None) -> tuple[Tensor, Tensor] | None:
+    """Mean and standard deviation of values, (K,) or scalars; None for class targets."""
+    if not targets.is_floating_point():
+        return None
+    values = targets.double()
+    known = values if ignore_index is None else torch.where(targets == ignore_index, torch.nan, values)
+    mean = known.nanmean(0)
+    std = (known - mean).square().nanmean(0).sqrt()
+    return mean.float(), torch.where(std > 0, std, 1.0).float()
+
+
+def _metrics(cfg: DictConfig, criterion: Loss) -> dict[str, Metric]:
+    """The metrics that can be computed from what the model says."""
+    nodes = {str(name): node for name, node in cfg.metric.items() if node is not None}
+    made = {name: Metric(factory(node, OURS["metric"]), node.get("takes")) for name, node in nodes.items()}
+    left_out = [name for name in made if made[name].wants_probabilities and not criterion.gives_probabilities]
+    if left_out:
+        log.info("left out, for this loss makes no probabilities of a model's outputs: %s", ", ".join(left_out))
+    if cfg.checkpoint.monitor.removeprefix("val/") in left_out:
+        what = f"{cfg.checkpoint.monitor!r} needs probabilities, and this loss makes none of a model's outputs"
+        raise ConfigError(Problem("checkpoint.monitor", what, remedy="checkpoint.monitor=val/loss"))
+    return {name: entry for name, entry in made.items() if name not in left_out}
+
+
+def _baseline(metrics: Mapping[str, Metric], data: Data, criterion: Loss) -> dict[str, float]:
+    """Each metric of the majority class or the mean; a metric that does not fit the targets fails here, and not after
+    the first epoch."""
+    found: dict[str, float] = {}
+    problems: dict[str, Problem] = {}
     train = data.samples["train"]
-    targets = train.targets[data.indices["train"]].numpy()
-    weights = loss.class_weights(value(cfg.loss.get("weight")), targets, train.classes)
-    fill(cfg, {"class_weights": weights})
-    with calling("loss"):
-        return loss.build(factory(cfg.loss), weights)
+    targets = train.known(train.targets[data.indices["train"]])
+    for part in ("val", "test"):
+        truth = data.samples[part].known(data.samples[part].targets[data.indices[part]])
+        said = metric.baseline(criterion.task, targets, truth, criterion.num_outputs)
+        for name, entry in metrics.items():
+            try:
+                found[f"{part}/{name}"] = metric.measure({name: entry}, said)[name]
+            except Exception as error:  # whatever scikit-learn or a metric of the user's may raise
+                log.debug("", exc_info=True)
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                remedy = f"metric={'classification' if criterion.task == 'soft' else criterion.task}"
+                problems[name] = Problem(f"metric.{name}", f"cannot be computed: {reason}", remedy=remedy)
+    if problems:
+        raise ConfigError(*problems.values())
+    return found
+
+
+def _check_loss(criterion: Loss, output: object, batch: Batch) -> None:
+    """That the loss takes what the model makes."""
+    criterion.check(output, batch)
+    try:
+        with torch.inference_mode():
+            criterion(cast(Tensor, output), batch)
+    except Exception as error:  # whatever a loss of the user's may raise
+        log.debug("", exc_info=True)
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(Problem("loss", f"cannot take what the model makes: {reason}")) from error

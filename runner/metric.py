@@ -1,21 +1,189 @@
-"""Metrics: scikit-learn's functions, applied once per evaluation to everything the model said about a part."""
+"""Metrics: functions of everything the model said about a part, called once per evaluation.
+
+Most are scikit-learn's. Those here complete it: they take the probabilities of all classes, and do not fail where a
+part happens to lack one. A metric gets ``(y_true, y_pred)``, or ``(y_true, y_prob)`` if its second argument is named
+so (or ``y_score``, ``y_proba``).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from sklearn import metrics as sk
+from sklearn.exceptions import UndefinedMetricWarning
 from torch import Tensor
 
-Metric = Callable[..., float]
+from runner.table import Table
+
+Array = NDArray[Any]
 
 
-def measure(metrics: Mapping[str, Metric], output: Tensor, target: Tensor) -> dict[str, float]:
-    """Every metric's value.
+@dataclass(frozen=True)
+class Metric:
+    """A function of targets and predictions.
 
     Args:
-        metrics: name and function of ``(y_true, y_pred)``, both class indices.
-        output: (N, C) scores; the highest is the prediction.
-        target: (N,) class indices.
+        function: with all other arguments bound.
+        takes: ``predictions`` or ``probabilities``; None for what the name of its second argument says.
     """
-    truth, prediction = target.cpu().numpy(), output.argmax(1).cpu().numpy()
-    return {name: float(metric(truth, prediction)) for name, metric in metrics.items()}
+
+    function: partial[Any]
+    takes: str | None = None
+
+    @property
+    def wants_probabilities(self) -> bool:
+        if self.takes is not None:
+            return self.takes == "probabilities"
+        # scikit-learn's log_loss calls them y_pred.
+        names = list(inspect.signature(self.function.func).parameters)
+        return self.function.func is sk.log_loss or names[1:2] in (["y_prob"], ["y_score"], ["y_proba"])
+
+
+@dataclass(frozen=True)
+class Said:
+    """What was said about a part. N is its number of samples, C of classes.
+
+    Args:
+        truth: (N,) class indices; (N, C) of 0 and 1 where a sample has several classes; or the values.
+        predictions: the same of the model.
+        probabilities: (N, C) or None.
+    """
+
+    truth: Array
+    predictions: Array
+    probabilities: Array | None = None
+
+    @classmethod
+    def of(cls, task: str, output: Tensor, target: Tensor, probabilities: bool = True) -> Said:
+        """From what a model made and what is right.
+
+        Args:
+            task: see `runner.dataset.Samples.task`.
+            output: (N, C) probabilities, or other scores of which the highest counts; or the values.
+            target: (N, ...) of the form of the task.
+        """
+        scores, truth = output.detach().cpu().numpy(), target.cpu().numpy()
+        if task == "regression":
+            return cls(truth, scores.reshape(truth.shape))
+        if task == "multilabel":
+            return cls(truth, (scores > 0.5).astype(np.int64), scores)
+        if task == "soft":
+            truth = truth.argmax(1)
+        return cls(truth, scores.argmax(1), scores if probabilities else None)
+
+
+def measure(metrics: Mapping[str, Metric], said: Said) -> dict[str, float]:
+    """Every metric's value; NaN where it is not defined for these samples."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UndefinedMetricWarning)
+        return {name: _value(metric, said) for name, metric in metrics.items()}
+
+
+def _value(metric: Metric, said: Said) -> float:
+    return float(metric.function(said.truth, said.probabilities if metric.wants_probabilities else said.predictions))
+
+
+def baseline(task: str, train: Tensor, truth: Tensor, num_classes: int) -> Said:
+    """What one would say without looking at the inputs: the majority class, or the mean, of the train part.
+
+    Args:
+        train: (n, ...) targets of the train part.
+        truth: (N, ...) targets of the part that it is said about.
+    """
+    if task == "classification":
+        prior = train.bincount(minlength=num_classes).double() / len(train)
+    else:
+        prior = train.double().mean(0)
+    return Said.of(task, prior.expand(len(truth), *prior.shape), truth)
+
+
+def top_k_accuracy(y_true: Array, y_prob: Array, k: int = 5) -> float:
+    """Share of samples whose class is among the `k` likeliest. Of equally likely ones, the last count as likelier."""
+    best = np.argsort(y_prob, axis=1, kind="stable")[:, -k:]
+    return float((best == y_true[:, None]).any(1).mean())
+
+
+def roc_auc(y_true: Array, y_prob: Array) -> float:
+    """Area under the ROC curve, one class against the rest; the mean over the classes that have both."""
+    return _over_classes(sk.roc_auc_score, y_true, y_prob)
+
+
+def average_precision(y_true: Array, y_prob: Array) -> float:
+    """Average precision, one class against the rest; the mean over the classes that have both. Of two classes, that of
+    the second."""
+    return _over_classes(sk.average_precision_score, y_true, y_prob)
+
+
+def log_loss(y_true: Array, y_prob: Array) -> float:
+    """Mean of −log of the probability of what is right; for several classes per sample, over all of them."""
+    if y_true.ndim > 1:
+        return float(np.mean([sk.log_loss(y_true[:, c], y_prob[:, c], labels=[0, 1]) for c in range(y_true.shape[1])]))
+    return float(sk.log_loss(y_true, y_prob, labels=np.arange(y_prob.shape[1])))
+
+
+def brier(y_true: Array, y_prob: Array) -> float:
+    """Brier score: the mean over samples of the squared error of the probabilities, summed over the classes (Brier,
+    "Verification of Forecasts Expressed in Terms of Probability", 1950, eq. 2). Of two classes half of that, which is
+    the error of one; for several classes per sample the mean over them."""
+    squared = (y_prob - _one_hot(y_true, y_prob)) ** 2
+    return float(squared.sum(1).mean() if y_true.ndim == 1 and y_prob.shape[1] > 2 else squared.mean())
+
+
+def calibration_error(y_true: Array, y_prob: Array, bins: int = 15) -> float:
+    """Expected calibration error: how far confidence is from accuracy, over bins of equal width weighted by their
+    samples (Guo et al., "On Calibration of Modern Neural Networks", 2017, eq. 5)."""
+    confidence, right = y_prob.max(1), y_prob.argmax(1) == y_true
+    where = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    gaps = np.bincount(where, right - confidence, bins)
+    return float(np.abs(gaps).sum() / len(y_true))
+
+
+def spearman(y_true: Array, y_pred: Array) -> float:
+    """Spearman's rank correlation; of several values per sample, the mean. NaN where one side is constant."""
+    from scipy.stats import ConstantInputWarning, spearmanr
+
+    columns = zip(y_true.reshape(len(y_true), -1).T, y_pred.reshape(len(y_pred), -1).T, strict=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConstantInputWarning)
+        return float(np.mean([spearmanr(truth, said).statistic for truth, said in columns]))
+
+
+def per_class(part: str, said: Said, classes: Sequence[str]) -> Table:
+    """Precision, recall, F1 and support of each class of a part, and their means."""
+    labels = np.arange(len(classes))
+    columns = ("class", "precision", "recall", "F1", "support")
+    found = sk.precision_recall_fscore_support(said.truth, said.predictions, labels=labels, zero_division=0.0)
+    rows: list[list[Any]] = [
+        [name, float(p), float(r), float(f), int(s)] for name, p, r, f, s in zip(classes, *found, strict=True)
+    ]
+    for average in ("macro", "weighted"):
+        means = sk.precision_recall_fscore_support(
+            said.truth, said.predictions, labels=labels, average=average, zero_division=0.0
+        )
+        rows.append([f"{average} mean", *map(float, means[:3]), int(found[3].sum())])
+    return Table(f"Per class, {part}", columns, rows)
+
+
+def confusion(part: str, said: Said, classes: Sequence[str]) -> Table:
+    """How many samples of each class of a part (rows) were taken for each (columns)."""
+    matrix = sk.confusion_matrix(said.truth, said.predictions, labels=np.arange(len(classes)))
+    rows = [[name, *map(int, row)] for name, row in zip(classes, matrix, strict=True)]
+    return Table(f"Confusion, {part}: rows are what is right, columns what was said", ["true class", *classes], rows)
+
+
+def _one_hot(y_true: Array, y_prob: Array) -> Array:
+    return y_true if y_true.ndim > 1 else np.eye(y_prob.shape[1], dtype=np.int64)[y_true]
+
+
+def _over_classes(function: Callable[[Array, Array], float], y_true: Array, y_prob: Array) -> float:
+    truth = _one_hot(y_true, y_prob)
+    chosen = [1] if y_true.ndim == 1 and y_prob.shape[1] == 2 else range(y_prob.shape[1])
+    both = [c for c in chosen if 0 < truth[:, c].sum() < len(truth)]
+    return float(np.mean([function(truth[:, c], y_prob[:, c]) for c in both])) if both else float("nan")

@@ -16,20 +16,20 @@ class MLP(nn.Sequential):
 
     Args:
         input_shape: shape of one sample, flattened first.
-        num_classes: width of the last layer.
+        num_outputs: width of the last layer: classes, or values.
         hidden: widths of the hidden layers.
         dropout: probability of zeroing a hidden unit in training.
     """
 
     def __init__(
-        self, input_shape: Sequence[int], num_classes: int, hidden: Sequence[int] = (256, 128), dropout: float = 0.0
+        self, input_shape: Sequence[int], num_outputs: int, hidden: Sequence[int] = (256, 128), dropout: float = 0.0
     ) -> None:
         layers: list[nn.Module] = [nn.Flatten()]
         width = math.prod(input_shape)
         for units in hidden:
             layers += [nn.Linear(width, units), nn.ReLU(), nn.Dropout(dropout)]
             width = units
-        super().__init__(*layers, nn.Linear(width, num_classes))
+        super().__init__(*layers, nn.Linear(width, num_outputs))
 
 
 class CNN(nn.Sequential):
@@ -40,13 +40,13 @@ class CNN(nn.Sequential):
 
     Args:
         input_shape: (C, H, W) of one sample.
-        num_classes: width of the last layer.
+        num_outputs: width of the last layer: classes, or values.
         channels: output channels of each block.
         dropout: probability of zeroing a feature before the last layer in training.
     """
 
     def __init__(
-        self, input_shape: Sequence[int], num_classes: int, channels: Sequence[int] = (32, 64), dropout: float = 0.0
+        self, input_shape: Sequence[int], num_outputs: int, channels: Sequence[int] = (32, 64), dropout: float = 0.0
     ) -> None:
         layers: list[nn.Module] = []
         width = input_shape[0]
@@ -56,7 +56,7 @@ class CNN(nn.Sequential):
             layers += [_conv(width, out), _conv(out, out)]
             width = out
         super().__init__(
-            *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(width, num_classes)
+            *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(width, num_outputs)
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,15 +72,30 @@ def split_table(experiment: Experiment) -> Table:
 class EpochLines:
     """Evaluations as the lines of a table that grows: the names once at its head, then a line each.
 
-    The best so far is marked with a star.
+    The best so far is marked with a star. Metrics for which a line has no room are in ``metrics.jsonl``.
+
+    Args:
+        monitor: the metric that decides what is best, which always has room.
     """
 
-    def __init__(self, total_epochs: int) -> None:
+    max_width = 100
+
+    def __init__(self, total_epochs: int, monitor: str) -> None:
         self.total_epochs = total_epochs
+        self.monitor = monitor
         self._head = False
 
+    def _shown(self, record: Mapping[str, Any]) -> list[str]:
+        names = [name for name in record if "/" in name]
+        names.sort(key=lambda name: not (name.endswith("/loss") or name == self.monitor))
+        width, shown = 0, []
+        for name in names:
+            width += _width(name) + 2
+            shown += [name] if width <= self.max_width else []
+        return shown
+
     def add(self, record: dict[str, Any], samples_per_second: float, best: bool) -> None:
-        values = {name: cell(value) for name, value in record.items() if "/" in name}
+        values = {name: cell(record[name]) for name in self._shown(record)}
         cells = {"epoch": f"{record['epoch']}/{self.total_epochs}", **values, "samples/s": f"{samples_per_second:,.0f}"}
         if not self._head:
             self._head = True
@@ -92,11 +108,19 @@ def _width(name: str) -> int:
     return max(len(name), 9)
 
 
-def result_table(found: dict[str, float], best: dict[str, Any], monitor: str) -> Table:
-    """The figures of the best epoch on val, and the one look at test."""
+def result_table(
+    found: Mapping[str, float], baseline: Mapping[str, float], best: Mapping[str, Any], monitor: str, task: str
+) -> Table:
+    """The figures of the best epoch on val, and the one look at test, beside what can be had without a model.
+
+    Args:
+        baseline: of the majority class, or of the mean.
+    """
     names = [name.partition("/")[2] for name in found if name.startswith("val/")]
     title = f"Result, with the weights of epoch {best['epoch']} (best {monitor})"
-    return Table(title, ["metric", "val", "test"], [[n, found[f"val/{n}"], found[f"test/{n}"]] for n in names])
+    columns = ["metric", "val", "test", "test, mean alone" if task == "regression" else "test, majority alone"]
+    rows = [[n, found[f"val/{n}"], found[f"test/{n}"], baseline.get(f"test/{n}")] for n in names]
+    return Table(title, columns, rows)
 
 
 def farewell(cfg: DictConfig, run_dir: Path, seconds: float) -> None:

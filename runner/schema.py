@@ -83,15 +83,30 @@ class Loader:
 @dataclasses.dataclass
 class Model:
     _target_: str = target()
+    output: Literal["logits", "log_probabilities", "probabilities", "values"] | None = key(
+        "what the model emits; null: values for a loss of values, else logits", optional=True
+    )
 
 
 @dataclasses.dataclass
 class Loss:
     _target_: str = target()
-    weight: str | list[float] | None = key(
+    weight: str | list[float] | dict[str, float] | None = key(
         "class weights",
-        least=0, pattern="balanced", allowed="null, balanced, or one number per class", optional=True,
+        least=0, pattern="balanced|effective_number", optional=True,
+        allowed="null, balanced, effective_number, one number >= 0 per class, or {NAME: NUMBER}",
     )  # fmt: skip
+    pos_weight: str | list[float] | dict[str, float] | None = key(
+        "weights of the positive samples of each class",
+        least=0, pattern="balanced", optional=True,
+        allowed="null, balanced, one number >= 0 per class, or {NAME: NUMBER}",
+    )  # fmt: skip
+    beta: float = key("β of weight=effective_number", least=0, below=1, optional=True)
+    ignore_index: int | float | None = key("a target that does not count", optional=True)
+    one_hot: bool = key("compare values with the one-hot form of class indices", optional=True)
+    standardize: bool = key("measure values in standard deviations of the train targets", optional=True)
+    scale: float = key("by which it is multiplied, as one of several terms", optional=True)
+    terms: list[Any] | None = key("several losses, which are added up", optional=True)
 
 
 @dataclasses.dataclass
@@ -224,7 +239,7 @@ def fits(value: Any, hint: Any) -> bool:
     if origin is list:
         return isinstance(value, list) and all(fits(item, arguments[0]) for item in value)
     if origin is dict:
-        return isinstance(value, Mapping)
+        return isinstance(value, Mapping) and all(fits(item, arguments[1]) for item in value.values())
     if hint is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if hint is int:
@@ -235,6 +250,8 @@ def fits(value: Any, hint: Any) -> bool:
 def _in_bounds(value: Any, rules: Mapping[str, Any]) -> bool:
     if isinstance(value, list):
         return all(_in_bounds(item, rules) for item in value)
+    if isinstance(value, Mapping):
+        return all(_in_bounds(item, rules) for item in value.values())
     if isinstance(value, str):
         return not rules.get("pattern") or re.fullmatch(rules["pattern"], value) is not None
     if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -38,6 +38,10 @@ class Table:
         ]
         return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
+    def records(self) -> list[dict[str, Any]]:
+        """For files: a mapping from column to value for each row."""
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+
     def _numeric(self, column: int) -> bool:
         cells = [row[column] for row in self.rows if row[column] is not None]
         return bool(cells) and all(isinstance(value, (int, float)) for value in cells)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fnmatch
 import importlib
 import inspect
+import re
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -35,10 +36,10 @@ NEVER = ("builtins", "os", "posix", "nt", "sys", "subprocess", "pickle", "shutil
 GIVEN = {
     "split": ("subject",),
     "loader": ("samples", "order", "transform", "device"),
-    "loss": ("weight", "reduction"),
+    "loss": ("weight", "pos_weight", "reduction"),
     "optimizer": ("params",),
     "scheduler": ("optimizer",),
-    "metric": ("y_true", "y_pred"),
+    "metric": ("y_true", "y_pred", "y_score", "y_prob", "y_proba", "y1", "y2"),
 }
 """By group: the arguments of its target that the run gives, and the configuration need not."""
 
@@ -46,7 +47,10 @@ OURS = {
     "dataset": ("keys", "layout"),
     "split": ("path",),
     "loader": ("batch_size", "eval_batch_size", "drop_last", "sampler", "subset", "batch_sampler", "epoch_samples"),
+    "model": ("output",),
+    "loss": ("terms", "scale", "one_hot", "standardize", "ignore_index", "beta"),
     "scheduler": ("interval",),
+    "metric": ("takes",),
 }
 """By group: keys that stand beside ``_target_`` and are not the target's."""
 
@@ -121,7 +125,7 @@ def _forbidden(name: str) -> bool:
 
 def _check_arguments(path: str, node: dict[str, Any], target: Callable[..., Any]) -> list[Problem]:
     group = path.partition(".")[0]
-    given, ours = GIVEN.get(group, ()), OURS.get(group, ()) if path == group else ()
+    given, ours = GIVEN.get(group, ()), OURS.get(group, ()) if _is_part(path) else ()
     try:
         signature = inspect.signature(target)
     except ValueError:  # built in C, without a signature
@@ -137,11 +141,16 @@ def _check_arguments(path: str, node: dict[str, Any], target: Callable[..., Any]
             found.append(Problem(f"{path}.{key}", what, ", ".join(choices), nearest(str(key), choices, f"{path}.")))
     if not node.get("_args_") and not node.get("_partial_"):
         required = [p.name for p in signature.parameters.values() if p.default is p.empty and p.name in known]
-        for key in [name for name in required if name not in keys and name not in given]:
+        for key in [name for name in required if name not in (*keys, *given, *ours)]:
             found.append(
                 Problem(f"{path}.{key}", f"is missing: {node['_target_']} needs it", remedy=f"+{path}.{key}=VALUE")
             )
     return found + _check_types(path, keys, target)
+
+
+def _is_part(path: str) -> bool:
+    """Whether the target at `path` is what the group is about: the group's own, or one of those in its list."""
+    return re.fullmatch(r"\w+|metric\.\w+|loss\.terms\.\d+", path) is not None
 
 
 def _check_types(path: str, keys: Mapping[str, Any], target: Callable[..., Any]) -> list[Problem]:

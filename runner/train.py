@@ -19,9 +19,11 @@ from runner.config import factory
 from runner.errors import DataError, InputError, Interrupted, Problem, RunFolderError
 from runner.experiment import Experiment, assemble
 from runner.files import write
+from runner.metric import confusion, per_class
 from runner.result import Result, to_json
 from runner.scheduler import Schedule
 from runner.signals import StopFlag
+from runner.table import Table
 from runner.targets import OURS
 from runner.tensorboard import Board
 from runner.terminal import Bar, show
@@ -150,7 +152,7 @@ def _fit(
     def save(best: bool = False) -> None:
         checkpoints.save({**trainer.state_dict(), "transform": experiment.data.transform.state_dict()}, best)
 
-    progress, lines = trainer.progress, report.EpochLines(cfg.facts.total_epochs)
+    progress, lines = trainer.progress, report.EpochLines(cfg.facts.total_epochs, cfg.checkpoint.monitor)
     _write_history(run_dir, progress.history)
     with Bar(cfg.facts.total_steps, progress.step) as bar:
         for record in trainer.fit():
@@ -182,13 +184,18 @@ def _finish(
         raise RunFolderError(Problem(str(best_path), what))
     experiment.model.load_state_dict(state["model"])
     experiment.loss.load_state_dict(state["loss"])
-    found = {**experiment.evaluate("val"), **experiment.evaluate("test")}
-    table = report.result_table(found, progress.best, cfg.checkpoint.monitor)
+    found, tables = _examine(experiment)
+    summary = report.result_table(
+        found, experiment.baseline, progress.best, cfg.checkpoint.monitor, experiment.loss.task
+    )
     if board is not None:
-        board.table("result", table, progress.step)
+        for tag, table in {"result": summary, **tables}.items():
+            board.table(tag, table, progress.step)
     result.update(
         state="completed",
         metrics=found,
+        baseline=dict(experiment.baseline),
+        tables={tag: table.records() for tag, table in tables.items()},
         best_epoch=progress.best["epoch"],
         best_step=progress.best["step"],
         epochs=progress.epoch,
@@ -196,8 +203,24 @@ def _finish(
         samples_per_second=round(trainer.samples_per_second, 1),
         checkpoint={"path": f"checkpoints/{BEST}", "sha256": sha256(best_path)},
     )
-    show(table)
+    if "test/per_class" in tables and len(tables["test/per_class"].rows) <= 22:
+        show(tables["test/per_class"])
+    show(summary)
     report.farewell(cfg, run_dir, result.content["seconds"])
+
+
+def _examine(experiment: Experiment) -> tuple[dict[str, float], dict[str, Table]]:
+    """Every figure of val and test, and where each sample has one class the tables per class."""
+    found: dict[str, float] = {}
+    tables: dict[str, Table] = {}
+    classes = experiment.data.samples["train"].classes
+    for part in ("val", "test"):
+        values, said = experiment.examine(part)
+        found |= values
+        if experiment.loss.task in ("classification", "soft"):
+            for table in (per_class, confusion):
+                tables[f"{part}/{table.__name__}"] = table(part, said, classes)
+    return found, tables
 
 
 def _write_history(run_dir: Path, history: list[dict[str, Any]]) -> None:

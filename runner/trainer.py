@@ -33,9 +33,9 @@ class Progress:
     """Batches of the running epoch that are done."""
     step: int = 0
     """Optimizer updates that are done."""
-    loss_sum: float = 0.0
-    loss_weight: float = 0.0
-    """The running epoch's training loss, as a sum and a weight."""
+    loss_sums: list[float] = field(default_factory=list)
+    loss_weights: list[float] = field(default_factory=list)
+    """The running epoch's training loss, as a sum and a weight for each of its terms."""
     best: dict[str, Any] | None = None
     """The record of the best evaluation so far."""
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -49,9 +49,11 @@ class Predictions:
     loss: float
     """Mean over all samples at once, weighted as the loss weights them."""
     output: Tensor
-    """(N, C) on the model's device."""
+    """(N, ...) what the model made, on its device."""
     target: Tensor
-    """(N,)"""
+    """(N, ...)"""
+    kept: Tensor
+    """(N,) bool: which samples have a target that counts."""
     index: Tensor
     """(N,) int64: each sample's index in its data set."""
 
@@ -64,12 +66,13 @@ def predict(model: nn.Module, loss: Loss, loader: Loader) -> Predictions:
     rows = []
     for batch in loader.epoch():
         output = model(batch.input)
-        rows.append((output, batch.target, batch.index, *loss(output, batch)))
+        parts = output, batch.target, loss.kept(batch), batch.index
+        rows.append((*parts, loss(output, batch), loss.weight(batch)))
     model.train(was_training)
-    outputs, targets, indices, sums, weights = zip(*rows, strict=True)
+    outputs, targets, kept, indices, sums, weights = zip(*rows, strict=True)
     # In float64: a part can have more batches than float32 can add up without losing digits.
-    mean = torch.stack(sums).cpu().double().sum() / torch.stack(weights).cpu().double().sum()
-    return Predictions(mean.item(), torch.cat(outputs), torch.cat(targets), torch.cat(indices))
+    means = torch.stack(sums).cpu().double().sum(0) / torch.stack(weights).cpu().double().sum(0)
+    return Predictions(means.sum().item(), *map(torch.cat, (outputs, targets, kept, indices)))
 
 
 class Trainer:
@@ -81,7 +84,7 @@ class Trainer:
         better: whether the first record of an evaluation beats the second.
         seed: from which the random draws of each step follow.
         max_epochs, max_steps: the run ends with the one that is reached first. Steps may end it inside an epoch.
-        accumulate: micro-batches in a step. Gradients are divided by the weight of the whole step, so that a weighted
+        accumulate: micro-batches in a step. Each loss is divided by the weight of the whole step, so that a weighted
             mean is that of one large batch. An epoch's last step has fewer when they do not divide.
         clip_norm: upper bound of the gradient's total 2-norm (Pascanu et al., "On the difficulty of training recurrent
             neural networks", 2013), or None.
@@ -111,8 +114,9 @@ class Trainer:
         self.accumulate, self.clip_norm = accumulate, clip_norm
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.progress = Progress()
-        # The running epoch's loss: sum and weight. Apple's GPUs have no float64.
-        self.sums = torch.zeros(2, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
+        # The running epoch's loss: sums and weights of its T terms, (2, T). Apple's GPUs have no float64.
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        self.sums = torch.zeros(2, len(loss.terms), dtype=dtype, device=device)
         self.samples = 0  # since the running epoch was entered
         self.samples_per_second = 0.0
 
@@ -131,8 +135,8 @@ class Trainer:
     @property
     def running_loss(self) -> float:
         """Mean training loss of the running epoch so far. Waits for the device."""
-        loss_sum, loss_weight = self.sums.tolist()
-        return loss_sum / loss_weight if loss_weight else float("nan")
+        sums, weights = self.sums.cpu()
+        return float((sums / weights).sum())  # NaN before the first target that counts
 
     @property
     def learning_rates(self) -> list[float]:
@@ -140,23 +144,23 @@ class Trainer:
         return [float(group["lr"]) for group in self.optimizer.param_groups]
 
     def step(self, batches: list[Batch]) -> None:
-        """One optimizer update, from the gradient of the batches' joint weighted mean loss."""
+        """One optimizer update, from the gradient of the batches' joint mean loss."""
         # Once a step and not once a batch, or every micro-batch would have the same dropout masks.
         reseed(self.device, self.seed, "step", self.progress.step)
-        sums = self.sums.new_zeros(2)
+        # Targets alone say how much they weigh, so that each micro-batch can be divided by the weight of them all.
+        weights = torch.stack([self.loss.weight(batch) for batch in batches]).sum(0)  # (T,)
+        divisors = torch.where(weights > 0, weights, 1.0)  # a step whose targets are all ignored adds nothing
+        sums = torch.zeros_like(weights)
         for batch in batches:
-            total, weight = self.loss(self.model(batch.input), batch)
-            # One batch is divided before the backward pass, as torch's own mean is.
-            (total / _divisor(weight) if len(batches) == 1 else total).backward()
-            sums += torch.stack([total.detach(), weight])
-        if len(batches) > 1:
-            torch._foreach_div_([p.grad for p in self.parameters if p.grad is not None], _divisor(sums[1]))
+            terms = self.loss(self.model(batch.input), batch)
+            (terms / divisors).sum().backward()
+            sums += terms.detach()
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.schedule.after("step")
-        self.sums += sums
+        self.sums += torch.stack([sums, weights])
         self.samples += sum(map(len, batches))
         self.progress.step += 1
         self.progress.batch += len(batches)
@@ -212,7 +216,7 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that training goes on from, as plain containers and tensors (the live ones, not copies)."""
-        self.progress.loss_sum, self.progress.loss_weight = self.sums.tolist()
+        self.progress.loss_sums, self.progress.loss_weights = self.sums.tolist()
         return {
             "model": self.model.state_dict(),
             "loss": self.loss.state_dict(),
@@ -229,9 +233,5 @@ class Trainer:
         self.progress = Progress(**state["progress"])
         if self.progress.best is not None:  # one object again with its entry in the history, as it was
             self.progress.best = next(r for r in self.progress.history if r["step"] == self.progress.best["step"])
-        self.sums.copy_(torch.tensor([self.progress.loss_sum, self.progress.loss_weight], dtype=torch.float64))
-
-
-def _divisor(weight: Tensor) -> Tensor:
-    """`weight`, or 1 where it is 0: a step whose targets are all ignored adds nothing."""
-    return torch.where(weight > 0, weight, 1.0).float()
+        sums = [self.progress.loss_sums, self.progress.loss_weights]
+        self.sums.copy_(torch.tensor(sums, dtype=torch.float64))

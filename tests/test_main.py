@@ -57,7 +57,7 @@ WRONG: dict[str, list[str]] = {
     "+extra=1": ["extra: there is no such key (value 1)"],
     "~optimizer.foo": ["optimizer.foo: cannot be taken away: Could not delete from config"],
     "~seed": ["seed: is missing"],
-    "model.num_classes=${facts.clases}": ["model.num_classes: '${facts.clases}' leads nowhere"],
+    "model.num_outputs=${facts.outputs}": ["model.num_outputs: '${facts.outputs}' leads nowhere"],
     "model._target_=os.system": ["model._target_: 'os.system' may not be called"],
     "model._target_=torch.nn.utils.prune.torch.load": [
         "model._target_: 'torch.nn.utils.prune.torch.load' is torch.serialization.load"
@@ -205,7 +205,7 @@ def test_help_names_commands_groups_options_and_examples(run: Run, capsys: pytes
     for expected in (
         "train (or none)",
         "model: cnn, mlp",
-        "loss: cross_entropy, weighted_ce",
+        "loss: bce, cross_entropy, focal, huber",
         "python -m runner model=cnn",
     ):
         assert expected in text

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -125,7 +126,8 @@ def test_tensorboard_has_the_points_of_the_metrics_and_the_tables(made: Path) ->
         points = [(event.step, event.value) for event in events.Scalars(name)]
         assert points == [(r["step"], pytest.approx(r[name], rel=1e-6)) for r in records(made)]
     texts = {tag: events.Tensors(tag)[0].tensor_proto.string_val[0].decode() for tag in events.Tags()["tensors"]}
-    assert set(texts) == {"config/text_summary", "split/text_summary", "result/text_summary"}
+    tables = [f"{part}/{table}" for part in ("val", "test") for table in ("per_class", "confusion")]
+    assert set(texts) == {f"{tag}/text_summary" for tag in ("config", "split", "result", *tables)}
     assert "| all | 1,079 | 359 | 359 |" in texts["split/text_summary"]
     assert f"{content(made)['metrics']['test/accuracy']:.4f}" in texts["result/text_summary"]
 
@@ -233,9 +235,8 @@ def test_class_weights_come_from_the_train_part_and_are_kept(run: Run) -> None:
         counts = np.bincount(load_digits().target[split["train"]])
     saved = yaml.safe_load((made / "config.yaml").read_text())
     assert saved["facts"]["class_weights"] == pytest.approx(list(counts.sum() / (10 * counts)))
-    assert weights(made, "last.pt", "loss")["criterion.weight"].tolist() == pytest.approx(
-        saved["facts"]["class_weights"]
-    )
+    in_checkpoint = weights(made, "last.pt", "loss")["terms.0.criterion.weight"]
+    assert in_checkpoint.tolist() == pytest.approx(saved["facts"]["class_weights"])
     assert run(f"resume={made}", "trainer.max_epochs=3") == 0
     again = yaml.safe_load((made / "config.yaml").read_text())
     assert again["facts"]["class_weights"] == saved["facts"]["class_weights"]
@@ -390,3 +391,95 @@ def test_accumulating_sees_the_samples_of_a_larger_batch(run: Run) -> None:
 def test_tensorboard_can_be_left_out(run: Run) -> None:
     assert run(*QUICK, "tensorboard.enabled=false") == 0
     assert not (only_run() / "tensorboard").exists()
+
+
+ROWS = np.random.default_rng(0).normal(size=(150, 3))
+TABLE = ("dataset=table", "dataset.path=table.csv", "transform=table", "model=mlp", "optimizer.lr=0.01",
+         "trainer.threads=1")  # fmt: skip
+
+
+def write_table(**columns: Any) -> None:
+    frame = pd.DataFrame(ROWS, columns=["x", "y", "z"]).assign(**columns)
+    frame.to_csv("table.csv", index=False)
+
+
+def test_values_are_learnt_and_reported_in_their_units(run: Run) -> None:
+    write_table(price=1000 + 50 * (ROWS[:, 0] - 2 * ROWS[:, 1]))
+    assert run(*TABLE, "dataset.task=regression", "loss=mse", "metric=regression", "trainer.max_epochs=60") == 0
+    found = content(only_run())
+    spread = 50 * np.sqrt(5)
+    assert found["baseline"]["test/rmse"] == pytest.approx(spread, rel=0.4)
+    assert found["metrics"]["test/rmse"] < 0.2 * spread
+    assert found["metrics"]["test/mse"] == pytest.approx(found["metrics"]["test/rmse"] ** 2)
+    assert found["tables"] == {}
+
+
+def test_several_classes_per_sample(run: Run) -> None:
+    write_table(a=(ROWS[:, 0] > 0).astype(int), b=(ROWS[:, 1] > 1).astype(int))
+    overrides = ("dataset.target=[a,b]", "loss=bce", "loss.pos_weight=balanced", "metric=multilabel", "split=random")
+    assert run(*TABLE, *overrides, "trainer.max_epochs=60") == 0
+    made = only_run()
+    facts = yaml.safe_load((made / "config.yaml").read_text())["facts"]
+    assert (facts["task"], facts["class_names"]) == ("multilabel", ["a", "b"])
+    with np.load(made / "split.npz") as split:
+        positive = (ROWS[split["train"]][:, [0, 1]] > [0, 1]).sum(0)
+        assert facts["class_weights"] == pytest.approx((len(split["train"]) - positive) / positive)
+    assert content(made)["metrics"]["test/macro_f1"] > 0.8 > content(made)["baseline"]["test/macro_f1"]
+
+
+def test_targets_that_stand_for_none_are_left_out_everywhere(run: Run) -> None:
+    kind = np.where(np.arange(150) % 5 == 0, -100, (ROWS[:, 0] > 0).astype(int))
+    Path("marked.py").write_text(
+        "import numpy as np, torch\n"
+        "from runner.dataset import ArrayDataset\n"
+        "def make():\n"
+        "    held = np.load('marked.npz')\n"
+        "    return ArrayDataset(torch.tensor(held['x']).float(), torch.tensor(held['y']), ['a', 'b'])\n"
+    )
+    np.savez("marked.npz", x=ROWS, y=kind)
+    overrides = ("~dataset", "+dataset._target_=marked.make", "allow_targets=[marked.*]", "model=mlp", "transform=none")
+    assert run(*overrides, "loss=weighted_ce", "trainer.max_epochs=40", "trainer.threads=1") == 0
+    made = only_run()
+    manifest = json.loads((made / "split.json").read_text())
+    assert sum(manifest["classes"]["train"].values()) == 72  # 90 in the part, of which a fifth has no class
+    rows = content(made)["tables"]["test/per_class"]
+    assert rows[-1]["support"] == 24
+    assert content(made)["metrics"]["test/accuracy"] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["loss=weighted_ce", "loss.weight=[1,2]"], "loss.weight: [1, 2] does not give a weight for each class"),
+        (["loss.weight={zero:1}"], "loss.weight: there is no class 'zero'\n  allowed: 0, 1, 2"),
+        (["loss.weight=[1,1,1,1,1,1,1,1,1,-1]"], "loss.weight: [1, 1, 1, 1, 1, 1, 1, 1, 1, -1] is not allowed"),
+        (["loss.weight=blanced"], "loss.weight: 'blanced' is not allowed"),
+        (["loss=mse"], "loss: MSELoss takes values or distributions, and the targets are indices\n  try: loss=cross"),
+        (["metric=regression", "checkpoint.monitor=val/acc"], "checkpoint.monitor: no evaluation writes 'val/acc'"),
+        (["loss=mse", "loss.one_hot=true", "metric=classification_full", "checkpoint.monitor=val/brier"],
+         "checkpoint.monitor: 'val/brier' needs probabilities, and this loss makes none"),
+        (["+model.output=values"], "model.output: 'values', and CrossEntropyLoss takes logits"),
+        (["+metric.odd={_target_: sklearn.metrics.mean_squared_log_error, takes: probabilities}"],
+         "metric.odd: cannot be computed:"),
+        (["loss=sum", "loss.terms=[{_target_: torch.nn.CrossEntropyLoss, gamma: 2}]"],
+         "loss.terms.0.gamma: torch.nn.CrossEntropyLoss has no argument 'gamma'"),
+        (["dataset=diabetes", "model=mlp"], "loss: CrossEntropyLoss takes indices or distributions, and the"),
+    ],
+)  # fmt: skip
+def test_losses_and_metrics_that_do_not_fit_end_before_training(
+    run: Run, overrides: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*QUICK, *overrides) == 2
+    assert f"error: {message}" in capsys.readouterr().err
+    assert not list(Path().glob("outputs/*/*"))
+
+
+def test_probability_metrics_are_left_out_where_there_are_no_probabilities(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = ("loss=mse", "loss.one_hot=true", "metric=classification_full", "trainer.max_epochs=10")
+    assert run(*QUICK, *overrides) == 0
+    assert "left out, for this loss makes no probabilities" in capsys.readouterr().out
+    found = content(only_run())["metrics"]
+    assert "val/brier" not in found
+    assert 0.5 < found["val/accuracy"] < 1

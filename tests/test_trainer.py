@@ -2,18 +2,24 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import StepLR
 
-from runner import loss as losses
+from runner.batch import Batch
 from runner.dataset import ArrayDataset, Samples
 from runner.draws import seed_of
 from runner.loader import Order, Resident
+from runner.loss import Loss, Term
+from runner.metric import Metric, Said, measure, roc_auc
 from runner.scheduler import Schedule
 from runner.trainer import Trainer, predict
 from runner.transform import Pipeline
@@ -22,6 +28,11 @@ CPU = torch.device("cpu")
 INPUTS = torch.randn(90, 6, generator=torch.Generator().manual_seed(0))
 TARGETS = torch.randint(3, (90,), generator=torch.Generator().manual_seed(1))
 WEIGHTS = [0.2, 1.0, 3.0]
+
+
+def criterion(weight: list[float] | None = None, **options: Any) -> Loss:
+    tensor = None if weight is None else torch.tensor(weight)
+    return Loss([Term(nn.CrossEntropyLoss(tensor))], "classification", 3, **options)
 
 
 def resident(batch_size: int, sampler: str = "sequential", targets: torch.Tensor = TARGETS) -> Resident:
@@ -42,7 +53,7 @@ def trainer(
     model: nn.Module, batch_size: int = 16, weight: list[float] | None = None, **options: Any
 ) -> tuple[Trainer, Resident]:
     loader = resident(batch_size, "shuffle")
-    loss = losses.build(nn.CrossEntropyLoss, weight)
+    loss = criterion(weight)
     optimizer = sgd(model)
     schedule = Schedule(partial(StepLR, step_size=2, gamma=0.5), optimizer, "epoch")
     options = {"max_epochs": 1, "evaluate": lambda: {"val/loss": predict(model, loss, loader).loss}, **options}
@@ -97,12 +108,49 @@ def test_micro_batches_are_one_large_batch(weight: list[float] | None) -> None:
         assert a["train/loss"] == pytest.approx(b["train/loss"], abs=1e-6)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cuts=st.lists(st.integers(1, 89), max_size=6), weight=st.sampled_from([None, WEIGHTS]), terms=st.booleans())
+def test_any_micro_batches_make_the_step_of_one_batch(cuts: list[int], weight: list[float] | None, terms: bool) -> None:
+    def stepped(edges: list[int]) -> tuple[nn.Module, float]:
+        model = network().double()
+        # One loss weighs its samples and the other does not: their weights must not be mixed up.
+        several = [Term(nn.KLDivLoss(), 0.5)] if terms else []
+        loss = Loss([*criterion(weight).terms, *several], "classification", 3).double()
+        schedule = Schedule(partial(StepLR, step_size=2), optimizer := sgd(model), "epoch")
+        made = Trainer(
+            model, loss, optimizer, schedule, resident(8), dict, lambda a, b: False, device=CPU, seed=0, max_epochs=1
+        )
+        rows = [torch.arange(a, b) for a, b in pairwise(edges)]
+        made.step([Batch(INPUTS[r].double(), TARGETS[r], r) for r in rows])
+        return model, made.running_loss
+
+    (whole, expected), (parts, found) = stepped([0, 90]), stepped(sorted({0, 90, *cuts}))
+    assert found == pytest.approx(expected, abs=1e-6)
+    for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(batch_size=st.integers(1, 91))
+def test_any_batches_give_the_same_loss_and_metrics(batch_size: int) -> None:
+    model, loss = network().double(), criterion(WEIGHTS).double()
+    data = Samples(ArrayDataset(INPUTS.double(), TARGETS))
+    said = [
+        predict(model, loss, Resident(data, Order(torch.arange(90), "sequential", batch_size=size), Pipeline(), CPU))
+        for size in (90, batch_size)
+    ]
+    assert said[0].loss == pytest.approx(said[1].loss, abs=1e-6)
+    metrics = {"auc": Metric(partial(roc_auc)), "accuracy": Metric(partial(accuracy_score))}
+    found = [measure(metrics, Said.of("classification", loss.read(s.output), s.target)) for s in said]
+    assert found[0] == pytest.approx(found[1], abs=1e-9)
+
+
 @pytest.mark.parametrize("weight", [None, WEIGHTS])
 def test_the_loss_of_a_part_is_that_of_all_its_samples_at_once(weight: list[float] | None) -> None:
     model = network()
     tensor = None if weight is None else torch.tensor(weight)
     loader = resident(7)
-    said = predict(model, losses.build(nn.CrossEntropyLoss, weight), loader)
+    said = predict(model, criterion(weight), loader)
     assert said.loss == pytest.approx(cross_entropy(model(INPUTS), TARGETS, tensor).item(), abs=1e-6)
     assert torch.equal(said.target, TARGETS)
     assert said.index.tolist() == list(range(90))
@@ -112,10 +160,10 @@ def test_the_loss_of_a_part_is_that_of_all_its_samples_at_once(weight: list[floa
 def test_predicting_leaves_the_model_in_its_mode_and_keeps_no_graph() -> None:
     model = network(dropout=0.9).train()
     loader = resident(90)
-    criterion = losses.build(nn.CrossEntropyLoss, None)
-    assert predict(model, criterion, loader).loss == predict(model, criterion, loader).loss  # no dropout
+    loss = criterion()
+    assert predict(model, loss, loader).loss == predict(model, loss, loader).loss  # no dropout
     assert model.training
-    assert not predict(model, criterion, loader).output.requires_grad
+    assert not predict(model, loss, loader).output.requires_grad
 
 
 @pytest.mark.parametrize("stop", [1, 5, 6, 7, 17, 18])
@@ -198,7 +246,7 @@ def test_a_step_whose_targets_are_all_ignored_adds_nothing(accumulate: int) -> N
     model = network()
     before = [p.clone() for p in model.parameters()]
     loader = resident(10, targets=torch.full((90,), -100))
-    loss = losses.build(nn.CrossEntropyLoss, None)
+    loss = criterion(ignore_index=-100)
     optimizer = sgd(model)
     schedule = Schedule(partial(StepLR, step_size=1), optimizer, "epoch")
     made = Trainer(model, loss, optimizer, schedule, loader, dict, lambda a, b: False, device=CPU, seed=0, max_epochs=1)

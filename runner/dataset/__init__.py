@@ -42,33 +42,38 @@ LIMIT = 1_000_000
 """Samples after which a stream that has to end is taken for one that does not."""
 
 
-def read(built: Any, keys: Mapping[str, str] | None = None, layout: str = "chw") -> dict[str, Samples | Stream]:
+def read(
+    built: Any, keys: Mapping[str, str] | None = None, layout: str = "chw", ignore_index: float | None = None
+) -> dict[str, Samples | Stream]:
     """The parts of what an option of the `dataset` group returned: ``train``, and ``val`` and ``test`` if there are.
 
     Streams of val and test are read to their end, once, and held in memory.
+
+    Args:
+        keys, layout, ignore_index: see `Samples`.
 
     Raises:
         DataError: a part is empty, or neither map-style nor iterable.
     """
     parts = built if isinstance(built, Parts) else Parts(built)
-    named = keys or {"input": "input", "target": "target"}
+    how = keys or {"input": "input", "target": "target"}, layout, ignore_index
     found: dict[str, Samples | Stream] = {}
     for name, source in parts.items():
         if isinstance(source, IterableDataset):
-            found[name] = Stream(source, named, layout) if name == "train" else _to_its_end(source, name, named, layout)
+            found[name] = Stream(source, *how) if name == "train" else Samples(_to_its_end(source, name), *how)
         elif not hasattr(source, "__len__") or not hasattr(source, "__getitem__"):
             what = f"a {type(source).__name__} has no length and no samples by index"
             raise DataError(Problem("dataset", what, "a torch.utils.data.Dataset or IterableDataset"))
         else:
-            found[name] = Samples(source, named, layout)
+            found[name] = Samples(source, *how)
             if len(source) == 0:
                 raise DataError(Problem("dataset", f"the {name} part is empty", "at least 1 sample"))
     return found
 
 
-def _to_its_end(source: IterableDataset[Any], name: str, keys: Mapping[str, str], layout: str) -> Samples:
+def _to_its_end(source: IterableDataset[Any], name: str) -> list[Any]:
     held = list(islice(source, LIMIT + 1))
     if not 0 < len(held) <= LIMIT:
         what = "is empty" if not held else f"is a stream that has not ended after {LIMIT:,} samples"
         raise DataError(Problem("dataset", f"the {name} part {what}", "at least 1 sample, and an end"))
-    return Samples(held, keys, layout)
+    return held

@@ -26,11 +26,13 @@ class Samples:
         keys: for samples that are dicts: which key is the input, which the target, and which else is wanted in the
             batch under what name, as in ``{"input": "xy", "target": "arm", "weight": "w"}``.
         layout: how arrays of pictures are laid out: ``chw`` (as torch wants them), ``hwc``, or ``hwc_bgr`` (OpenCV's).
+        ignore_index: a target that stands for none.
     """
 
     source: Any
     keys: Mapping[str, str] = field(default_factory=lambda: {"input": "input", "target": "target"})
     layout: str = "chw"
+    ignore_index: float | None = None
     _copies: dict[torch.device, ArrayDataset] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -82,14 +84,40 @@ class Samples:
         return torch.stack([as_target(self.raw(index)[1]) for index in range(len(self))])
 
     @cached_property
+    def task(self) -> str:
+        """What the targets ask for: ``classification`` (a class index each), ``multilabel`` (a 0 or 1 for each of
+        several classes), ``soft`` (a probability for each class: rows of values that sum to 1) or ``regression``."""
+        targets = self.targets
+        if not targets.is_floating_point():
+            return "classification" if targets.dim() == 1 else "multilabel"
+        if targets.dim() == 2 and targets.shape[1] > 1 and bool((targets >= 0).all()):
+            sums = targets.double().sum(1)
+            if torch.allclose(sums, torch.ones_like(sums), atol=1e-4):
+                return "soft"
+        return "regression"
+
+    @property
+    def hard_targets(self) -> Tensor:
+        """(N, ...) the targets, but the likeliest class where they are distributions."""
+        return self.targets.argmax(1) if self.task == "soft" else self.targets
+
+    def known(self, targets: Tensor) -> Tensor:
+        """Of (n, ...) targets, those that stand for something throughout."""
+        if self.ignore_index is None or self.task == "soft":
+            return targets
+        known = targets != self.ignore_index
+        return targets[known.flatten(1).all(1) if targets.dim() > 1 else known]
+
+    @cached_property
     def classes(self) -> list[str]:
         """The classes' names: the data set's own, else the numbers from 0 to the largest target. None for values."""
-        if self.targets.is_floating_point():
+        if self.task == "regression":
             return []
         first = self.source.datasets[0] if isinstance(self.source, ConcatDataset) else self.source
         given = getattr(first, "classes", None) or ()
         names = [", ".join(name) if isinstance(name, tuple) else str(name) for name in given]
-        count = int(self.targets.max()) + 1 if self.targets.dim() == 1 else self.targets.shape[1]
+        known = self.known(self.targets)
+        count = known.shape[1] if known.dim() > 1 else int(known.max()) + 1 if len(known) else 0
         return names if len(names) >= count else [str(number) for number in range(count)]
 
     def column(self, name: str) -> Array:
@@ -158,11 +186,13 @@ def facts(parts: Mapping[str, Samples]) -> dict[str, Any]:
     train = parts["train"]
     targets, classes = train.targets, train.classes
     for name, part in parts.items():
-        check_targets(part.targets, len(classes), f"{{}} of the {name} part")
-    task = "regression" if targets.is_floating_point() else "classification" if targets.dim() == 1 else "multilabel"
+        check_targets(part.targets, len(classes), f"{{}} of the {name} part", part.ignore_index)
+        if part.task != train.task:
+            what = f"the targets of {name} are for {part.task}, those of train for {train.task}"
+            raise DataError(Problem("dataset", what, "targets of one kind in every part"))
     outputs = len(classes) or (1 if targets.dim() == 1 else targets.shape[1])
     return {
-        "task": task,
+        "task": train.task,
         "num_samples": sum(len(part) for part in parts.values()),
         "num_classes": len(classes) or None,
         "class_names": classes,
@@ -226,11 +256,12 @@ def _stack(tensors: list[Tensor], name: str) -> Tensor:
     return torch.stack(tensors)
 
 
-def check_targets(targets: Tensor, num_classes: int, name: str = "{}") -> None:
+def check_targets(targets: Tensor, num_classes: int, name: str = "{}", ignore_index: float | None = None) -> None:
     """That (N, ...) targets are class indices, flags of several classes, or finite values.
 
     Args:
         name: how to call a sample in the message, with ``{}`` for its index.
+        ignore_index: a target that stands for none, and may be anything.
     """
     if targets.is_floating_point():
         bad, allowed = ~targets.isfinite(), "finite numbers"
@@ -238,6 +269,8 @@ def check_targets(targets: Tensor, num_classes: int, name: str = "{}") -> None:
         bad, allowed = (targets < 0) | (targets >= num_classes), f"0 … {num_classes - 1}"
     else:
         bad, allowed = (targets != 0) & (targets != 1), "0 or 1"
+    if ignore_index is not None:
+        bad &= targets != ignore_index
     if bad.any():
         first = int(bad.nonzero()[0, 0])
         what = f"the target of sample {name.format(first)} is {targets[first].tolist()}"

@@ -23,12 +23,13 @@ class Stream:
     """The samples of an IterableDataset, for training: endless, or started again whenever it ends.
 
     Args:
-        source, keys, layout: as of `Samples`.
+        source, keys, layout, ignore_index: as of `Samples`.
     """
 
     source: IterableDataset[Any]
     keys: Mapping[str, str]
     layout: str = "chw"
+    ignore_index: float | None = None
 
     @cached_property
     def head(self) -> Samples:
@@ -49,7 +50,7 @@ class Stream:
 
     def samples(self, raw: list[Any]) -> Samples:
         """Some of the stream's samples, to be read like others."""
-        return Samples(raw, self.keys, self.layout)
+        return Samples(raw, self.keys, self.layout, self.ignore_index)
 
     @property
     def classes(self) -> list[str]:

@@ -21,7 +21,7 @@ Name = str | int
 
 def table(
     path: str,
-    target: Name = -1,
+    target: Name | Sequence[Name] = -1,
     task: str = "classification",
     header: bool | str = "auto",
     features: Sequence[Name] | None = None,
@@ -35,7 +35,8 @@ def table(
 
     Args:
         path: a ``.csv`` (comma, semicolon or tab) or ``.parquet`` file.
-        target: the column to predict, by name or by number from 0 (−1 is the last).
+        target: the column to predict, by name or by number from 0 (−1 is the last); or several: of values, or for
+            classification a 0 or 1 for each of several classes.
         task: ``classification`` (the target's values, in order, are the classes) or ``regression``.
         header: whether a CSV file's first row names the columns; ``auto``: it does unless it holds a number.
         features: the columns to predict from; None for all but the target and `drop`. Columns that are left out of the
@@ -52,15 +53,19 @@ def table(
     frame = _read(Path(path).expanduser(), header)
     if duplicates == "drop":
         frame = frame.drop_duplicates(ignore_index=True)
-    goal = _column(frame, target, "dataset.target")
-    left_out = {goal, *(_column(frame, name, "dataset.drop") for name in drop)}
+    single = isinstance(target, (str, int))
+    wanted_goals = [target] if isinstance(target, (str, int)) else target
+    goals = [_column(frame, name, "dataset.target") for name in wanted_goals]
+    left_out = {*goals, *(_column(frame, name, "dataset.drop") for name in drop)}
     wanted = [_column(frame, name, "dataset.features") for name in features] if features else list(frame.columns)
     names = [name for name in wanted if name not in left_out]
     if not names:
         raise ConfigError(
             Problem("dataset.features", "no column is left to predict from", ", ".join(map(str, frame.columns)))
         )
-    targets, classes = _targets(frame[goal], task)
+    targets, classes = (
+        _targets(frame[goals[0]], task) if isinstance(target, (str, int)) else _several(frame[goals], task)
+    )
     codes, categories = zip(*(_codes(frame[name]) for name in names), strict=True)
     inputs = torch.from_numpy(np.stack(codes, 1).astype(np.float32))  # (N, F)
     columns = {str(name): frame[name].to_numpy() for name in frame.columns}
@@ -130,6 +135,20 @@ def _targets(column: pd.Series[Any], task: str) -> tuple[torch.Tensor, list[str]
         what = f"column {column.name!r} holds {column.iloc[0]!r}, which is no number"
         raise ConfigError(Problem("dataset.task", what, "regression wants numbers", "dataset.task=classification"))
     return torch.from_numpy(column.to_numpy(np.float32)), []
+
+
+def _several(columns: pd.DataFrame, task: str) -> tuple[torch.Tensor, list[str]]:
+    """(N, K) targets: values, or flags of the classes that the columns are named after."""
+    each = [_targets(columns[name], "regression")[0] for name in columns]
+    targets = torch.stack(each, 1)
+    if task == "regression":
+        return targets, []
+    bad = ((targets != 0) & (targets != 1)).any(0)
+    if bad.any():
+        name = columns.columns[int(bad.nonzero()[0, 0])]
+        what = f"column {name!r} holds other values than 0 and 1"
+        raise ConfigError(Problem("dataset.target", what, "one column of classes, or several of 0 and 1"))
+    return targets.long(), [str(name) for name in columns.columns]
 
 
 def _codes(column: pd.Series[Any]) -> tuple[np.ndarray[Any, Any], list[str] | None]:

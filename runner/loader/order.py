@@ -62,7 +62,8 @@ class Order:
                 raise ConfigError(
                     Problem("loader.sampler", "'balanced' needs one class per sample", "shuffle, sequential")
                 )
-            self._weights = 1.0 / targets[chosen].bincount().double()[targets[chosen]]
+            _, which, counts = targets[chosen].unique(return_inverse=True, return_counts=True)
+            self._weights = 1.0 / counts.double()[which]
 
     def __len__(self) -> int:
         """Batches in one epoch."""

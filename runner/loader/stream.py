@@ -136,9 +136,10 @@ class _Reading(IterableDataset[Any]):
 
     def _check(self, targets: Tensor) -> None:
         """Those of map-style data are all checked before the run; of a stream only the head's are known then."""
-        classes = self.num_classes
-        if classes and targets.dim() == 1 and not 0 <= int(targets.min()) <= int(targets.max()) < classes:
-            what = f"the stream holds targets from {int(targets.min())} to {int(targets.max())}, and {classes} classes"
+        classes, ignored = self.num_classes, self.stream.ignore_index
+        known = targets if ignored is None else targets[targets != ignored]
+        if classes and targets.dim() == 1 and len(known) and not 0 <= int(known.min()) <= int(known.max()) < classes:
+            what = f"the stream holds targets from {int(known.min())} to {int(known.max())}, and {classes} classes"
             remedy = "a list `classes` of their names, as an attribute of the data set"
             raise DataError(Problem("dataset", what, f"0 … {classes - 1}", remedy))
 

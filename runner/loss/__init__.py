@@ -1,0 +1,12 @@
+"""Losses: torch's own, and a few that it does not have, behind a seam that returns a sum and a weight.
+
+A weighted mean is exact only if its two halves are carried apart: the sum of the weighted losses, and the sum of the
+weights. `Loss` gives both for one batch; whoever wants the mean over a step, a part or an epoch adds up each and
+divides once.
+"""
+
+from runner.loss.criteria import Focal, LabelSmoothing
+from runner.loss.loss import Loss, Term
+from runner.loss.weights import class_weights, positive_weights
+
+__all__ = ["Focal", "LabelSmoothing", "Loss", "Term", "class_weights", "positive_weights"]

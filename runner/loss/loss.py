@@ -1,0 +1,234 @@
+"""The seam between model and loss: the right form of output and target in, a sum and a weight out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from runner.batch import Batch
+from runner.errors import ConfigError, Problem
+from runner.loss.kinds import FORMS, REMEDIES, convert, takes
+
+
+class Term(nn.Module):
+    """One loss, as the elements that a mean is taken of.
+
+    Args:
+        criterion: a torch loss (its ``reduction`` is set to ``none``), or a module of ``(output, target)`` that returns
+            (B, ...) elements or their mean. If it has class weights it applies them itself, as torch's do.
+        scale: by which it is multiplied where several losses are added up.
+        one_hot: compare values with the one-hot form of class indices.
+    """
+
+    def __init__(self, criterion: nn.Module, scale: float = 1.0, one_hot: bool = False) -> None:
+        super().__init__()
+        if hasattr(criterion, "reduction"):
+            criterion.reduction = "none"  # type: ignore[assignment]
+        self.criterion = criterion
+        self.takes = takes(criterion)
+        self.scale = scale
+        self.one_hot = one_hot
+
+    @property
+    def class_weights(self) -> Tensor | None:
+        """(C,) or None for 1 each. The binary losses of torch's have a ``weight`` too, which is not one of classes."""
+        by_class = self.takes is not None and {"indices", "distributions"} & set(self.takes.targets)
+        return cast("Tensor | None", getattr(self.criterion, "weight", None)) if by_class else None
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        """(B, ...) elements, summed (or for one-hot values averaged) over the classes; or a scalar, their mean."""
+        elements: Tensor = self.criterion(output, target)
+        if self.one_hot:
+            return elements.mean(1)
+        return elements.sum(1) if self.takes is not None and self.takes.per_class else elements
+
+
+class Loss(nn.Module):
+    """One or several losses of a batch, each as a sum and a weight; the loss is the sum of their quotients.
+
+    What counts in a mean, and how much: a class index counts with the weight of its class, and not at all if it is
+    ``ignore_index``; a distribution counts with the mean weight of its classes (torch divides by their number instead,
+    whatever their weights); a value or a flag counts as 1 and is an element of its own. Each is multiplied by the
+    batch's ``mask`` and ``weight``, if its samples have such.
+
+    Args:
+        terms: the losses. T is their number.
+        task: ``classification``, ``multilabel``, ``soft`` (targets are distributions) or ``regression``.
+        num_outputs: classes, or values of a sample.
+        emits: the form of what the model makes: ``logits``, ``log_probabilities``, ``probabilities`` or ``values``;
+            None for values where there are no classes or no loss that takes another form, else logits.
+        ignore_index: a target that does not count.
+        scaling: mean and standard deviation of the train targets, in which values are measured, so that a model need
+            not grow its bias to their size first; None to take them as they are.
+
+    Raises:
+        ConfigError: a loss does not take such targets, or not what the model emits.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        terms: Sequence[Term],
+        task: str = "classification",
+        num_outputs: int = 0,
+        *,
+        emits: str | None = None,
+        ignore_index: float | None = None,
+        scaling: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        self.terms = cast("Sequence[Term]", nn.ModuleList(terms))
+        self.task, self.num_outputs, self.ignore_index = task, num_outputs, ignore_index
+        self.emits = emits or ("values" if task == "regression" or all(map(_takes_values, terms)) else "logits")
+        mean, std = scaling or (torch.zeros(()), torch.ones(()))
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+        problems = [problem for term in terms for problem in self._misfits(term)]
+        if problems:
+            raise ConfigError(*problems)
+
+    def forward(self, output: Tensor, batch: Batch) -> Tensor:
+        """(T,) the sum of each loss over the batch, to be divided by the `weight` of whatever the mean is taken of.
+
+        Args:
+            output: what the model made of the batch: (B, C, ...), or the shape of the targets for values.
+        """
+        target, factor = self._counted(batch)
+        sums = []
+        for term in self.terms:
+            elements = term(self._output(term, output, target), self._target(term, target))
+            if elements.dim() == 0:  # a mean already
+                total = elements * self._weight(term, target, factor)
+            else:
+                total = (elements if factor is None else elements * factor).sum()
+            sums.append(total * term.scale)
+        return torch.stack(sums)
+
+    def weight(self, batch: Batch) -> Tensor:
+        """(T,) float32: by what each sum over the batch has to be divided, or added up with others before."""
+        target, factor = self._counted(batch)
+        return torch.stack([self._weight(term, target, factor) for term in self.terms])
+
+    @property
+    def class_weights(self) -> Tensor | None:
+        """(C,) of the first loss that has any."""
+        return next((term.class_weights for term in self.terms if term.class_weights is not None), None)
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether `read` makes probabilities of the classes of an output."""
+        return self.task != "regression" and self.emits != "values"
+
+    def read(self, output: Tensor) -> Tensor:
+        """What an output says: probabilities of the classes, (N, C); or values in the units of the targets.
+
+        Scores that were trained by a loss of values are no probabilities, and stay scores.
+        """
+        if self.task == "regression":
+            return output * self.std + self.mean
+        if self.emits == "values":
+            return output
+        # In float64, in which probabilities sum to 1 closely enough for whoever checks.
+        return convert(output.double() if output.device.type != "mps" else output, self.emits, "probabilities",
+                       self.task == "multilabel")  # fmt: skip
+
+    def kept(self, batch: Batch) -> Tensor:
+        """(B,) bool: which samples count, and are measured."""
+        _, factor = self._counted(batch)
+        if factor is None:
+            return torch.ones(len(batch), dtype=torch.bool, device=batch.target.device)
+        return (factor > 0).flatten(1).all(1) if factor.dim() > 1 else factor > 0
+
+    def check(self, output: object, batch: Batch) -> None:
+        """That the model's output has a shape and a form that the loss takes.
+
+        Raises:
+            ConfigError: it has not.
+        """
+        if not isinstance(output, Tensor):
+            raise ConfigError(Problem("model", f"returns a {type(output).__name__}", "one tensor"))
+        shape, target = tuple(output.shape), tuple(batch.target.shape)
+        if self.task != "regression":
+            expected = [(target[0], self.num_outputs, *(target[1:] if self.task == "classification" else ()))]
+        else:
+            expected = [target, (*target, 1)]
+        if shape not in expected:
+            what = f"makes {shape} of a batch whose targets are {target}"
+            remedy = "its last layer as wide as ${facts.num_outputs}"
+            raise ConfigError(Problem("model", what, " or ".join(map(str, expected)), remedy))
+        if self.emits == "logits" and self.task in ("classification", "soft") and _sum_to_one(output):
+            what = "emits probabilities (each row is positive and sums to 1), and would get a second softmax"
+            raise ConfigError(Problem("model", what, "logits", "+model.output=probabilities, or no softmax at its end"))
+
+    def _misfits(self, term: Term) -> list[Problem]:
+        if term.takes is None:
+            return []
+        name, form = type(term.criterion).__name__, FORMS[self.task]
+        if term.one_hot and (form != "indices" or term.takes.output != "values"):
+            return [Problem("loss.one_hot", f"true, but {name} is not given class indices to compare values with")]
+        if not term.one_hot and form not in term.takes.targets:
+            one_hot = ", or loss.one_hot=true" if form == "indices" and term.takes.output == "values" else ""
+            what = f"{name} takes {' or '.join(term.takes.targets)}, and the targets are {form}"
+            return [Problem("loss", what, remedy=REMEDIES[form] + one_hot)]
+        if "values" in (self.emits, term.takes.output) and self.emits != term.takes.output:
+            what = f"{self.emits!r}, and {name} takes {term.takes.output}"
+            return [Problem("model.output", what, "logits, log_probabilities, probabilities, values")]
+        return []
+
+    def _counted(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """The targets, and how much each counts: (B, ...) float32, or None for 1 each."""
+        target, factor = batch.target, None
+        dims = target.dim() - (self.task == "soft")
+        if self.ignore_index is not None and self.task != "soft":
+            factor = (target != self.ignore_index).float()
+        for name in ("mask", "weight"):
+            given = batch.extra.get(name)
+            if given is not None:
+                spread = given.float().reshape(given.shape + (1,) * (dims - given.dim()))
+                factor = spread if factor is None else factor * spread
+        if factor is not None:
+            # What does not count may be anything, NaN included, and must not reach a gradient as 0 times that.
+            counts = (factor > 0).reshape(factor.shape + (1,) * (target.dim() - factor.dim()))
+            target = torch.where(counts, target, 0)
+            factor = factor.expand(target.shape[:dims])
+        return target, factor
+
+    def _weight(self, term: Term, target: Tensor, factor: Tensor | None) -> Tensor:
+        weights = term.class_weights
+        if weights is not None:
+            each = (target * weights).sum(1) if self.task == "soft" else weights[target]
+            return (each if factor is None else each * factor).sum()
+        if factor is not None:
+            return factor.sum()
+        count = len(target) if self.task == "soft" else target.numel()
+        return torch.full((), float(count), device=target.device)
+
+    def _target(self, term: Term, target: Tensor) -> Tensor:
+        if self.task == "regression":
+            return (target - self.mean) / self.std
+        wants = term.takes.targets if term.takes is not None else ()
+        if self.task == "classification" and (term.one_hot or wants[:1] == ("distributions",)):
+            return functional.one_hot(target, self.num_outputs).movedim(-1, 1).float()
+        return target.float() if self.task == "multilabel" else target
+
+    def _output(self, term: Term, output: Tensor, target: Tensor) -> Tensor:
+        if self.task == "regression" and output.shape != target.shape:
+            return output.reshape(target.shape)  # (B, 1) against (B,) would be broadcast to (B, B)
+        if term.takes is None:
+            return output
+        return convert(output, self.emits, term.takes.output, self.task == "multilabel")
+
+
+def _takes_values(term: Term) -> bool:
+    return term.takes is not None and term.takes.output == "values"
+
+
+def _sum_to_one(output: Tensor) -> bool:
+    sums = output.detach().double().sum(1)
+    return bool((output >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-4)
