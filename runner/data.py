@@ -43,6 +43,8 @@ class Data:
     loaders: dict[str, Loader]
     example: Batch
     """The first one of train, as the model gets it."""
+    has_ignored: bool
+    """Whether any target stands for none, or may; looking at every batch for them takes a part of every step."""
 
 
 def prepare(cfg: DictConfig, where: torch.device) -> Data:
@@ -81,7 +83,8 @@ def prepare(cfg: DictConfig, where: torch.device) -> Data:
     example = next(loaders["train"].epoch())
     _check_finite(samples, indices, transforms["eval"], example.input)
     fill(cfg, {"input_shape": list(example.input.shape[1:]), **_lengths(cfg, loaders["train"])})
-    return Data(samples, indices, split, counts, transforms["eval"], loaders, example)
+    has_ignored = stream is not None or any(part.has_ignored for part in held.values())
+    return Data(samples, indices, split, counts, transforms["eval"], loaders, example, has_ignored)
 
 
 def _split(cfg: DictConfig, given: dict[str, Samples]) -> Split:

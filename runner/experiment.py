@@ -120,20 +120,19 @@ def _loss(cfg: DictConfig, data: Data) -> Loss:
             criterion = factory(node, (*OURS["loss"], "weight", "pos_weight"))(**tensors)
         terms.append(loss.Term(criterion, node.get("scale", 1.0), node.get("one_hot", False)))
     fill(cfg, {"class_weights": found})
+    scaled = cfg.facts.task == "regression" and cfg.loss.get("standardize", False)
     return Loss(
         terms,
         cfg.facts.task,
         cfg.facts.num_outputs,
         emits=cfg.model.get("output"),
-        ignore_index=cfg.loss.get("ignore_index"),
-        scaling=_moments(targets, train.ignore_index) if cfg.loss.get("standardize") else None,
+        ignore_index=cfg.loss.get("ignore_index") if data.has_ignored else None,
+        scaling=_moments(targets, train.ignore_index) if scaled else None,
     )
 
 
-def _moments(targets: Tensor, ignore_index: float | None) -> tuple[Tensor, Tensor] | None:
-    """Mean and standard deviation of values, (K,) or scalars; None for class targets."""
-    if not targets.is_floating_point():
-        return None
+def _moments(targets: Tensor, ignore_index: float | None) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of values, (K,) or scalars."""
     values = targets.double()
     known = values if ignore_index is None else torch.where(targets == ignore_index, torch.nan, values)
     mean = known.nanmean(0)

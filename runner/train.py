@@ -210,16 +210,17 @@ def _finish(
 
 
 def _examine(experiment: Experiment) -> tuple[dict[str, float], dict[str, Table]]:
-    """Every figure of val and test, and where each sample has one class the tables per class."""
+    """Every figure of val and test, and the tables per class."""
     found: dict[str, float] = {}
     tables: dict[str, Table] = {}
     classes = experiment.data.samples["train"].classes
     for part in ("val", "test"):
         values, said = experiment.examine(part)
         found |= values
-        if experiment.loss.task in ("classification", "soft"):
-            for table in (per_class, confusion):
-                tables[f"{part}/{table.__name__}"] = table(part, said, classes)
+        if classes:
+            tables[f"{part}/per_class"] = per_class(part, said, classes)
+        if classes and experiment.loss.task != "multilabel":
+            tables[f"{part}/confusion"] = confusion(part, said, classes)
     return found, tables
 
 

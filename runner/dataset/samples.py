@@ -101,6 +101,11 @@ class Samples:
         """(N, ...) the targets, but the likeliest class where they are distributions."""
         return self.targets.argmax(1) if self.task == "soft" else self.targets
 
+    @property
+    def has_ignored(self) -> bool:
+        """Whether any target stands for none."""
+        return self.ignore_index is not None and bool((self.targets == self.ignore_index).any())
+
     def known(self, targets: Tensor) -> Tensor:
         """Of (n, ...) targets, those that stand for something throughout."""
         if self.ignore_index is None or self.task == "soft":

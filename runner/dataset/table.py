@@ -53,9 +53,7 @@ def table(
     frame = _read(Path(path).expanduser(), header)
     if duplicates == "drop":
         frame = frame.drop_duplicates(ignore_index=True)
-    single = isinstance(target, (str, int))
-    wanted_goals = [target] if isinstance(target, (str, int)) else target
-    goals = [_column(frame, name, "dataset.target") for name in wanted_goals]
+    goals = [_column(frame, name, "dataset.target") for name in _listed(target)]
     left_out = {*goals, *(_column(frame, name, "dataset.drop") for name in drop)}
     wanted = [_column(frame, name, "dataset.features") for name in features] if features else list(frame.columns)
     names = [name for name in wanted if name not in left_out]
@@ -63,13 +61,15 @@ def table(
         raise ConfigError(
             Problem("dataset.features", "no column is left to predict from", ", ".join(map(str, frame.columns)))
         )
-    targets, classes = (
-        _targets(frame[goals[0]], task) if isinstance(target, (str, int)) else _several(frame[goals], task)
-    )
+    targets, classes = _targets(frame[goals[0]], task) if len(goals) == 1 else _several(frame[goals], task)
     codes, categories = zip(*(_codes(frame[name]) for name in names), strict=True)
     inputs = torch.from_numpy(np.stack(codes, 1).astype(np.float32))  # (N, F)
     columns = {str(name): frame[name].to_numpy() for name in frame.columns}
     return ArrayDataset(inputs, targets, classes, columns=columns, categories=categories)
+
+
+def _listed(names: Name | Sequence[Name]) -> Sequence[Name]:
+    return [names] if isinstance(names, (str, int)) else names
 
 
 def _read(path: Path, header: bool | str) -> pd.DataFrame:

@@ -104,3 +104,13 @@ def test_values_are_not_taken_for_classes() -> None:
     pd.DataFrame({"a": range(300), "b": [n * 0.37 for n in range(300)]}).to_csv("x.csv", index=False)
     with pytest.raises(ConfigError, match=r"300 different values in 300 rows(.|\n)*try: dataset.task=regression"):
         table("x.csv")
+
+
+def test_several_targets_are_flags_or_values() -> None:
+    Path("several.csv").write_text("x,a,b\n1.5,0,1\n2.5,1,1\n")
+    flags = table("several.csv", target=["a", "b"])
+    assert (flags.targets.tolist(), flags.targets.dtype, flags.classes) == ([[0, 1], [1, 1]], torch.int64, ["a", "b"])
+    values = table("several.csv", target=["a", 0], task="regression")
+    assert (values.targets.tolist(), values.classes) == ([[0.0, 1.5], [1.0, 2.5]], [])
+    with pytest.raises(ConfigError, match=r"dataset\.target: column 'x' holds other values than 0 and 1"):
+        table("several.csv", target=["a", "x"])
