@@ -22,7 +22,9 @@ from runner.draws import reseed
 from runner.errors import ConfigError, Problem
 from runner.loss import Loss
 from runner.metric import Metric, Said
+from runner.model import Frozen, Networks, initialise, load
 from runner.targets import OURS
+from runner.terminal import show
 from runner.trainer import predict
 
 log = logging.getLogger("runner")
@@ -36,6 +38,7 @@ class Experiment:
     threads: int
     data: Data
     model: nn.Module
+    frozen: Frozen
     loss: Loss
     metrics: Mapping[str, Metric]
     baseline: Mapping[str, float]
@@ -54,8 +57,11 @@ class Experiment:
         return {f"{part}/{name}": value for name, value in values.items()}, said
 
 
-def assemble(cfg: DictConfig) -> Experiment:
+def assemble(cfg: DictConfig, resumed: bool = False) -> Experiment:
     """Build what `cfg` describes, and enter into ``cfg.facts`` what the data say on the way.
+
+    Args:
+        resumed: whether the model's weights will come from a checkpoint of this run.
 
     Raises:
         InputError: the data are not what the configuration needs.
@@ -64,9 +70,8 @@ def assemble(cfg: DictConfig) -> Experiment:
     _set_backends(cfg)
     data = prepare(cfg, where)
 
-    reseed(where, cfg.seed, "model")
-    with calling("model"):
-        model: nn.Module = factory(cfg.model, OURS["model"])().to(where)
+    model, frozen = _model(cfg, resumed)
+    model.to(where)
     output = _try_model(model, data.example.input)
     threads = device.threads(cfg.trainer.threads, model, data.example.input)
     torch.set_num_threads(threads)
@@ -74,7 +79,7 @@ def assemble(cfg: DictConfig) -> Experiment:
     criterion = _loss(cfg, data).to(where)
     _check_loss(criterion, output, data.example)
     metrics = _metrics(cfg, criterion)
-    return Experiment(where, threads, data, model, criterion, metrics, _baseline(metrics, data, criterion))
+    return Experiment(where, threads, data, model, frozen, criterion, metrics, _baseline(metrics, data, criterion))
 
 
 def _set_backends(cfg: DictConfig) -> None:
@@ -83,6 +88,22 @@ def _set_backends(cfg: DictConfig) -> None:
     torch.backends.cudnn.benchmark = not cfg.trainer.deterministic
     # Deterministic mode also fills fresh memory with NaN to expose bugs, at a price in every run.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def _model(cfg: DictConfig, resumed: bool) -> tuple[nn.Module, Frozen]:
+    """The model with its first weights, on the CPU: the same on every device."""
+    options = cfg.model
+    reseed(torch.device("cpu"), cfg.seed, "model")
+    with calling("model"):
+        made = factory(options, OURS["model"])()
+    model = Networks(made) if isinstance(made, dict) else made
+    if not isinstance(model, nn.Module):
+        raise ConfigError(Problem("model", f"{options._target_} makes a {type(model).__name__}", "a torch.nn.Module"))
+    if options.get("init") is not None:
+        initialise(model, value(options.init), cfg.seed)
+    if options.get("weights") is not None and not resumed:
+        show(load(model, options.weights, options.get("strict", True)))
+    return model, Frozen(model, options.get("freeze") or [], options.get("unfreeze_at_epoch"))
 
 
 def _try_model(model: nn.Module, example: Tensor) -> object:

@@ -86,6 +86,13 @@ class Model:
     output: Literal["logits", "log_probabilities", "probabilities", "values"] | None = key(
         "what the model emits; null: values for a loss of values, else logits", optional=True
     )
+    init: str | list[Any] | dict[str, Any] | None = key(
+        "initial weights: a method, or rules", allowed="null, a method such as kaiming, or rules", optional=True
+    )
+    weights: str | None = key("weights to start from: a file, run folder, URL or torchvision name", optional=True)
+    strict: bool = key("whether their names and shapes must be the model's", optional=True)
+    freeze: list[str] = key("patterns of the parameters that are not trained", optional=True)
+    unfreeze_at_epoch: int | None = key("the epoch from which on they are", least=1, optional=True)
 
 
 @dataclasses.dataclass

@@ -47,7 +47,7 @@ OURS = {
     "dataset": ("keys", "layout"),
     "split": ("path",),
     "loader": ("batch_size", "eval_batch_size", "drop_last", "sampler", "subset", "batch_sampler", "epoch_samples"),
-    "model": ("output",),
+    "model": ("output", "init", "weights", "strict", "freeze", "unfreeze_at_epoch"),
     "loss": ("terms", "scale", "one_hot", "standardize", "ignore_index", "beta"),
     "scheduler": ("interval",),
     "metric": ("takes",),

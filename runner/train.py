@@ -68,7 +68,7 @@ def _prepare(cfg: DictConfig, run_dir: Path) -> tuple[Experiment, Trainer]:
     """Build everything, and load the state of a run that is resumed."""
     resumed = cfg.resume is not None and folder.has_checkpoint(run_dir)
     state = read(run_dir / "checkpoints" / LAST) if resumed else None
-    experiment = assemble(cfg)
+    experiment = assemble(cfg, resumed)
     with config.calling("optimizer"):
         opt = optimizer.build(factory(cfg.optimizer), experiment.model, experiment.loss)
     with config.calling("scheduler"):
@@ -123,7 +123,7 @@ def _trainer(cfg: DictConfig, experiment: Experiment, opt: torch.optim.Optimizer
     better = _better(cfg.checkpoint.monitor, cfg.checkpoint.mode)
     return Trainer(
         e.model, e.loss, opt, schedule, e.data.loaders["train"], lambda: e.evaluate("val"), better,
-        device=e.device, seed=cfg.seed, **options,
+        device=e.device, seed=cfg.seed, frozen=e.frozen, **options,
     )  # fmt: skip
 
 

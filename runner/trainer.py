@@ -20,6 +20,7 @@ from runner.draws import reseed
 if TYPE_CHECKING:  # parts are given to one another, and do not import one another
     from runner.loader import Loader
     from runner.loss import Loss
+    from runner.model import Frozen
     from runner.scheduler import Schedule
 
 
@@ -60,15 +61,16 @@ class Predictions:
 
 @torch.inference_mode()
 def predict(model: nn.Module, loss: Loss, loader: Loader) -> Predictions:
-    """Run a part through the model in eval mode. The model is left in the mode it was in."""
-    was_training = model.training
+    """Run a part through the model in eval mode. Every layer is left in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     rows = []
     for batch in loader.epoch():
         output = model(batch.input)
         parts = output, batch.target, loss.kept(batch), batch.index
         rows.append((*parts, loss(output, batch), loss.weight(batch)))
-    model.train(was_training)
+    for module, training in modes:
+        module.training = training
     outputs, targets, kept, indices, sums, weights = zip(*rows, strict=True)
     # In float64: a part can have more batches than float32 can add up without losing digits.
     means = torch.stack(sums).cpu().double().sum(0) / torch.stack(weights).cpu().double().sum(0)
@@ -83,6 +85,7 @@ class Trainer:
         evaluate: called at the end of each epoch; returns ``{"<part>/<metric>": value}``.
         better: whether the first record of an evaluation beats the second.
         seed: from which the random draws of each step follow.
+        frozen: what is not trained, and until when.
         max_epochs, max_steps: the run ends with the one that is reached first. Steps may end it inside an epoch.
         accumulate: micro-batches in a step. Each loss is divided by the weight of the whole step, so that a weighted
             mean is that of one large batch. An epoch's last step has fewer when they do not divide.
@@ -102,6 +105,7 @@ class Trainer:
         *,
         device: torch.device,
         seed: int,
+        frozen: Frozen | None = None,
         max_epochs: int | None,
         max_steps: int | None = None,
         accumulate: int = 1,
@@ -109,7 +113,7 @@ class Trainer:
     ) -> None:
         self.model, self.loss, self.optimizer, self.schedule = model, loss, optimizer, schedule
         self.loader, self.evaluate, self.better = loader, evaluate, better
-        self.device, self.seed = device, seed
+        self.device, self.seed, self.frozen = device, seed, frozen
         self.max_epochs, self.max_steps = max_epochs, max_steps
         self.accumulate, self.clip_norm = accumulate, clip_norm
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -168,6 +172,8 @@ class Trainer:
     def epoch(self) -> Iterator[None]:
         """The rest of the running epoch. Pauses after each step, so that the caller can look, or stop."""
         self.model.train()
+        if self.frozen is not None:
+            self.frozen.enter(self.progress.epoch)
         batches = self.loader.epoch(self.progress.epoch, start=self.progress.batch)
         while not self._out_of_steps and (micro_batches := list(islice(batches, self.accumulate))):
             self.step(micro_batches)

@@ -39,6 +39,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
         "dataset.loader={_target_: torchvision.datasets.folder.default_loader, _partial_: true}",
     ),
     "transform/table": TABLE,
+    "model/lenet": ("dataset=synthetic", "dataset.size=60", "dataset.image_size=[1,28,28]"),
+    "model/vit_small": ("model.patch_size=8", "trainer.threads=1"),
     "transform/resize": ("dataset=synthetic", "dataset.size=60", "dataset.image_size=[3,300,300]", "model=mlp"),
     **{f"loss/{name}": (*VALUES, "metric=regression") for name in ("mse", "mae", "huber")},
     "metric/regression": (*VALUES, "loss=mse"),

@@ -204,7 +204,7 @@ def test_help_names_commands_groups_options_and_examples(run: Run, capsys: pytes
     text = capsys.readouterr().out
     for expected in (
         "train (or none)",
-        "model: cnn, mlp",
+        "model: cnn, lenet, linear, mlp",
         "loss: bce, cross_entropy, focal, huber",
         "python -m runner model=cnn",
     ):

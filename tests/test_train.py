@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -483,3 +484,70 @@ def test_probability_metrics_are_left_out_where_there_are_no_probabilities(
     found = content(only_run())["metrics"]
     assert "val/brier" not in found
     assert 0.5 < found["val/accuracy"] < 1
+
+
+CNN = ("model=cnn", "model.channels=[4,4]", "trainer.max_epochs=3", "trainer.threads=1", "loader.subset=200")
+
+
+def test_what_is_frozen_stays_and_is_trained_from_the_epoch_on_that_is_named(run: Run) -> None:
+    assert run(*CNN, "model.freeze=['0']", "hydra.run.dir=frozen") == 0
+    assert run(*CNN, "model.freeze=['0']", "trainer.max_epochs=1", "hydra.run.dir=begun") == 0
+    first, last = (weights(Path(name), "last.pt", "model") for name in ("begun", "frozen"))
+    assert all(
+        torch.equal(first[name], last[name]) for name in first if name.startswith("0.")
+    )  # BatchNorm's buffers too
+    assert not torch.equal(list(first.values())[-2], list(last.values())[-2])  # of the last layer
+    assert run(*CNN, "model.freeze=['0']", "model.unfreeze_at_epoch=2", "hydra.run.dir=thawed") == 0
+    thawed = weights(Path("thawed"), "last.pt", "model")
+    assert not torch.equal(thawed["0.0.weight"], first["0.0.weight"])
+
+
+def test_a_run_that_unfreezes_resumes_to_the_same_bytes(run: Run) -> None:
+    overrides = (*CNN, "model.freeze=['0']", "model.unfreeze_at_epoch=2", "scheduler=constant")
+    assert run(*overrides, "hydra.run.dir=whole") == 0
+    for steps in (2, 6):
+        assert run(*overrides, f"trainer.max_steps={steps}", f"hydra.run.dir=part{steps}") == 0
+        assert run(f"resume=part{steps}", "trainer.max_steps=null") == 0
+        whole, part = (weights(Path(name), "last.pt", "model") for name in ("whole", f"part{steps}"))
+        assert all(torch.equal(whole[name], part[name]) for name in whole)
+
+
+def test_weights_of_another_run_start_this_one_and_are_not_asked_for_again(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*QUICK, "hydra.run.dir=first") == 0
+    again = ("trainer.max_epochs=1", "optimizer.lr=0.0", "hydra.run.dir=second")
+    assert run(*QUICK, "model.weights=first", "seed=7", *again) == 0
+    best, started = weights(Path("first"), "best.pt", "model"), weights(Path("second"), "last.pt", "model")
+    assert all(torch.equal(best[name], started[name]) for name in best)
+    assert "loaded" in capsys.readouterr().out
+    shutil.rmtree("first")
+    assert run("resume=second", "trainer.max_epochs=2") == 0
+
+
+def test_initial_weights_follow_the_rules_of_the_configuration(run: Run) -> None:
+    assert run(*QUICK, "model.init=zeros", "optimizer.lr=0.0", "trainer.max_epochs=1") == 0
+    state = weights(only_run(), "last.pt", "model")
+    assert all(tensor.abs().sum() == 0 for tensor in state.values())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.freeze=[bdy]"], "model.freeze: 'bdy' fits no parameter of the model"),
+        (["model.init=kaimin"], "model.init: 'kaimin' is not a method"),
+        (["model.init={method: zeros, layers: Conv2d}"], "model.init.layers: ['Conv2d'] fits no layer of the model"),
+        (["model.weights=nowhere.pt"], "model.weights: there is no file 'nowhere.pt'"),
+        (["model.unfreeze_at_epoch=0"], "model.unfreeze_at_epoch: 0 is not allowed\n  allowed: a whole number >= 1"),
+        (["model=torchvision", "model.name=resnet19"], "model.name: torchvision has no classification model 'resnet1"),
+        (["model=lenet"], "model: cannot be built: pictures of 8×8 are too small"),
+        (["model=torchvision", "model.name=alexnet"], "model: cannot take inputs of 1×8×8"),
+    ],
+)  # fmt: skip
+def test_models_that_cannot_be_meant_end_before_training(
+    run: Run, overrides: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick = QUICK if not any(o.startswith("model=") for o in overrides) else ("trainer.max_epochs=1",)
+    assert run(*quick, *overrides) == 2
+    assert f"error: {message}" in capsys.readouterr().err
+    assert not list(Path().glob("outputs/*/*"))

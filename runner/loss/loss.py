@@ -164,7 +164,7 @@ class Loss(nn.Module):
             raise ConfigError(Problem("model", what, " or ".join(map(str, expected)), remedy))
         if self.emits == "logits" and self.task in ("classification", "soft") and _sum_to_one(output):
             what = "emits probabilities (each row is positive and sums to 1), and would get a second softmax"
-            raise ConfigError(Problem("model", what, "logits", "+model.output=probabilities, or no softmax at its end"))
+            raise ConfigError(Problem("model", what, "logits", "model.output=probabilities, or no softmax at its end"))
 
     def _misfits(self, term: Term) -> list[Problem]:
         if term.takes is None:

@@ -1,0 +1,26 @@
+"""Models: networks for small inputs, torchvision's fitted to the data, and what is done to a model before training.
+
+Any `torch.nn.Module` can be named by ``_target_``; the input's shape and the number of outputs come from `facts`.
+"""
+
+from runner.model.freeze import Frozen
+from runner.model.init import initialise
+from runner.model.nets import CNN, MLP, LeNet, Linear, Networks, WideResNet
+from runner.model.vision import resnet, vit_small
+from runner.model.vision import torchvision_model as torchvision
+from runner.model.weights import load
+
+__all__ = [
+    "CNN",
+    "MLP",
+    "Frozen",
+    "LeNet",
+    "Linear",
+    "Networks",
+    "WideResNet",
+    "initialise",
+    "load",
+    "resnet",
+    "torchvision",
+    "vit_small",
+]

@@ -1,0 +1,68 @@
+"""Frozen parameters: those that training leaves as they are."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from runner.errors import ConfigError, Problem, nearest
+
+
+class Frozen:
+    """The parts of a model that are not trained, for good or until an epoch.
+
+    A BatchNorm layer all of whose parameters are frozen stays in eval mode: its statistics are weights, too.
+
+    Args:
+        patterns: of the names of parameters, such as ``features.*``; or the name of a module, for all that is in it.
+        until: the epoch, from 1 as it is shown, from which on everything is trained; None for never.
+
+    Raises:
+        ConfigError: a pattern that fits no parameter, or nothing left to train.
+    """
+
+    def __init__(self, model: nn.Module, patterns: Sequence[str], until: int | None = None) -> None:
+        named = dict(model.named_parameters())
+        chosen = {name for pattern in patterns for name in _matching(pattern, model)}
+        if named and len(chosen) == len(named) and until is None:
+            raise ConfigError(Problem("model.freeze", f"{list(patterns)} leaves nothing to train", "some of the model"))
+        self.until = until
+        self.parameters = [named[name] for name in sorted(chosen)]
+        # One without parameters is frozen with all that surrounds it, if that is.
+        self.norms = [
+            module
+            for name, module in model.named_modules()
+            if isinstance(module, _BatchNorm) and _all_frozen(name, module, chosen, patterns)
+        ]
+        if until is None:  # an optimizer need not know of them
+            self.enter(0)
+
+    def enter(self, epoch: int) -> None:
+        """Freeze or unfreeze what `epoch`, from 0, needs so. To be called after ``model.train()``."""
+        frozen = self.until is None or epoch + 1 < self.until
+        for parameter in self.parameters:
+            parameter.requires_grad_(not frozen)
+        for norm in self.norms:
+            norm.train(not frozen)
+
+
+def _matching(pattern: str, model: nn.Module) -> list[str]:
+    names = [name for name, _ in model.named_parameters()]
+    found = [name for name in names if fnmatch.fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")]
+    if not found:
+        modules = [name for name, _ in model.named_modules() if name]
+        near = nearest(pattern.removesuffix(".*"), [*modules, *names])
+        top = [name for name, _ in model.named_children()]
+        what = f"{pattern!r} fits no parameter of the model"
+        raise ConfigError(Problem("model.freeze", what, ", ".join(top[:20]), f"model.freeze=[{near}]" if near else ""))
+    return found
+
+
+def _all_frozen(name: str, module: nn.Module, chosen: set[str], patterns: Sequence[str]) -> bool:
+    inside = [f"{name}.{parameter}" for parameter, _ in module.named_parameters(recurse=False)]
+    if inside:
+        return chosen.issuperset(inside)
+    return any(fnmatch.fnmatchcase(name, pattern) or name.startswith(f"{pattern}.") for pattern in patterns)

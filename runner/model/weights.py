@@ -1,0 +1,135 @@
+"""Weights from elsewhere: a state dict or a checkpoint, matched to a model by name and shape."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from runner.errors import DataError, Problem
+from runner.table import Table
+
+WITHIN = ("model", "state_dict", "model_state_dict", "model_state", "net")
+"""Keys under which checkpoints hold the weights: ours, Lightning's, torch's tutorials', timm's."""
+
+PREFIXES = ("module.", "_orig_mod.")
+"""What DataParallel and torch.compile put before every name."""
+
+
+def load(model: nn.Module, source: str, strict: bool = True) -> Table:
+    """Load weights into `model`.
+
+    Args:
+        source: a file (``.pt``, ``.safetensors``), a run folder (its best checkpoint), a URL, or the name of weights of
+            torchvision's, such as ``ResNet18_Weights.IMAGENET1K_V1``.
+        strict: whether names and shapes must be the model's. If not, what fits is loaded and the rest stays as it was
+            initialised: a head for other classes.
+
+    Returns:
+        what was loaded, missing, unexpected or of another shape.
+
+    Raises:
+        DataError: the weights cannot be read, differ where they must not, or nothing of them fits.
+    """
+    own = model.state_dict()
+    given = {_own_name(name, own): tensor for name, tensor in _read(source).items()}
+    fitting = {name: tensor for name, tensor in given.items() if name in own and tensor.shape == own[name].shape}
+    groups = {
+        "loaded": list(fitting),
+        "missing in the file, stays as initialised": [name for name in own if name not in given],
+        "not in the model, left out": [name for name in given if name not in own],
+        "of another shape, stays as initialised": [name for name in given if name in own and name not in fitting],
+    }
+    table = Table(
+        "Weights", ["", "tensors", "which"], [[what, len(n), _some(n, own, given)] for what, n in groups.items()]
+    )
+    differing = [(what, names) for what, names in list(groups.items())[1:] if names]
+    if not fitting:
+        what = f"{source!r} has no tensor of the model's: it has {_some(list(given), own, given)}"
+        raise DataError(Problem("model.weights", what, f"such as {next(iter(own), 'none')}"))
+    if differing and strict:
+        listed = "; ".join(
+            f"{len(names)} {what.partition(',')[0]} ({_some(names, own, given)})" for what, names in differing
+        )
+        raise DataError(
+            Problem("model.weights", f"{source!r} differs: {listed}", "the same names and shapes", "model.strict=false")
+        )
+    model.load_state_dict(fitting, strict=False)
+    return table
+
+
+def _own_name(name: str, own: Mapping[str, Tensor]) -> str:
+    """The name without what wrappers put before it, unless the model has it just so."""
+    while name not in own and name.startswith(PREFIXES):
+        name = name.removeprefix(next(prefix for prefix in PREFIXES if name.startswith(prefix)))
+    return name
+
+
+def _read(source: str) -> dict[str, Tensor]:
+    try:
+        state = _fetch(source)
+    except DataError:
+        raise
+    except Exception as error:  # whatever a damaged file makes of torch, zipfile and urllib
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataError(Problem("model.weights", f"{source!r} cannot be read: {reason}")) from error
+    while isinstance(state, Mapping) and not _is_state_dict(state):
+        inside = next((state[key] for key in WITHIN if isinstance(state.get(key), Mapping)), None)
+        if inside is None:
+            break
+        state = inside
+    if not isinstance(state, Mapping) or not _is_state_dict(state):
+        what = f"{source!r} holds a {type(state).__name__}" + (
+            f" with {', '.join(map(str, state))[:80]}" if isinstance(state, Mapping) else ""
+        )
+        raise DataError(Problem("model.weights", what, f"a state dict, or one under {', '.join(WITHIN)}"))
+    return dict(state)
+
+
+def _is_state_dict(state: Mapping[Any, Any]) -> bool:
+    return bool(state) and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items())
+
+
+def _fetch(source: str) -> Any:
+    if re.match(r"https?://", source):
+        return torch.hub.load_state_dict_from_url(source, map_location="cpu", weights_only=True, progress=False)
+    path = Path(source).expanduser()
+    if re.fullmatch(r"\w+_Weights\.\w+", source) and not path.exists():
+        from torchvision.models import get_weight
+
+        return get_weight(source).get_state_dict(progress=False, check_hash=True)
+    if path.is_dir():
+        path = path / "checkpoints" / "best.pt"
+    if not path.is_file():
+        allowed = "a file, a run folder, a URL, or a name such as ResNet18_Weights.IMAGENET1K_V1"
+        raise DataError(Problem("model.weights", f"there is no file '{path}'", allowed))
+    if path.suffix == ".safetensors":
+        try:
+            from safetensors.torch import load_file
+        except ImportError as error:
+            what, remedy = (
+                "reading .safetensors needs safetensors, which is not installed",
+                "uv pip install safetensors",
+            )
+            raise DataError(Problem("model.weights", what, remedy=remedy)) from error
+        return load_file(path)
+    if zipfile.is_zipfile(path):  # torch.load does not look at the checksums
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise DataError(Problem("model.weights", f"'{path}' is damaged: the checksum of {damaged} is wrong"))
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _some(names: list[str], own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    def one(name: str) -> str:
+        if name in own and name in given and own[name].shape != given[name].shape:
+            return f"{name}: {tuple(given[name].shape)} for {tuple(own[name].shape)}"
+        return name
+
+    return ", ".join(map(one, names[:3])) + (", …" if len(names) > 3 else "")
