@@ -86,6 +86,34 @@ def train(arguments: list[str]) -> int:
     return _hydra(flags, overrides, _train_task, "config")
 
 
+def inspect(arguments: list[str]) -> int:
+    """Show the layers of the model and the memory that a step needs. Makes no folder."""
+    import logging
+
+    from runner import compose, config, preflight
+    from runner.inspect import main as run
+    from runner.terminal import ConsoleHandler
+
+    flags, overrides = _sort(arguments)
+    config_dir = _value(flags, "--config-dir", "-cd")
+    others = [flag for flag in flags if flag.startswith("-") and flag.partition("=")[0] not in ("--config-dir", "-cd")]
+    if others:
+        raise ConfigError(Problem(others[0], "is no flag of inspect", "--config-dir FOLDER", "the same without it"))
+    _check_names(config_dir)
+    _find_own_code()
+    overrides = [quoted(override) for override in overrides]
+    load = compose.loader("config", config_dir, multirun=False)
+    try:
+        cfg = load(overrides)
+    except compose.FAILURES as error:
+        raise ConfigError(*compose.explain(load, overrides)) from error
+    preflight.check(cfg)
+    logging.getLogger().addHandler(ConsoleHandler())
+    logging.getLogger().setLevel(logging.INFO)
+    run(config.job(cfg))
+    return 0
+
+
 def _version(arguments: list[str]) -> int:
     from importlib.metadata import version
 
@@ -93,7 +121,7 @@ def _version(arguments: list[str]) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train, "inspect": inspect}
 
 
 def _train_task(cfg: DictConfig) -> None:
@@ -172,8 +200,7 @@ def _hydra(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictC
     from runner import compose, config
 
     _check_names(_value(flags, "--config-dir", "-cd"))
-    if os.getcwd() not in sys.path:  # as `python -m` has it, for code of the user's own
-        sys.path.insert(0, os.getcwd())
+    _find_own_code()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors to us instead of printing them and exiting with 1
     statuses: list[int] = []
     before, sys.argv = sys.argv, ["runner", *flags, *overrides]
@@ -210,6 +237,11 @@ def _guarded(task: Callable[[DictConfig], None], cfg: DictConfig) -> int:
         log.exception("error:")
         return 1
     return 0
+
+
+def _find_own_code() -> None:
+    if os.getcwd() not in sys.path:  # as `python -m` has it, for code of the user's own
+        sys.path.insert(0, os.getcwd())
 
 
 def _check_names(config_dir: str | None) -> None:

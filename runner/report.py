@@ -99,7 +99,7 @@ class EpochLines:
         cells = {"epoch": f"{record['epoch']}/{self.total_epochs}", **values, "samples/s": f"{samples_per_second:,.0f}"}
         if not self._head:
             self._head = True
-            log.info("%s", "  ".join(name.rjust(_width(name)) for name in cells))
+            log.info("\n%s", "  ".join(name.rjust(_width(name)) for name in cells))
         line = "  ".join(text.rjust(_width(name)) for name, text in cells.items())
         log.info("%s", line + ("  *" if best else ""))
 
@@ -125,7 +125,7 @@ def result_table(
 
 def farewell(cfg: DictConfig, run_dir: Path, seconds: float) -> None:
     """Where everything is, and what one would type next."""
-    log.info("%s in %.1f s", run_dir, seconds)
+    log.info("\n%s in %.1f s", run_dir, seconds)
     log.info("  curves and tables  tensorboard --logdir %s", shlex.quote(str(run_dir)))
     length = "max_epochs" if cfg.trainer.max_steps is None else "max_steps"
     log.info("  train on           %s", folder.resume_command(cfg, run_dir, f"trainer.{length}=MORE"))

@@ -23,7 +23,8 @@ class Table:
         """For a terminal, without its title, which rich would wrap at the table's width."""
         table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
         for number, name in enumerate(self.columns):
-            table.add_column(Text(name), justify="right" if self._numeric(number) else "left")
+            numeric = self._numeric(number)  # a number that is cut off is a wrong one
+            table.add_column(Text(name), justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
         for row in self.rows:
             table.add_row(*(Text(cell(value)) for value in row))
         return table

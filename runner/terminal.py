@@ -34,9 +34,10 @@ class ConsoleHandler(logging.Handler):
 def show(table: Table) -> None:
     """A table on the terminal and in the log file."""
     buffer = StringIO()
-    Console(file=buffer, width=console.width, highlight=False).print(table.rich())
+    width = console.width if console.is_terminal else 1000  # a file has room
+    Console(file=buffer, width=width, highlight=False).print(table.rich())
     lines = [line.rstrip() for line in buffer.getvalue().splitlines()]
-    log.info("\n%s\n%s\n", table.title, "\n".join(line for line in lines if line))
+    log.info("\n%s\n%s", table.title, "\n".join(line for line in lines if line))
 
 
 class Bar:

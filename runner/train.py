@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from runner import config, folder, optimizer, report
+from runner import config, folder, inspect, optimizer, report
 from runner.checkpoint import BEST, LAST, Checkpoints, read, sha256
 from runner.config import factory
 from runner.errors import DataError, InputError, Interrupted, Problem, RunFolderError
@@ -112,6 +112,8 @@ def _run(
             stack.callback(board.close)
             board.text("config", (run_dir / "config.yaml").read_text())
             board.table("split", table)
+            for tag, each in inspect.tables(cfg, experiment).items():
+                board.table(tag, each)
         _fit(cfg, run_dir, experiment, trainer, checkpoints, board, stop)
         checkpoints.wait()
         _finish(cfg, run_dir, experiment, trainer, result, board)
@@ -185,6 +187,7 @@ def _finish(
     experiment.model.load_state_dict(state["model"])
     experiment.loss.load_state_dict(state["loss"])
     found, tables = _examine(experiment)
+    gap = inspect.norm_gap(experiment.model, experiment.loss, experiment.data.example.to(experiment.device))
     summary = report.result_table(
         found, experiment.baseline, progress.best, cfg.checkpoint.monitor, experiment.loss.task
     )
@@ -195,6 +198,7 @@ def _finish(
         state="completed",
         metrics=found,
         baseline=dict(experiment.baseline),
+        batch_norm=gap,
         tables={tag: table.records() for tag, table in tables.items()},
         best_epoch=progress.best["epoch"],
         best_step=progress.best["step"],
@@ -206,6 +210,7 @@ def _finish(
     if "test/per_class" in tables and len(tables["test/per_class"].rows) <= 22:
         show(tables["test/per_class"])
     show(summary)
+    inspect.report_gap(gap)
     report.farewell(cfg, run_dir, result.content["seconds"])
 
 

@@ -50,4 +50,4 @@ def test_errors_go_to_the_error_stream_and_lines_are_printed_as_they_are(capsys:
 def test_a_table_is_shown_under_its_title(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         show(Table("A title that is longer than the table", ["n"], [[1], [23]]))
-    assert caplog.messages == ["\nA title that is longer than the table\n  n\n ──\n  1\n 23\n"]
+    assert caplog.messages == ["\nA title that is longer than the table\n  n\n ──\n  1\n 23"]

@@ -128,7 +128,9 @@ def test_tensorboard_has_the_points_of_the_metrics_and_the_tables(made: Path) ->
         assert points == [(r["step"], pytest.approx(r[name], rel=1e-6)) for r in records(made)]
     texts = {tag: events.Tensors(tag)[0].tensor_proto.string_val[0].decode() for tag in events.Tags()["tensors"]}
     tables = [f"{part}/{table}" for part in ("val", "test") for table in ("per_class", "confusion")]
-    assert set(texts) == {f"{tag}/text_summary" for tag in ("config", "split", "result", *tables)}
+    assert set(texts) == {
+        f"{tag}/text_summary" for tag in ("config", "split", "result", "model/layers", "model/memory", *tables)
+    }
     assert "| all | 1,079 | 359 | 359 |" in texts["split/text_summary"]
     assert f"{content(made)['metrics']['test/accuracy']:.4f}" in texts["result/text_summary"]
 

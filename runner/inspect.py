@@ -1,0 +1,201 @@
+"""`python -m runner inspect`: what a model is made of, what it costs, what it holds in memory. Trains nothing."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.flop_counter import FlopCounterMode
+
+from runner import optimizer
+from runner.batch import Batch
+from runner.config import factory
+from runner.experiment import Experiment, assemble
+from runner.loss import Loss
+from runner.table import Table
+from runner.terminal import show
+
+log = logging.getLogger("runner")
+
+SMALL = 2**28
+"""Bytes of parameters up to which a step on a copy is taken at the start of every run, to see what memory it needs."""
+
+
+def main(cfg: DictConfig) -> None:
+    """Print the tables of the model that `cfg` describes.
+
+    Raises:
+        InputError: the data or the model are not what the configuration needs.
+    """
+    experiment = assemble(cfg)
+    for table in (layers(experiment.model, experiment.data.example.input), memory(cfg, experiment)):
+        show(table)
+
+
+def layers(model: nn.Module, example: Tensor) -> Table:
+    """Every layer that has no layers of its own, or has parameters of its own.
+
+    FLOPs count a multiplication and an addition as two; multiply-accumulates (MACs) are half of them. Both are of the
+    forward pass of one sample, and count what torch's `FlopCounterMode` does: matrix products, convolutions, attention.
+
+    Args:
+        example: (B, ...) an input. It goes through in eval mode, so that no statistics move.
+    """
+    names = {module: name for name, module in model.named_modules()}
+    shapes: dict[str, tuple[int, ...]] = {}
+    modes = [(module, module.training) for module in model.modules()]
+
+    def see(module: nn.Module, output: Tensor) -> None:
+        shapes.setdefault(names[module], tuple(output.shape))
+
+    with _hooked(model, see), FlopCounterMode(display=False) as counter, torch.inference_mode():
+        model.eval()(example)
+    for module, training in modes:
+        module.training = training
+    flops = {name: sum(counts.values()) / len(example) for name, counts in counter.get_flop_counts().items()}
+    root, rows = type(model).__name__, []
+    for module, name in names.items():
+        own = list(module.parameters(recurse=False))
+        if (own or not list(module.children())) and name in shapes:
+            count = flops.get(f"{root}.{name}" if name else root, 0)
+            rows.append(_row(name, module, shapes[name], own, list(module.buffers(recurse=False)), count))
+    everything = list(model.parameters()), list(model.buffers())
+    rows.append(_row("all", model, shapes.get("", ()), *everything, flops.get("Global", 0)))
+    columns = ["layer", "type", "output", "parameters", "trainable", "buffers", "MFLOPs", "MMACs"]
+    return Table("Layers (output, FLOPs and MACs of one sample)", columns, rows)
+
+
+def _row(
+    name: str,
+    module: nn.Module,
+    shape: tuple[int, ...],
+    parameters: list[nn.Parameter],
+    buffers: list[Tensor],
+    flops: float,
+) -> list[Any]:
+    count = sum(p.numel() for p in parameters)
+    trainable = sum(p.numel() for p in parameters if p.requires_grad)
+    output = "×".join(map(str, shape[1:]))
+    return [
+        name,
+        type(module).__name__,
+        output,
+        count,
+        trainable,
+        sum(b.numel() for b in buffers),
+        flops / 1e6,
+        flops / 2e6,
+    ]
+
+
+@contextmanager
+def _hooked(model: nn.Module, see: Callable[[nn.Module, Tensor], None]) -> Iterator[None]:
+    """Let `see` have every module's output, where that is a tensor; the hooks are gone afterwards."""
+
+    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            see(module, output)
+
+    handles = [module.register_forward_hook(hook) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def memory(cfg: DictConfig, experiment: Experiment) -> Table:
+    """What a step holds in memory, measured by taking one on a copy.
+
+    Activations are what the forward pass keeps for the backward pass, each storage counted once.
+    """
+    e, batch = experiment, experiment.data.example.to(experiment.device)
+    model, criterion = copy.deepcopy(e.model), copy.deepcopy(e.loss)
+    opt = optimizer.build(factory(cfg.optimizer), model, criterion)
+    cuda = e.device.type == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(e.device)
+    parameters = {p.untyped_storage().data_ptr() for p in (*model.parameters(), *criterion.parameters())}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    model.train()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        total = (criterion(model(batch.input), batch) / criterion.weight(batch)).sum()
+    total.backward()
+    gradients = _bytes(p.grad for p in model.parameters() if p.grad is not None)
+    opt.step()
+    state = _bytes(value for held in opt.state.values() for value in held.values() if isinstance(value, Tensor))
+    rows: list[list[Any]] = [
+        ["parameters and buffers", _mebibytes(_bytes((*e.model.parameters(), *e.model.buffers())))],
+        ["gradients", _mebibytes(gradients)],
+        [f"state of {type(opt).__name__}", _mebibytes(state)],
+        [f"activations, batch of {len(batch)}", _mebibytes(sum(kept.values()))],
+    ]
+    if cuda:
+        rows.append(["peak on the device, measured", _mebibytes(torch.cuda.max_memory_allocated(e.device))])
+    return Table("Memory of a step", ["", "MiB"], rows)
+
+
+def tables(cfg: DictConfig, experiment: Experiment) -> dict[str, Table]:
+    """Both tables, for the record of a run; of a large model the layers alone, for the other takes a copy of it."""
+    made = {"model/layers": layers(experiment.model, experiment.data.example.input)}
+    if _bytes(experiment.model.parameters()) <= SMALL:
+        made["model/memory"] = memory(cfg, experiment)
+    return made
+
+
+@torch.no_grad()
+def norm_gap(model: nn.Module, criterion: Loss, batch: Batch) -> dict[str, float] | None:
+    """The loss of one batch with the statistics of BatchNorm, and with the batch's own; None without BatchNorm.
+
+    Where training took few updates, the running statistics lag behind the weights, and a model that does well in train
+    mode does badly in eval mode. Nothing else differs between the two figures: dropout is off in both.
+    """
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats and len(batch) > 1]
+    if not norms:
+        return None
+    modes = [(module, module.training) for module in model.modules()]
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    losses = []
+    for own in (False, True):
+        model.eval()
+        for norm in norms:
+            norm.train(own)
+        losses.append(float((criterion(model(batch.input), batch) / criterion.weight(batch)).sum()))
+    for name, buffer in model.named_buffers():
+        buffer.copy_(buffers[name])
+    for module, training in modes:
+        module.training = training
+    return {"eval_mode": losses[0], "batch_statistics": losses[1]}
+
+
+def report_gap(gap: dict[str, float] | None) -> None:
+    """Say so if the running statistics of BatchNorm make a model worse than it is."""
+    if gap is not None and gap["eval_mode"] > 1.2 * gap["batch_statistics"] + 0.05:
+        log.warning(
+            "on the same train batch the loss is %.4f in eval mode and %.4f with the batch's own statistics: those of "
+            "BatchNorm lag behind the weights. More epochs, a larger momentum than 0.1 in the model's BatchNorm "
+            "layers, or torch.optim.swa_utils.update_bn on the trained model would close the gap",
+            gap["eval_mode"], gap["batch_statistics"],
+        )  # fmt: skip
+
+
+def _bytes(tensors: Any) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+def _mebibytes(count: int) -> float:
+    return count / 2**20
