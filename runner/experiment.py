@@ -103,7 +103,8 @@ def _model(cfg: DictConfig, resumed: bool) -> tuple[nn.Module, Frozen]:
         initialise(model, value(options.init), cfg.seed)
     if options.get("weights") is not None and not resumed:
         show(load(model, options.weights, options.get("strict", True)))
-    return model, Frozen(model, options.get("freeze") or [], options.get("unfreeze_at_epoch"))
+    patterns = [str(pattern) for pattern in options.get("freeze") or []]  # a layer's name may be a number
+    return model, Frozen(model, patterns, options.get("unfreeze_at_epoch"))
 
 
 def _try_model(model: nn.Module, example: Tensor) -> object:

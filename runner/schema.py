@@ -91,7 +91,11 @@ class Model:
     )
     weights: str | None = key("weights to start from: a file, run folder, URL or torchvision name", optional=True)
     strict: bool = key("whether their names and shapes must be the model's", optional=True)
-    freeze: list[str] = key("patterns of the parameters that are not trained", optional=True)
+    freeze: list[str | int] = key(
+        "patterns of the parameters that are not trained",
+        allowed='a list of texts, as in [features, "4.0"]',
+        optional=True,
+    )
     unfreeze_at_epoch: int | None = key("the epoch from which on they are", least=1, optional=True)
 
 
@@ -155,6 +159,18 @@ class Checkpoint:
 @dataclasses.dataclass
 class TensorBoard:
     enabled: bool = key("write event files", resume=True)
+    gradients: bool = key("the norm of each layer's gradient", resume=True)
+    feature_maps: list[str | int] = key(
+        "layers of which feature maps are drawn at the end",
+        allowed='a list of names, as in [conv1, "4.0"]',
+        resume=True,
+    )
+    grad_cam: str | int | None = key(
+        "layer of which Grad-CAM is drawn at the end",
+        allowed="the name of a layer, in quotes if it has a dot",
+        resume=True,
+    )
+    samples: int | list[int] = key("how many val samples are drawn, or which, from 0", least=0, resume=True)
 
 
 @dataclasses.dataclass

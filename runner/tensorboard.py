@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from runner.table import Table
@@ -33,6 +34,15 @@ class Board:
             self._writer.add_scalar(f"optimizer/lr_group_{number}", rate, step)
         self._writer.add_scalar("train/samples_per_second", samples_per_second, step)
         self._writer.flush()
+
+    def gradients(self, norms: Mapping[str, float], step: int) -> None:
+        """The size of each layer's gradient as points of curves."""
+        for layer, norm in norms.items():
+            self._writer.add_scalar(f"gradients/{layer}", norm, step)
+
+    def image(self, tag: str, image: Tensor, step: int) -> None:
+        """An image, (3, height, width) of 0 … 1."""
+        self._writer.add_image(tag, image, step)
 
     def table(self, tag: str, table: Table, step: int = 0) -> None:
         """A table in the text tab."""

@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
+from torch import Tensor
 
-from runner import config, folder, inspect, optimizer, report
+from runner import config, figures, folder, inspect, optimizer, report
 from runner.checkpoint import BEST, LAST, Checkpoints, read, sha256
 from runner.config import factory
 from runner.errors import DataError, InputError, Interrupted, Problem, RunFolderError
@@ -74,6 +75,7 @@ def _prepare(cfg: DictConfig, run_dir: Path) -> tuple[Experiment, Trainer]:
     with config.calling("scheduler"):
         schedule = Schedule(factory(cfg.scheduler, OURS["scheduler"]), opt, cfg.scheduler.interval)
     trainer = _trainer(cfg, experiment, opt, schedule)
+    _draw(cfg, experiment)  # at the end it is drawn for good; what cannot be drawn is better found now
     if state is not None:
         _check_same_data(experiment, run_dir)
         # Loaded when everything is built: building a scheduler writes to the optimizer.
@@ -119,6 +121,16 @@ def _run(
         _finish(cfg, run_dir, experiment, trainer, result, board)
 
 
+def _draw(cfg: DictConfig, experiment: Experiment) -> dict[str, Tensor]:
+    board = config.value(cfg.tensorboard)
+    if not board["enabled"]:
+        return {}
+    # In a Sequential the layers' names are numbers, to YAML too.
+    maps, cam = [str(name) for name in board["feature_maps"]], board["grad_cam"]
+    loader = experiment.data.loaders["val"]
+    return figures.draw(experiment.model, loader, maps, None if cam is None else str(cam), board["samples"])
+
+
 def _trainer(cfg: DictConfig, experiment: Experiment, opt: torch.optim.Optimizer, schedule: Schedule) -> Trainer:
     e = experiment
     options = {name: cfg.trainer[name] for name in ("max_epochs", "max_steps", "accumulate", "clip_norm")}
@@ -154,6 +166,8 @@ def _fit(
     def save(best: bool = False) -> None:
         checkpoints.save({**trainer.state_dict(), "transform": experiment.data.transform.state_dict()}, best)
 
+    gradients = figures.GradientNorms(experiment.model) if board is not None and cfg.tensorboard.gradients else None
+    trainer.observe = None if gradients is None else gradients.observe
     progress, lines = trainer.progress, report.EpochLines(cfg.facts.total_epochs, cfg.checkpoint.monitor)
     _write_history(run_dir, progress.history)
     with Bar(cfg.facts.total_steps, progress.step) as bar:
@@ -163,6 +177,8 @@ def _fit(
                 save(best)
                 _write_history(run_dir, progress.history)
                 lines.add(record, trainer.samples_per_second, best)
+                if board is not None and gradients is not None:
+                    board.gradients(gradients.read(), progress.step)
                 if board is not None:
                     board.record(record, trainer.learning_rates, trainer.samples_per_second)
             elif progress.step % cfg.trainer.log_interval == 0:
@@ -194,6 +210,8 @@ def _finish(
     if board is not None:
         for tag, table in {"result": summary, **tables}.items():
             board.table(tag, table, progress.step)
+        for tag, image in _draw(cfg, experiment).items():
+            board.image(tag, image, progress.step)
     result.update(
         state="completed",
         metrics=found,

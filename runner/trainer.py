@@ -114,6 +114,8 @@ class Trainer:
         self.model, self.loss, self.optimizer, self.schedule = model, loss, optimizer, schedule
         self.loader, self.evaluate, self.better = loader, evaluate, better
         self.device, self.seed, self.frozen = device, seed, frozen
+        self.observe: Callable[[], None] | None = None
+        """Called in each step when the gradients are there, if it is set."""
         self.max_epochs, self.max_steps = max_epochs, max_steps
         self.accumulate, self.clip_norm = accumulate, clip_norm
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -159,6 +161,8 @@ class Trainer:
             terms = self.loss(self.model(batch.input), batch)
             (terms / divisors).sum().backward()
             sums += terms.detach()
+        if self.observe is not None:
+            self.observe()
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
         self.optimizer.step()

@@ -1,0 +1,176 @@
+"""What goes on in a model: feature maps and Grad-CAM of chosen samples, and the size of each layer's gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.utils import make_grid
+
+from runner.errors import ConfigError, Problem, nearest
+
+if TYPE_CHECKING:
+    from runner.loader import Loader
+
+
+class GradientNorms:
+    """The 2-norm of each layer's gradient, averaged over the steps since it was last read."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.layers = {
+            name or type(module).__name__: [p for p in module.parameters(recurse=False) if p.requires_grad]
+            for name, module in model.named_modules()
+            if any(p.requires_grad for p in module.parameters(recurse=False))
+        }
+        self._sums: list[Tensor | float] = [0.0] * len(self.layers)
+        self._steps = 0
+
+    def observe(self) -> None:
+        """Take in the gradients of a step, before they are cleared. Stays on the device."""
+        for number, parameters in enumerate(self.layers.values()):
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            if gradients:
+                self._sums[number] = self._sums[number] + nn.utils.get_total_norm(gradients)
+        self._steps += 1
+
+    def read(self) -> dict[str, float]:
+        """The means by layer; counting starts again."""
+        steps = max(self._steps, 1)
+        means = {name: float(total) / steps for name, total in zip(self.layers, self._sums, strict=True)}
+        self._sums, self._steps = [0.0] * len(self.layers), 0
+        return means
+
+
+def draw(
+    model: nn.Module, loader: Loader, feature_maps: Sequence[str], grad_cam: str | None, samples: int | Sequence[int]
+) -> dict[str, Tensor]:
+    """Figures of some samples, by tag: (3, height, width), 0 … 1.
+
+    Args:
+        loader: the part that the samples are of.
+        feature_maps: layers; one figure for each.
+        grad_cam: a layer, or None.
+        samples: how many, the first ones, or which, by their position in the part.
+
+    Raises:
+        ConfigError: there is no such layer or sample, or they are no pictures.
+    """
+    if not feature_maps and grad_cam is None:
+        return {}
+    inputs = _chosen(loader, samples)
+    if inputs.dim() != 4:
+        what = f"inputs of {'×'.join(map(str, inputs.shape[1:]))} are no pictures"
+        raise ConfigError(Problem("tensorboard", what, remedy="tensorboard.feature_maps=[] tensorboard.grad_cam=null"))
+    maps = {f"feature_maps/{layer}": feature_map(model, inputs, layer) for layer in feature_maps}
+    if grad_cam is not None:
+        maps[f"grad_cam/{grad_cam}"] = class_map(model, inputs, grad_cam)
+    return {tag: beside(inputs, each) for tag, each in maps.items()}
+
+
+def _chosen(loader: Loader, samples: int | Sequence[int]) -> Tensor:
+    """(n, ...) the inputs of some samples, as the model gets them."""
+    positions = range(samples) if isinstance(samples, int) else samples
+    found: dict[int, Tensor] = {}
+    first = 0
+    for batch in loader.epoch():
+        inside = [position for position in positions if first <= position < first + len(batch)]
+        found |= {position: batch.input[position - first] for position in inside}
+        first += len(batch)
+        if len(found) == len(set(positions)):
+            break
+    beyond = [position for position in positions if position not in found]
+    if not found or (beyond and not isinstance(samples, int)):
+        raise ConfigError(Problem("tensorboard.samples", f"{samples} names no sample of val", f"0 … {first - 1}"))
+    return torch.stack([found[position] for position in positions if position in found])
+
+
+def feature_map(model: nn.Module, inputs: Tensor, layer: str) -> Tensor:
+    """The mean over the channels of what a layer makes of each picture.
+
+    Args:
+        inputs: (B, C, H, W)
+        layer: its name in the model.
+
+    Returns:
+        (B, h, w), each scaled to 0 … 1.
+
+    Raises:
+        ConfigError: there is no such layer, or it makes no pictures.
+    """
+    with _output_of(model, layer, "tensorboard.feature_maps") as outputs, torch.no_grad():
+        model(inputs)
+    return _scaled(outputs[0].mean(1))
+
+
+def class_map(model: nn.Module, inputs: Tensor, layer: str) -> Tensor:
+    """Where a layer saw what speaks for the class that is predicted (Selvaraju et al., "Grad-CAM", 2017, eq. 1 and 2).
+
+    Args:
+        inputs: (B, C, H, W)
+        layer: its name in the model, as a rule the last one that makes pictures.
+
+    Returns:
+        (B, h, w), each scaled to 0 … 1.
+
+    Raises:
+        ConfigError: there is no such layer, or it makes no pictures.
+    """
+    with _output_of(model, layer, "tensorboard.grad_cam") as outputs, torch.enable_grad():
+        scores = model(inputs.detach().requires_grad_())
+        (gradient,) = torch.autograd.grad(scores.max(1).values.sum(), outputs[0])
+    weights = gradient.mean((2, 3), keepdim=True)  # (B, channels, 1, 1), eq. 1
+    return _scaled((weights * outputs[0]).sum(1).relu().detach())  # eq. 2
+
+
+def beside(inputs: Tensor, maps: Tensor) -> Tensor:
+    """Each picture beside its map, in the colours of jet: one image, (3, height, width), 0 … 1.
+
+    Args:
+        inputs: (B, C, H, W)
+        maps: (B, h, w), 0 … 1.
+    """
+    flat = inputs.float().flatten(1)
+    low, high = flat.min(1).values.view(-1, 1, 1, 1), flat.max(1).values.view(-1, 1, 1, 1)
+    pictures = (inputs[:, :3] - low) / (high - low).clamp(min=1e-12)
+    pictures = pictures if pictures.shape[1] == 3 else pictures[:, :1].expand(-1, 3, -1, -1)
+    coloured = jet(functional.interpolate(maps.unsqueeze(1), inputs.shape[2:], mode="bilinear").squeeze(1))
+    pairs = torch.stack([pictures, coloured], 1).flatten(0, 1)  # (2 B, 3, H, W)
+    grid: Tensor = make_grid(pairs.cpu(), nrow=8, padding=1)
+    return grid
+
+
+def jet(values: Tensor) -> Tensor:
+    """(..., H, W) of 0 … 1 as colours from blue over green to red: (..., 3, H, W)."""
+    return torch.stack([(1.5 - (4 * values - centre).abs()).clamp(0, 1) for centre in (3, 2, 1)], -3)
+
+
+@contextmanager
+def _output_of(model: nn.Module, layer: str, key: str) -> Iterator[list[Tensor]]:
+    """What `layer` makes while the context is open, in eval mode; then the hook is gone and the modes are back."""
+    modules = dict(model.named_modules())
+    if layer not in modules or not layer:
+        names = [name for name in modules if name]
+        problem = Problem(key, f"the model has no layer {layer!r}", ", ".join(names[:20]), nearest(layer, names))
+        raise ConfigError(problem)
+    seen: list[Tensor] = []
+    handle = modules[layer].register_forward_hook(lambda module, inputs, output: seen.append(output))
+    modes = [(module, module.training) for module in modules.values()]
+    model.eval()
+    try:
+        yield seen
+    finally:
+        handle.remove()
+        for module, training in modes:
+            module.training = training
+    if not seen or seen[0].dim() != 4:
+        what = f"layer {layer!r} makes {tuple(seen[0].shape) if seen else 'nothing'}"
+        raise ConfigError(Problem(key, what, "a layer that makes (batch, channels, height, width)"))
+
+
+def _scaled(maps: Tensor) -> Tensor:
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    return (maps - low) / (high - low).clamp(min=1e-12)
