@@ -83,7 +83,7 @@ def prepare(cfg: DictConfig, where: torch.device) -> Data:
     example = next(loaders["train"].epoch())
     _check_finite(samples, indices, transforms["eval"], example.input)
     fill(cfg, {"input_shape": list(example.input.shape[1:]), **_lengths(cfg, loaders["train"])})
-    has_ignored = stream is not None or any(part.has_ignored for part in held.values())
+    has_ignored = stream is not None or any(part.counted is not None for part in held.values())
     return Data(samples, indices, split, counts, transforms["eval"], loaders, example, has_ignored)
 
 
@@ -117,9 +117,14 @@ def _counts(samples: dict[str, Samples], indices: dict[str, Tensor]) -> dict[str
         return {part: {} for part in indices}
     rows = {}
     for part, chosen in indices.items():
-        targets = samples[part].known(samples[part].hard_targets[chosen])
-        several = targets.dim() > 1
-        rows[part] = ((targets == 1).sum(0) if several else targets.bincount(minlength=len(classes))).tolist()
+        held = samples[part]
+        targets = held.known(chosen)
+        if held.task == "multilabel":  # a row with a gap still says what it says
+            counted = True if held.counted is None else held.counted[chosen]
+            rows[part] = ((held.targets[chosen] == 1) & counted).sum(0).tolist()
+        else:
+            labels = targets.argmax(1) if held.task == "soft" else targets
+            rows[part] = labels.bincount(minlength=len(classes)).tolist()
     return {part: dict(zip(classes, row, strict=True)) for part, row in rows.items()}
 
 
@@ -207,7 +212,7 @@ def _check_finite(
     samples: dict[str, Samples], indices: dict[str, Tensor], transform: Pipeline, example: Tensor
 ) -> None:
     """That the model gets finite numbers: of data in memory from every sample, else from the first batch."""
-    if samples["train"].nbytes is None:
+    if samples["train"].nbytes is None and "arrays" not in vars(samples["train"]):  # not in memory
         _raise_at(~_finite(example), "of the first batch of train", len(example))
         return
     for part, rows in indices.items():

@@ -18,8 +18,9 @@ from runner import device, loss, metric
 from runner.batch import Batch
 from runner.config import calling, factory, fill, value
 from runner.data import Data, prepare
+from runner.dataset import Samples
 from runner.draws import reseed
-from runner.errors import ConfigError, Problem
+from runner.errors import ConfigError, DataError, Problem
 from runner.loss import Loss
 from runner.metric import Metric, Said
 from runner.model import Frozen, Networks, initialise, load
@@ -127,7 +128,6 @@ def _try_model(model: nn.Module, example: Tensor) -> object:
 def _loss(cfg: DictConfig, data: Data) -> Loss:
     """The loss, its weights computed from the train part."""
     train, counts = data.samples["train"], data.counts["train"]
-    targets = train.known(train.targets[data.indices["train"]])
     terms, found = [], None
     for node in cfg.loss.get("terms") or [cfg.loss]:
         rules = {key: value(node[key]) for key in ("weight", "pos_weight") if key in node}
@@ -135,7 +135,7 @@ def _loss(cfg: DictConfig, data: Data) -> Loss:
         if "weight" in rules:
             given["weight"] = loss.class_weights(rules["weight"], counts, node.get("beta", 0.999))
         if "pos_weight" in rules:
-            given["pos_weight"] = loss.positive_weights(rules["pos_weight"], counts, len(targets))
+            given["pos_weight"] = loss.positive_weights(rules["pos_weight"], counts, _known_flags(data))
         found = found or next((weights for weights in given.values() if weights is not None), None)
         tensors = {key: None if weights is None else torch.tensor(weights) for key, weights in given.items()}
         with calling("loss"):
@@ -149,14 +149,23 @@ def _loss(cfg: DictConfig, data: Data) -> Loss:
         cfg.facts.num_outputs,
         emits=cfg.model.get("output"),
         ignore_index=cfg.loss.get("ignore_index") if data.has_ignored else None,
-        scaling=_moments(targets, train.ignore_index) if scaled else None,
+        scaling=_moments(train, data.indices["train"]) if scaled else None,
     )
 
 
-def _moments(targets: Tensor, ignore_index: float | None) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of values, (K,) or scalars."""
-    values = targets.double()
-    known = values if ignore_index is None else torch.where(targets == ignore_index, torch.nan, values)
+def _known_flags(data: Data) -> list[int]:
+    """For each class, how many samples of train say whether they are of it."""
+    train, rows = data.samples["train"], data.indices["train"]
+    if train.counted is None:
+        return [len(rows)] * len(train.classes)
+    known: list[int] = train.counted[rows].sum(0).tolist()
+    return known
+
+
+def _moments(train: Samples, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the values of some samples, (K,) or scalars."""
+    values = train.targets[rows].double()
+    known = values if train.counted is None else torch.where(train.counted[rows], values, torch.nan)
     mean = known.nanmean(0)
     std = (known - mean).square().nanmean(0).sqrt()
     return mean.float(), torch.where(std > 0, std, 1.0).float()
@@ -181,9 +190,12 @@ def _baseline(metrics: Mapping[str, Metric], data: Data, criterion: Loss) -> dic
     found: dict[str, float] = {}
     problems: dict[str, Problem] = {}
     train = data.samples["train"]
-    targets = train.known(train.targets[data.indices["train"]])
+    targets = train.known(data.indices["train"])
     for part in ("val", "test"):
-        truth = data.samples[part].known(data.samples[part].targets[data.indices[part]])
+        truth = data.samples[part].known(data.indices[part])
+        if len(truth) == 0 or len(targets) == 0:
+            what = f"the {part if len(targets) else 'train'} part has no target that counts in whole"
+            raise DataError(Problem("dataset", what, "some that are neither ignored nor masked"))
         said = metric.baseline(criterion.task, targets, truth, criterion.num_outputs)
         for name, entry in metrics.items():
             try:

@@ -18,7 +18,7 @@ from runner.dataset.samples import Samples, facts
 from runner.dataset.stream import Stream
 from runner.dataset.table import table
 from runner.dataset.vision import torchvision_dataset as torchvision
-from runner.errors import DataError, Problem
+from runner.errors import ConfigError, DataError, Problem
 
 __all__ = [
     "ArrayDataset",
@@ -56,7 +56,12 @@ def read(
         DataError: a part is empty, or neither map-style nor iterable.
     """
     parts = built if isinstance(built, Parts) else Parts(built)
-    how = keys or {"input": "input", "target": "target"}, layout, ignore_index
+    if parts.train is None:
+        raise DataError(
+            Problem("dataset", "there is no train part", "a data set, or runner.dataset.Parts with one for train")
+        )
+    _check_keys(keys, parts)
+    how = keys, layout, ignore_index
     found: dict[str, Samples | Stream] = {}
     for name, source in parts.items():
         if isinstance(source, IterableDataset):
@@ -71,8 +76,23 @@ def read(
     return found
 
 
+def _check_keys(keys: Mapping[str, str] | None, parts: Parts) -> None:
+    if keys is None:
+        return
+    if missing := [name for name in ("input", "target") if name not in keys]:
+        raise ConfigError(
+            Problem(f"dataset.keys.{missing[0]}", "is missing", "{input: KEY, target: KEY, NAME: KEY, …}")
+        )
+    if isinstance(parts.train, ArrayDataset):
+        raise ConfigError(Problem("dataset.keys", "the samples of this data set are no dicts", "null"))
+
+
 def _to_its_end(source: IterableDataset[Any], name: str) -> list[Any]:
-    held = list(islice(source, LIMIT + 1))
+    try:
+        held = list(islice(source, LIMIT + 1))
+    except Exception as error:  # whatever a data set of the user's may raise
+        what = f"the {name} part cannot be read: {type(error).__name__}: {error}"
+        raise DataError(Problem("dataset", what, remedy="hydra.verbose=true, to see where")) from error
     if not 0 < len(held) <= LIMIT:
         what = "is empty" if not held else f"is a stream that has not ended after {LIMIT:,} samples"
         raise DataError(Problem("dataset", f"the {name} part {what}", "at least 1 sample, and an end"))

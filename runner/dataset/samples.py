@@ -24,13 +24,14 @@ class Samples:
     Args:
         source: the data set; whatever has a length and gives samples by index.
         keys: for samples that are dicts: which key is the input, which the target, and which else is wanted in the
-            batch under what name, as in ``{"input": "xy", "target": "arm", "weight": "w"}``.
+            batch under what name, as in ``{"input": "xy", "target": "arm", "weight": "w"}``. None for ``input``,
+            ``target`` and whatever else are numbers.
         layout: how arrays of pictures are laid out: ``chw`` (as torch wants them), ``hwc``, or ``hwc_bgr`` (OpenCV's).
         ignore_index: a target that stands for none.
     """
 
     source: Any
-    keys: Mapping[str, str] = field(default_factory=lambda: {"input": "input", "target": "target"})
+    keys: Mapping[str, str] | None = None
     layout: str = "chw"
     ignore_index: float | None = None
     _copies: dict[torch.device, ArrayDataset] = field(default_factory=dict, repr=False)
@@ -49,11 +50,12 @@ class Samples:
             return held.inputs[index], held.targets[index], {name: tensor[index] for name, tensor in held.extra.items()}
         sample = self.source[index]
         if isinstance(sample, Mapping):
-            missing = [key for key in self.keys.values() if key not in sample]
+            keys = self.keys or _usual(sample)
+            missing = [key for key in keys.values() if key not in sample]
             if missing:
                 what = f"samples have no key {missing[0]!r}"
                 raise DataError(Problem("dataset.keys", what, ", ".join(map(str, sample))))
-            named = {name: sample[key] for name, key in self.keys.items()}
+            named = {name: sample[key] for name, key in keys.items()}
             return named.pop("input"), named.pop("target"), named
         if isinstance(sample, (tuple, list)) and len(sample) in (2, 3):
             return sample[0], sample[1], {}
@@ -75,25 +77,84 @@ class Samples:
             given = step(given)
         return as_input(given, self.layout), as_target(target), {k: torch.as_tensor(v) for k, v in extra.items()}
 
-    @cached_property
+    @property
     def targets(self) -> Tensor:
         """(N, ...) every sample's target. Reads the whole data set if it does not have them at hand."""
+        return self._labels[0]
+
+    @cached_property
+    def _labels(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """Every sample's target, and its ``mask`` and ``weight`` if it has such."""
+        if isinstance(self.source, ArrayDataset):
+            return self.source.targets, {k: v for k, v in self.source.extra.items() if k in ("mask", "weight")}
         held = None if getattr(self.source, "target_transform", None) else _held_targets(self.source)
-        if held is not None and len(held) == len(self):
-            return held
-        return torch.stack([as_target(self.raw(index)[1]) for index in range(len(self))])
+        if held is not None and len(held) == len(self) and self._agree(held):
+            return held, {}
+        rows = [self._label(index) for index in range(len(self))]
+        extra = {name: _stack([row[1][name] for row in rows], name) for name in rows[0][1]}
+        return _stack([row[0] for row in rows], "target"), extra
+
+    def _agree(self, held: Tensor) -> bool:
+        """Whether targets that a data set holds are those of its samples: a few of them are compared.
+
+        An attribute ``y`` may be anything, or labels as they stood in a file. torchvision's are known.
+        """
+        first = self.source.datasets[0] if isinstance(self.source, ConcatDataset) else self.source
+        if type(first).__module__.startswith("torchvision.") or type(first).__module__.startswith("runner."):
+            return True
+        for index in sorted({round(i * (len(self) - 1) / 15) for i in range(16)}):
+            target, extra = self._label(index)
+            if extra or target.shape != held[index].shape or not torch.equal(target, held[index].to(target.dtype)):
+                return False
+        return True
+
+    def _label(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        try:
+            _, target, extra = self.raw(index)
+            return as_target(target), {k: torch.as_tensor(v) for k, v in extra.items() if k in ("mask", "weight")}
+        except DataError:
+            raise
+        except Exception as error:  # whatever a data set of the user's may raise
+            raise _unreadable(index, error) from error
+
+    @cached_property
+    def counted(self) -> Tensor | None:
+        """(N,) or (N, K) bool: which targets, or values of them, stand for something; None for all.
+
+        Raises:
+            DataError: a weight that is negative or no number.
+        """
+        targets, extra = self._labels
+        weight = extra.get("weight", torch.ones(1))
+        bad = ~((weight >= 0) & weight.isfinite())
+        if bad.any():
+            index = int(bad.nonzero()[0, 0])
+            raise DataError(
+                Problem("dataset", f"the weight of sample {index} is {weight[index].tolist()}", "numbers >= 0")
+            )
+        counted = None
+        if self.ignore_index is not None:
+            counted = targets != self.ignore_index
+        if "mask" in extra:
+            mask = extra["mask"].bool()
+            mask = mask.reshape(mask.shape + (1,) * (targets.dim() - mask.dim())).expand(targets.shape)
+            counted = mask if counted is None else counted & mask
+        return None if counted is None or bool(counted.all()) else counted
 
     @cached_property
     def task(self) -> str:
         """What the targets ask for: ``classification`` (a class index each), ``multilabel`` (a 0 or 1 for each of
-        several classes), ``soft`` (a probability for each class: rows of values that sum to 1) or ``regression``."""
+        several classes, as floats too), ``soft`` (a probability for each class: rows that sum to 1), ``regression``."""
         targets = self.targets
         if not targets.is_floating_point():
             return "classification" if targets.dim() == 1 else "multilabel"
-        if targets.dim() == 2 and targets.shape[1] > 1 and bool((targets >= 0).all()):
-            sums = targets.double().sum(1)
-            if torch.allclose(sums, torch.ones_like(sums), atol=1e-4):
+        if targets.dim() == 2 and targets.shape[1] > 1:
+            known = self.known()
+            sums = known.double().sum(1)
+            if bool((known >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-4):
                 return "soft"
+            if bool(((known == 0) | (known == 1)).all()):
+                return "multilabel"
         return "regression"
 
     @property
@@ -101,17 +162,17 @@ class Samples:
         """(N, ...) the targets, but the likeliest class where they are distributions."""
         return self.targets.argmax(1) if self.task == "soft" else self.targets
 
-    @property
-    def has_ignored(self) -> bool:
-        """Whether any target stands for none."""
-        return self.ignore_index is not None and bool((self.targets == self.ignore_index).any())
+    def known(self, rows: Tensor | None = None) -> Tensor:
+        """The targets of some samples, or of all, without those that stand for nothing, in whole or in part.
 
-    def known(self, targets: Tensor) -> Tensor:
-        """Of (n, ...) targets, those that stand for something throughout."""
-        if self.ignore_index is None or self.task == "soft":
+        Args:
+            rows: (n,) indices.
+        """
+        targets = self.targets if rows is None else self.targets[rows]
+        if self.counted is None:
             return targets
-        known = targets != self.ignore_index
-        return targets[known.flatten(1).all(1) if targets.dim() > 1 else known]
+        counted = self.counted if rows is None else self.counted[rows]
+        return targets[counted.flatten(1).all(1) if counted.dim() > 1 else counted]
 
     @cached_property
     def classes(self) -> list[str]:
@@ -121,9 +182,12 @@ class Samples:
         first = self.source.datasets[0] if isinstance(self.source, ConcatDataset) else self.source
         given = getattr(first, "classes", None) or ()
         names = [", ".join(name) if isinstance(name, tuple) else str(name) for name in given]
-        known = self.known(self.targets)
+        known = self.known()
         count = known.shape[1] if known.dim() > 1 else int(known.max()) + 1 if len(known) else 0
-        return names if len(names) >= count else [str(number) for number in range(count)]
+        if names and len(names) < count:
+            what = f"names {len(names)} classes, and has targets up to {count - 1}"
+            raise DataError(Problem("dataset", what, "a name for each class"))
+        return names or [str(number) for number in range(count)]
 
     def column(self, name: str) -> Array:
         """(N,) what is known of the samples under `name`: a column of a table, or an attribute of the data set.
@@ -147,10 +211,17 @@ class Samples:
         """
         if isinstance(self.source, ArrayDataset):
             return self.source
-        rows = [self.read(index) for index in range(len(self))]
+        rows = []
+        for index in range(len(self)):
+            try:
+                rows.append(self.read(index))
+            except DataError:
+                raise
+            except Exception as error:  # whatever a data set of the user's may raise
+                raise _unreadable(index, error) from error
         inputs = _stack([row[0] for row in rows], "input")
         extra = {name: _stack([row[2][name] for row in rows], name) for name in rows[0][2]}
-        return ArrayDataset(inputs, self.targets, self.classes, extra)
+        return ArrayDataset(inputs, _stack([row[1] for row in rows], "target"), self.classes, extra)
 
     @property
     def nbytes(self) -> int | None:
@@ -179,6 +250,20 @@ class Samples:
         return digest.hexdigest()
 
 
+def _usual(sample: Mapping[str, Any]) -> dict[str, str]:
+    """What is taken of a sample that is a dict if nothing is said: its input, its target, and all other numbers."""
+    numbers = (bool, int, float, Tensor, np.ndarray, np.generic)
+    others = [
+        key for key, value in sample.items() if isinstance(value, numbers) and key not in ("index", "input", "target")
+    ]
+    return {key: key for key in ("input", "target", *others)}
+
+
+def _unreadable(index: int, error: Exception) -> DataError:
+    what = f"sample {index} cannot be read: {type(error).__name__}: {error}"
+    return DataError(Problem("dataset", what, remedy="hydra.verbose=true, to see where"))
+
+
 def facts(parts: Mapping[str, Samples]) -> dict[str, Any]:
     """What only the data know, for the configuration's `facts`.
 
@@ -191,7 +276,8 @@ def facts(parts: Mapping[str, Samples]) -> dict[str, Any]:
     train = parts["train"]
     targets, classes = train.targets, train.classes
     for name, part in parts.items():
-        check_targets(part.targets, len(classes), f"{{}} of the {name} part", part.ignore_index)
+        _check_names(name, part, classes)
+        check_targets(part.targets, len(classes), f"{{}} of the {name} part", part.counted)
         if part.task != train.task:
             what = f"the targets of {name} are for {part.task}, those of train for {train.task}"
             raise DataError(Problem("dataset", what, "targets of one kind in every part"))
@@ -239,7 +325,10 @@ def _held_targets(source: Any) -> Tensor | None:
     for name in ("targets", "labels", "_labels", "y"):
         held = getattr(source, name, None)
         if held is not None and hasattr(held, "__len__"):
-            return as_target(held if isinstance(held, Tensor) else np.asarray(held))
+            try:
+                return as_target(held if isinstance(held, Tensor) else np.asarray(held))
+            except (TypeError, ValueError):  # texts, or lists of several lengths
+                continue
     for name in ("samples", "_samples", "_flat_character_images"):  # pairs of a path and a class
         pairs = getattr(source, name, None)
         if isinstance(pairs, list) and pairs and isinstance(pairs[0], tuple) and isinstance(pairs[0][-1], int):
@@ -261,12 +350,22 @@ def _stack(tensors: list[Tensor], name: str) -> Tensor:
     return torch.stack(tensors)
 
 
-def check_targets(targets: Tensor, num_classes: int, name: str = "{}", ignore_index: float | None = None) -> None:
+def _check_names(name: str, part: Samples, classes: Sequence[str]) -> None:
+    """That a part calls its classes what train calls them; it may lack some of the last."""
+    pairs = zip(part.classes, classes, strict=False)
+    differing = [(number, mine, theirs) for number, (mine, theirs) in enumerate(pairs) if mine != theirs]
+    if differing:
+        number, mine, theirs = differing[0]
+        what = f"class {number} is {mine!r} in {name} and {theirs!r} in train"
+        raise DataError(Problem("dataset", what, "the same classes in the same order in every part"))
+
+
+def check_targets(targets: Tensor, num_classes: int, name: str = "{}", counted: Tensor | None = None) -> None:
     """That (N, ...) targets are class indices, flags of several classes, or finite values.
 
     Args:
         name: how to call a sample in the message, with ``{}`` for its index.
-        ignore_index: a target that stands for none, and may be anything.
+        counted: (N, ...) bool which of them stand for something; the others may be anything.
     """
     if targets.is_floating_point():
         bad, allowed = ~targets.isfinite(), "finite numbers"
@@ -274,8 +373,8 @@ def check_targets(targets: Tensor, num_classes: int, name: str = "{}", ignore_in
         bad, allowed = (targets < 0) | (targets >= num_classes), f"0 … {num_classes - 1}"
     else:
         bad, allowed = (targets != 0) & (targets != 1), "0 or 1"
-    if ignore_index is not None:
-        bad &= targets != ignore_index
+    if counted is not None:
+        bad &= counted
     if bad.any():
         first = int(bad.nonzero()[0, 0])
         what = f"the target of sample {name.format(first)} is {targets[first].tolist()}"

@@ -27,7 +27,7 @@ class Stream:
     """
 
     source: IterableDataset[Any]
-    keys: Mapping[str, str]
+    keys: Mapping[str, str] | None = None
     layout: str = "chw"
     ignore_index: float | None = None
 
@@ -39,11 +39,13 @@ class Stream:
             DataError: they cannot be read.
         """
         try:
-            head = self.samples(list(islice(self.raw(), HEAD)))
+            head = self.samples(list(islice(self._pass(0, 0, 0), HEAD)))
         except DataError:
             raise
         except Exception as error:  # whatever a data set of the user's may raise
             raise DataError(Problem("dataset", f"cannot be read: {type(error).__name__}: {error}")) from error
+        if len(head) == 0:
+            raise DataError(Problem("dataset", "the stream has no samples", "at least 1 sample"))
         if hasattr(self.source, "classes"):
             head.classes = [str(name) for name in self.source.classes]
         return head
@@ -77,16 +79,23 @@ class Stream:
             DataError: it ends before its first sample.
         """
         for number in count():
-            set_generators(seed_of(seed, "pass", shard, number))
-            if hasattr(self.source, "set_epoch"):
-                self.source.set_epoch(number)
-            samples = iter(self.source)
-            for position in count():
-                set_generators(seed_of(seed, "stream", shard, number, position))
-                try:
-                    sample = next(samples)
-                except StopIteration:
-                    break
+            empty = True
+            for sample in self._pass(number, seed, shard):
+                empty = False
                 yield sample
-            if position == 0:
+            if empty:
                 raise DataError(Problem("dataset", "the stream has no samples", "at least 1 sample"))
+
+    def _pass(self, number: int, seed: int, shard: int) -> Iterator[Any]:
+        """From its start to its end, if it has one."""
+        set_generators(seed_of(seed, "pass", shard, number))
+        if hasattr(self.source, "set_epoch"):
+            self.source.set_epoch(number)
+        samples = iter(self.source)
+        for position in count():
+            set_generators(seed_of(seed, "stream", shard, number, position))
+            try:
+                sample = next(samples)
+            except StopIteration:
+                return
+            yield sample

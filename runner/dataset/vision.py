@@ -92,6 +92,7 @@ def _open(kind: Any, name: str, root: Path, options: Mapping[str, Any]) -> Any:
     try:
         source = (_with_gz(kind) if issubclass(kind, MNIST) and name != "QMNIST" else kind)(str(root), **accepted)
         if name == "LSUN":  # it knows where each class ends, and else the class of a picture that it has decoded
+            source.classes = [name.rpartition("_")[0] or name for name in source.classes]  # bedroom_train, bedroom_val
             source.targets = np.repeat(np.arange(len(source.indices)), np.diff([0, *source.indices]))
         return source
     except ModuleNotFoundError as error:

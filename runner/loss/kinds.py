@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from runner.errors import ConfigError, Problem
 from runner.loss.criteria import Focal, LabelSmoothing
 
 FORMS = {"classification": "indices", "multilabel": "flags", "soft": "distributions", "regression": "values"}
@@ -57,7 +58,10 @@ KNOWN: dict[type[nn.Module], Takes] = {
 
 def takes(criterion: nn.Module) -> Takes | None:
     """What `criterion` takes; None for a loss of the user's that does not say."""
-    own: Takes | None = getattr(criterion, "takes", None)
+    own = getattr(criterion, "takes", None)
+    if own is not None and not isinstance(own, Takes):
+        what = f"the attribute `takes` of {type(criterion).__name__} is {own!r}"
+        raise ConfigError(Problem("loss", what, "a runner.loss.Takes"))
     return own or next((KNOWN[kind] for kind in type(criterion).__mro__ if kind in KNOWN), None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -32,6 +33,8 @@ class Term(nn.Module):
         self.takes = takes(criterion)
         self.scale = scale
         self.one_hot = one_hot
+        self.returns: str | None = None
+        """``elements`` of the targets' shape, one for each of the ``samples``, or their ``mean``; None until seen."""
 
     @property
     def class_weights(self) -> Tensor | None:
@@ -39,12 +42,25 @@ class Term(nn.Module):
         by_class = self.takes is not None and {"indices", "distributions"} & set(self.takes.targets)
         return cast("Tensor | None", getattr(self.criterion, "weight", None)) if by_class else None
 
-    def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        """(B, ...) elements, summed (or for one-hot values averaged) over the classes; or a scalar, their mean."""
+    def forward(self, output: Tensor, target: Tensor, counted: tuple[int, ...]) -> Tensor:
+        """Elements of the shape `counted`; or (B,) one for each sample; or a scalar, their mean.
+
+        Raises:
+            ValueError: the criterion returned anything else.
+        """
         elements: Tensor = self.criterion(output, target)
-        if self.one_hot:
-            return elements.mean(1)
-        return elements.sum(1) if self.takes is not None and self.takes.per_class else elements
+        if self.takes is not None and self.takes.per_class:
+            elements = elements.sum(1)
+        elif elements.dim() == len(counted) + 1 and elements.shape[:1] == counted[:1]:
+            elements = elements.mean(1)  # values of each class, or (B, 1)
+        forms = {"mean": (), "samples": counted[:1], "elements": counted}
+        found = [form for form, shape in forms.items() if tuple(elements.shape) == shape]
+        if not found:
+            raise ValueError(
+                f"{type(self.criterion).__name__} returns {tuple(elements.shape)}, not {counted} or its mean"
+            )
+        self.returns = found[-1]
+        return elements
 
 
 class Loss(nn.Module):
@@ -85,6 +101,7 @@ class Loss(nn.Module):
         super().__init__()
         self.terms = cast("Sequence[Term]", nn.ModuleList(terms))
         self.task, self.num_outputs, self.ignore_index = task, num_outputs, ignore_index
+        self.declared = emits is not None
         self.emits = emits or ("values" if task == "regression" or all(map(_takes_values, terms)) else "logits")
         mean, std = scaling or (torch.zeros(()), torch.ones(()))
         self.register_buffer("mean", mean)
@@ -102,12 +119,17 @@ class Loss(nn.Module):
         target, factor = self._counted(batch)
         sums = []
         for term in self.terms:
-            elements = term(self._output(term, output, target), self._target(term, target))
-            if elements.dim() == 0:  # a mean already
-                total = elements * self._weight(term, target, factor)
+            given, goal = self._output(term, output, target), self._target(term, target)
+            counted = target.shape[: target.dim() - (self.task == "soft")]
+            if term.returns == "mean" and factor is not None:
+                elements = self._mean_of_kept(term, given, goal, factor, counted)
             else:
-                total = (elements if factor is None else elements * factor).sum()
-            sums.append(total * term.scale)
+                elements = term(given, goal, tuple(counted))
+            if term.returns == "mean":
+                sums.append(elements * self._weight(term, target, factor) * term.scale)
+            else:
+                each = factor if term.returns == "elements" or factor is None else _by_sample(factor)
+                sums.append((elements if each is None else elements * each).sum() * term.scale)
         return torch.stack(sums)
 
     def weight(self, batch: Batch) -> Tensor:
@@ -139,8 +161,9 @@ class Loss(nn.Module):
                        self.task == "multilabel")  # fmt: skip
 
     def kept(self, batch: Batch) -> Tensor:
-        """(B,) bool: which samples count, and are measured."""
-        _, factor = self._counted(batch)
+        """(B,) bool: which samples are measured: those of which nothing is ignored or masked, whatever they weigh."""
+        plain = replace(batch, extra={name: held for name, held in batch.extra.items() if name == "mask"})
+        _, factor = self._counted(plain)
         if factor is None:
             return torch.ones(len(batch), dtype=torch.bool, device=batch.target.device)
         return (factor > 0).flatten(1).all(1) if factor.dim() > 1 else factor > 0
@@ -162,9 +185,15 @@ class Loss(nn.Module):
             what = f"makes {shape} of a batch whose targets are {target}"
             remedy = "its last layer as wide as ${facts.num_outputs}"
             raise ConfigError(Problem("model", what, " or ".join(map(str, expected)), remedy))
-        if self.emits == "logits" and self.task in ("classification", "soft") and _sum_to_one(output):
-            what = "emits probabilities (each row is positive and sums to 1), and would get a second softmax"
-            raise ConfigError(Problem("model", what, "logits", "model.output=probabilities, or no softmax at its end"))
+        found = _form(output, self.task == "multilabel")
+        if self.emits == "logits" and found == "probabilities" and not self.declared:
+            what = "emits probabilities, and would get a second " + (
+                "sigmoid" if self.task == "multilabel" else "softmax"
+            )
+            raise ConfigError(Problem("model", what, "logits", "model.output=probabilities, or none at its end"))
+        if self.emits in ("probabilities", "log_probabilities") and found != self.emits:
+            what = f"{self.emits!r}, and the outputs for the first batch are none"
+            raise ConfigError(Problem("model.output", what, remedy=f"model.output={found or 'logits'}"))
 
     def _misfits(self, term: Term) -> list[Problem]:
         if term.takes is None:
@@ -190,6 +219,8 @@ class Loss(nn.Module):
         for name in ("mask", "weight"):
             given = batch.extra.get(name)
             if given is not None:
+                if given.dim() > 1 and given.shape[1:].numel() == 1:
+                    given = given.flatten()
                 spread = given.float().reshape(given.shape + (1,) * (dims - given.dim()))
                 factor = spread if factor is None else factor * spread
         if factor is not None:
@@ -199,20 +230,37 @@ class Loss(nn.Module):
             factor = factor.expand(target.shape[:dims])
         return target, factor
 
+    def _mean_of_kept(self, term: Term, output: Tensor, target: Tensor, factor: Tensor, counted: torch.Size) -> Tensor:
+        """The mean that a criterion returns, over the samples that count."""
+        each = _by_sample(factor)
+        if bool(((each != 0) & (each != 1)).any()):
+            name = type(term.criterion).__name__
+            raise ValueError(f"{name} returns a mean, in which samples cannot be weighted; let it return one for each")
+        rows = each > 0
+        if not bool(rows.any()):
+            return output.sum() * 0
+        return cast(Tensor, term(output[rows], target[rows], (int(rows.sum()), *counted[1:])))
+
     def _weight(self, term: Term, target: Tensor, factor: Tensor | None) -> Tensor:
         weights = term.class_weights
         if weights is not None:
             each = (target * weights).sum(1) if self.task == "soft" else weights[target]
             return (each if factor is None else each * factor).sum()
+        by_sample = term.returns in ("samples", "mean") or self.task == "soft"
         if factor is not None:
-            return factor.sum()
-        count = len(target) if self.task == "soft" else target.numel()
+            return (_by_sample(factor) if by_sample else factor).sum()
+        count = len(target) if by_sample else target.numel()
         return torch.full((), float(count), device=target.device)
 
     def _target(self, term: Term, target: Tensor) -> Tensor:
         if self.task == "regression":
             return (target - self.mean) / self.std
         wants = term.takes.targets if term.takes is not None else ()
+        if getattr(term.criterion, "log_target", False):
+            whole = (
+                target if self.task == "soft" else functional.one_hot(target, self.num_outputs).movedim(-1, 1).float()
+            )
+            return whole.clamp(min=torch.finfo(whole.dtype).tiny).log()
         if self.task == "classification" and (term.one_hot or wants[:1] == ("distributions",)):
             return functional.one_hot(target, self.num_outputs).movedim(-1, 1).float()
         return target.float() if self.task == "multilabel" else target
@@ -225,10 +273,33 @@ class Loss(nn.Module):
         return convert(output, self.emits, term.takes.output, self.task == "multilabel")
 
 
+def _by_sample(factor: Tensor) -> Tensor:
+    """(B,) how much each sample counts.
+
+    Raises:
+        ValueError: the values of a sample count differently, which a loss of whole samples cannot have.
+    """
+    if factor.dim() == 1:
+        return factor
+    flat = factor.flatten(1)
+    if bool((flat != flat[:, :1]).any()):
+        raise ValueError("single values of a sample are left out or weighted, and the loss is of whole samples")
+    return flat[:, 0]
+
+
 def _takes_values(term: Term) -> bool:
     return term.takes is not None and term.takes.output == "values"
 
 
-def _sum_to_one(output: Tensor) -> bool:
-    sums = output.detach().double().sum(1)
-    return bool((output >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-4)
+def _form(output: Tensor, flags: bool) -> str | None:
+    """What outputs look like: probabilities, log-probabilities or, None, neither."""
+    values = output.detach().double()
+    if not flags:
+        sums = values.sum(1)
+        if bool((values >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-4):
+            return "probabilities"
+        total = values.logsumexp(1)
+        return "log_probabilities" if torch.allclose(total, torch.zeros_like(total), atol=1e-4) else None
+    if bool(((values >= 0) & (values <= 1)).all()) and values.numel() >= 16:
+        return "probabilities"
+    return "log_probabilities" if bool((values <= 0).all()) and values.numel() >= 16 else None

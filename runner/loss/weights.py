@@ -36,13 +36,13 @@ def class_weights(rule: Rule, counts: Mapping[str, int], beta: float = 0.999) ->
     return _given(rule, list(counts), "loss.weight")
 
 
-def positive_weights(rule: Rule, counts: Mapping[str, int], total: int) -> list[float] | None:
+def positive_weights(rule: Rule, counts: Mapping[str, int], known: Sequence[int]) -> list[float] | None:
     """The weight of each class's positive samples, from ``loss.pos_weight``: for several classes per sample.
 
     Args:
         rule: ``balanced``: negatives / positives, as `torch.nn.BCEWithLogitsLoss` advises; or as `class_weights`.
         counts: the positive samples of each class in the train part.
-        total: all samples of the train part.
+        known: for each class, how many samples of the train part say whether they are of it.
 
     Raises:
         as `class_weights`.
@@ -53,7 +53,7 @@ def positive_weights(rule: Rule, counts: Mapping[str, int], total: int) -> list[
         if rule != "balanced":
             raise ConfigError(Problem("loss.pos_weight", f"{rule!r} is not allowed", "null, balanced, or numbers"))
         _all_present(counts, rule, "loss.pos_weight")
-        return [(total - count) / count for count in counts.values()]
+        return [(total - count) / count for total, count in zip(known, counts.values(), strict=True)]
     return _given(rule, list(counts), "loss.pos_weight")
 
 

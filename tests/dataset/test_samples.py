@@ -83,16 +83,85 @@ def test_layouts_are_declared() -> None:
         as_input(np.zeros((28, 28, 3)))
 
 
+class Counting(Listed):
+    """Counts how often it is asked for a sample."""
+
+    asked = 0
+
+    def __getitem__(self, index: int) -> Any:
+        self.asked += 1
+        return super().__getitem__(index)
+
+
 @pytest.mark.parametrize("name", ["targets", "labels", "_labels", "y"])
 @pytest.mark.parametrize("make", [list, np.array, torch.tensor])
-def test_targets_at_hand_are_taken_without_reading_samples(name: str, make: Any) -> None:
-    held = samples(None, None, None, **{name: make([2, 0, 1])})
-    assert held.targets.tolist() == [2, 0, 1]
+def test_targets_at_hand_are_taken_after_a_look_at_a_few_samples(name: str, make: Any) -> None:
+    given = [n * n % 7 for n in range(200)]
+    source = Counting([(X, target) for target in given], **{name: make(given)})
+    held = Samples(source)
+    assert held.targets.tolist() == given
     assert held.targets.dtype == torch.int64
+    assert source.asked <= 16
+
+
+@pytest.mark.parametrize("name", ["targets", "labels", "y"])
+def test_an_attribute_that_is_not_the_targets_is_not_taken_for_them(name: str) -> None:
+    given = [n % 3 for n in range(50)]
+    for other in ([n + 1 for n in given], [0.5] * 50, ["a"] * 50):  # counted from 1; coordinates; names
+        assert samples(*((X, target) for target in given), **{name: other}).targets.tolist() == given
+    assert samples(*((X, t) for t in given), **{name: [n + 1 for n in given]}).arrays.targets.tolist() == given
 
 
 def test_targets_from_pairs_of_path_and_class() -> None:
-    assert samples(None, None, samples=[("a.png", 1), ("b.png", 0)]).targets.tolist() == [1, 0]
+    assert samples((X, 1), (X, 0), samples=[("a.png", 1), ("b.png", 0)]).targets.tolist() == [1, 0]
+
+
+def test_masks_and_weights_are_known_with_the_targets() -> None:
+    rows = [
+        {"input": X, "target": n % 2, "mask": n > 0, "weight": float(n), "name": "text", "index": n} for n in range(4)
+    ]
+    held = samples(*rows)
+    assert held.targets.tolist() == [0, 1, 0, 1]
+    assert held.counted is not None
+    assert held.counted.tolist() == [False, True, True, True]
+    assert held.known().tolist() == [1, 0, 1]
+    assert held.known(torch.tensor([0, 3])).tolist() == [1]
+    assert set(held.read(2)[2]) == {"mask", "weight"}  # numbers travel, texts do not
+    assert Samples(Listed(rows), ignore_index=1).known().tolist() == [0]
+    rows[2]["weight"] = float("nan")
+    with pytest.raises(DataError, match=r"the weight of sample 2 is nan\n  allowed: numbers >= 0"):
+        _ = samples(*rows).counted
+
+
+def test_a_row_with_a_gap_is_known_in_part() -> None:
+    held = Samples(Listed([(X, [0, -1]), (X, [1, 0])]), ignore_index=-1)
+    assert held.task == "multilabel"
+    assert held.counted is not None
+    assert held.counted.tolist() == [[True, False], [True, True]]
+    assert held.known().tolist() == [[1, 0]]
+
+
+def test_samples_that_cannot_be_read_are_named() -> None:
+    for broken in ((X, "cat"), (X, None)):
+        with pytest.raises(DataError, match="sample 1 cannot be read: "):
+            _ = samples((X, 0), broken).targets
+    with pytest.raises(DataError, match=r"sample 1 has an target of \(2,\)"):
+        _ = samples((X, 0), (X, [0, 1])).targets
+
+
+def test_flags_may_be_floats() -> None:
+    assert samples((X, [0.0, 1.0]), (X, [1.0, 1.0])).task == "multilabel"
+    assert samples((X, [0.0, 1.0]), (X, [1.0, 0.0])).task == "soft"
+    assert samples((X, [0.0, 1.5]), (X, [1.0, 1.0])).task == "regression"
+
+
+def test_parts_call_their_classes_alike() -> None:
+    train = samples((X, 0), (X, 1), classes=["a", "b"])
+    facts({"train": train, "val": samples((X, 0), classes=["a"])})
+    with pytest.raises(DataError, match="class 0 is 'b' in test and 'a' in train"):
+        facts({"train": train, "test": samples((X, 0), (X, 1), classes=["b", "a"])})
+    with pytest.raises(DataError, match="names 1 classes, and has targets up to 1"):
+        facts({"train": samples((X, 0), (X, 1), classes=["a"])})
 
 
 def test_targets_are_read_where_they_are_not_at_hand_or_transformed() -> None:
@@ -161,7 +230,8 @@ def test_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(train, Stream)
     assert isinstance(val, Samples)
     assert (len(val), val.targets.tolist(), train.classes, train.length) == (5, [1] * 5, ["0", "1"], None)
-    assert len(train.head) == HEAD  # started again until there are so many
+    assert len(train.head) == 3  # not begun again
+    assert len(Stream(Ones(9999)).head) == HEAD
     with pytest.raises(DataError, match="the val part is a stream that has not ended after 5 samples"):
         read(Parts(Ones(3), val=Ones(6)))
     with pytest.raises(DataError, match="the test part is empty"):

@@ -17,8 +17,6 @@ from runner.errors import DataError
 from runner.loader import Order, Streaming
 from runner.transform import Crop, Flip, Pipeline
 
-KEYS = {"input": "input", "target": "target"}
-
 
 class Numbers(IterableDataset[Any]):
     """The pictures 0, 1, 2, … up to a length, or without end."""
@@ -40,7 +38,7 @@ class Numbers(IterableDataset[Any]):
 
 def loader(source: IterableDataset[Any], samples: int = 10, transform: Any = (), **options: Any) -> Streaming:
     order = Order(torch.arange(samples), "sequential", batch_size=4, drop_last=options.pop("drop_last", False))
-    return Streaming(Stream(source, KEYS), order, Pipeline(transform), torch.device("cpu"), **options)
+    return Streaming(Stream(source), order, Pipeline(transform), torch.device("cpu"), **options)
 
 
 def numbers(batches: Iterator[Batch]) -> list[list[int]]:

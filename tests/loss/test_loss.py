@@ -271,7 +271,12 @@ def test_what_cannot_be_converted_or_one_hot() -> None:
         ("multilabel", FLAGS, OUTPUT[:, :2], r"allowed: \(50, 3\)"),
         ("regression", VALUES[:, 0], OUTPUT, r"allowed: \(50,\) or \(50, 1\)"),
         ("classification", INDICES, (OUTPUT, OUTPUT), "returns a tuple"),
-        ("classification", INDICES, OUTPUT.softmax(1), r"emits probabilities .*\n.*\n  try: model.output=probab"),
+        (
+            "classification",
+            INDICES,
+            OUTPUT.softmax(1),
+            r"emits probabilities, and .* softmax\n.*\n  try: model.output=probab",
+        ),
     ],
 )
 def test_outputs_that_do_not_fit(task: str, target: Tensor, output: Any, message: str) -> None:

@@ -62,10 +62,11 @@ def test_a_class_without_train_samples_has_no_weight(rule: str) -> None:
 
 
 def test_weights_of_positive_samples() -> None:
-    assert positive_weights("balanced", {"a": 2, "b": 5}, 10) == [4.0, 1.0]  # 8 / 2 and 5 / 5
-    assert positive_weights({"b": 2, "a": 1}, {"a": 2, "b": 5}, 10) == [1.0, 2.0]
-    assert positive_weights(None, COUNTS, 10) is None
+    assert positive_weights("balanced", {"a": 2, "b": 5}, [10, 10]) == [4.0, 1.0]  # 8 / 2 and 5 / 5
+    assert positive_weights("balanced", {"a": 2, "b": 5}, [8, 10]) == [3.0, 1.0]  # of 8 it is known
+    assert positive_weights({"b": 2, "a": 1}, {"a": 2, "b": 5}, [10, 10]) == [1.0, 2.0]
+    assert positive_weights(None, COUNTS, [10, 10, 10]) is None
     with pytest.raises(ConfigError, match=r"loss\.pos_weight: 'effective_number' is not allowed"):
-        positive_weights("effective_number", COUNTS, 10)
+        positive_weights("effective_number", COUNTS, [10, 10, 10])
     with pytest.raises(DataError, match="without a train sample: a"):
-        positive_weights("balanced", {"a": 0}, 10)
+        positive_weights("balanced", {"a": 0}, [10])
