@@ -19,7 +19,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import InterpolationResolutionError, InterpolationToMissingValueError, OmegaConfBaseException
 
 from runner import schema, targets
-from runner.errors import ConfigError, Problem
+from runner.errors import ConfigError, Problem, RunnerError
 from runner.files import write
 from runner.targets import HYDRA_KEYS, locate
 
@@ -56,9 +56,13 @@ def calling(key: str) -> Iterator[None]:
     """Tell what a target of the group `key` says of its arguments as a mistake in the configuration."""
     try:
         yield
-    except (TypeError, ValueError, ZeroDivisionError) as error:
+    except RunnerError:
+        raise
+    except Exception as error:  # whatever code of the user's may raise
         log.debug("", exc_info=True)
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        if not isinstance(error, (TypeError, ValueError)) or not reason:
+            reason = f"{type(error).__name__}: {reason}".rstrip(": ")
         what = f"cannot be built: {reason}"
         raise ConfigError(Problem(key, what, remedy="hydra.verbose=true, to see where")) from error
 

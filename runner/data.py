@@ -81,6 +81,7 @@ def prepare(cfg: DictConfig, where: torch.device) -> Data:
     else:
         loaders["train"] = _train_loader(cfg, samples["train"], indices["train"], transforms["train"], where)
     example = next(loaders["train"].epoch())
+    _check_shapes(loaders, example)
     _check_finite(samples, indices, transforms["eval"], example.input)
     fill(cfg, {"input_shape": list(example.input.shape[1:]), **_lengths(cfg, loaders["train"])})
     has_ignored = stream is not None or any(part.counted is not None for part in held.values())
@@ -160,11 +161,17 @@ def _train_loader(
     keys = ("batch_size", "drop_last", "sampler", "subset", "batch_sampler")
     options = {key: build(cfg.loader[key]) if OmegaConf.is_config(cfg.loader[key]) else cfg.loader[key] for key in keys}
     order = Order(indices, targets=samples.hard_targets[indices], seed=cfg.seed, **options)
+    _check_length(order, cfg)
+    if cfg.loader.get("epoch_samples") is not None:
+        raise ConfigError(Problem("loader.epoch_samples", "is for streams, and the train part is none", "null"))
+    made: Loader = factory(cfg.loader, OURS["loader"])(samples, order, transform, where)
+    return made
+
+
+def _check_length(order: Order, cfg: DictConfig) -> None:
     if len(order) == 0:
         what = f"{cfg.loader.batch_size} with drop_last leaves no batch of {len(order.indices)} train samples"
         raise DataError(Problem("loader.batch_size", what, f"at most {len(order.indices)}", "loader.drop_last=false"))
-    made: Loader = factory(cfg.loader, OURS["loader"])(samples, order, transform, where)
-    return made
 
 
 def _loader(cfg: DictConfig, samples: Samples, indices: Tensor, transform: Pipeline, where: torch.device) -> Loader:
@@ -195,6 +202,7 @@ def _stream_loader(cfg: DictConfig, stream: Stream, transform: Pipeline, where: 
     order = Order(
         torch.arange(length), "sequential", batch_size=loader.batch_size, drop_last=loader.drop_last, seed=cfg.seed
     )
+    _check_length(order, cfg)
     made: Loader = factory(loader, OURS["loader"])(stream, order, transform, where)
     return made
 
@@ -206,6 +214,17 @@ def _lengths(cfg: DictConfig, train: Loader) -> dict[str, int]:
     total_steps = int(min(by_epochs, by_steps))
     total_epochs = math.ceil(total_steps / steps_per_epoch)
     return {"steps_per_epoch": steps_per_epoch, "total_steps": total_steps, "total_epochs": total_epochs}
+
+
+def _check_shapes(loaders: dict[str, Loader], example: Batch) -> None:
+    """That the inputs of all parts have one shape and type, as far as it costs little to see."""
+    for part in ("val", "test"):
+        if getattr(getattr(loaders[part], "loader", None), "num_workers", 0) == 0:
+            first = next(loaders[part].epoch())
+            mine, theirs = ((b.input.shape[1:], b.input.dtype) for b in (first, example))
+            if mine != theirs:
+                what = f"inputs of {part} are {tuple(mine[0])} {mine[1]}, those of train {tuple(theirs[0])} {theirs[1]}"
+                raise DataError(Problem("dataset", what, "one shape and type after the transforms"))
 
 
 def _check_finite(

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn import metrics as sk
-from sklearn.exceptions import UndefinedMetricWarning
 from torch import Tensor
 
 from runner.table import Table
@@ -82,7 +81,7 @@ class Said:
 def measure(metrics: Mapping[str, Metric], said: Said) -> dict[str, float]:
     """Every metric's value; NaN where it is not defined for these samples."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UndefinedMetricWarning)
+        warnings.simplefilter("ignore", UserWarning)  # of classes that a part lacks, or that were never predicted
         return {name: _value(metric, said) for name, metric in metrics.items()}
 
 

@@ -54,6 +54,9 @@ OURS = {
 }
 """By group: keys that stand beside ``_target_`` and are not the target's."""
 
+TERM = ("scale", "one_hot", "beta")
+"""Of the keys of a loss, those that one of several has; the others are for their sum."""
+
 HYDRA_KEYS = ("_target_", "_args_", "_partial_", "_convert_", "_recursive_")
 """Keys beside ``_target_`` that are Hydra's, and no arguments."""
 
@@ -82,9 +85,38 @@ def _check_entries(tree: Mapping[str, Any]) -> list[Problem]:
         for key, node in entries.items()
         if not (isinstance(node, Mapping) and "_target_" in node)
     ]
+    takes = ("predictions", "probabilities")
+    found += [
+        Problem(f"{key}.takes", f"{node['takes']!r} is not allowed", ", ".join(takes))
+        for key, node in entries.items()
+        if key.startswith("metric.") and isinstance(node, Mapping) and node.get("takes", takes[0]) not in takes
+    ]
+    found += _check_terms(tree["loss"]) if isinstance(tree.get("loss"), Mapping) and "terms" in tree["loss"] else []
     if "loss" in metrics:
         found.append(Problem("metric.loss", "is the name of the loss itself, which is always measured", "another name"))
     return found
+
+
+def _check_terms(node: Mapping[str, Any]) -> list[Problem]:
+    """That each of several losses is one, with values that are allowed, and that nothing stands beside them in vain."""
+    terms = node["terms"]
+    if not isinstance(terms, list) or not terms:
+        return [Problem("loss.terms", f"{terms!r} is no list of losses", "[{_target_: …, scale: 1.0}, …]")]
+    found = []
+    for number, term in enumerate(terms):
+        key = f"loss.terms.{number}"
+        if isinstance(term, Mapping) and "_target_" in term:
+            found += schema.problems(term, schema.Loss, key + ".")
+        else:
+            found.append(Problem(key, f"{term!r} names nothing to call", "a group of keys with a _target_"))
+    allowed = ("_target_", "terms", "ignore_index", "standardize")
+    idle = [key for key in node if key not in allowed]
+    return found + [
+        Problem(
+            f"loss.{key}", "does nothing beside loss.terms", ", ".join(allowed[1:]), f"in one of the terms: {key}: …"
+        )
+        for key in idle
+    ]
 
 
 def _targets(tree: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -125,7 +157,7 @@ def _forbidden(name: str) -> bool:
 
 def _check_arguments(path: str, node: dict[str, Any], target: Callable[..., Any]) -> list[Problem]:
     group = path.partition(".")[0]
-    given, ours = GIVEN.get(group, ()), OURS.get(group, ()) if _is_part(path) else ()
+    given, ours = GIVEN.get(group, ()), _ours(path, group)
     try:
         signature = inspect.signature(target)
     except ValueError:  # built in C, without a signature
@@ -148,9 +180,11 @@ def _check_arguments(path: str, node: dict[str, Any], target: Callable[..., Any]
     return found + _check_types(path, keys, target)
 
 
-def _is_part(path: str) -> bool:
-    """Whether the target at `path` is what the group is about: the group's own, or one of those in its list."""
-    return re.fullmatch(r"\w+|metric\.\w+|loss\.terms\.\d+", path) is not None
+def _ours(path: str, group: str) -> tuple[str, ...]:
+    """The keys beside a target that are not the target's: in the group itself, or in one of what it lists."""
+    if re.fullmatch(r"loss\.terms\.\d+", path):
+        return TERM
+    return OURS.get(group, ()) if re.fullmatch(r"\w+|metric\.\w+", path) else ()
 
 
 def _check_types(path: str, keys: Mapping[str, Any], target: Callable[..., Any]) -> list[Problem]:

@@ -17,9 +17,10 @@ from torch import Tensor
 from runner import config, figures, folder, inspect, optimizer, report
 from runner.checkpoint import BEST, LAST, Checkpoints, read, sha256
 from runner.config import factory
-from runner.errors import DataError, InputError, Interrupted, Problem, RunFolderError
+from runner.errors import ConfigError, DataError, InputError, Interrupted, Problem, RunFolderError
 from runner.experiment import Experiment, assemble
 from runner.files import write
+from runner.loader import Streaming
 from runner.metric import confusion, per_class
 from runner.result import Result, to_json
 from runner.scheduler import Schedule
@@ -77,15 +78,19 @@ def _prepare(cfg: DictConfig, run_dir: Path) -> tuple[Experiment, Trainer]:
     trainer = _trainer(cfg, experiment, opt, schedule)
     _draw(cfg, experiment)  # at the end it is drawn for good; what cannot be drawn is better found now
     if state is not None:
-        _check_same_data(experiment, run_dir)
+        _check_same_data(cfg, experiment, run_dir)
         # Loaded when everything is built: building a scheduler writes to the optimizer.
         trainer.load_state_dict(state)
     return experiment, trainer
 
 
-def _check_same_data(experiment: Experiment, run_dir: Path) -> None:
+def _check_same_data(cfg: DictConfig, experiment: Experiment, run_dir: Path) -> None:
     """That a run that is resumed has the samples and the split that it began with."""
     saved = json.loads((run_dir / "split.json").read_text())
+    workers = config.load(run_dir / "config.yaml")["loader"].get("num_workers", 0)
+    if isinstance(experiment.data.loaders["train"], Streaming) and workers != cfg.loader.num_workers:
+        what = f"{cfg.loader.num_workers}: {run_dir} began with {workers}, each of which has a share of the stream"
+        raise ConfigError(Problem("loader.num_workers", what, str(workers)))
     here = {"data": experiment.data.samples["train"].fingerprint, "hash": experiment.data.split.hash}
     for name, what in (("data", "the data are"), ("hash", "the split is")):
         if saved[name] != here[name]:
@@ -141,6 +146,11 @@ def _trainer(cfg: DictConfig, experiment: Experiment, opt: torch.optim.Optimizer
     )  # fmt: skip
 
 
+DIVERGED = (
+    "the training loss is not a finite number any more; try a smaller optimizer.lr or trainer.clip_norm=1, and look "
+    "for NaN in the inputs"
+)
+
 LESS_IS_BETTER = ("loss", "error", "mse", "rmse", "mae", "brier", "ece")
 """Endings of the names of metrics that ``checkpoint.mode=auto`` takes for better when they are smaller."""
 
@@ -170,12 +180,16 @@ def _fit(
     trainer.observe = None if gradients is None else gradients.observe
     progress, lines = trainer.progress, report.EpochLines(cfg.facts.total_epochs, cfg.checkpoint.monitor)
     _write_history(run_dir, progress.history)
+    said = False
     with Bar(cfg.facts.total_steps, progress.step) as bar:
         for record in trainer.fit():
             if record is not None:
                 best = record is progress.best
                 save(best)
                 _write_history(run_dir, progress.history)
+                if not math.isfinite(record["train/loss"]) and not said:
+                    said = True
+                    log.warning("%s", DIVERGED)
                 lines.add(record, trainer.samples_per_second, best)
                 if board is not None and gradients is not None:
                     board.gradients(gradients.read(), progress.step)

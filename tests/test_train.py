@@ -466,6 +466,14 @@ def test_targets_that_stand_for_none_are_left_out_everywhere(run: Run) -> None:
          "metric.odd: cannot be computed:"),
         (["loss=sum", "loss.terms=[{_target_: torch.nn.CrossEntropyLoss, gamma: 2}]"],
          "loss.terms.0.gamma: torch.nn.CrossEntropyLoss has no argument 'gamma'"),
+        (["loss=sum", "loss.terms.0.ignore_index=-1"], "loss.terms.0.ignore_index: "),
+        (["loss=sum", "+loss.scale=10"], "loss.scale: does nothing beside loss.terms"),
+        (["loss=sum", "loss.terms=[3]"], "loss.terms.0: 3 names nothing to call"),
+        (["loss=sum", "loss.terms=[]"], "loss.terms: [] is no list of losses"),
+        (["loss=sum", "loss.terms.1.weight=5"], "loss.terms.1.weight: 5 is not allowed"),
+        (["+metric.m={_target_: sklearn.metrics.accuracy_score, takes: probs}"], "metric.m.takes: 'probs' is not"),
+        (["loader.epoch_samples=20"], "loader.epoch_samples: is for streams"),
+        (["+dataset.keys={input: a, target: b}"], "dataset.keys: the samples of this data set are no dicts"),
         (["dataset=diabetes", "model=mlp"], "loss: CrossEntropyLoss takes indices or distributions, and the"),
     ],
 )  # fmt: skip
@@ -553,3 +561,85 @@ def test_models_that_cannot_be_meant_end_before_training(
     assert run(*quick, *overrides) == 2
     assert f"error: {message}" in capsys.readouterr().err
     assert not list(Path().glob("outputs/*/*"))
+
+
+STREAM = """
+import random
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+from runner.dataset import Parts
+
+class Numbers(IterableDataset):
+    classes = ["even", "odd"]
+    def __init__(self, length, nan_at=-1):
+        self.length, self.nan_at = length, nan_at
+    def __iter__(self):
+        worker = get_worker_info()
+        first, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        for n in range(first, self.length, step):
+            yield torch.full((4,), n / self.length) + 0.01 * torch.rand(4), n % 2
+
+def make(length=90):
+    return Parts(Numbers(length), Numbers(20), Numbers(20))
+
+def broken(how):
+    if how == "missing":
+        raise FileNotFoundError(2, "No such file", "/x/list.csv")
+    if how == "none":
+        return None
+    if how == "width":
+        return Parts(make().train, [(torch.zeros(5), 0)] * 4 + [(torch.zeros(5), 1)] * 4, Numbers(20))
+    class Dies(Numbers):
+        def __iter__(self):
+            raise OSError("the disk is gone")
+            yield
+    return Parts(Numbers(90), Dies(20), Numbers(20))
+"""
+STREAMED = ("~dataset", "allow_targets=[streams.*]", "model=mlp", "model.hidden=[8]", "transform=none",
+            "loader.batch_size=16", "loader.epoch_samples=80", "trainer.threads=1")  # fmt: skip
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_on_a_stream_resumes_to_the_same_bytes(
+    run: Run, workers: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("streams.py").write_text(STREAM)
+    overrides = (*STREAMED, "+dataset._target_=streams.make", f"loader.num_workers={workers}", "trainer.max_epochs=3",
+                 "scheduler=constant")  # fmt: skip
+    assert run(*overrides, "hydra.run.dir=whole") == 0
+    assert run(*overrides, "trainer.max_steps=7", "hydra.run.dir=part") == 0
+    again = ("resume=part", "trainer.max_steps=null", "allow_targets=[streams.*]")
+    assert run(*again, f"loader.num_workers={2 - workers}") == 2
+    assert f"loader.num_workers: {2 - workers}: part began with {workers}" in capsys.readouterr().err
+    assert run(*again) == 0
+    whole, part = (weights(Path(name), "last.pt", "model") for name in ("whole", "part"))
+    assert all(torch.equal(whole[name], part[name]) for name in whole)
+    assert records(Path("whole"))[-1] == records(Path("part"))[-1]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["+dataset._target_=streams.broken", "+dataset.how=missing"], "dataset: cannot be built: FileNotFoundError: "),
+        (["+dataset._target_=streams.broken", "+dataset.how=none"], "dataset: there is no train part"),
+        (["+dataset._target_=streams.broken", "+dataset.how=width"], "dataset: inputs of val are (5,) torch.float32"),
+        (["+dataset._target_=streams.broken", "+dataset.how=dies"], "dataset: the val part cannot be read: OSError"),
+        (
+            ["+dataset._target_=streams.make", "loader.drop_last=true", "loader.epoch_samples=9"],
+            "loader.batch_size: 16",
+        ),
+        (["+dataset._target_=streams.make", "loader.sampler=balanced"], "loader.sampler: 'balanced': a stream has"),
+    ],
+)
+def test_data_of_ones_own_that_cannot_be_used(
+    run: Run, overrides: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("streams.py").write_text(STREAM)
+    assert run(*STREAMED, *overrides) == 2
+    assert f"error: {message}" in capsys.readouterr().err
+    assert not list(Path().glob("outputs/*/*"))
+
+
+def test_a_run_that_diverges_says_so_once(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*QUICK, "optimizer=sgd", "optimizer.lr=1e30", "trainer.max_epochs=3") == 0
+    assert capsys.readouterr().out.count("the training loss is not a finite number any more") == 1

@@ -61,6 +61,8 @@ def image_folder(
         raise ConfigError(Problem("dataset.channels", f"{channels} is not allowed", "1, 3, 4"))
     if on_error not in ("stop", "skip"):
         raise ConfigError(Problem("dataset.on_error", f"{on_error!r} is not allowed", "stop, skip"))
+    if size is not None and (isinstance(size, int) or len(size) != 2 or min(size) < 1):
+        raise ConfigError(Problem("dataset.size", f"{size} is not allowed", "[height, width] in pixels, or null"))
     listed = _list(Path(root).expanduser(), channels)
     shape = (int(size[0]), int(size[1])) if size is not None else _common_size(list(listed.values()))
     made: dict[str, Any] = dict(listed)

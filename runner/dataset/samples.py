@@ -174,14 +174,19 @@ class Samples:
         counted = self.counted if rows is None else self.counted[rows]
         return targets[counted.flatten(1).all(1) if counted.dim() > 1 else counted]
 
+    @property
+    def names(self) -> list[str]:
+        """The classes' names as the data set has them; empty if it has none."""
+        first = self.source.datasets[0] if isinstance(self.source, ConcatDataset) else self.source
+        given = getattr(first, "classes", None) or ()
+        return [", ".join(name) if isinstance(name, tuple) else str(name) for name in given]
+
     @cached_property
     def classes(self) -> list[str]:
         """The classes' names: the data set's own, else the numbers from 0 to the largest target. None for values."""
         if self.task == "regression":
             return []
-        first = self.source.datasets[0] if isinstance(self.source, ConcatDataset) else self.source
-        given = getattr(first, "classes", None) or ()
-        names = [", ".join(name) if isinstance(name, tuple) else str(name) for name in given]
+        names = self.names
         known = self.known()
         count = known.shape[1] if known.dim() > 1 else int(known.max()) + 1 if len(known) else 0
         if names and len(names) < count:
@@ -276,7 +281,7 @@ def facts(parts: Mapping[str, Samples]) -> dict[str, Any]:
     train = parts["train"]
     targets, classes = train.targets, train.classes
     for name, part in parts.items():
-        _check_names(name, part, classes)
+        _check_names(name, part.names, train.names)
         check_targets(part.targets, len(classes), f"{{}} of the {name} part", part.counted)
         if part.task != train.task:
             what = f"the targets of {name} are for {part.task}, those of train for {train.task}"
@@ -341,8 +346,8 @@ def _stack(tensors: list[Tensor], name: str) -> Tensor:
     for index, tensor in enumerate(tensors):
         if tensor.shape != first.shape or tensor.dtype != first.dtype:
             what = (
-                f"sample {index} has an {name} of {tuple(tensor.shape)} {tensor.dtype}, "
-                f"sample 0 one of {tuple(first.shape)} {first.dtype}"
+                f"the {name} of sample {index} is {tuple(tensor.shape)} {tensor.dtype}, "
+                f"that of sample 0 {tuple(first.shape)} {first.dtype}"
             )
             raise DataError(
                 Problem("dataset", what, "one shape and type", "transform=resize, for pictures of many sizes")
@@ -350,13 +355,13 @@ def _stack(tensors: list[Tensor], name: str) -> Tensor:
     return torch.stack(tensors)
 
 
-def _check_names(name: str, part: Samples, classes: Sequence[str]) -> None:
-    """That a part calls its classes what train calls them; it may lack some of the last."""
-    pairs = zip(part.classes, classes, strict=False)
+def _check_names(part: str, names: Sequence[str], expected: Sequence[str]) -> None:
+    """That a part calls its classes what train calls them; it may lack some of the last, or all names."""
+    pairs = zip(names, expected, strict=False)
     differing = [(number, mine, theirs) for number, (mine, theirs) in enumerate(pairs) if mine != theirs]
     if differing:
         number, mine, theirs = differing[0]
-        what = f"class {number} is {mine!r} in {name} and {theirs!r} in train"
+        what = f"class {number} is {mine!r} in {part} and {theirs!r} in train"
         raise DataError(Problem("dataset", what, "the same classes in the same order in every part"))
 
 

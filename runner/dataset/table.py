@@ -53,6 +53,8 @@ def table(
     frame = _read(Path(path).expanduser(), header)
     if duplicates == "drop":
         frame = frame.drop_duplicates(ignore_index=True)
+    if not _listed(target):
+        raise ConfigError(Problem("dataset.target", "[] names no column", "a column, or several"))
     goals = [_column(frame, name, "dataset.target") for name in _listed(target)]
     left_out = {*goals, *(_column(frame, name, "dataset.drop") for name in drop)}
     wanted = [_column(frame, name, "dataset.features") for name in features] if features else list(frame.columns)

@@ -30,7 +30,8 @@ def auto(
     samples: Samples | Stream, order: Order, transform: Pipeline, device: torch.device, *,
     memory_limit: float = 4e9, num_workers: int = 0, persistent_workers: bool = False, **options: Any,
 ) -> Loader:  # fmt: skip
-    """`Resident` for data that are in memory already and fit there; else, or with workers, `Workers`.
+    """`Resident` for data that are in memory already and fit there; else, or with workers or a ``collate_fn``,
+    `Workers`.
 
     Args:
         samples: the data; of a stream, the loader is `Streaming`, whose workers persist.
@@ -41,7 +42,8 @@ def auto(
         stream = cast("Stream", samples)
         return Streaming(stream, order, transform, device, num_workers=num_workers, **options)
     held = cast("Samples", samples)
-    if num_workers == 0 and held.nbytes is not None and held.nbytes <= memory_limit:
+    own = any(options.get(name) is not None for name in ("collate_fn", "worker_init_fn"))
+    if not own and num_workers == 0 and held.nbytes is not None and held.nbytes <= memory_limit:
         return Resident(held, order, transform, device)
     options |= {"num_workers": num_workers, "persistent_workers": persistent_workers}
     return Workers(held, order, transform, device, **options)

@@ -138,6 +138,8 @@ class _Reading(IterableDataset[Any]):
         """Those of map-style data are all checked before the run; of a stream only the head's are known then."""
         classes, ignored = self.num_classes, self.stream.ignore_index
         known = targets if ignored is None else targets[targets != ignored]
+        if targets.is_floating_point() and not bool(known.isfinite().all()):
+            raise DataError(Problem("dataset", "the stream holds a target that is NaN or infinite", "finite numbers"))
         if classes and targets.dim() == 1 and len(known) and not 0 <= int(known.min()) <= int(known.max()) < classes:
             what = f"the stream holds targets from {int(known.min())} to {int(known.max())}, and {classes} classes"
             remedy = "a list `classes` of their names, as an attribute of the data set"

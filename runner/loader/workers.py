@@ -198,9 +198,10 @@ class Collate:
         if isinstance(read, Problem):
             return read
         inputs, targets, extras, index = zip(*read, strict=True)
+        extra = {name: torch.stack([e[name] for e in extras]) for name in extras[0]}
         if self.own is not None:
             pair = self.own(list(zip(inputs, targets, strict=True)))
-            return Batch(pair[0], pair[1], torch.tensor(index))
+            return Batch(pair[0], pair[1], torch.tensor(index), extra)
         first = inputs[0]
         for sample, i in zip(inputs, index, strict=True):
             if sample.shape != first.shape or sample.dtype != first.dtype:
@@ -209,7 +210,6 @@ class Collate:
                     f"sample {index[0]} is {tuple(first.shape)} {first.dtype}"
                 )
                 return Problem("dataset", what, "one shape and type", "transform=resize, for pictures of many sizes")
-        extra = {name: torch.stack([e[name] for e in extras]) for name in extras[0]}
         return Batch(torch.stack(inputs), torch.stack(targets), torch.tensor(index), extra)
 
 

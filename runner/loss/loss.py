@@ -53,6 +53,8 @@ class Term(nn.Module):
             elements = elements.sum(1)
         elif elements.dim() == len(counted) + 1 and elements.shape[:1] == counted[:1]:
             elements = elements.mean(1)  # values of each class, or (B, 1)
+        if elements.dim() == 2 and elements.shape[1] == 1 and elements.shape != counted:
+            elements = elements[:, 0]
         forms = {"mean": (), "samples": counted[:1], "elements": counted}
         found = [form for form, shape in forms.items() if tuple(elements.shape) == shape]
         if not found:
@@ -121,10 +123,10 @@ class Loss(nn.Module):
         for term in self.terms:
             given, goal = self._output(term, output, target), self._target(term, target)
             counted = target.shape[: target.dim() - (self.task == "soft")]
+            if term.returns != "mean" or factor is None:
+                elements = term(given, goal, tuple(counted))
             if term.returns == "mean" and factor is not None:
                 elements = self._mean_of_kept(term, given, goal, factor, counted)
-            else:
-                elements = term(given, goal, tuple(counted))
             if term.returns == "mean":
                 sums.append(elements * self._weight(term, target, factor) * term.scale)
             else:

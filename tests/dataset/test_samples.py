@@ -145,7 +145,7 @@ def test_samples_that_cannot_be_read_are_named() -> None:
     for broken in ((X, "cat"), (X, None)):
         with pytest.raises(DataError, match="sample 1 cannot be read: "):
             _ = samples((X, 0), broken).targets
-    with pytest.raises(DataError, match=r"sample 1 has an target of \(2,\)"):
+    with pytest.raises(DataError, match=r"the target of sample 1 is \(2,\)"):
         _ = samples((X, 0), (X, [0, 1])).targets
 
 
@@ -245,7 +245,7 @@ def test_what_is_read_one_by_one_can_be_held_in_memory() -> None:
     held = samples(*rows).arrays
     assert torch.equal(held.inputs, torch.stack([x for x, _ in rows]))
     assert held.targets.tolist() == [0, 1, 0, 1, 0]
-    with pytest.raises(DataError, match=r"sample 1 has an input of \(2,\) torch.float32, sample 0 one of \(3,\)"):
+    with pytest.raises(DataError, match=r"the input of sample 1 is \(2,\) torch.float32, that of sample 0 \(3,\)"):
         _ = samples((torch.rand(3), 0), (torch.rand(2), 0)).arrays
 
 

@@ -222,6 +222,71 @@ def test_a_loss_of_ones_own_that_returns_a_mean() -> None:
     assert [name for name, _ in loss.named_parameters()] == ["terms.0.criterion.slope"]
 
 
+class PerSample(nn.Module):
+    def __init__(self, shape: str) -> None:
+        super().__init__()
+        self.shape = shape
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        each = (output - target).square().flatten(1).sum(1)
+        return {"one": each, "column": each[:, None], "mean": each.mean(), "wrapped": each.mean().reshape(1)}[
+            self.shape
+        ]
+
+
+@pytest.mark.parametrize("shape", ["one", "column", "mean"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_loss_of_ones_own_of_whole_samples(shape: str, weighted: bool) -> None:
+    # Samples of 3 values each: the mean is over the 50 samples, not over the 150 values.
+    each = (OUTPUT - VALUES).square().sum(1)
+    weight = (torch.arange(50) % 3 > 0).float()
+    expected = (each * weight).sum() / weight.sum() if weighted else each.mean()
+    loss, given = one(PerSample(shape), "regression"), batch(VALUES, weight=weight) if weighted else batch(VALUES)
+    assert mean(loss, OUTPUT, given) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_torchs_loss_of_whole_samples() -> None:
+    expected = nn.functional.multilabel_soft_margin_loss(OUTPUT, FLAGS)
+    assert mean(one(nn.MultiLabelSoftMarginLoss(), "multilabel"), OUTPUT, FLAGS) == pytest.approx(
+        float(expected), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "extra", "message"),
+    [
+        ("wrapped", {}, r"PerSample returns \(1,\), not \(50, 3\) or its mean"),
+        ("mean", {"weight": torch.rand(50)}, "PerSample returns a mean, in which samples cannot be weighted"),
+        ("one", {"mask": VALUES > 0}, "single values of a sample are left out or weighted"),
+    ],
+)
+def test_losses_of_ones_own_that_cannot_be_summed(shape: str, extra: dict[str, Tensor], message: str) -> None:
+    loss = one(PerSample(shape), "regression")
+    with pytest.raises(ValueError, match=message):
+        mean(loss, OUTPUT, batch(VALUES, **extra))
+
+
+@pytest.mark.parametrize("criterion", [nn.MSELoss, nn.L1Loss, nn.HuberLoss])
+def test_values_of_distributions_are_averaged_over_all_of_them(criterion: Any) -> None:
+    loss = one(criterion(), "soft")
+    assert mean(loss, OUTPUT, SOFT) == pytest.approx(float(criterion()(OUTPUT, SOFT)), rel=1e-5)
+    weight = torch.arange(50) % 4
+    repeated = float(criterion()(OUTPUT.repeat_interleave(weight, 0), SOFT.repeat_interleave(weight, 0)))
+    assert mean(loss, OUTPUT, batch(SOFT, weight=weight.float())) == pytest.approx(repeated, rel=1e-5)
+
+
+@pytest.mark.parametrize(("task", "target"), [("soft", SOFT), ("classification", INDICES)])
+def test_kl_div_of_logarithms_gets_logarithms(task: str, target: Tensor) -> None:
+    plain, logs = (mean(one(nn.KLDivLoss(log_target=flag), task), OUTPUT, target) for flag in (False, True))
+    assert logs == pytest.approx(plain, rel=1e-4)
+
+
+def test_weights_do_not_decide_what_is_measured() -> None:
+    loss = one(nn.CrossEntropyLoss(), ignore_index=2)
+    given = batch(torch.tensor([0, 2, 1]), weight=torch.tensor([0.0, 1.0, 1.0]))
+    assert loss.kept(given).tolist() == [True, False, True]
+
+
 def test_weights_move_with_the_module_and_are_saved() -> None:
     loss = one(nn.CrossEntropyLoss(weight=WEIGHTS))
     assert set(loss.state_dict()) == {"mean", "std", "terms.0.criterion.weight"}
@@ -309,3 +374,24 @@ def test_any_partition_of_the_samples_has_the_same_mean(
         weights.append(loss.weight(part).double())
     whole = mean(loss, OUTPUT.double(), batch(target, mask=mask) if masked else batch(target))
     assert float(sum(totals) / sum(weights)) == pytest.approx(whole, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("task", "emits", "output", "message"),
+    [
+        ("classification", "probabilities", OUTPUT, "'probabilities', and the outputs for the first batch are none"),
+        ("classification", "log_probabilities", OUTPUT.softmax(1), r"try: model.output=probabilities"),
+        ("multilabel", None, OUTPUT.sigmoid(), "would get a second sigmoid"),
+        ("multilabel", "probabilities", OUTPUT, r"try: model.output=logits"),
+    ],
+)
+def test_what_the_configuration_says_of_outputs_is_compared(
+    task: str, emits: str | None, output: Tensor, message: str
+) -> None:
+    criterion = nn.BCEWithLogitsLoss() if task == "multilabel" else nn.CrossEntropyLoss()
+    with pytest.raises(ConfigError, match=message):
+        one(criterion, task, emits=emits).check(output, batch(TARGETS[task]))
+
+
+def test_who_says_that_they_are_logits_is_believed() -> None:
+    one(nn.CrossEntropyLoss(), emits="logits").check(OUTPUT.softmax(1), batch(INDICES))
