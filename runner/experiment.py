@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
 
@@ -115,14 +116,45 @@ def _try_model(model: nn.Module, example: Tensor) -> object:
             return model.eval()(example)
     except Exception as error:  # whatever a model of the user's may raise
         log.debug("", exc_info=True)
-        shape = "×".join(map(str, example.shape[1:]))
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        grey = example.dim() == 4 and example.shape[1] == 1
-        remedy = "the transform torchvision.transforms.v2.RGB, or dataset.channels=3 of an image folder" if grey else ""
-        problem = Problem("model", f"cannot take inputs of {shape}: {reason}", remedy=remedy)
-        raise ConfigError(problem) from error
+        what = f"cannot take inputs of {_words(example)}{_where(model, example)}: {reason}"
+        remedy = "larger pictures (dataset.size of an image folder, or a Resize), or a smaller model"
+        if example.dim() == 2:
+            remedy = "model=mlp"
+        elif "channels" in reason and example.shape[1] == 1:
+            remedy = "the transform torchvision.transforms.v2.RGB, or dataset.channels=3 of an image folder"
+        raise ConfigError(Problem("model", what, remedy=remedy)) from error
     finally:
         model.train()
+
+
+def _where(model: nn.Module, example: Tensor) -> str:
+    """The innermost layer in which a forward pass ends with an exception, and what it got."""
+    entered: list[tuple[str, nn.Module, object]] = []
+    handles = []
+    for name, module in model.named_modules():
+        if name:
+
+            def enter(module: nn.Module, inputs: tuple[object, ...], name: str = name) -> None:
+                entered.append((name, module, inputs[0] if inputs else None))
+
+            def leave(module: nn.Module, inputs: object, output: object) -> None:
+                entered.pop()
+
+            handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
+    with suppress(Exception), torch.inference_mode():
+        model(example)
+    for handle in handles:
+        handle.remove()
+    if not entered:
+        return ""
+    name, module, given = entered[-1]
+    got = f", which gets {_words(given)}" if isinstance(given, Tensor) else ""
+    return f", at layer {name} ({type(module).__name__}){got}"
+
+
+def _words(batch: Tensor) -> str:
+    return "×".join(map(str, batch.shape[1:]))
 
 
 def _loss(cfg: DictConfig, data: Data) -> Loss:

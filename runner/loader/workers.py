@@ -210,6 +210,10 @@ class Collate:
                     f"sample {index[0]} is {tuple(first.shape)} {first.dtype}"
                 )
                 return Problem("dataset", what, "one shape and type", "transform=resize, for pictures of many sizes")
+        for target, i in zip(targets, index, strict=True):
+            if target.shape != targets[0].shape or target.dtype != targets[0].dtype:
+                what = f"the target of sample {i} is {tuple(target.shape)} {target.dtype}, that of sample {index[0]} "
+                return Problem("dataset", what + f"{tuple(targets[0].shape)} {targets[0].dtype}", "one shape and type")
         return Batch(torch.stack(inputs), torch.stack(targets), torch.tensor(index), extra)
 
 
