@@ -6,6 +6,7 @@ The one module that knows Hydra's and OmegaConf's ways; parts get plain values.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -146,8 +147,19 @@ def save(config: DictConfig, path: Path) -> None:
     """
     tree = OmegaConf.to_container(config, resolve=True)
     assert isinstance(tree, dict)
+    tree = {name: _target_first(tree[name]) for name in sorted(tree, key=_place)}
     tree["interpolations"] = dict(_references(config, ""))
     write(path, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120).encode())
+
+
+def _place(name: Any) -> int:
+    """Where a reader looks for a key: in the order of the schema, keys of their own last."""
+    names = [field.name for field in dataclasses.fields(schema.Config)]
+    return names.index(name) if name in names else len(names)
+
+
+def _target_first(node: Any) -> Any:
+    return {"_target_": node["_target_"], **node} if isinstance(node, dict) and "_target_" in node else node
 
 
 def load(path: Path) -> dict[str, Any]:

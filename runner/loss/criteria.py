@@ -26,8 +26,8 @@ class Focal(nn.Module):
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:  # (B, C, ...) logits, (B, ...) int64 -> (B, ...)
         nll = functional.cross_entropy(output, target, reduction="none")
-        # From the logarithm, and never 1 − p by itself: where p rounds to 1 the power has no gradient to lose.
-        modulated = (-torch.expm1(-nll)).clamp(min=0) ** self.gamma * nll
+        # 1 − p from the logarithm, which does not round to 0 as soon; and never 0, where a root has no finite slope.
+        modulated = (-torch.expm1(-nll)).clamp(min=torch.finfo(nll.dtype).tiny) ** self.gamma * nll
         return modulated if self.weight is None else self.weight[target] * modulated
 
 

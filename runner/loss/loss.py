@@ -119,20 +119,7 @@ class Loss(nn.Module):
             output: what the model made of the batch: (B, C, ...), or the shape of the targets for values.
         """
         target, factor = self._counted(batch)
-        sums = []
-        for term in self.terms:
-            given, goal = self._output(term, output, target), self._target(term, target)
-            counted = target.shape[: target.dim() - (self.task == "soft")]
-            if term.returns != "mean" or factor is None:
-                elements = term(given, goal, tuple(counted))
-            if term.returns == "mean" and factor is not None:
-                elements = self._mean_of_kept(term, given, goal, factor, counted)
-            if term.returns == "mean":
-                sums.append(elements * self._weight(term, target, factor) * term.scale)
-            else:
-                each = factor if term.returns == "elements" or factor is None else _by_sample(factor)
-                sums.append((elements if each is None else elements * each).sum() * term.scale)
-        return torch.stack(sums)
+        return torch.stack([self._sum(term, output, target, factor) * term.scale for term in self.terms])
 
     def weight(self, batch: Batch) -> Tensor:
         """(T,) float32: by what each sum over the batch has to be divided, or added up with others before."""
@@ -231,6 +218,17 @@ class Loss(nn.Module):
             target = torch.where(counts, target, 0)
             factor = factor.expand(target.shape[:dims])
         return target, factor
+
+    def _sum(self, term: Term, output: Tensor, target: Tensor, factor: Tensor | None) -> Tensor:
+        given, goal = self._output(term, output, target), self._target(term, target)
+        counted = target.shape[: target.dim() - (self.task == "soft")]
+        elements = None if term.returns == "mean" and factor is not None else term(given, goal, tuple(counted))
+        if term.returns == "mean":
+            mean = elements if factor is None else self._mean_of_kept(term, given, goal, factor, counted)
+            return cast(Tensor, mean) * self._weight(term, target, factor)
+        if factor is not None:
+            elements = cast(Tensor, elements) * (factor if term.returns == "elements" else _by_sample(factor))
+        return cast(Tensor, elements).sum()
 
     def _mean_of_kept(self, term: Term, output: Tensor, target: Tensor, factor: Tensor, counted: torch.Size) -> Tensor:
         """The mean that a criterion returns, over the samples that count."""

@@ -28,8 +28,8 @@ def test_focal_loss_of_two_classes_is_torchvisions() -> None:
 
 
 def test_focal_loss_has_gradients_where_the_model_is_sure() -> None:
-    output = torch.tensor([[40.0, -40.0]], requires_grad=True)
-    Focal(0.5)(output, torch.tensor([0])).sum().backward()
+    output = torch.tensor([[40.0, -40.0], [200.0, -200.0]], requires_grad=True)
+    Focal(0.5)(output, torch.tensor([0, 0])).sum().backward()
     assert output.grad is not None
     assert output.grad.isfinite().all()
 

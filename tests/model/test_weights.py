@@ -40,6 +40,7 @@ def test_a_state_dict_or_a_checkpoint_that_holds_one(wrap: Any) -> None:
     assert [row[1] for row in table.rows] == [len(SOURCE.state_dict()), 0, 0, 0]
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # of an older torch's compiler, about itself
 def test_wrapped_and_compiled_models_load_into_a_plain_one() -> None:
     wrapped = nn.DataParallel(SOURCE)
     compiled = torch.compile(wrapped)
