@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -21,7 +21,7 @@ from runner.config import calling, factory, fill, value
 from runner.data import Data, prepare
 from runner.dataset import Samples
 from runner.draws import reseed
-from runner.errors import ConfigError, DataError, Problem
+from runner.errors import ConfigError, DataError, InputError, Problem
 from runner.loss import Loss
 from runner.metric import Metric, Said
 from runner.model import Frozen, Networks, initialise, load
@@ -161,13 +161,19 @@ def _loss(cfg: DictConfig, data: Data) -> Loss:
     """The loss, its weights computed from the train part."""
     train, counts = data.samples["train"], data.counts["train"]
     terms, found = [], None
-    for node in cfg.loss.get("terms") or [cfg.loss]:
-        rules = {key: value(node[key]) for key in ("weight", "pos_weight") if key in node}
+    several = cfg.loss.get("terms")
+    for number, node in enumerate(several or [cfg.loss]):
         given: dict[str, list[float] | None] = {}
-        if "weight" in rules:
-            given["weight"] = loss.class_weights(rules["weight"], counts, node.get("beta", 0.999))
-        if "pos_weight" in rules:
-            given["pos_weight"] = loss.positive_weights(rules["pos_weight"], counts, _known_flags(data))
+        try:
+            if "weight" in node:
+                given["weight"] = loss.class_weights(value(node.weight), counts, node.get("beta", 0.999))
+            if "pos_weight" in node:
+                given["pos_weight"] = loss.positive_weights(value(node.pos_weight), counts, _known_flags(data))
+        except InputError as error:
+            if not several:
+                raise
+            place = f"loss.terms.{number}."
+            raise type(error)(*(replace(p, key=place + p.key.partition(".")[2]) for p in error.problems)) from error
         found = found or next((weights for weights in given.values() if weights is not None), None)
         tensors = {key: None if weights is None else torch.tensor(weights) for key, weights in given.items()}
         with calling("loss"):

@@ -86,7 +86,13 @@ def measure(metrics: Mapping[str, Metric], said: Said) -> dict[str, float]:
 
 
 def _value(metric: Metric, said: Said) -> float:
-    return float(metric.function(said.truth, said.probabilities if metric.wants_probabilities else said.predictions))
+    if not metric.wants_probabilities:
+        return float(metric.function(said.truth, said.predictions))
+    chances = said.probabilities
+    theirs = metric.function.func.__module__.startswith("sklearn.")
+    if theirs and chances is not None and said.truth.ndim == 1 and chances.shape[1] == 2:
+        chances = chances[:, 1]  # of two classes scikit-learn wants that of the second alone
+    return float(metric.function(said.truth, chances))
 
 
 def baseline(task: str, train: Tensor, truth: Tensor, num_classes: int) -> Said:

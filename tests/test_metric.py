@@ -110,6 +110,13 @@ def test_a_part_that_lacks_a_class_is_measured_without_it() -> None:
     assert math.isnan(metric.roc_auc(np.zeros(5, dtype=int), PROBABILITIES[:5]))
 
 
+@pytest.mark.parametrize("function", [sk.roc_auc_score, sk.average_precision_score, sk.brier_score_loss, sk.log_loss])
+def test_scikit_learns_own_metrics_of_two_classes(function: Any) -> None:
+    two = np.stack([1 - CHANCES[:, 0], CHANCES[:, 0]], 1)
+    found = measure({"m": Metric(partial(function))}, said("classification", two, TRUTH % 2))
+    assert found["m"] == pytest.approx(function(TRUTH % 2, CHANCES[:, 0]))
+
+
 def test_the_baseline_of_classes_is_the_majority_of_train() -> None:
     train, truth = torch.tensor([0, 1, 1, 2]), torch.tensor([1, 0, 1, 2, 2])
     found = metric.baseline("classification", train, truth, 3)

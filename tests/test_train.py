@@ -469,6 +469,7 @@ def test_targets_that_stand_for_none_are_left_out_everywhere(run: Run) -> None:
         (["loss=sum", "loss.terms.0.ignore_index=-1"], "loss.terms.0.ignore_index: "),
         (["loss=sum", "+loss.scale=10"], "loss.scale: does nothing beside loss.terms"),
         (["loss=sum", "loss.terms=[3]"], "loss.terms.0: 3 names nothing to call"),
+        (["loss=sum", "loss.terms.1.weight=[1,2]"], "loss.terms.1.weight: [1, 2] does not give a weight for each"),
         (["loss=sum", "loss.terms=[]"], "loss.terms: [] is no list of losses"),
         (["loss=sum", "loss.terms.1.weight=5"], "loss.terms.1.weight: 5 is not allowed"),
         (["+metric.m={_target_: sklearn.metrics.accuracy_score, takes: probs}"], "metric.m.takes: 'probs' is not"),
