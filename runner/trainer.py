@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import reduce
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -154,13 +155,15 @@ class Trainer:
         # Once a step and not once a batch, or every micro-batch would have the same dropout masks.
         reseed(self.device, self.seed, "step", self.progress.step)
         # Targets alone say how much they weigh, so that each micro-batch can be divided by the weight of them all.
-        weights = torch.stack([self.loss.weight(batch) for batch in batches]).sum(0)  # (T,)
-        divisors = torch.where(weights > 0, weights, 1.0)  # a step whose targets are all ignored adds nothing
-        sums = torch.zeros_like(weights)
+        weights = reduce(torch.add, [self.loss.weight(batch) for batch in batches])  # (T,)
+        # The slope of the sum of the quotients. A step whose targets are all ignored has sums of 0 and adds nothing.
+        slopes = weights.clamp(min=1e-12).reciprocal()
+        losses = []
         for batch in batches:
             terms = self.loss(self.model(batch.input), batch)
-            (terms / divisors).sum().backward()
-            sums += terms.detach()
+            terms.backward(slopes)
+            losses.append(terms.detach())
+        sums = reduce(torch.add, losses)
         if self.observe is not None:
             self.observe()
         if self.clip_norm is not None:

@@ -31,6 +31,7 @@ class Term(nn.Module):
             criterion.reduction = "none"  # type: ignore[assignment]
         self.criterion = criterion
         self.takes = takes(criterion)
+        self.log_target = bool(getattr(criterion, "log_target", False))
         self.scale = scale
         self.one_hot = one_hot
         self.returns: str | None = None
@@ -106,6 +107,7 @@ class Loss(nn.Module):
         self.declared = emits is not None
         self.emits = emits or ("values" if task == "regression" or all(map(_takes_values, terms)) else "logits")
         mean, std = scaling or (torch.zeros(()), torch.ones(()))
+        self._scales = [term.scale for term in terms]
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
         problems = [problem for term in terms for problem in self._misfits(term)]
@@ -119,12 +121,12 @@ class Loss(nn.Module):
             output: what the model made of the batch: (B, C, ...), or the shape of the targets for values.
         """
         target, factor = self._counted(batch)
-        return torch.stack([self._sum(term, output, target, factor) * term.scale for term in self.terms])
+        return _joined([self._sum(term, output, target, factor) for term in self.terms], self._scales)
 
     def weight(self, batch: Batch) -> Tensor:
         """(T,) float32: by what each sum over the batch has to be divided, or added up with others before."""
         target, factor = self._counted(batch)
-        return torch.stack([self._weight(term, target, factor) for term in self.terms])
+        return _joined([self._weight(term, target, factor) for term in self.terms], [1.0] * len(self._scales))
 
     @property
     def class_weights(self) -> Tensor | None:
@@ -256,7 +258,7 @@ class Loss(nn.Module):
         if self.task == "regression":
             return (target - self.mean) / self.std
         wants = term.takes.targets if term.takes is not None else ()
-        if getattr(term.criterion, "log_target", False):
+        if term.log_target:
             whole = (
                 target if self.task == "soft" else functional.one_hot(target, self.num_outputs).movedim(-1, 1).float()
             )
@@ -271,6 +273,13 @@ class Loss(nn.Module):
         if term.takes is None:
             return output
         return convert(output, self.emits, term.takes.output, self.task == "multilabel")
+
+
+def _joined(values: Sequence[Tensor], scales: Sequence[float]) -> Tensor:
+    """(T,) scalars side by side, each times its scale. One alone, as a rule, costs no operation."""
+    if len(values) == 1:
+        return values[0].reshape(1) if scales[0] == 1 else values[0].reshape(1) * scales[0]
+    return torch.stack([value * scale for value, scale in zip(values, scales, strict=True)])
 
 
 def _by_sample(factor: Tensor) -> Tensor:
