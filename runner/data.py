@@ -236,10 +236,14 @@ def _check_finite(
         return
     for part, rows in indices.items():
         inputs = samples[part].arrays.inputs
-        gaps = rows[~_finite(inputs[rows])]
+        if not inputs.is_floating_point():
+            continue
+        # In pieces, for picking the rows of a part copies them.
+        gaps = torch.cat([some[~_finite(inputs[some])] for some in rows.split(4096)])
         if len(gaps):  # which a transform may fill
-            bad = ~_finite(transform(inputs[gaps].to(example.device))).cpu()
-            _raise_at(bad, f"of {part}", len(rows), gaps)
+            drawn = torch.full((len(gaps), transform.draws), 0.5, device=example.device)
+            made = transform(inputs[gaps].to(example.device), drawn, range(len(gaps)))
+            _raise_at(~_finite(made).cpu(), f"of {part}", len(rows), gaps)
 
 
 def _finite(inputs: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from runner.data import _check_finite, _report_duplicates
 from runner.dataset import ArrayDataset, Samples
 from runner.errors import DataError
-from runner.transform import Float, Pipeline, Table
+from runner.transform import Flip, Float, Pipeline, Table
 
 
 def test_copies_in_an_official_test_part_are_reported(caplog: pytest.LogCaptureFixture) -> None:
@@ -36,3 +36,10 @@ def test_every_sample_is_looked_through_for_nan() -> None:
 
 def test_gaps_that_a_transform_fills_are_none() -> None:
     _finite(torch.tensor([[1.0], [2.0], [float("nan")], [4.0]]), Table([None]))
+
+
+def test_gaps_are_found_behind_a_transform_that_draws() -> None:
+    inputs = torch.zeros(4, 1, 2, 2)
+    inputs[2, 0, 0, 1] = float("nan")
+    with pytest.raises(DataError, match="1 of 2 inputs of train hold NaN or infinity, the first is sample 2"):
+        _finite(inputs, Flip())

@@ -14,7 +14,7 @@ from runner.batch import Batch
 from runner.draws import set_generators
 from runner.errors import DataError, Problem
 from runner.loader.order import Order
-from runner.loader.workers import Collate, WorkerInit, probe, receive
+from runner.loader.workers import Collate, options, probe, receive
 
 if TYPE_CHECKING:
     from runner.dataset import Stream
@@ -62,11 +62,7 @@ class Streaming:
         self.loader: DataLoader[Batch | Problem] = DataLoader(
             self.reading,
             batch_size=None,
-            num_workers=num_workers,
-            pin_memory=device.type == "cuda" if pin_memory is None else pin_memory,
-            prefetch_factor=prefetch_factor if num_workers > 0 else None,
-            timeout=timeout if num_workers > 0 else 0,
-            worker_init_fn=WorkerInit(worker_init_fn) if num_workers > 0 else None,
+            **options(device, num_workers, pin_memory, prefetch_factor, timeout, worker_init_fn),
         )
         self._batches: Iterator[Batch | Problem] = iter(())
         self._at = -1

@@ -67,13 +67,9 @@ class Workers:
         self.loader: DataLoader[Batch | Problem] = DataLoader(
             self.fetch,
             batch_sampler=self.keys,
-            num_workers=num_workers,
             collate_fn=Collate(collate_fn),
-            pin_memory=device.type == "cuda" if pin_memory is None else pin_memory,
             persistent_workers=persistent_workers and num_workers > 0,
-            prefetch_factor=prefetch_factor if num_workers > 0 else None,
-            timeout=timeout if num_workers > 0 else 0,
-            worker_init_fn=WorkerInit(worker_init_fn) if num_workers > 0 else None,
+            **options(device, num_workers, pin_memory, prefetch_factor, timeout, worker_init_fn),
         )
 
     def __len__(self) -> int:
@@ -129,6 +125,20 @@ class Fetch(Dataset[Any]):
                 what = f"sample {index} cannot be read: {type(error).__name__}: {error}"
                 return Problem("dataset", what, remedy=remedy)
         return read
+
+
+def options(
+    device: torch.device, num_workers: int, pin_memory: bool | None, prefetch_factor: int | None, timeout: float,
+    worker_init_fn: Callable[[int], None] | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Arguments of torch's `DataLoader`, without those that it refuses where there are no workers."""
+    return {
+        "num_workers": num_workers,
+        "pin_memory": device.type == "cuda" if pin_memory is None else pin_memory,
+        "prefetch_factor": prefetch_factor if num_workers > 0 else None,
+        "timeout": timeout if num_workers > 0 else 0,
+        "worker_init_fn": WorkerInit(worker_init_fn) if num_workers > 0 else None,
+    }
 
 
 def receive(batches: Iterator[Batch | Problem], num_workers: int, what: str) -> Batch:

@@ -107,7 +107,6 @@ class Loss(nn.Module):
         self.declared = emits is not None
         self.emits = emits or ("values" if task == "regression" or all(map(_takes_values, terms)) else "logits")
         mean, std = scaling or (torch.zeros(()), torch.ones(()))
-        self._scales = [term.scale for term in terms]
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
         problems = [problem for term in terms for problem in self._misfits(term)]
@@ -121,12 +120,13 @@ class Loss(nn.Module):
             output: what the model made of the batch: (B, C, ...), or the shape of the targets for values.
         """
         target, factor = self._counted(batch)
-        return _joined([self._sum(term, output, target, factor) for term in self.terms], self._scales)
+        sums = [(self._sum(term, output, target, factor), term.scale) for term in self.terms]
+        return _joined([total if scale == 1 else total * scale for total, scale in sums])
 
     def weight(self, batch: Batch) -> Tensor:
         """(T,) float32: by what each sum over the batch has to be divided, or added up with others before."""
         target, factor = self._counted(batch)
-        return _joined([self._weight(term, target, factor) for term in self.terms], [1.0] * len(self._scales))
+        return _joined([self._weight(term, target, factor) for term in self.terms])
 
     @property
     def class_weights(self) -> Tensor | None:
@@ -275,11 +275,9 @@ class Loss(nn.Module):
         return convert(output, self.emits, term.takes.output, self.task == "multilabel")
 
 
-def _joined(values: Sequence[Tensor], scales: Sequence[float]) -> Tensor:
-    """(T,) scalars side by side, each times its scale. One alone, as a rule, costs no operation."""
-    if len(values) == 1:
-        return values[0].reshape(1) if scales[0] == 1 else values[0].reshape(1) * scales[0]
-    return torch.stack([value * scale for value, scale in zip(values, scales, strict=True)])
+def _joined(values: Sequence[Tensor]) -> Tensor:
+    """(T,) scalars side by side. One alone, as a rule, is not copied."""
+    return values[0].reshape(1) if len(values) == 1 else torch.stack(list(values))
 
 
 def _by_sample(factor: Tensor) -> Tensor:
