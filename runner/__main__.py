@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 from runner import __version__
-from runner.errors import ConfigError, InputError, Interrupted, Problem, nearest
+from runner.errors import ConfigError, InputError, Interrupted, Problem, RunnerError, nearest
 from runner.overrides import parse, quote, quoted
 
 if TYPE_CHECKING:
@@ -87,26 +87,41 @@ def train(arguments: list[str]) -> int:
 
 
 def inspect(arguments: list[str]) -> int:
-    """Show the layers of the model and the memory that a step needs. Makes no folder."""
+    """Show the layers of the model, the memory that a step needs, and how weights will be updated."""
+    from runner.inspect import main as run
+
+    return _look("inspect", arguments, run, "config")
+
+
+def lr_find(arguments: list[str]) -> int:
+    """Suggest a learning rate."""
+    from runner.lr_find import main as run
+
+    return _look("lr_find", arguments, run, "lr_find")
+
+
+def _look(command: str, arguments: list[str], run: Callable[[DictConfig], None], config_name: str) -> int:
+    """Compose the configuration and `run` on it, in no folder."""
     import logging
 
     from runner import compose, config, preflight
-    from runner.inspect import main as run
     from runner.terminal import ConsoleHandler
 
     flags, overrides = _sort(arguments)
     config_dir = _value(flags, "--config-dir", "-cd")
     others = [flag for flag in flags if flag.startswith("-") and flag.partition("=")[0] not in ("--config-dir", "-cd")]
     if others:
-        raise ConfigError(Problem(others[0], "is no flag of inspect", "--config-dir FOLDER", "the same without it"))
+        raise ConfigError(Problem(others[0], f"is no flag of {command}", "--config-dir FOLDER", "the same without it"))
     _check_names(config_dir)
     _find_own_code()
     overrides = [quoted(override) for override in overrides]
-    load = compose.loader("config", config_dir, multirun=False)
+    load = compose.loader(config_name, config_dir, multirun=False)
     try:
         cfg = load(overrides)
     except compose.FAILURES as error:
         raise ConfigError(*compose.explain(load, overrides)) from error
+    if cfg.resume is not None:
+        raise ConfigError(Problem("resume", f"means nothing to {command}", remedy="the same without it"))
     preflight.check(cfg)
     logging.getLogger().addHandler(ConsoleHandler())
     logging.getLogger().setLevel(logging.INFO)
@@ -121,13 +136,13 @@ def _version(arguments: list[str]) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train, "inspect": inspect}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train, "inspect": inspect, "lr_find": lr_find}
 
 
 def _train_task(cfg: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
 
-    from runner import folder, preflight
+    from runner import config, folder, preflight
     from runner.train import main as run
 
     run_dir = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
@@ -137,6 +152,13 @@ def _train_task(cfg: DictConfig) -> None:
     except InputError:
         folder.disclaim(run_dir)
         raise
+    if cfg.debug == "overfit":
+        from runner.overfit import main as overfit
+
+        overfit(cfg)
+        return
+    if cfg.debug == "dev_run":
+        config.shorten(cfg)
     run(cfg, run_dir)
 
 
@@ -230,7 +252,7 @@ def _guarded(task: Callable[[DictConfig], None], cfg: DictConfig) -> int:
         task(cfg)
     except Interrupted as error:
         raise SystemExit(error.exit_status) from error
-    except InputError as error:
+    except RunnerError as error:
         log.error("error: %s", error)
         return error.exit_status
     except Exception:

@@ -85,6 +85,13 @@ def fill(config: DictConfig, facts: Mapping[str, Any]) -> None:
             config.facts[name] = value
 
 
+def shorten(config: DictConfig) -> None:
+    """Two batches of everything, for one epoch: ``debug=dev_run``."""
+    with read_write(config), open_dict(config):
+        config.trainer.limit_batches, config.trainer.max_epochs, config.trainer.max_steps = 2, 1, None
+        config.trainer.accumulate = min(config.trainer.accumulate, 2)
+
+
 def value(node: Any) -> Any:
     """A value of the configuration as plain containers."""
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
@@ -129,14 +136,26 @@ def _plain(parent: DictConfig | ListConfig, key: Any, path: str, found: list[Pro
 
 def check(config: DictConfig) -> list[Problem]:
     """Everything that can be found wrong without looking at the data."""
-    tree, found = plain(config)
-    return schema.problems({**tree, "facts": None}) + found + targets.check(tree)
+    return check_keys(config) + targets.check(plain(config)[0])
 
 
 def check_keys(config: DictConfig) -> list[Problem]:
-    """What is wrong with keys of ours, and references that lead nowhere. Imports nothing heavy."""
+    """What is wrong with keys of ours, and values that are not there. Imports nothing heavy."""
     tree, found = plain(config)
-    return schema.problems({**tree, "facts": None}) + found
+    found = schema.problems({**tree, "facts": None}) + found
+    said = {problem.key for problem in found}
+    return found + [
+        Problem(key, "is not set (???)", remedy=f"{key}=VALUE") for key in _unset(tree, "") if key not in said
+    ]
+
+
+def _unset(tree: Any, path: str) -> Iterator[str]:
+    """The dotted keys of all values that are still to be given, at any depth."""
+    children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for name, child in children:
+        yield from _unset(child, f"{path}.{name}" if path else str(name))
+    if tree == "???":
+        yield path
 
 
 def save(config: DictConfig, path: Path) -> None:

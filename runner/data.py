@@ -24,6 +24,7 @@ from runner.loader import Loader, Order
 from runner.split import Split
 from runner.targets import OURS
 from runner.transform import Pipeline
+from runner.trial import declared_shape
 
 log = logging.getLogger("runner")
 
@@ -62,6 +63,7 @@ def prepare(cfg: DictConfig, where: torch.device) -> Data:
     # What can be known of a stream before it is read is its head.
     stream = given["train"] if isinstance(given["train"], Stream) else None
     held = {name: part.head if isinstance(part, Stream) else part for name, part in given.items()}
+    _check_declared(cfg, held["train"])
     fill(cfg, dataset.facts(held) | ({"num_samples": None} if stream else {}))
 
     split = _split_stream(held) if stream else _split(cfg, held)
@@ -80,12 +82,21 @@ def prepare(cfg: DictConfig, where: torch.device) -> Data:
         loaders["train"] = _stream_loader(cfg, stream, transforms["train"], where)
     else:
         loaders["train"] = _train_loader(cfg, samples["train"], indices["train"], transforms["train"], where)
+    if cfg.trainer.evaluate_train and stream is None:
+        loaders["train_eval"] = _loader(cfg, samples["train"], indices["train"], transforms["eval"], where)
     example = next(loaders["train"].epoch())
     _check_shapes(loaders, example)
     _check_finite(samples, indices, transforms["eval"], example.input)
     fill(cfg, {"input_shape": list(example.input.shape[1:]), **_lengths(cfg, loaders["train"])})
     has_ignored = stream is not None or any(part.counted is not None for part in held.values())
     return Data(samples, indices, split, counts, transforms["eval"], loaders, example, has_ignored)
+
+
+def _check_declared(cfg: DictConfig, train: Samples) -> None:
+    """That samples have the shape with which the model was tried before there were data."""
+    declared, found = declared_shape(cfg), list(train.read(0)[0].shape)
+    if declared is not None and declared != found:
+        raise DataError(Problem("dataset.shape", f"is {declared}, and a sample is {found}", str(found)))
 
 
 def _split(cfg: DictConfig, given: dict[str, Samples]) -> Split:
@@ -160,7 +171,9 @@ def _train_loader(
 ) -> Loader:
     keys = ("batch_size", "drop_last", "sampler", "subset", "batch_sampler")
     options = {key: build(cfg.loader[key]) if OmegaConf.is_config(cfg.loader[key]) else cfg.loader[key] for key in keys}
-    order = Order(indices, targets=samples.hard_targets[indices], seed=cfg.seed, **options)
+    order = Order(
+        indices, targets=samples.hard_targets[indices], seed=cfg.seed, limit=cfg.trainer.limit_batches, **options
+    )
     _check_length(order, cfg)
     if cfg.loader.get("epoch_samples") is not None:
         raise ConfigError(Problem("loader.epoch_samples", "is for streams, and the train part is none", "null"))
@@ -177,7 +190,7 @@ def _check_length(order: Order, cfg: DictConfig) -> None:
 def _loader(cfg: DictConfig, samples: Samples, indices: Tensor, transform: Pipeline, where: torch.device) -> Loader:
     # Without a graph to keep, evaluation has room for larger batches.
     size = cfg.loader.eval_batch_size or 4 * cfg.loader.batch_size
-    order = Order(indices, "sequential", batch_size=size, seed=cfg.seed)
+    order = Order(indices, "sequential", batch_size=size, limit=cfg.trainer.limit_batches, seed=cfg.seed)
     made: Loader = factory(cfg.loader, OURS["loader"])(samples, order, transform, where)
     return made
 
@@ -200,14 +213,18 @@ def _stream_loader(cfg: DictConfig, stream: Stream, transform: Pipeline, where: 
         "weights, transforms) is learnt from its first %d", length, len(stream.head),
     )  # fmt: skip
     order = Order(
-        torch.arange(length), "sequential", batch_size=loader.batch_size, drop_last=loader.drop_last, seed=cfg.seed
-    )
+        torch.arange(length), "sequential", batch_size=loader.batch_size, drop_last=loader.drop_last,
+        limit=cfg.trainer.limit_batches, seed=cfg.seed,
+    )  # fmt: skip
     _check_length(order, cfg)
     made: Loader = factory(loader, OURS["loader"])(stream, order, transform, where)
     return made
 
 
 def _lengths(cfg: DictConfig, train: Loader) -> dict[str, int]:
+    if cfg.trainer.accumulate > len(train):
+        what = f"{cfg.trainer.accumulate} is more than the {len(train)} batches of an epoch"
+        raise DataError(Problem("trainer.accumulate", what, f"at most {len(train)}"))
     steps_per_epoch = math.ceil(len(train) / cfg.trainer.accumulate)
     by_epochs = math.inf if cfg.trainer.max_epochs is None else cfg.trainer.max_epochs * steps_per_epoch
     by_steps = math.inf if cfg.trainer.max_steps is None else cfg.trainer.max_steps

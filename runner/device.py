@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 
 import torch
 from torch import nn
 
 from runner.errors import ConfigError, Problem
+from runner.eval_mode import eval_mode
 
 # Below this many floating-point operations in a forward pass, handing work to a second thread costs more than the
 # thread saves. Measured in benchmarks/threads.py.
@@ -24,19 +26,61 @@ def resolve(name: str) -> torch.device:
         ConfigError: there is no such device on this machine.
     """
     if name == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "mps" if _has_mps() else "cpu")
+        name = "cuda:0" if torch.cuda.is_available() else "mps" if _has_mps() else "cpu"
+        return resolve(name)
     kind, _, number = name.partition(":")
     cards = torch.cuda.device_count() if kind == "cuda" and torch.cuda.is_available() else 0
     if (kind == "cuda" and int(number or 0) >= cards) or (kind == "mps" and not _has_mps()):
         raise ConfigError(Problem("device", f"there is no {name!r} on this machine", _present(), "device=auto"))
-    return torch.device("cuda", int(number or 0)) if kind == "cuda" else torch.device(name)
+    if kind != "cuda":
+        return torch.device(name)
+    device = torch.device("cuda", int(number or 0))
+    _check_built_for(device)
+    return device
+
+
+def _check_built_for(device: torch.device) -> None:
+    """That this torch has kernels for a card: of its own architecture, or an older one's that can be compiled for it.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    major, minor = torch.cuda.get_device_capability(device)
+    built = torch.cuda.get_arch_list()
+    found = [re.fullmatch(r"(sm|compute)_(\d+)(\d)[a-z]?", name) for name in built]
+    versions = [(m[1], int(m[2]), int(m[3])) for m in found if m is not None]
+    fits = any(
+        (kind == "sm" and a == major and b <= minor) or (kind == "compute" and (a, b) <= (major, minor))
+        for kind, a, b in versions
+    )
+    if versions and not fits:
+        name = torch.cuda.get_device_name(device)
+        what = f"{device} ({name}) has compute capability {major}.{minor}, and this torch is built for others"
+        remedy = "a build of torch for it (pytorch.org/get-started), or device=cpu"
+        raise ConfigError(Problem("device", what, ", ".join(built), remedy))
 
 
 def describe(device: torch.device) -> str:
     """What people call the device."""
+    if device.type != "cuda":
+        return str(device)
+    # What is called cuda:0 here may be another card of the machine.
+    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    place = f", card {visible[device.index]} of the machine" if len(visible) > (device.index or 0) else ""
+    return f"{device} ({torch.cuda.get_device_name(device)}{place})"
+
+
+def out_of_memory(device: torch.device, batch_size: int, accumulate: int) -> str:
+    """What to do about batches that do not fit."""
+    peak = ""
     if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    return str(device)
+        total = torch.cuda.get_device_properties(device).total_memory
+        peak = f": {torch.cuda.max_memory_allocated(device) / 2**20:,.0f} of {total / 2**20:,.0f} MiB at the peak"
+    what = f"out of memory on {device} with batches of {batch_size}{peak}"
+    if batch_size == 1:
+        return f"{what}\n  try: a smaller model or input, or trainer.precision=bf16"
+    half = f"loader.batch_size={batch_size // 2} trainer.accumulate={2 * accumulate}"
+    return f"{what}\n  try: {half}, which makes the same steps, or trainer.precision=bf16"
 
 
 def threads(wanted: int | str, model: nn.Module, example: torch.Tensor) -> int:
@@ -56,11 +100,9 @@ def threads(wanted: int | str, model: nn.Module, example: torch.Tensor) -> int:
 def _flops(model: nn.Module, example: torch.Tensor) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
-    training = model.training
     # In eval mode, or BatchNorm would take the example into its statistics.
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        model.eval()(example)
-    model.train(training)
+    with FlopCounterMode(display=False) as counter, torch.inference_mode(), eval_mode(model):
+        model(example)
     return int(counter.get_total_flops())
 
 

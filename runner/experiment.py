@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -22,12 +21,14 @@ from runner.data import Data, prepare
 from runner.dataset import Samples
 from runner.draws import reseed
 from runner.errors import ConfigError, DataError, InputError, Problem
+from runner.evaluation import predict
 from runner.loss import Loss
 from runner.metric import Metric, Said
-from runner.model import Frozen, Networks, initialise, load
+from runner.model import Frozen, initialise, load
+from runner.precision import Precision, wants_channels_last
 from runner.targets import OURS
 from runner.terminal import show
-from runner.trainer import predict
+from runner.trial import make_model, try_model
 
 log = logging.getLogger("runner")
 
@@ -40,19 +41,25 @@ class Experiment:
     threads: int
     data: Data
     model: nn.Module
+    precision: Precision
     frozen: Frozen
     loss: Loss
     metrics: Mapping[str, Metric]
     baseline: Mapping[str, float]
     """Every metric on val and test of what one would say without looking at the inputs."""
 
-    def evaluate(self, part: str) -> dict[str, float]:
+    def evaluate(self, part: str, model: nn.Module | None = None) -> dict[str, float]:
         """The loss and every metric on a part, as ``"<part>/<metric>": value``."""
-        return self.examine(part)[0]
+        return self.examine(part, model)[0]
 
-    def examine(self, part: str) -> tuple[dict[str, float], Said]:
-        """The loss and every metric on a part, and what they were computed from."""
-        made = predict(self.model, self.loss, self.data.loaders[part])
+    def examine(self, part: str, model: nn.Module | None = None) -> tuple[dict[str, float], Said]:
+        """The loss and every metric on a part, and what they were computed from.
+
+        Args:
+            model: with other weights than the experiment's own: their average.
+        """
+        model = model or self.model
+        made = predict(model, self.loss, self.data.loaders[part], self.precision.forward(model))
         output, target = self.loss.read(made.output[made.kept]), made.target[made.kept]
         said = Said.of(self.loss.task, output, target, self.loss.gives_probabilities)
         values = {"loss": made.loss, **metric.measure(self.metrics, said)}
@@ -73,21 +80,32 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> Experiment:
     data = prepare(cfg, where)
 
     model, frozen = _model(cfg, resumed)
-    model.to(where)
-    output = _try_model(model, data.example.input)
+    options = cfg.trainer
+    choice = options.channels_last
+    if choice == "auto" and str(cfg.optimizer._target_).endswith(".LBFGS"):
+        choice = False  # which looks at gradients as vectors, and cannot in another layout
+    in_layout = wants_channels_last(choice, where, options.precision, model, data.example.input)
+    precision = Precision(where, options.precision, in_layout)
+    model = precision.place(model)
+    output = try_model(model, data.example.input)
     threads = device.threads(cfg.trainer.threads, model, data.example.input)
     torch.set_num_threads(threads)
 
     criterion = _loss(cfg, data).to(where)
     _check_loss(criterion, output, data.example)
     metrics = _metrics(cfg, criterion)
-    return Experiment(where, threads, data, model, frozen, criterion, metrics, _baseline(metrics, data, criterion))
+    baseline = _baseline(metrics, data, criterion)
+    return Experiment(where, threads, data, model, precision, frozen, criterion, metrics, baseline)
 
 
 def _set_backends(cfg: DictConfig) -> None:
     # Not use_deterministic_algorithms, which imports the compiler: 2 s of every start.
     torch.set_deterministic_debug_mode("error" if cfg.trainer.deterministic else "default")
-    torch.backends.cudnn.benchmark = not cfg.trainer.deterministic
+    torch.autograd.set_detect_anomaly(cfg.debug == "anomaly")
+    benchmark = cfg.trainer.cudnn_benchmark
+    torch.backends.cudnn.enabled = cfg.trainer.cudnn
+    torch.backends.cudnn.benchmark = not cfg.trainer.deterministic if benchmark is None else benchmark
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = cfg.trainer.tf32
     # Deterministic mode also fills fresh memory with NaN to expose bugs, at a price in every run.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
@@ -96,65 +114,13 @@ def _model(cfg: DictConfig, resumed: bool) -> tuple[nn.Module, Frozen]:
     """The model with its first weights, on the CPU: the same on every device."""
     options = cfg.model
     reseed(torch.device("cpu"), cfg.seed, "model")
-    with calling("model"):
-        made = factory(options, OURS["model"])()
-    model = Networks(made) if isinstance(made, dict) else made
-    if not isinstance(model, nn.Module):
-        raise ConfigError(Problem("model", f"{options._target_} makes a {type(model).__name__}", "a torch.nn.Module"))
+    model = make_model(options)
     if options.get("init") is not None:
         initialise(model, value(options.init), cfg.seed)
     if options.get("weights") is not None and not resumed:
         show(load(model, options.weights, options.get("strict", True)))
     patterns = [str(pattern) for pattern in options.get("freeze") or []]  # a layer's name may be a number
     return model, Frozen(model, patterns, options.get("unfreeze_at_epoch"))
-
-
-def _try_model(model: nn.Module, example: Tensor) -> object:
-    """What the model makes of a first input."""
-    try:
-        with torch.inference_mode():
-            return model.eval()(example)
-    except Exception as error:  # whatever a model of the user's may raise
-        log.debug("", exc_info=True)
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        what = f"cannot take inputs of {_words(example)}{_where(model, example)}: {reason}"
-        remedy = "larger pictures (dataset.size of an image folder, or a Resize), or a smaller model"
-        if example.dim() == 2:
-            remedy = "model=mlp"
-        elif "channels" in reason and example.shape[1] == 1:
-            remedy = "the transform torchvision.transforms.v2.RGB, or dataset.channels=3 of an image folder"
-        raise ConfigError(Problem("model", what, remedy=remedy)) from error
-    finally:
-        model.train()
-
-
-def _where(model: nn.Module, example: Tensor) -> str:
-    """The innermost layer in which a forward pass ends with an exception, and what it got."""
-    entered: list[tuple[str, nn.Module, object]] = []
-    handles = []
-    for name, module in model.named_modules():
-        if name:
-
-            def enter(module: nn.Module, inputs: tuple[object, ...], name: str = name) -> None:
-                entered.append((name, module, inputs[0] if inputs else None))
-
-            def leave(module: nn.Module, inputs: object, output: object) -> None:
-                entered.pop()
-
-            handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
-    with suppress(Exception), torch.inference_mode():
-        model(example)
-    for handle in handles:
-        handle.remove()
-    if not entered:
-        return ""
-    name, module, given = entered[-1]
-    got = f", which gets {_words(given)}" if isinstance(given, Tensor) else ""
-    return f", at layer {name} ({type(module).__name__}){got}"
-
-
-def _words(batch: Tensor) -> str:
-    return "×".join(map(str, batch.shape[1:]))
 
 
 def _loss(cfg: DictConfig, data: Data) -> Loss:

@@ -12,6 +12,7 @@ from torch.nn import functional
 from torchvision.utils import make_grid
 
 from runner.errors import ConfigError, Problem, nearest
+from runner.eval_mode import eval_mode
 
 if TYPE_CHECKING:
     from runner.loader import Loader
@@ -158,14 +159,11 @@ def _output_of(model: nn.Module, layer: str, key: str) -> Iterator[list[Tensor]]
         raise ConfigError(problem)
     seen: list[Tensor] = []
     handle = modules[layer].register_forward_hook(lambda module, inputs, output: seen.append(output))
-    modes = [(module, module.training) for module in modules.values()]
-    model.eval()
     try:
-        yield seen
+        with eval_mode(model):
+            yield seen
     finally:
         handle.remove()
-        for module, training in modes:
-            module.training = training
     if not seen or seen[0].dim() != 4:
         what = f"layer {layer!r} makes {tuple(seen[0].shape) if seen else 'nothing'}"
         raise ConfigError(Problem(key, what, "a layer that makes (batch, channels, height, width)"))

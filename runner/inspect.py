@@ -16,11 +16,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from runner import optimizer
 from runner.batch import Batch
-from runner.config import factory
+from runner.eval_mode import eval_mode
 from runner.experiment import Experiment, assemble
 from runner.loss import Loss
 from runner.table import Table
 from runner.terminal import show
+from runner.trainer import searches
+from runner.updates import make_optimizer, make_schedule
 
 log = logging.getLogger("runner")
 
@@ -35,7 +37,12 @@ def main(cfg: DictConfig) -> None:
         InputError: the data or the model are not what the configuration needs.
     """
     experiment = assemble(cfg)
-    for table in (layers(experiment.model, experiment.data.example.input), memory(cfg, experiment)):
+    opt = make_optimizer(cfg, experiment.model, experiment.loss)
+    schedule = make_schedule(cfg, opt)
+    show(layers(experiment.model, experiment.data.example.input))
+    show(memory(cfg, experiment))
+    show(optimizer.table(opt))
+    for table in schedule.tables():
         show(table)
 
 
@@ -50,15 +57,12 @@ def layers(model: nn.Module, example: Tensor) -> Table:
     """
     names = {module: name for name, module in model.named_modules()}
     shapes: dict[str, tuple[int, ...]] = {}
-    modes = [(module, module.training) for module in model.modules()]
 
     def see(module: nn.Module, output: Tensor) -> None:
         shapes.setdefault(names[module], tuple(output.shape))
 
-    with _hooked(model, see), FlopCounterMode(display=False) as counter, torch.inference_mode():
-        model.eval()(example)
-    for module, training in modes:
-        module.training = training
+    with _hooked(model, see), FlopCounterMode(display=False) as counter, torch.inference_mode(), eval_mode(model):
+        model(example)
     flops = {name: sum(counts.values()) / len(example) for name, counts in counter.get_flop_counts().items()}
     root, rows = type(model).__name__, []
     for module, name in names.items():
@@ -118,7 +122,7 @@ def memory(cfg: DictConfig, experiment: Experiment) -> Table:
     """
     e, batch = experiment, experiment.data.example.to(experiment.device)
     model, criterion = copy.deepcopy(e.model), copy.deepcopy(e.loss)
-    opt = optimizer.build(factory(cfg.optimizer), model, criterion)
+    opt = make_optimizer(cfg, model, criterion)
     cuda = e.device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats(e.device)
@@ -136,8 +140,11 @@ def memory(cfg: DictConfig, experiment: Experiment) -> Table:
         total = (criterion(model(batch.input), batch) / criterion.weight(batch)).sum()
     total.backward()
     gradients = _bytes(p.grad for p in model.parameters() if p.grad is not None)
-    opt.step()
-    state = _bytes(value for held in opt.state.values() for value in held.values() if isinstance(value, Tensor))
+    if searches(opt):
+        opt.step(lambda: total.detach())  # it asks for the loss again, and finds the gradient as it is
+    else:
+        opt.step()
+    state = _bytes(_tensors([list(held.values()) for held in opt.state.values()]))
     rows: list[list[Any]] = [
         ["parameters and buffers", _mebibytes(_bytes((*e.model.parameters(), *e.model.buffers())))],
         ["gradients", _mebibytes(gradients)],
@@ -167,18 +174,15 @@ def norm_gap(model: nn.Module, criterion: Loss, batch: Batch) -> dict[str, float
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats and len(batch) > 1]
     if not norms:
         return None
-    modes = [(module, module.training) for module in model.modules()]
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     losses = []
-    for own in (False, True):
-        model.eval()
-        for norm in norms:
-            norm.train(own)
-        losses.append(float((criterion(model(batch.input), batch) / criterion.weight(batch)).sum()))
+    with eval_mode(model):
+        for own in (False, True):
+            for norm in norms:
+                norm.train(own)
+            losses.append(float((criterion(model(batch.input), batch) / criterion.weight(batch)).sum()))
     for name, buffer in model.named_buffers():
         buffer.copy_(buffers[name])
-    for module, training in modes:
-        module.training = training
     return {"eval_mode": losses[0], "batch_statistics": losses[1]}
 
 
@@ -191,6 +195,15 @@ def report_gap(gap: dict[str, float] | None) -> None:
             "layers, or torch.optim.swa_utils.update_bn on the trained model would close the gap",
             gap["eval_mode"], gap["batch_statistics"],
         )  # fmt: skip
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    """The tensors in lists of lists: L-BFGS keeps a history."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list):
+            yield from _tensors(value)
 
 
 def _bytes(tensors: Any) -> int:

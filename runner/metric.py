@@ -24,6 +24,15 @@ from runner.table import Table
 Array = NDArray[Any]
 
 
+LESS_IS_BETTER = ("loss", "error", "mse", "rmse", "mae", "brier", "ece")
+"""Endings of the names of metrics that are better when they are smaller."""
+
+
+def less_is_better(name: str) -> bool:
+    """Whether a metric, ``<part>/<metric>``, is better when it is smaller, as far as its name says."""
+    return name.endswith(LESS_IS_BETTER)
+
+
 @dataclass(frozen=True)
 class Metric:
     """A function of targets and predictions.

@@ -5,7 +5,10 @@ Hydra calls `Preflight` (see `conf/entry.yaml`) after it has composed the config
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import sys
+import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from runner import compose, config, folder, schema
 from runner.errors import ConfigError, InputError, Problem, nearest
 from runner.overrides import quote
+from runner.targets import locate
 
 
 class Preflight(Callback):
@@ -33,7 +37,7 @@ class Preflight(Callback):
         with _stopping():
             check(config)
             resumed = check_resume(config) if config.resume is not None else None
-            run_dir = resumed or _claim(config, "run")
+            run_dir = resumed or (_scratch() if config.debug in LEAVING_NOTHING else _claim(config, "run"))
             with read_write(config), open_dict(config):
                 config.hydra.run.dir = str(run_dir)
 
@@ -45,6 +49,17 @@ class Preflight(Callback):
                 config.hydra.sweep.dir = str(sweep_dir)
                 # Each job is composed anew from the overrides, and would get the folder of the default again.
                 config.hydra.overrides.hydra.append("hydra.sweep.dir=" + quote(str(sweep_dir)))
+
+
+LEAVING_NOTHING = ("dev_run", "overfit")
+"""Values of ``debug`` for which the folder of the run is a temporary one."""
+
+
+def _scratch() -> Path:
+    """A folder that is removed when the process ends."""
+    made = Path(tempfile.mkdtemp(prefix="runner-"))
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return made
 
 
 @contextmanager
@@ -69,6 +84,10 @@ def check(cfg: DictConfig) -> None:
     found = config.check(config.job(cfg))
     if not found:
         found = [*_check_relations(cfg), *_check_machine(cfg)]
+    if not found:
+        from runner.trial import try_declared
+
+        found = try_declared(config.job(cfg))
     if found:
         raise ConfigError(*found)
 
@@ -129,14 +148,50 @@ def _check_relations(cfg: DictConfig) -> list[Problem]:
     """What is wrong between groups that are each right by themselves."""
     found = []
     if cfg.trainer.max_epochs is None and cfg.trainer.max_steps is None:
-        what = "is null, and so is trainer.max_steps: the run would never end"
+        what = "is null, and so is trainer.max_steps: schedules would not know how long the run is"
         found.append(Problem("trainer.max_epochs", what, "one of the two", "trainer.max_epochs=30"))
     written = ["train/loss", "val/loss", *(f"val/{name}" for name in cfg.metric)]
     if cfg.checkpoint.monitor not in written:
         what = f"no evaluation writes {cfg.checkpoint.monitor!r}"
         remedy = nearest(cfg.checkpoint.monitor, written, "checkpoint.monitor=")
         found.append(Problem("checkpoint.monitor", what, ", ".join(written), remedy))
+    if cfg.trainer.precision == "fp16" and (cfg.device == "cpu" or not _has_accelerator()):
+        what = "'fp16' is for CUDA and MPS: a CPU computes slowly with it"
+        found.append(Problem("trainer.precision", what, "fp32, bf16", "trainer.precision=bf16"))
+    stopping = cfg.trainer.early_stopping.monitor
+    if stopping is not None and stopping not in written:
+        remedy = nearest(stopping, written, "trainer.early_stopping.monitor=")
+        what = f"no evaluation writes {stopping!r}"
+        found.append(Problem("trainer.early_stopping.monitor", what, ", ".join(written), remedy))
+    if "lr_find" in cfg and cfg.lr_find.start >= cfg.lr_find.end:
+        what = f"{cfg.lr_find.start:g} is not below lr_find.end, which is {cfg.lr_find.end:g}"
+        found.append(Problem("lr_find.start", what, "a smaller rate"))
+    rules = enumerate(cfg.optimizer.get("param_groups") or [])
+    own = {f"optimizer.param_groups.{number}.scheduler": rule.get("scheduler") for number, rule in rules}
+    for key, node in {"scheduler": cfg.scheduler, **own}.items():
+        found += [] if node is None else _check_plateau(node, key, written)
     return found
+
+
+def _has_accelerator() -> bool:
+    import torch
+
+    return torch.cuda.is_available() or torch.backends.mps.is_available()
+
+
+def _check_plateau(node: DictConfig, key: str, written: Sequence[str]) -> list[Problem]:
+    """That a schedule that looks at a metric is told which, and that no other is."""
+    from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+    kind, monitor = locate(node._target_), node.get("monitor")
+    if not (isinstance(kind, type) and issubclass(kind, ReduceLROnPlateau)):
+        what = "does nothing: of torch's schedulers ReduceLROnPlateau alone looks at a metric"
+        return [] if monitor is None else [Problem(f"{key}.monitor", what, "null", "scheduler=plateau")]
+    if monitor in written:
+        return []
+    what = "is missing" if monitor is None else f"no evaluation writes {monitor!r}"
+    remedy = f"{key}.monitor=val/loss" if monitor is None else nearest(monitor, written, f"{key}.monitor=")
+    return [Problem(f"{key}.monitor", what, ", ".join(written), remedy)]
 
 
 def _check_machine(cfg: DictConfig) -> list[Problem]:

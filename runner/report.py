@@ -14,13 +14,17 @@ from omegaconf import DictConfig
 from runner import __version__, folder
 from runner.device import describe
 from runner.experiment import Experiment
+from runner.optimizer import form
 from runner.table import Table, cell
 from runner.trainer import Progress
+from runner.updates import samples_in_a_step
 
 log = logging.getLogger("runner")
 
 
-def announce(cfg: DictConfig, experiment: Experiment, run_dir: Path, progress: Progress) -> None:
+def announce(
+    cfg: DictConfig, experiment: Experiment, opt: torch.optim.Optimizer, run_dir: Path, progress: Progress
+) -> None:
     """What is about to be run, in a few lines."""
     e, facts = experiment, cfg.facts
     threads = f"{e.threads} thread{'s' if e.threads > 1 else ''}"
@@ -44,11 +48,16 @@ def announce(cfg: DictConfig, experiment: Experiment, run_dir: Path, progress: P
     seed = "" if e.data.split.seed is None else f", seed {e.data.split.seed}"
     parts = " · ".join(f"{part} {len(rows):,}" for part, rows in e.data.split.parts.items())
     log.info("%s split%s%s: %s · %s", e.data.split.method, fold, seed, parts, e.data.split.hash[:12])
+    how = form(opt)
     log.info(
         "%s, %s parameters · %s · %s · %s, %s steps in %d epochs",
         _short(cfg.model), f"{sum(p.numel() for p in e.model.parameters()):,}",
-        _short(cfg.loss), _short(cfg.optimizer), _short(cfg.scheduler), f"{facts.total_steps:,}", facts.total_epochs,
+        _short(cfg.loss), _short(cfg.optimizer) + (f" ({how})" if how else ""), _short(cfg.scheduler),
+        f"{facts.total_steps:,}", facts.total_epochs,
     )  # fmt: skip
+    if cfg.optimizer.get("scale_lr") is not None:
+        count, found_with = samples_in_a_step(cfg), cfg.optimizer.scale_lr
+        log.info("learning rates × %.4g, for a step has %d samples, not %d", count / found_with, count, found_with)
     log.info("%s", run_dir)
     if progress.step:
         log.info("resumed after epoch %d, step %s", progress.epoch, f"{progress.step:,}")
@@ -125,6 +134,9 @@ def result_table(
 
 def farewell(cfg: DictConfig, run_dir: Path, seconds: float) -> None:
     """Where everything is, and what one would type next."""
+    if cfg.debug == "dev_run":
+        log.info("\nall of it works, in %.1f s; nothing was kept", seconds)
+        return
     log.info("\n%s in %.1f s", run_dir, seconds)
     log.info("  curves and tables  tensorboard --logdir %s", shlex.quote(str(run_dir)))
     length = "max_epochs" if cfg.trainer.max_steps is None else "max_steps"

@@ -44,6 +44,11 @@ class Dataset:
     _target_: str = target()
     keys: dict[str, str] | None = key("for samples that are dicts: {input: KEY, target: KEY, NAME: KEY}", optional=True)
     layout: Literal["chw", "hwc", "hwc_bgr"] = key("how arrays of pictures are laid out", optional=True)
+    shape: list[int] | None = key(
+        "shape of a sample as it is stored, if known: the model is tried on it before data are read",
+        least=1,
+        optional=True,
+    )
 
 
 @dataclasses.dataclass
@@ -125,12 +130,53 @@ class Optimizer:
     _target_: str = target()
     lr: float = key("learning rate", least=0, optional=True)
     weight_decay: float = key("weight decay", least=0, optional=True)
+    param_groups: list[Any] = key("rules for some of the parameters; the first that fits decides", optional=True)
+    decay_norms_and_biases: bool = key("whether weight decay applies to them", optional=True)
+    layer_decay: float | None = key(
+        "by which the learning rate is multiplied for each layer before the output", above=0, below=1, optional=True
+    )
+    scale_lr: int | None = key(
+        "samples in a step that lr is meant for; it is scaled to those that a step has", least=1, optional=True
+    )
+
+
+@dataclasses.dataclass
+class Rule:
+    """One of ``optimizer.param_groups``; its other keys are the optimizer's."""
+
+    match: str = key("regular expression that is looked for in the names of parameters", optional=True)
+    type: str = key("class of the layers, such as BatchNorm2d", optional=True)
+    name: str = key("of the group", optional=True)
+    lr: float = key("learning rate", least=0, optional=True)
+    lr_scale: float = key("by which the learning rate is multiplied", least=0, optional=True)
+    weight_decay: float = key("weight decay", least=0, optional=True)
+    scheduler: dict[str, Any] | None = key("a schedule of its own; null: the rate stays as it is", optional=True)
 
 
 @dataclasses.dataclass
 class Scheduler:
     _target_: str = target()
     interval: Literal["step", "epoch"] = key("what the schedule counts in: optimizer steps or epochs")
+    warmup: int | str = key(
+        "length of a linear warm-up, before the schedule",
+        least=0, pattern=r"\s*\d+(\.\d+)?\s*(%|steps?|epochs?)\s*", optional=True,
+        allowed="steps, such as 500, or a text: 5 epochs, 3%",
+    )  # fmt: skip
+    warmup_start: float = key("where the warm-up begins, as a fraction of the rate", above=0, below=1, optional=True)
+    monitor: str | None = key(
+        "the metric that ReduceLROnPlateau looks at",
+        pattern=r"(train|val)/\w+", allowed="val/<metric>", optional=True,
+    )  # fmt: skip
+
+
+@dataclasses.dataclass
+class EarlyStopping:
+    patience: int | None = key("evaluations without anything better after which the run ends", least=1, resume=True)
+    min_delta: float = key("by how much a figure has to be better", least=0, resume=True)
+    monitor: str | None = key(
+        "the figure; null: checkpoint.monitor", pattern=r"(train|val)/\w+", allowed="val/<metric>", resume=True
+    )
+    mode: Literal["auto", "min", "max"] = key("whether less or more of it is better", resume=True)
 
 
 @dataclasses.dataclass
@@ -139,12 +185,34 @@ class Trainer:
     max_steps: int | None = key(
         "length of the run in optimizer steps; the run ends with the first", least=1, resume=True
     )
+    max_time: str | None = key(
+        "length of the run in time; the run ends with the first",
+        pattern=r"\s*\d+(\.\d+)?\s*(seconds?|minutes?|hours?)\s*", allowed="90 minutes, 1.5 hours", resume=True,
+    )  # fmt: skip
+    evaluate_every: str = key(
+        "how often val is looked at",
+        pattern=r"\s*\d+(\.\d+)?\s*(%|steps?|epochs?)\s*", allowed="2 epochs, 500 steps, 10%",
+    )  # fmt: skip
+    evaluate_train: bool = key("measure the train part again, in eval mode, where val is looked at")
+    early_stopping: EarlyStopping = key("end the run when it is not getting better any more")
     accumulate: int = key("batches in one optimizer step", least=1)
+    step: dict[str, Any] | None = key("what the loss of a batch is: a _target_")
+    precision: Literal["fp32", "bf16", "fp16"] = key("number format of matrix products and convolutions")
+    channels_last: bool | Literal["auto"] = key("layout of pictures")
+    compile: bool = key("with torch.compile", resume=True)
     clip_norm: float | None = key("upper bound of the gradient's norm", above=0)
+    clip_value: float | None = key("upper bound of the size of each element of the gradient", above=0)
+    ema: float | None = key("decay of averaged weights, which then are evaluated", above=0, below=1)
+    on_nonfinite: Literal["stop", "skip"] = key("what to do with a step whose loss or gradient is not finite")
+    limit_batches: int | None = key("batches of every part", least=1)
     threads: int | Literal["auto"] = key(
         "CPU threads; auto: one for a small model, else every core", least=1, resume=True
     )
     deterministic: bool = key("only operations that give the same bytes every time", resume=True)
+    tf32: bool = key("on CUDA: matrix products and convolutions with fewer digits")
+    cudnn: bool = key("on CUDA: cuDNN's convolutions", resume=True)
+    cudnn_benchmark: bool | None = key("try which of them is the fastest", resume=True)
+    profile: bool = key("some steps with torch's profiler", resume=True)
     log_interval: int = key("steps between two updates of the progress bar", least=1, resume=True)
 
 
@@ -174,6 +242,14 @@ class TensorBoard:
 
 
 @dataclasses.dataclass
+class LrFind:
+    start: float = key("the first step's learning rate", above=0)
+    end: float = key("the last step's learning rate", above=0)
+    steps: int = key("optimizer steps", least=10)
+    stop: float = key("ends when the smoothed loss is this many times its lowest", above=1)
+
+
+@dataclasses.dataclass
 class Config:
     seed: int = key("decides initial weights, order, augmentation and dropout", least=0)
     device: str = key(
@@ -181,6 +257,9 @@ class Config:
         pattern=r"auto|cpu|mps|cuda(:\d+)?", allowed="auto, cpu, cuda, cuda:N, mps", resume=True,
     )  # fmt: skip
     resume: str | None = key("run folder to go on in, or last", resume=True)
+    debug: Literal["dev_run", "overfit", "anomaly"] | None = key(
+        "two batches of everything; one batch again and again; or name the operation that broke a gradient", resume=True
+    )
     allow_targets: list[str] = key("patterns of targets that may be called besides the usual ones", resume=True)
     dataset: Dataset = key("the samples")
     split: Split = key("which samples train, which choose, which test")
@@ -194,6 +273,7 @@ class Config:
     trainer: Trainer = key("length and manner of the training")
     checkpoint: Checkpoint = key("which epoch is kept")
     tensorboard: TensorBoard = key("curves and tables")
+    lr_find: LrFind = key("how the learning rate is looked for", optional=True)
     facts: Any = key("what only the data know; filled in by the run", resume=True)
 
 
@@ -309,5 +389,7 @@ def describe(hint: Any) -> str:
         return ", ".join(str(choice) for choice in arguments)
     if origin is list:
         return f"a list of {describe(arguments[0]).removeprefix('a ')}s"
+    if origin is dict:
+        return "a group of keys"
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
     return names.get(hint, getattr(hint, "__name__", str(hint)))

@@ -18,6 +18,8 @@ class Table:
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
+    exact: Sequence[str] = ()
+    """Columns of numbers that were chosen and not measured: learning rates. They are not rounded to four decimals."""
 
     def rich(self) -> RichTable:
         """For a terminal, without its title, which rich would wrap at the table's width."""
@@ -26,7 +28,7 @@ class Table:
             numeric = self._numeric(number)  # a number that is cut off is a wrong one
             table.add_column(Text(name), justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
         for row in self.rows:
-            table.add_row(*(Text(cell(value)) for value in row))
+            table.add_row(*map(Text, self._cells(row)))
         return table
 
     def markdown(self) -> str:
@@ -35,13 +37,19 @@ class Table:
         rows = [
             [_escape(name) for name in self.columns],
             rule,
-            *([_escape(cell(value)) for value in row] for row in self.rows),
+            *(list(map(_escape, self._cells(row))) for row in self.rows),
         ]
         return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
     def records(self) -> list[dict[str, Any]]:
         """For files: a mapping from column to value for each row."""
         return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+
+    def _cells(self, row: Sequence[Any]) -> list[str]:
+        return [
+            f"{value:.6g}" if name in self.exact and isinstance(value, float) else cell(value)
+            for name, value in zip(self.columns, row, strict=True)
+        ]
 
     def _numeric(self, column: int) -> bool:
         cells = [row[column] for row in self.rows if row[column] is not None]

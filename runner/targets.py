@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from runner import schema
+from runner.entries import check_entries
 from runner.errors import Problem, nearest
 
 PARTS = ("dataset", "split", "transform", "loader", "model", "loss", "optimizer", "scheduler", "metric")
 ALLOWED = (
-    *(f"runner.{part}.*" for part in PARTS),
+    *(f"runner.{part}.*" for part in (*PARTS, "step")),
     "torch.nn.*",
     "torch.optim.*",
     "torch.utils.data.*Sampler",
@@ -39,17 +40,19 @@ GIVEN = {
     "loss": ("weight", "pos_weight", "reduction"),
     "optimizer": ("params",),
     "scheduler": ("optimizer",),
+    "trainer": ("model", "loss", "batch"),
     "metric": ("y_true", "y_pred", "y_score", "y_prob", "y_proba", "y1", "y2"),
 }
 """By group: the arguments of its target that the run gives, and the configuration need not."""
 
 OURS = {
-    "dataset": ("keys", "layout"),
+    "dataset": ("keys", "layout", "shape"),
     "split": ("path",),
     "loader": ("batch_size", "eval_batch_size", "drop_last", "sampler", "subset", "batch_sampler", "epoch_samples"),
     "model": ("output", "init", "weights", "strict", "freeze", "unfreeze_at_epoch"),
     "loss": ("terms", "scale", "one_hot", "standardize", "ignore_index", "beta"),
-    "scheduler": ("interval",),
+    "optimizer": ("param_groups", "decay_norms_and_biases", "layer_decay", "scale_lr"),
+    "scheduler": ("interval", "warmup", "warmup_start", "monitor"),
     "metric": ("takes",),
 }
 """By group: keys that stand beside ``_target_`` and are not the target's."""
@@ -70,53 +73,7 @@ def check(tree: Mapping[str, Any]) -> list[Problem]:
     patterns = tree.get("allow_targets")
     allowed = (*ALLOWED, *(patterns if isinstance(patterns, list) else ()))
     found = [problem for path, node in _targets(tree, "") for problem in _check_target(path, node, allowed)]
-    return found + _check_entries(tree)
-
-
-def _check_entries(tree: Mapping[str, Any]) -> list[Problem]:
-    """That each metric and each transform is a group of keys with a target."""
-    metrics = tree["metric"] if isinstance(tree.get("metric"), Mapping) else {}
-    entries = {f"metric.{name}": node for name, node in metrics.items() if node is not None}
-    transforms = tree["transform"] if isinstance(tree.get("transform"), Mapping) else {}
-    for kind, steps in transforms.items():
-        entries |= {f"transform.{kind}.{i}": step for i, step in enumerate(steps)} if isinstance(steps, list) else {}
-    found = [
-        Problem(key, f"{node!r} names nothing to call", "a group of keys with a _target_")
-        for key, node in entries.items()
-        if not (isinstance(node, Mapping) and "_target_" in node)
-    ]
-    takes = ("predictions", "probabilities")
-    found += [
-        Problem(f"{key}.takes", f"{node['takes']!r} is not allowed", ", ".join(takes))
-        for key, node in entries.items()
-        if key.startswith("metric.") and isinstance(node, Mapping) and node.get("takes", takes[0]) not in takes
-    ]
-    found += _check_terms(tree["loss"]) if isinstance(tree.get("loss"), Mapping) and "terms" in tree["loss"] else []
-    if "loss" in metrics:
-        found.append(Problem("metric.loss", "is the name of the loss itself, which is always measured", "another name"))
-    return found
-
-
-def _check_terms(node: Mapping[str, Any]) -> list[Problem]:
-    """That each of several losses is one, with values that are allowed, and that nothing stands beside them in vain."""
-    terms = node["terms"]
-    if not isinstance(terms, list) or not terms:
-        return [Problem("loss.terms", f"{terms!r} is no list of losses", "[{_target_: …, scale: 1.0}, …]")]
-    found = []
-    for number, term in enumerate(terms):
-        key = f"loss.terms.{number}"
-        if isinstance(term, Mapping) and "_target_" in term:
-            found += schema.problems(term, schema.Loss, key + ".")
-        else:
-            found.append(Problem(key, f"{term!r} names nothing to call", "a group of keys with a _target_"))
-    allowed = ("_target_", "terms", "ignore_index", "standardize")
-    idle = [key for key in node if key not in allowed]
-    return found + [
-        Problem(
-            f"loss.{key}", "does nothing beside loss.terms", ", ".join(allowed[1:]), f"in one of the terms: {key}: …"
-        )
-        for key in idle
-    ]
+    return found + check_entries(tree)
 
 
 def _targets(tree: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -156,7 +113,7 @@ def _forbidden(name: str) -> bool:
 
 
 def _check_arguments(path: str, node: dict[str, Any], target: Callable[..., Any]) -> list[Problem]:
-    group = path.partition(".")[0]
+    group = "scheduler" if path.endswith(".scheduler") else path.partition(".")[0]
     given, ours = GIVEN.get(group, ()), _ours(path, group)
     try:
         signature = inspect.signature(target)
@@ -184,7 +141,7 @@ def _ours(path: str, group: str) -> tuple[str, ...]:
     """The keys beside a target that are not the target's: in the group itself, or in one of what it lists."""
     if re.fullmatch(r"loss\.terms\.\d+", path):
         return TERM
-    return OURS.get(group, ()) if re.fullmatch(r"\w+|metric\.\w+", path) else ()
+    return OURS.get(group, ()) if re.fullmatch(r"\w+|metric\.\w+|optimizer\.param_groups\.\d+\.scheduler", path) else ()
 
 
 def _check_types(path: str, keys: Mapping[str, Any], target: Callable[..., Any]) -> list[Problem]:
@@ -194,6 +151,10 @@ def _check_types(path: str, keys: Mapping[str, Any], target: Callable[..., Any])
         hints = typing.get_type_hints(function)
     except (NameError, TypeError, AttributeError):  # annotations that only a type checker can read
         return []
+    if path.endswith("scheduler"):  # lengths may be texts, too; see `runner.scheduler.lengths`
+        from runner.scheduler import LENGTHS
+
+        keys = {key: value for key, value in keys.items() if key not in LENGTHS}
     simple = (int, float, bool, str)
     return [
         Problem(f"{path}.{key}", f"{value!r} is not allowed", schema.describe(hints[key]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,21 @@ class Board:
     def __init__(self, folder: Path, step: int = 0) -> None:
         self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
 
-    def record(self, record: Mapping[str, Any], learning_rates: Sequence[float], samples_per_second: float) -> None:
-        """An evaluation's record as points of curves, over optimizer steps."""
+    def record(self, record: Mapping[str, Any], rates: Mapping[str, float], vitals: Mapping[str, float]) -> None:
+        """An evaluation's record as points of curves, over optimizer steps.
+
+        Args:
+            rates: the learning rate of each parameter group, by its name.
+            vitals: how training goes: samples per second, the norm of the gradient, …
+        """
         step = record["step"]
         for tag, value in record.items():
             if "/" in tag:
                 self._writer.add_scalar(tag, value, step)
-        for number, rate in enumerate(learning_rates):
-            self._writer.add_scalar(f"optimizer/lr_group_{number}", rate, step)
-        self._writer.add_scalar("train/samples_per_second", samples_per_second, step)
+        for group, rate in rates.items():
+            self._writer.add_scalar(f"learning_rate/{group}", rate, step)
+        for name, value in vitals.items():
+            self._writer.add_scalar(f"vitals/{name}", value, step)
         self._writer.flush()
 
     def gradients(self, norms: Mapping[str, float], step: int) -> None:
@@ -40,8 +46,8 @@ class Board:
         for layer, norm in norms.items():
             self._writer.add_scalar(f"gradients/{layer}", norm, step)
 
-    def image(self, tag: str, image: Tensor, step: int) -> None:
-        """An image, (3, height, width) of 0 … 1."""
+    def image(self, tag: str, image: Tensor, step: int = 0) -> None:
+        """An image, (3, height, width): floats of 0 … 1, or uint8."""
         self._writer.add_image(tag, image, step)
 
     def table(self, tag: str, table: Table, step: int = 0) -> None:

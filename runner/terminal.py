@@ -16,7 +16,7 @@ console = Console(highlight=False, soft_wrap=True, emoji=False)
 error_console = Console(highlight=False, soft_wrap=True, emoji=False, stderr=True)
 log = logging.getLogger("runner")
 
-SECONDS_BETWEEN_DRAWS = 0.25
+SECONDS_BETWEEN_DRAWS = 0.5
 
 
 class ConsoleHandler(logging.Handler):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,22 +15,23 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from runner import config, figures, folder, inspect, optimizer, report
+from runner import config, figures, folder, inspect, optimizer, plots, report
 from runner.checkpoint import BEST, LAST, Checkpoints, read, sha256
-from runner.config import factory
-from runner.errors import ConfigError, DataError, InputError, Interrupted, Problem, RunFolderError
+from runner.device import out_of_memory
+from runner.errors import ConfigError, DataError, InputError, Interrupted, Problem, RunFolderError, RunnerError
 from runner.experiment import Experiment, assemble
 from runner.files import write
 from runner.loader import Streaming
-from runner.metric import confusion, per_class
+from runner.metric import confusion, less_is_better, per_class
+from runner.profile import Profiler
 from runner.result import Result, to_json
 from runner.scheduler import Schedule
 from runner.signals import StopFlag
 from runner.table import Table
-from runner.targets import OURS
 from runner.tensorboard import Board
 from runner.terminal import Bar, show
 from runner.trainer import Trainer
+from runner.updates import limits_of, make_optimizer, make_schedule, step_of
 
 log = logging.getLogger("runner")
 
@@ -44,7 +46,7 @@ def main(cfg: DictConfig, run_dir: Path) -> None:
     before = folder.read_result(run_dir) if cfg.resume is not None else None
     with StopFlag() as stop:
         try:
-            experiment, trainer = _prepare(cfg, run_dir)
+            experiment, trainer = _prepare(cfg, run_dir, float((before or {}).get("seconds") or 0.0))
         except (InputError, KeyboardInterrupt):
             if cfg.resume is None:
                 folder.disclaim(run_dir)
@@ -59,6 +61,10 @@ def main(cfg: DictConfig, run_dir: Path) -> None:
             result.update(state="interrupted", error=str(error) or "stopped by a second Ctrl-C")
             log.info("%s; to go on: %s", result.content["error"], folder.resume_command(cfg, run_dir))
             raise
+        except torch.OutOfMemoryError as error:
+            what = out_of_memory(experiment.device, cfg.loader.batch_size, cfg.trainer.accumulate)
+            result.update(state="failed", error=f"OutOfMemoryError: {what}")
+            raise RunnerError(what) from error
         except BaseException as error:
             result.update(state="failed", error=f"{type(error).__name__}: {error}")
             raise
@@ -66,16 +72,18 @@ def main(cfg: DictConfig, run_dir: Path) -> None:
         raise SystemExit(Interrupted(stop.signum).exit_status)
 
 
-def _prepare(cfg: DictConfig, run_dir: Path) -> tuple[Experiment, Trainer]:
-    """Build everything, and load the state of a run that is resumed."""
+def _prepare(cfg: DictConfig, run_dir: Path, seconds: float = 0.0) -> tuple[Experiment, Trainer]:
+    """Build everything, and load the state of a run that is resumed.
+
+    Args:
+        seconds: that the run has taken before.
+    """
     resumed = cfg.resume is not None and folder.has_checkpoint(run_dir)
     state = read(run_dir / "checkpoints" / LAST) if resumed else None
     experiment = assemble(cfg, resumed)
-    with config.calling("optimizer"):
-        opt = optimizer.build(factory(cfg.optimizer), experiment.model, experiment.loss)
-    with config.calling("scheduler"):
-        schedule = Schedule(factory(cfg.scheduler, OURS["scheduler"]), opt, cfg.scheduler.interval)
-    trainer = _trainer(cfg, experiment, opt, schedule)
+    opt = make_optimizer(cfg, experiment.model, experiment.loss)
+    config.fill(cfg, {"param_groups": optimizer.table(opt).records()})
+    trainer = _trainer(cfg, experiment, opt, make_schedule(cfg, opt), seconds)
     _draw(cfg, experiment)  # at the end it is drawn for good; what cannot be drawn is better found now
     if state is not None:
         _check_same_data(cfg, experiment, run_dir)
@@ -109,9 +117,10 @@ def _run(
     result.update(
         device=str(experiment.device), threads=experiment.threads, seed=cfg.seed, split=experiment.data.split.hash
     )
-    report.announce(cfg, experiment, run_dir, trainer.progress)
-    table = report.split_table(experiment)
+    report.announce(cfg, experiment, trainer.optimizer, run_dir, trainer.progress)
+    table, groups = report.split_table(experiment), optimizer.table(trainer.optimizer)
     show(table)
+    show(groups)
     with ExitStack() as stack:
         checkpoints = stack.enter_context(Checkpoints(run_dir / "checkpoints"))
         board = Board(run_dir / "tensorboard", trainer.progress.step) if cfg.tensorboard.enabled else None
@@ -119,6 +128,10 @@ def _run(
             stack.callback(board.close)
             board.text("config", (run_dir / "config.yaml").read_text())
             board.table("split", table)
+            board.table("optimizer/groups", groups)
+            if curves := trainer.schedule.preview():
+                figure = plots.schedule(curves, cfg.facts.steps_per_epoch)
+                board.image("optimizer/schedule", plots.to_image(figure))
             for tag, each in inspect.tables(cfg, experiment).items():
                 board.table(tag, each)
         _fit(cfg, run_dir, experiment, trainer, checkpoints, board, stop)
@@ -136,29 +149,32 @@ def _draw(cfg: DictConfig, experiment: Experiment) -> dict[str, Tensor]:
     return figures.draw(experiment.model, loader, maps, None if cam is None else str(cam), board["samples"])
 
 
-def _trainer(cfg: DictConfig, experiment: Experiment, opt: torch.optim.Optimizer, schedule: Schedule) -> Trainer:
-    e = experiment
-    options = {name: cfg.trainer[name] for name in ("max_epochs", "max_steps", "accumulate", "clip_norm")}
-    better = _better(cfg.checkpoint.monitor, cfg.checkpoint.mode)
+def _trainer(
+    cfg: DictConfig, experiment: Experiment, opt: torch.optim.Optimizer, schedule: Schedule, seconds: float
+) -> Trainer:
+    e, options = experiment, cfg.trainer
+    own = {name: options[name] for name in ("accumulate", "clip_norm", "clip_value", "ema")}
     return Trainer(
-        e.model, e.loss, opt, schedule, e.data.loaders["train"], lambda: e.evaluate("val"), better,
-        device=e.device, seed=cfg.seed, frozen=e.frozen, **options,
+        e.model, e.loss, opt, schedule, e.data.loaders["train"], lambda model: _evaluate(e, model),
+        _better(cfg.checkpoint.monitor, cfg.checkpoint.mode), limits_of(cfg, seconds),
+        device=e.device, seed=cfg.seed, frozen=e.frozen, compute=step_of(cfg), precision=e.precision,
+        compiled=torch.compile(e.model) if options.compile else None,
+        skip_nonfinite=options.on_nonfinite == "skip", **own,
     )  # fmt: skip
 
 
-DIVERGED = (
-    "the training loss is not a finite number any more; try a smaller optimizer.lr or trainer.clip_norm=1, and look "
-    "for NaN in the inputs"
-)
-
-LESS_IS_BETTER = ("loss", "error", "mse", "rmse", "mae", "brier", "ece")
-"""Endings of the names of metrics that ``checkpoint.mode=auto`` takes for better when they are smaller."""
+def _evaluate(experiment: Experiment, model: torch.nn.Module) -> dict[str, float]:
+    """Val, and the train part once more in eval mode if that is wanted."""
+    found = experiment.evaluate("val", model)
+    if "train_eval" in experiment.data.loaders:
+        found |= experiment.evaluate("train_eval", model)
+    return found
 
 
 def _better(monitor: str, mode: str) -> Callable[[dict[str, Any], dict[str, Any]], bool]:
     """Whether the first record beats the second. A NaN never does, and is beaten by any number."""
     if mode == "auto":
-        mode = "min" if monitor.endswith(LESS_IS_BETTER) else "max"
+        mode = "min" if less_is_better(monitor) else "max"
 
     def better(new: dict[str, Any], old: dict[str, Any]) -> bool:
         a, b = new[monitor], old[monitor]
@@ -180,24 +196,32 @@ def _fit(
     trainer.observe = None if gradients is None else gradients.observe
     progress, lines = trainer.progress, report.EpochLines(cfg.facts.total_epochs, cfg.checkpoint.monitor)
     _write_history(run_dir, progress.history)
-    said = False
-    with Bar(cfg.facts.total_steps, progress.step) as bar:
+    with Bar(cfg.facts.total_steps, progress.step) as bar, ExitStack() as stack:
+        profiler = Profiler(run_dir / "profile", experiment.device) if cfg.trainer.profile else None
+        if profiler is not None:
+            stack.callback(profiler.close)
+        begun, first = time.perf_counter(), progress.step
+        # Read once: a value of the configuration costs more than the rest of what is done here in a step.
+        interval, compiled, epochs = cfg.trainer.log_interval, cfg.trainer.compile, cfg.facts.total_epochs
         for record in trainer.fit():
+            if compiled and record is None and progress.step == first + 1:
+                log.info("compiled; the first step took %.1f s", time.perf_counter() - begun)
             if record is not None:
                 best = record is progress.best
                 save(best)
                 _write_history(run_dir, progress.history)
-                if not math.isfinite(record["train/loss"]) and not said:
-                    said = True
-                    log.warning("%s", DIVERGED)
-                lines.add(record, trainer.samples_per_second, best)
+                lines.add(record, trainer.vitals["samples_per_second"], best)
                 if board is not None and gradients is not None:
                     board.gradients(gradients.read(), progress.step)
                 if board is not None:
-                    board.record(record, trainer.learning_rates, trainer.samples_per_second)
-            elif progress.step % cfg.trainer.log_interval == 0:
-                epoch = f"{progress.epoch + 1}/{cfg.facts.total_epochs}"
+                    board.record(record, trainer.learning_rates, trainer.vitals)
+            elif progress.step % interval == 0:
+                trainer.check()
+                epoch = f"{progress.epoch + 1}/{epochs}"
                 bar.update(progress.step, epoch, trainer.running_loss, trainer.speed())
+            if profiler is not None and record is None and (table := profiler.step()) is not None:
+                show(table)
+                log.info("%s", profiler.path)
             if stop.signum is not None and not trainer.finished:
                 save()
                 checkpoints.wait()
@@ -214,7 +238,7 @@ def _finish(
     if state["progress"]["step"] != progress.best["step"]:
         what = f"holds step {state['progress']['step']}, but the best evaluation was at step {progress.best['step']}"
         raise RunFolderError(Problem(str(best_path), what))
-    experiment.model.load_state_dict(state["model"])
+    experiment.model.load_state_dict(state["ema"] or state["model"])
     experiment.loss.load_state_dict(state["loss"])
     found, tables = _examine(experiment)
     gap = inspect.norm_gap(experiment.model, experiment.loss, experiment.data.example.to(experiment.device))
@@ -234,9 +258,12 @@ def _finish(
         tables={tag: table.records() for tag, table in tables.items()},
         best_epoch=progress.best["epoch"],
         best_step=progress.best["step"],
+        ended_by=trainer.over,
         epochs=progress.epoch,
         steps=progress.step,
-        samples_per_second=round(trainer.samples_per_second, 1),
+        skipped_steps=progress.skipped,
+        vitals=trainer.vitals,
+        samples_per_second=round(trainer.vitals.get("samples_per_second", 0.0), 1),
         checkpoint={"path": f"checkpoints/{BEST}", "sha256": sha256(best_path)},
     )
     if "test/per_class" in tables and len(tables["test/per_class"].rows) <= 22:

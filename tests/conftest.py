@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ Run = Callable[..., int]
 
 @pytest.fixture(autouse=True)
 def _own_process_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every test works in an empty folder, and leaves torch and logging as it found them."""
+    """Every test works in an empty folder, and leaves torch, logging and the imported modules as it found them."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["pytest"])
     threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
@@ -22,6 +23,10 @@ def _own_process_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     yield
     torch.set_num_threads(threads)
     torch.set_deterministic_debug_mode(mode)
+    # A module of the test's own, or the next test with a module of that name would be given this one.
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
     root = logging.getLogger()
     for handler in [h for h in root.handlers if type(h).__module__.startswith(("runner", "logging"))]:
         root.removeHandler(handler)

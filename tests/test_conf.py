@@ -10,9 +10,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from PIL import Image
 
-from runner import config, optimizer, targets
+from runner import config, targets
 from runner.experiment import assemble
-from runner.scheduler import Schedule
+from runner.updates import make_optimizer, make_schedule
 
 OPTIONS = sorted(str(path.relative_to(config.folder()).with_suffix("")) for path in config.folder().glob("*/*.yaml"))
 
@@ -47,6 +47,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "loss/bce": (*FLAGS, "metric=multilabel"),
     "metric/multilabel": (*FLAGS, "loss=bce"),
     "experiment/wine_quality": ("dataset.path=table.csv",),
+    "scheduler/lambda": ("scheduler.lr_lambda._target_=torch.nn.Identity", "scheduler.lr_lambda._partial_=false"),
     "split/predefined": (*TABLE, "split.column=part"),
     "split/time_ordered": (*TABLE, "split.column=day"),
     "split/group_kfold": (*TABLE, "split.groups=day"),
@@ -86,9 +87,9 @@ def test_option(option: str) -> None:
     batch = next(experiment.data.loaders["train"].epoch())
     sums = experiment.loss(experiment.model(batch.input), batch)
     (sums / experiment.loss.weight(batch)).sum().backward()
-    opt = optimizer.build(config.factory(cfg.optimizer), experiment.model)
-    schedule = Schedule(config.factory(cfg.scheduler, targets.OURS["scheduler"]), opt, cfg.scheduler.interval)
-    opt.step()
+    opt = make_optimizer(cfg, experiment.model, experiment.loss)
+    schedule = make_schedule(cfg, opt)
+    opt.step(lambda: 0.0)
     schedule.after(cfg.scheduler.interval)
     assert set(experiment.evaluate("val")) == {"val/loss", *(f"val/{metric}" for metric in cfg.metric)}
 

@@ -55,3 +55,38 @@ def test_counting_operations_changes_nothing_in_the_model() -> None:
     device.threads("auto", model, torch.randn(8, 3))
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("capability", "built", "fits"),
+    [
+        ((8, 6), ["sm_80", "sm_90"], True),  # of the same major version
+        ((9, 0), ["sm_80", "compute_80"], True),  # compiled when it is first run
+        ((7, 0), ["sm_75", "sm_80", "compute_90"], False),
+        ((12, 0), ["sm_75", "sm_90a"], False),
+        ((8, 6), [], True),  # unknown
+    ],
+)
+def test_a_card_that_torch_is_not_built_for(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], built: list[str], fits: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda where: capability)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: built)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda where: "NVIDIA Something")
+    if fits:
+        assert device.resolve("cuda:1") == torch.device("cuda:1")
+        assert device.resolve("auto") == torch.device("cuda:0")
+    else:
+        message = r"cuda:1 \(NVIDIA Something\) has compute capability \d+\.0, and this torch is built for others"
+        with pytest.raises(ConfigError, match=message):
+            device.resolve("cuda:1")
+
+
+def test_the_card_is_named_as_the_machine_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda where: "NVIDIA Something")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 5")
+    assert device.describe(torch.device("cuda:1")) == "cuda:1 (NVIDIA Something, card 5 of the machine)"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert device.describe(torch.device("cuda:1")) == "cuda:1 (NVIDIA Something)"

@@ -36,7 +36,9 @@ WRONG: dict[str, list[str]] = {
     "optimizer.amsgrad=3": ["optimizer.amsgrad: 3 is not allowed"],
     "trainer.max_epochs=1.5": ["trainer.max_epochs: 1.5 is not allowed"],
     "trainer.max_epochs=true": ["trainer.max_epochs: True is not allowed"],
-    "trainer.max_epochs=null": ["trainer.max_epochs: is null, and so is trainer.max_steps: the run would never end"],
+    "trainer.max_epochs=null": [
+        "trainer.max_epochs: is null, and so is trainer.max_steps: schedules would not know how long"
+    ],
     "seed=???": ["seed: is not set (???)"],
     "seed=[1": ["seed=[1: cannot be read"],
     "device=gpu": ["device: 'gpu' is not allowed"],

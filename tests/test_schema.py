@@ -3,14 +3,12 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import pytest
+import yaml
 
-from runner import schema
+from runner import config, schema
 from runner.schema import UNKNOWN, fits, problems
 
-TRAINER = {
-    "max_epochs": 3, "max_steps": None, "accumulate": 1, "clip_norm": None, "threads": "auto", "deterministic": True,
-    "log_interval": 20,
-}  # fmt: skip
+TRAINER = yaml.safe_load((config.folder() / "trainer/default.yaml").read_text())
 
 
 @pytest.mark.parametrize(

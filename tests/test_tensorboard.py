@@ -21,24 +21,24 @@ def record(step: int, loss: float) -> dict[str, float]:
 def test_curves_are_over_steps(tmp_path: Path) -> None:
     board = Board(tmp_path)
     for step, loss in ((10, 2.0), (20, 1.5)):
-        board.record(record(step, loss), [0.1, 0.01], 1000.0)
+        board.record(record(step, loss), {"head": 0.1, "rest": 0.01}, {"samples_per_second": 1000.0})
     board.close()
     read = events(tmp_path)
     assert [(e.step, e.value) for e in read.Scalars("train/loss")] == [(10, 2.0), (20, 1.5)]
     assert set(read.Tags()["scalars"]) == {
-        "train/loss", "val/accuracy", "optimizer/lr_group_0", "optimizer/lr_group_1", "train/samples_per_second",
+        "train/loss", "val/accuracy", "learning_rate/head", "learning_rate/rest", "vitals/samples_per_second",
     }  # fmt: skip
-    assert read.Scalars("optimizer/lr_group_1")[0].value == pytest.approx(0.01)
+    assert read.Scalars("learning_rate/rest")[0].value == pytest.approx(0.01)
 
 
 def test_a_resumed_run_draws_no_point_twice(tmp_path: Path) -> None:
     first = Board(tmp_path)
     for step in (10, 20, 30):
-        first.record(record(step, 1.0), [], 1.0)
+        first.record(record(step, 1.0), {}, {})
     first.close()
     second = Board(tmp_path, step=20)  # the last checkpoint was that of step 20
     for step in (30, 40):
-        second.record(record(step, 2.0), [], 1.0)
+        second.record(record(step, 2.0), {}, {})
     second.close()
     assert [(e.step, e.value) for e in events(tmp_path).Scalars("train/loss")] == [
         (10, 1.0), (20, 1.0), (30, 2.0), (40, 2.0),
@@ -47,7 +47,7 @@ def test_a_resumed_run_draws_no_point_twice(tmp_path: Path) -> None:
 
 def test_nan_stays_nan(tmp_path: Path) -> None:
     board = Board(tmp_path)
-    board.record(record(10, math.nan), [], 1.0)
+    board.record(record(10, math.nan), {}, {})
     board.close()
     assert math.isnan(events(tmp_path).Scalars("train/loss")[0].value)
 

@@ -117,7 +117,11 @@ def test_the_saved_configuration_has_every_fact(made: Path) -> None:
     saved = yaml.safe_load((made / "config.yaml").read_text())
     assert saved["facts"]["train_samples"] == 1079
     assert saved["facts"]["input_shape"] == saved["model"]["input_shape"] == [1, 8, 8]
-    assert saved["facts"]["total_steps"] == saved["scheduler"]["T_max"] == 34
+    assert saved["facts"]["total_steps"] == 34
+    (group,) = saved["facts"]["param_groups"]
+    assert group == {
+        "group": "all", "rule": None, "tensors": 4, "parameters": 1210, "lr": 0.001, "weight decay": 0.01,
+    }  # fmt: skip
     assert "???" not in (made / "config.yaml").read_text()
 
 
@@ -129,7 +133,8 @@ def test_tensorboard_has_the_points_of_the_metrics_and_the_tables(made: Path) ->
     texts = {tag: events.Tensors(tag)[0].tensor_proto.string_val[0].decode() for tag in events.Tags()["tensors"]}
     tables = [f"{part}/{table}" for part in ("val", "test") for table in ("per_class", "confusion")]
     assert set(texts) == {
-        f"{tag}/text_summary" for tag in ("config", "split", "result", "model/layers", "model/memory", *tables)
+        f"{tag}/text_summary"
+        for tag in ("config", "split", "optimizer/groups", "result", "model/layers", "model/memory", *tables)
     }
     assert "| all | 1,079 | 359 | 359 |" in texts["split/text_summary"]
     assert f"{content(made)['metrics']['test/accuracy']:.4f}" in texts["result/text_summary"]
@@ -286,7 +291,7 @@ def test_settings_of_the_trainer_reach_it(run: Run, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Trainer, "fit", lambda self: (seen.append(self), fit(self))[1])
     assert run(*QUICK, "trainer.threads=2", "trainer.clip_norm=0.5", "trainer.accumulate=3", "trainer.max_steps=5") == 0
     (trainer,) = seen
-    assert (trainer.clip_norm, trainer.accumulate, trainer.max_steps, trainer.max_epochs) == (0.5, 3, 5, 2)
+    assert (trainer.clip_norm, trainer.accumulate, trainer.limits.steps, trainer.limits.epochs) == (0.5, 3, 5, 2)
     assert (torch.get_num_threads(), torch.get_deterministic_debug_mode()) == (2, 2)
     assert run(*QUICK, "trainer.deterministic=false") == 0
     assert torch.get_deterministic_debug_mode() == 0
@@ -641,6 +646,14 @@ def test_data_of_ones_own_that_cannot_be_used(
     assert not list(Path().glob("outputs/*/*"))
 
 
-def test_a_run_that_diverges_says_so_once(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(*QUICK, "optimizer=sgd", "optimizer.lr=1e30", "trainer.max_epochs=3") == 0
-    assert capsys.readouterr().out.count("the training loss is not a finite number any more") == 1
+def test_a_run_that_diverges_stops_and_says_where(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*QUICK, "optimizer=sgd", "optimizer.lr=1e30", "trainer.max_epochs=3") == 1
+    said = "".join(capsys.readouterr())
+    assert (
+        "error: the loss or its gradient is not finite at step 1 of epoch 1: first in layer 4 (Linear); samples" in said
+    )
+    assert "try: a smaller optimizer.lr, trainer.clip_norm=1, or trainer.on_nonfinite=skip" in said
+    assert "Traceback" not in said
+    found = content(only_run())
+    assert found["state"] == "failed"
+    assert found["error"].startswith("NonFinite: the loss or its gradient is not finite at step 1")

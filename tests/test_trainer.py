@@ -17,11 +17,12 @@ from torch.optim.lr_scheduler import StepLR
 from runner.batch import Batch
 from runner.dataset import ArrayDataset, Samples
 from runner.draws import seed_of
+from runner.evaluation import predict
 from runner.loader import Order, Resident
 from runner.loss import Loss, Term
 from runner.metric import Metric, Said, measure, roc_auc
-from runner.scheduler import Schedule
-from runner.trainer import Trainer, predict
+from runner.scheduler import Lengths, Plan, Schedule
+from runner.trainer import Limits, Trainer
 from runner.transform import Pipeline
 
 CPU = torch.device("cpu")
@@ -55,10 +56,17 @@ def trainer(
     loader = resident(batch_size, "shuffle")
     loss = criterion(weight)
     optimizer = sgd(model)
-    schedule = Schedule(partial(StepLR, step_size=2, gamma=0.5), optimizer, "epoch")
-    options = {"max_epochs": 1, "evaluate": lambda: {"val/loss": predict(model, loss, loader).loss}, **options}
+    plan = Plan(partial(StepLR, step_size=2, gamma=0.5), Lengths(math.ceil(90 / batch_size), 1000), "epoch")
+    schedule = Schedule(optimizer, plan, 0.1)
+    options.setdefault("evaluate", lambda model: {"val/loss": predict(model, loss, loader).loss})
     options.setdefault("better", lambda new, old: new["val/loss"] < old["val/loss"])
-    return Trainer(model, loss, optimizer, schedule, loader, device=CPU, seed=5, **options), loader
+    limits = {"epochs": options.pop("max_epochs", 1), "steps": options.pop("max_steps", None)}
+    limits |= {
+        key: options.pop(key) for key in ("seconds", "stop", "evaluate_epochs", "evaluate_steps") if key in options
+    }
+    return Trainer(
+        model, loss, optimizer, schedule, loader, limits=Limits(**limits), device=CPU, seed=5, **options
+    ), loader
 
 
 def run(trainer: Trainer, steps: int = -1) -> list[dict[str, Any]]:
@@ -116,9 +124,18 @@ def test_any_micro_batches_make_the_step_of_one_batch(cuts: list[int], weight: l
         # One loss weighs its samples and the other does not: their weights must not be mixed up.
         several = [Term(nn.KLDivLoss(), 0.5)] if terms else []
         loss = Loss([*criterion(weight).terms, *several], "classification", 3).double()
-        schedule = Schedule(partial(StepLR, step_size=2), optimizer := sgd(model), "epoch")
+        schedule = Schedule(optimizer := sgd(model), None, 0.1)
         made = Trainer(
-            model, loss, optimizer, schedule, resident(8), dict, lambda a, b: False, device=CPU, seed=0, max_epochs=1
+            model,
+            loss,
+            optimizer,
+            schedule,
+            resident(8),
+            lambda model: {},
+            lambda a, b: False,
+            Limits(1),
+            device=CPU,
+            seed=0,
         )
         rows = [torch.arange(a, b) for a, b in pairwise(edges)]
         made.step([Batch(INPUTS[r].double(), TARGETS[r], r) for r in rows])
@@ -235,7 +252,7 @@ def test_a_stop_between_the_last_step_and_its_evaluation_loses_no_evaluation() -
 
 def test_the_best_record_is_the_first_of_the_best() -> None:
     losses_seen = iter([3.0, 1.0, 2.0, 1.0])
-    made, _ = trainer(network(), max_epochs=4, evaluate=lambda: {"val/loss": next(losses_seen)})
+    made, _ = trainer(network(), max_epochs=4, evaluate=lambda model: {"val/loss": next(losses_seen)})
     run(made)
     assert made.progress.best is not None
     assert made.progress.best["epoch"] == 2
@@ -248,8 +265,10 @@ def test_a_step_whose_targets_are_all_ignored_adds_nothing(accumulate: int) -> N
     loader = resident(10, targets=torch.full((90,), -100))
     loss = criterion(ignore_index=-100)
     optimizer = sgd(model)
-    schedule = Schedule(partial(StepLR, step_size=1), optimizer, "epoch")
-    made = Trainer(model, loss, optimizer, schedule, loader, dict, lambda a, b: False, device=CPU, seed=0, max_epochs=1)
+    schedule = Schedule(optimizer, None, 0.1)
+    made = Trainer(
+        model, loss, optimizer, schedule, loader, lambda model: {}, lambda a, b: False, Limits(1), device=CPU, seed=0
+    )
     (record,) = run(made)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     assert math.isnan(record["train/loss"])

@@ -26,6 +26,7 @@ class Order:
         batch_size: samples in a batch; the last of an epoch is smaller where they do not divide.
         drop_last: leave out a last batch that is smaller than the others.
         batch_sampler: yields lists of positions in `indices`, each a batch; in place of `batch_size` and `drop_last`.
+        limit: batches in an epoch, if there are more.
         seed: from which all orders follow.
 
     Raises:
@@ -43,6 +44,7 @@ class Order:
         subset: float | None = None,
         drop_last: bool = False,
         batch_sampler: Collection[Sequence[int]] | None = None,
+        limit: int | None = None,
         seed: int = 0,
     ) -> None:
         chosen = _subset(len(indices), subset, seed)
@@ -51,6 +53,7 @@ class Order:
         self.batch_size = batch_size
         self.drop_last = drop_last
         self.batch_sampler = batch_sampler
+        self.limit = limit
         self.seed = seed
         self._batches: tuple[int, list[Tensor]] = -1, []
         if batch_sampler is not None and (drop_last or sampler != "shuffle"):
@@ -68,9 +71,11 @@ class Order:
     def __len__(self) -> int:
         """Batches in one epoch."""
         if self.batch_sampler is not None:
-            return len(self.batch_sampler)
-        visited = len(self.indices) if isinstance(self.sampler, str) else len(self.sampler)
-        return (math.floor if self.drop_last else math.ceil)(visited / self.batch_size)
+            whole = len(self.batch_sampler)
+        else:
+            visited = len(self.indices) if isinstance(self.sampler, str) else len(self.sampler)
+            whole = (math.floor if self.drop_last else math.ceil)(visited / self.batch_size)
+        return whole if self.limit is None else min(whole, self.limit)
 
     def batches(self, epoch: int) -> list[Tensor]:
         """For each batch of `epoch`, (B,) int64 on the CPU: the data set's index of each of its samples.

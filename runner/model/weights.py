@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import zipfile
 from collections.abc import Mapping
@@ -75,6 +76,12 @@ def _read(source: str) -> dict[str, Tensor]:
         state = _fetch(source)
     except DataError:
         raise
+    except pickle.UnpicklingError as error:  # whose message advises to load it nevertheless
+        what = f"{source!r} is no checkpoint, or holds more than tensors and plain containers"
+        remedy = "torch.save(model.state_dict(), FILE), where the file was made"
+        raise DataError(
+            Problem("model.weights", what, "what torch.load reads with weights_only=True", remedy)
+        ) from error
     except Exception as error:  # whatever a damaged file makes of torch, zipfile and urllib
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(Problem("model.weights", f"{source!r} cannot be read: {reason}")) from error

@@ -231,7 +231,7 @@ def opened(name: str, *overrides: str) -> Parts:
     with initialize_config_dir(str(config.folder()), version_base="1.3"):
         cfg = compose("config", [f"dataset={name}", f"dataset.root={ROOT}", *overrides])
     assert targets.check(config.plain(cfg)[0]) == []
-    return config.build(cfg.dataset)
+    return config.factory(cfg.dataset, targets.OURS["dataset"])()
 
 
 # torchvision leaves the files open in which it notes what LSUN holds.
@@ -314,7 +314,7 @@ SHARED = Path(__file__).parents[3] / "shared/data"
 def test_the_published_fashion_mnist_files() -> None:
     with initialize_config_dir(str(config.folder()), version_base="1.3"):
         cfg = compose("config", ["dataset=fashion_mnist", f"dataset.root={SHARED}"])
-    parts = read(config.build(cfg.dataset))
+    parts = read(config.factory(cfg.dataset, targets.OURS["dataset"])())
     assert {name: part.arrays.inputs.shape for name, part in parts.items()} == {
         "train": (60000, 1, 28, 28), "test": (10000, 1, 28, 28),
     }  # fmt: skip

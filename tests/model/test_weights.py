@@ -111,11 +111,11 @@ def damaged() -> None:
     [
         ("nowhere.pt", r"there is no file 'nowhere.pt'\n  allowed: a file, a run folder, a URL"),
         ("short.pt", "'short.pt' cannot be read: "),
-        ("text.pt", "'text.pt' cannot be read: "),
+        ("text.pt", "'text.pt' is no checkpoint, or holds more"),
         ("list.pt", "'list.pt' holds a list"),
         ("other.pt", r"'other.pt' has no tensor of the model's: it has stem.weight"),
         ("nested.pt", "'nested.pt' holds a dict with epoch"),
-        ("evil.pt", "'evil.pt' cannot be read: "),
+        ("evil.pt", "'evil.pt' is no checkpoint, or holds more"),
         ("damaged.pt", "'damaged.pt' is damaged: the checksum of .* is wrong"),
         ("short.safetensors", "'short.safetensors' cannot be read: "),
         ("ResNet18_Weights.NOTHING", "'ResNet18_Weights.NOTHING' cannot be read: "),

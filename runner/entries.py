@@ -1,0 +1,131 @@
+"""What is wrong with entries: groups of keys inside the lists and mappings of the configuration.
+
+Metrics, transforms, several losses, rules for parameter groups.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from runner import schema
+from runner.errors import Problem, nearest
+
+RULE = ("match", "type", "name", "lr_scale", "scheduler")
+"""Keys of a rule for parameter groups that are not the optimizer's."""
+
+
+def check_entries(tree: Mapping[str, Any]) -> list[Problem]:
+    """That each metric, transform, loss and rule for parameter groups is what it has to be.
+
+    Args:
+        tree: plain containers; see `runner.config.plain`.
+    """
+    metrics = tree["metric"] if isinstance(tree.get("metric"), Mapping) else {}
+    entries = {f"metric.{name}": node for name, node in metrics.items() if node is not None}
+    transforms = tree["transform"] if isinstance(tree.get("transform"), Mapping) else {}
+    for kind, steps in transforms.items():
+        entries |= {f"transform.{kind}.{i}": step for i, step in enumerate(steps)} if isinstance(steps, list) else {}
+    found = [
+        Problem(key, f"{node!r} names nothing to call", "a group of keys with a _target_")
+        for key, node in entries.items()
+        if not (isinstance(node, Mapping) and "_target_" in node)
+    ]
+    takes = ("predictions", "probabilities")
+    found += [
+        Problem(f"{key}.takes", f"{node['takes']!r} is not allowed", ", ".join(takes))
+        for key, node in entries.items()
+        if key.startswith("metric.") and isinstance(node, Mapping) and node.get("takes", takes[0]) not in takes
+    ]
+    found += _check_terms(tree["loss"]) if isinstance(tree.get("loss"), Mapping) and "terms" in tree["loss"] else []
+    if isinstance(tree.get("optimizer"), Mapping):
+        found += _check_rules(tree["optimizer"])
+    if "loss" in metrics:
+        found.append(Problem("metric.loss", "is the name of the loss itself, which is always measured", "another name"))
+    return found
+
+
+def _check_terms(node: Mapping[str, Any]) -> list[Problem]:
+    """That each of several losses is one, with values that are allowed, and that nothing stands beside them in vain."""
+    terms = node["terms"]
+    if not isinstance(terms, list) or not terms:
+        return [Problem("loss.terms", f"{terms!r} is no list of losses", "[{_target_: …, scale: 1.0}, …]")]
+    found = []
+    for number, term in enumerate(terms):
+        key = f"loss.terms.{number}"
+        if isinstance(term, Mapping) and "_target_" in term:
+            found += schema.problems(term, schema.Loss, key + ".")
+        else:
+            found.append(Problem(key, f"{term!r} names nothing to call", "a group of keys with a _target_"))
+    allowed = ("_target_", "terms", "ignore_index", "standardize")
+    idle = [key for key in node if key not in allowed]
+    return found + [
+        Problem(
+            f"loss.{key}", "does nothing beside loss.terms", ", ".join(allowed[1:]), f"in one of the terms: {key}: …"
+        )
+        for key in idle
+    ]
+
+
+def _check_rules(node: Mapping[str, Any]) -> list[Problem]:
+    """That each rule for parameter groups says which parameters it is for, and what the optimizer can do about them."""
+    rules = node.get("param_groups")
+    if node.get("differentiable") is True:
+        what = "true, and training does not differentiate through its own steps"
+        return [Problem("optimizer.differentiable", what, "false")]
+    if str(node.get("_target_")).endswith(".LBFGS"):
+        usual = {"param_groups": [], "decay_norms_and_biases": True, "layer_decay": None}
+        return [
+            Problem(
+                f"optimizer.{key}", f"is {node[key]!r}, and LBFGS has one group of all parameters", json.dumps(value)
+            )
+            for key, value in usual.items()
+            if key in node and node[key] != value
+        ]
+    if rules is None or not isinstance(rules, list):  # the schema says so
+        return []
+    found = []
+    for number, rule in enumerate(rules):
+        key = f"optimizer.param_groups.{number}"
+        if not isinstance(rule, Mapping) or not ("match" in rule or "type" in rule):
+            example = "{match: REGULAR EXPRESSION, type: LAYER, lr: 0.01, …}"
+            found.append(Problem(key, f"{rule!r} says for no parameter what to do", example))
+            continue
+        ours = {field.name for field in dataclasses.fields(schema.Rule)}
+        found += schema.problems({k: v for k, v in rule.items() if k in ours}, schema.Rule, key + ".")
+        found += _check_pattern(rule.get("match"), f"{key}.match")
+        found += _check_settings(rule, node, key)
+        if isinstance(rule.get("scheduler"), Mapping):
+            found += schema.problems(rule["scheduler"], schema.Scheduler, f"{key}.scheduler.")
+    return found
+
+
+def _check_pattern(pattern: Any, key: str) -> list[Problem]:
+    try:
+        re.compile(pattern if isinstance(pattern, str) else "")
+    except (re.error, OverflowError) as error:
+        what = f"{pattern!r} is no regular expression: {error}"
+        return [Problem(key, what, r"such as ^features\., or bias$; single quotes keep the shell and YAML off it")]
+    return []
+
+
+def _check_settings(rule: Mapping[str, Any], node: Mapping[str, Any], key: str) -> list[Problem]:
+    """That the optimizer has the settings that a rule gives."""
+    from runner.targets import locate
+
+    given = [name for name in rule if name not in RULE]
+    try:
+        optimizer = locate(str(node.get("_target_")))
+        known = [name for name in inspect.signature(optimizer).parameters if name != "params"]
+    except (LookupError, TypeError, ValueError):  # said of the target
+        return []
+    name = node["_target_"]
+    return [
+        Problem(f"{key}.{each}", f"{name} has no argument {each!r} (value {rule[each]!r})",
+                ", ".join([*RULE, *known]), nearest(str(each), [*RULE, *known], f"{key}."))
+        for each in given if each not in known
+    ]  # fmt: skip

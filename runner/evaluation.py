@@ -1,0 +1,54 @@
+"""What a model says about a part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from runner.eval_mode import eval_mode
+
+if TYPE_CHECKING:  # parts are given to one another, and do not import one another
+    from runner.loader import Loader
+    from runner.loss import Loss
+
+
+@dataclass
+class Predictions:
+    """What a model said about a part. N is its number of samples."""
+
+    loss: float
+    """Mean over all samples at once, weighted as the loss weights them."""
+    output: Tensor
+    """(N, ...) what the model made, on its device."""
+    target: Tensor
+    """(N, ...)"""
+    kept: Tensor
+    """(N,) bool: which samples have a target that counts."""
+    index: Tensor
+    """(N,) int64: each sample's index in its data set."""
+
+
+@torch.inference_mode()
+def predict(
+    model: nn.Module, loss: Loss, loader: Loader, forward: Callable[[Tensor], Tensor] | None = None
+) -> Predictions:
+    """Run a part through the model in eval mode. Every layer is left in the mode it was in.
+
+    Args:
+        forward: calls the model, in the precision of the run; by default as it is.
+    """
+    rows = []
+    forward = forward or model
+    with eval_mode(model):
+        for batch in loader.epoch():
+            output = forward(batch.input)
+            parts = output, batch.target, loss.kept(batch), batch.index
+            rows.append((*parts, loss(output, batch), loss.weight(batch)))
+    outputs, targets, kept, indices, sums, weights = zip(*rows, strict=True)
+    # In float64: a part can have more batches than float32 can add up without losing digits.
+    means = torch.stack(sums).cpu().double().sum(0) / torch.stack(weights).cpu().double().sum(0)
+    return Predictions(means.sum().item(), *map(torch.cat, (outputs, targets, kept, indices)))

@@ -1,0 +1,87 @@
+"""`debug=overfit`: whether a model can learn one batch by heart, and what stands in its way if it cannot."""
+
+from __future__ import annotations
+
+import logging
+from itertools import repeat
+
+from omegaconf import DictConfig
+from torch import nn
+
+from runner.batch import Batch
+from runner.experiment import assemble
+from runner.scheduler import Schedule
+from runner.table import Table
+from runner.terminal import show
+from runner.trainer import Limits, Trainer
+from runner.updates import make_optimizer, step_of
+
+log = logging.getLogger("runner")
+
+STEPS = 100
+
+FELL = 0.5
+"""Share of its first value to which the loss of one batch has to fall."""
+
+
+def main(cfg: DictConfig) -> None:
+    """Train on the first batch alone, with the learning rate as it is, and say how far the loss fell.
+
+    Raises:
+        InputError: the data or the configuration are wrong.
+        NonFinite: the loss or the gradient became NaN or infinite.
+    """
+    experiment = assemble(cfg)
+    opt = make_optimizer(cfg, experiment.model, experiment.loss)
+    trainer = Trainer(
+        experiment.model, experiment.loss, opt, Schedule(opt, None, 1.0), experiment.data.loaders["train"],
+        lambda model: {}, lambda new, old: False, Limits(steps=STEPS), device=experiment.device, seed=cfg.seed,
+        frozen=experiment.frozen, compute=step_of(cfg), precision=experiment.precision,
+        clip_norm=cfg.trainer.clip_norm, clip_value=cfg.trainer.clip_value,
+    )  # fmt: skip
+    batch = experiment.data.example.to(experiment.device)
+    losses, dead = learn(trainer, batch)
+    shown = [0, *(n for n in (1, 3, 10, 30) if n < STEPS), STEPS - 1]
+    show(Table(f"One batch of {len(batch)}, again and again", ["step", "loss"], [[n + 1, losses[n]] for n in shown]))
+    if losses[-1] <= FELL * losses[0]:
+        log.info("\nthe loss fell to %.1f %% of what it was: the model can learn", 100 * losses[-1] / losses[0])
+    else:
+        log.warning("\nthe loss did not fall to half of what it was. Look at: %s", suspects(cfg, trainer, dead))
+
+
+def learn(trainer: Trainer, batch: Batch) -> tuple[list[float], list[str]]:
+    """The loss of each step, and the parameters that got no gradient in the first, or one of 0."""
+    losses: list[float] = []
+    dead: list[str] = []
+
+    def look() -> None:
+        if not losses:
+            named = trainer.model.named_parameters()
+            dead.extend(name for name, p in named if p.requires_grad and (p.grad is None or not bool(p.grad.any())))
+
+    trainer.observe = look
+    trainer.model.train()
+    if trainer.frozen is not None:
+        trainer.frozen.enter(0)
+    for each in repeat(batch, STEPS):
+        before = trainer.sums.clone()
+        trainer.step([each])
+        sums, weights = trainer.sums - before
+        losses.append(float((sums / weights).sum()))
+    return losses, dead
+
+
+def suspects(cfg: DictConfig, trainer: Trainer, dead: list[str]) -> str:
+    """What may keep the loss where it is."""
+    model: nn.Module = trainer.model
+    frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+    total = sum(p.numel() for p in model.parameters())
+    dropout = max((layer.p for layer in model.modules() if isinstance(layer, nn.Dropout)), default=0.0)
+    rate = max(group["lr"] for group in trainer.optimizer.param_groups)
+    found = [f"the learning rate ({rate:g}; python -m runner lr_find suggests one)"]
+    found += [f"parameters without a gradient ({', '.join(dead[:5])})"] if dead else []
+    found += [f"frozen parameters ({frozen:,} of {total:,})"] if frozen else []
+    found += [f"dropout of {dropout:g}"] if dropout >= 0.5 else []
+    found += ["mixed or disturbed samples (trainer.step)"] if cfg.trainer.step is not None else []
+    found += [f"clipping (trainer.clip_norm={cfg.trainer.clip_norm:g})"] if cfg.trainer.clip_norm else []
+    return "; ".join([*found, "targets that do not follow from the inputs"])

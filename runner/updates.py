@@ -1,0 +1,158 @@
+"""How weights are updated: the optimizer and the schedule that a configuration describes."""
+
+from __future__ import annotations
+
+import io
+import logging
+import pickle
+import re
+from collections.abc import Callable
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+from torch.optim.lr_scheduler import ConstantLR
+
+from runner import optimizer, step
+from runner.config import calling, factory, value
+from runner.early_stopping import early_stopping
+from runner.entries import RULE
+from runner.errors import ConfigError, Problem
+from runner.metric import less_is_better
+from runner.optimizer import Rule
+from runner.scheduler import Lengths, Plan, Schedule
+from runner.targets import OURS
+from runner.trainer import Limits
+
+log = logging.getLogger("runner")
+
+
+def limits_of(cfg: DictConfig, seconds: float = 0.0) -> Limits:
+    """When the run ends, and how often val is looked at.
+
+    Args:
+        seconds: that the run has taken before.
+    """
+    options, stopping = cfg.trainer, cfg.trainer.early_stopping
+    lengths = Lengths(cfg.facts.steps_per_epoch, cfg.facts.total_steps)
+    by_epochs = options.evaluate_every.strip().rstrip("s").endswith("epoch")
+    every = lengths.read(options.evaluate_every, "epoch" if by_epochs else "step", "trainer.evaluate_every")
+    if every == 0:
+        raise ConfigError(Problem("trainer.evaluate_every", f"{options.evaluate_every!r} is 0", "at least 1"))
+    monitor = stopping.monitor or cfg.checkpoint.monitor
+    mode = ("min" if less_is_better(monitor) else "max") if stopping.mode == "auto" else stopping.mode
+    left = None if options.max_time is None else _seconds(options.max_time) - seconds
+    return Limits(
+        options.max_epochs, options.max_steps, left,
+        early_stopping(stopping.patience, stopping.min_delta, monitor, mode),
+        evaluate_epochs=every if by_epochs else None, evaluate_steps=None if by_epochs else every,
+    )  # fmt: skip
+
+
+def _seconds(text: str) -> float:
+    number, unit = re.fullmatch(r"\s*([\d.]+)\s*(second|minute|hour)s?\s*", text).groups()  # type: ignore[union-attr]
+    return float(number) * {"second": 1, "minute": 60, "hour": 3600}[unit]
+
+
+def step_of(cfg: DictConfig) -> Callable[..., torch.Tensor]:
+    """What the loss of a batch is."""
+    return step.plain if cfg.trainer.step is None else factory(cfg.trainer.step)
+
+
+def make_optimizer(cfg: DictConfig, model: nn.Module, loss: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer, over what is trained of the model and of the loss.
+
+    Raises:
+        ConfigError: a rule for parameter groups that decides nothing, or arguments that the optimizer does not take.
+    """
+    options = cfg.optimizer
+    with calling("optimizer"):
+        return optimizer.build(
+            factory(options, OURS["optimizer"]),
+            {"": model, "loss": loss},
+            [_rule(number, node) for number, node in enumerate(options.get("param_groups") or [])],
+            decay_norms_and_biases=options.get("decay_norms_and_biases", True),
+            layer_decay=options.get("layer_decay"),
+            scale=rate_scale(cfg),
+        )
+
+
+def _rule(number: int, node: DictConfig) -> Rule:
+    settings = {str(key): value(node[key]) for key in node if key not in RULE}
+    own = {key: node[key] for key in ("match", "type", "name") if node.get(key) is not None}
+    return Rule(number, **own, lr_scale=node.get("lr_scale", 1.0), settings=settings)
+
+
+def rate_scale(cfg: DictConfig) -> float:
+    """By what learning rates are multiplied because a step sees another number of samples than they were found with.
+
+    In proportion (Goyal et al., "Accurate, Large Minibatch SGD", 2017, section 2.1).
+    """
+    found_with = cfg.optimizer.get("scale_lr")
+    return 1.0 if found_with is None else samples_in_a_step(cfg) / found_with
+
+
+def samples_in_a_step(cfg: DictConfig) -> int:
+    """As many as the configuration asks for, and the train part has.
+
+    Raises:
+        ConfigError: a batch sampler decides.
+    """
+    if cfg.loader.get("batch_sampler") is not None:
+        what = "has nothing to go by: how many samples a step sees is for loader.batch_sampler to say"
+        raise ConfigError(Problem("optimizer.scale_lr", what, "null"))
+    return min(int(cfg.loader.batch_size * cfg.trainer.accumulate), int(cfg.facts.train_samples))
+
+
+def make_schedule(cfg: DictConfig, opt: torch.optim.Optimizer) -> Schedule:
+    """The schedule of the optimizer's groups.
+
+    Raises:
+        ConfigError: one that cannot be meant in a run of this length.
+    """
+    own: dict[int, Plan | None] = {}
+    plans: dict[int, Plan | None] = {}  # by rule
+    for number, group in enumerate(opt.param_groups):
+        rule = group["rule"]
+        if rule is not None and "scheduler" in (node := cfg.optimizer.param_groups[rule]):
+            if rule not in plans:
+                plans[rule] = _plan(cfg, node.scheduler, f"optimizer.param_groups.{rule}.scheduler")
+            own[number] = plans[rule]
+    plan = _plan(cfg, cfg.scheduler, "scheduler")
+    assert plan is not None
+    rate = optimizer.base_rate(factory(cfg.optimizer, OURS["optimizer"]))
+    if rate is None:  # an optimizer of the user's
+        if plan.factory.func is not ConstantLR or own:
+            what = f"{cfg.optimizer._target_} has no learning rate that a schedule could move"
+            raise ConfigError(Problem("scheduler", what, remedy="scheduler=constant"))
+        return Schedule(opt, None, 1.0)
+    for each in (plan, *plans.values()):
+        for said in [] if each is None else each.check():
+            log.warning("%s", said)
+    with calling("scheduler"):
+        schedule = Schedule(opt, plan, rate, own)
+        _ = schedule.previews  # a curve that breaks on its way is found now
+        _check_state(schedule)
+        return schedule
+
+
+def _check_state(schedule: Schedule) -> None:
+    """That a checkpoint can hold where the schedule is: tensors and plain containers, and no NumPy arrays."""
+    buffer = io.BytesIO()
+    torch.save(schedule.state_dict(), buffer)
+    try:
+        torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
+    except pickle.UnpicklingError as error:
+        what = "keeps what a checkpoint cannot hold: only tensors, numbers, texts, lists and dicts can be read back"
+        raise ConfigError(Problem("scheduler", what, remedy="in its state_dict, .tolist() of arrays")) from error
+
+
+def _plan(cfg: DictConfig, node: DictConfig | None, key: str) -> Plan | None:
+    if node is None:
+        return None
+    lengths = Lengths(cfg.facts.steps_per_epoch, cfg.facts.total_steps)
+    own = {name: node[name] for name in ("warmup", "warmup_start", "monitor") if name in node}
+    bound = factory(node, OURS["scheduler"])
+    if bound.keywords.get("mode") == "auto" and own.get("monitor"):
+        bound.keywords["mode"] = "min" if less_is_better(own["monitor"]) else "max"
+    return Plan(bound, lengths, node.interval, **own, key=key)

@@ -1,0 +1,430 @@
+"""What users switch on in the loop, in whole runs and against closed forms."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import QUICK, Run, only_run
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from runner import trainer as trainers
+from runner.batch import Batch
+from runner.loss import Loss, Term
+from runner.nonfinite import NonFinite, describe
+from runner.precision import Precision, wants_channels_last
+from runner.scheduler import Schedule
+from runner.trainer import Limits, Trainer
+
+CPU = torch.device("cpu")
+GENERATOR = torch.Generator().manual_seed(0)
+INPUTS, TARGETS = torch.randn(40, 6, generator=GENERATOR), torch.randint(3, (40,), generator=GENERATOR)
+BATCHES = [Batch(INPUTS[r], TARGETS[r], r) for r in torch.arange(40).split(8)]
+
+
+def network() -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+
+
+def made(model: nn.Module, **options: Any) -> Trainer:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    loss = Loss([Term(nn.CrossEntropyLoss())], "classification", 3)
+    schedule = Schedule(optimizer, None, 0.1)
+    return Trainer(model, loss, optimizer, schedule, None, lambda m: {}, lambda a, b: False, Limits(), device=CPU,  # type: ignore[arg-type]
+                   seed=0, **options)  # fmt: skip
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def result(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return found
+
+
+@pytest.mark.parametrize("clip", [{}, {"clip_norm": 0.3}, {"clip_value": 0.02}, {"clip_norm": 0.1, "clip_value": 0.05}])
+def test_steps_are_those_of_a_loop_by_hand_bit_for_bit(clip: dict[str, float]) -> None:
+    model, by_hand = network(), network()
+    trainer, optimizer = made(model, **clip), torch.optim.SGD(by_hand.parameters(), lr=0.1, momentum=0.9)
+    for batch in BATCHES:
+        trainer.step([batch])
+        # The mean as the trainer takes it: a sum, of which the slope is divided.
+        total = cross_entropy(by_hand(batch.input), batch.target, reduction="none").sum()
+        total.backward(torch.tensor(8.0).reciprocal())
+        if "clip_value" in clip:
+            nn.utils.clip_grad_value_(by_hand.parameters(), clip["clip_value"])
+        if "clip_norm" in clip:
+            nn.utils.clip_grad_norm_(by_hand.parameters(), clip["clip_norm"])
+        optimizer.step()
+        optimizer.zero_grad()
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), by_hand.parameters(), strict=True))
+
+
+class TestAverage:
+    def test_against_the_closed_form(self) -> None:
+        """After n updates: decay^(n-1) of the first weights, and (1 - decay) decay^(n-k) of the k-th."""
+        model, decay = network(), 0.7
+        trainer = made(model, ema=decay)
+        seen = []
+        for batch in BATCHES:
+            trainer.step([batch])
+            seen.append(copy.deepcopy(model.state_dict()))
+        shares = [decay**4, *((1 - decay) * decay ** (4 - k) for k in range(1, 5))]
+        assert sum(shares) == pytest.approx(1)
+        for name, value in trainer.weights.state_dict().items():
+            if value.is_floating_point():  # the statistics of BatchNorm among them
+                expected = sum(share * state[name] for share, state in zip(shares, seen, strict=True))
+                torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
+
+    def test_it_is_what_is_evaluated_kept_and_tested(self, run: Run) -> None:
+        assert run(*QUICK, "trainer.ema=0.9") == 0
+        assert run(*QUICK, "hydra.run.dir=plain") == 0
+        state = torch.load(only_run() / "checkpoints/best.pt", weights_only=True)
+        plain = torch.load("plain/checkpoints/best.pt", weights_only=True)
+        assert plain["ema"] is None
+        assert all(torch.equal(a, b) for a, b in zip(state["model"].values(), plain["model"].values(), strict=True))
+        assert not torch.equal(state["ema"]["1.weight"], state["model"]["1.weight"])
+        assert [r["train/loss"] for r in records(only_run())] == [r["train/loss"] for r in records(Path("plain"))]
+        assert records(only_run())[-1]["val/loss"] != records(Path("plain"))[-1]["val/loss"]
+        assert result(only_run())["metrics"]["val/loss"] == pytest.approx(records(only_run())[-1]["val/loss"])
+
+    def test_it_goes_on_to_the_same_bytes(self, run: Run) -> None:
+        options = (*QUICK, "trainer.ema=0.9", "scheduler=constant")
+        assert run(*options, "hydra.run.dir=whole", "trainer.max_steps=25") == 0
+        assert run(*options, "hydra.run.dir=part", "trainer.max_steps=11") == 0
+        assert run("resume=part", "trainer.max_steps=25") == 0
+        part, whole = (torch.load(f"{n}/checkpoints/last.pt", weights_only=True) for n in ("part", "whole"))
+        assert all(torch.equal(a, b) for a, b in zip(part["ema"].values(), whole["ema"].values(), strict=True))
+        assert part["ema_updates"] == whole["ema_updates"] == 25
+
+
+class TestNonFinite:
+    def test_a_planted_nan_stops_before_the_update_and_names_layer_and_samples(self) -> None:
+        model = network()
+        trainer = made(model)
+        trainer.step([BATCHES[0]])
+        before = copy.deepcopy(model.state_dict())
+        planted = BATCHES[1].rows(slice(None))
+        planted.input = planted.input.clone()
+        planted.input[[2, 5], 1] = float("nan")
+        with pytest.raises(NonFinite, match=r"at step 1 of epoch 1: first in the input; samples 10, 13\n  try: "):
+            trainer.step([planted])
+        assert all(torch.equal(model.state_dict()[n], before[n]) for n, p in model.named_parameters())
+
+    def test_the_first_layer_is_named_where_the_inputs_are_right(self) -> None:
+        class Root(nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return x.sqrt()
+
+        model = nn.Sequential(nn.Identity(), Root(), nn.Linear(6, 3))
+        loss = Loss([Term(nn.CrossEntropyLoss())], "classification", 3)
+        batch = Batch(INPUTS[:4].abs(), TARGETS[:4], torch.tensor([7, 1, 4, 3]))
+        batch.input[1, 0] = -1
+        assert describe(model, loss, [batch], model) == "first in layer 1 (Root); samples 1"
+        assert not any(m._forward_hooks for m in model.modules())
+
+    def test_a_gradient_alone(self) -> None:
+        """The root of 0 is finite, and its slope is not."""
+        model = nn.Linear(6, 3)
+        trainer = made(model, compute=lambda m, loss, b: loss(m(b.input), b) + (m(b.input) * 0).sum().sqrt())
+        with pytest.raises(NonFinite, match="the forward pass is finite, and the gradient of bias is not"):
+            trainer.step([BATCHES[0]])
+
+    def test_a_step_may_be_left_out(self) -> None:
+        model = network()
+        trainer = made(model, skip_nonfinite=True, ema=0.5)
+        trainer.step([BATCHES[0]])
+        before, average = copy.deepcopy(model.state_dict()), copy.deepcopy(trainer.weights.state_dict())
+        sums = trainer.sums.clone()
+        planted = Batch(BATCHES[1].input * float("inf"), BATCHES[1].target, BATCHES[1].index)
+        trainer.step([planted])
+        assert (trainer.progress.step, trainer.progress.skipped, trainer.progress.batch) == (2, 1, 2)
+        for state, held in ((model.state_dict(), before), (trainer.weights.state_dict(), average)):
+            assert all(torch.equal(a, b) for a, b in zip(state.values(), held.values(), strict=True))
+        assert torch.equal(trainer.sums, sums)
+        trainer.step([BATCHES[2]])
+        assert all(value.isfinite().all() for value in model.state_dict().values())
+
+    def test_in_a_run(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        step = trainers.Trainer.step
+
+        def planting(self: Trainer, batches: list[Batch]) -> None:
+            if self.progress.step == 20:
+                batches[0].input[3] = float("nan")
+            step(self, batches)
+
+        monkeypatch.setattr(trainers.Trainer, "step", planting)
+        assert run(*QUICK, "hydra.run.dir=stopped") == 1
+        kept = torch.load("stopped/checkpoints/last.pt", weights_only=True)
+        assert kept["progress"]["step"] == 17  # the last good one
+        assert result(Path("stopped"))["state"] == "failed"
+        assert run(*QUICK, "hydra.run.dir=skipped", "trainer.on_nonfinite=skip") == 0
+        assert result(Path("skipped"))["skipped_steps"] == 1
+
+
+class TestLength:
+    def test_early_stopping(self, run: Run) -> None:
+        """With a rate of 0 nothing gets better: the first evaluation is the best, and the third ends the run."""
+        options = ("optimizer.lr=0", "trainer.early_stopping.patience=2", "trainer.max_epochs=9")
+        assert run(*QUICK, *options) == 0
+        assert [r["epoch"] for r in records(only_run())] == [1, 2, 3]
+        assert result(only_run())["ended_by"] == "early_stopping"
+        # It is complete; with more patience it goes on.
+        assert run("resume=last", "trainer.max_epochs=20") == 0
+        assert len(records(only_run())) == 3
+        assert run("resume=last", "trainer.early_stopping.patience=4") == 0
+        assert len(records(only_run())) == 5
+
+    def test_time(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        clock = iter(range(10_000))
+        monkeypatch.setattr(trainers.time, "perf_counter", lambda: float(next(clock)))
+        assert run(*QUICK, "trainer.max_epochs=1000", "trainer.max_time=1 minute") == 0
+        found = result(only_run())
+        assert found["ended_by"] == "max_time"
+        assert 10 < found["steps"] < 60
+        assert records(only_run())[-1]["step"] == found["steps"]
+
+    @pytest.mark.parametrize(
+        ("every", "steps"),
+        [
+            ("1 epoch", [17, 34, 51, 68]), ("3 epochs", [51, 68]), ("20 steps", [20, 40, 60, 68]),
+            ("17 steps", [17, 34, 51, 68]), ("25%", [17, 34, 51, 68]), ("500 steps", [68]),
+        ],
+    )  # fmt: skip
+    def test_how_often_val_is_looked_at(self, run: Run, every: str, steps: list[int]) -> None:
+        assert run(*QUICK, "trainer.max_epochs=4", f"trainer.evaluate_every={every}") == 0
+        assert [r["step"] for r in records(only_run())] == steps
+        state = torch.load(only_run() / "checkpoints/last.pt", weights_only=True)
+        assert state["progress"]["step"] == 68
+
+    @pytest.mark.parametrize("stop", [19, 20, 21, 34, 40])
+    def test_evaluations_inside_an_epoch_survive_a_stop(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, stop: int
+    ) -> None:
+        options = (*QUICK, "trainer.max_epochs=3", "trainer.evaluate_every=20 steps")
+        assert run(*options, "hydra.run.dir=whole") == 0
+        step = trainers.Trainer.step
+
+        def stopping(self: Trainer, batches: list[Batch]) -> None:
+            step(self, batches)
+            if self.progress.step == stop:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(trainers.Trainer, "step", stopping)
+            assert run(*options, "hydra.run.dir=part") == 143
+        assert run("resume=part") == 0
+        assert Path("part/metrics.jsonl").read_bytes() == Path("whole/metrics.jsonl").read_bytes()
+        states = [torch.load(f"{n}/checkpoints/best.pt", weights_only=True)["model"] for n in ("part", "whole")]
+        assert all(torch.equal(a, b) for a, b in zip(*(s.values() for s in states), strict=True))
+
+    def test_two_batches_of_everything(self, run: Run) -> None:
+        assert run(*QUICK, "trainer.limit_batches=2", "loader.batch_size=8", "loader.eval_batch_size=4") == 0
+        assert result(only_run())["steps"] == 4
+        assert all(row["support"] <= 8 for row in result(only_run())["tables"]["test/per_class"])
+
+
+class TestPrecision:
+    def test_bfloat16_computes_in_it_and_keeps_weights_and_loss_in_float32(self) -> None:
+        model = network()
+        seen: list[torch.dtype] = []
+        model[0].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+        output = Precision(CPU, "bf16").forward(model)(INPUTS)
+        assert seen == [torch.bfloat16]
+        assert output.dtype == torch.float32
+        trainer = made(model, precision=Precision(CPU, "bf16"))
+        for batch in BATCHES:
+            trainer.step([batch])
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+        exact = made(network())
+        for batch in BATCHES:
+            exact.step([batch])
+        assert trainer.running_loss == pytest.approx(exact.running_loss, rel=2e-2)
+        assert trainer.running_loss != exact.running_loss
+
+    def test_plain_float32_is_the_model_itself(self) -> None:
+        model = network()
+        assert Precision(CPU).forward(model) is model
+
+    def test_channels_last_is_the_same_function(self) -> None:
+        model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten(), nn.Linear(64, 2))
+        x = torch.randn(5, 3, 8, 8)
+        expected = model(x)
+        there = Precision(CPU, channels_last=True)
+        placed = there.place(copy.deepcopy(model))
+        assert placed[0].weight.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(there.forward(placed)(x), expected, rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize(
+        ("choice", "device", "name", "expected"),
+        [("auto", "cpu", "fp32", True), ("auto", "cuda", "fp32", False), ("auto", "cuda", "bf16", True),
+         (True, "cuda", "fp32", True), (False, "cpu", "fp32", False)],
+    )  # fmt: skip
+    def test_where_channels_last_is_worth_it(self, choice: Any, device: str, name: str, expected: bool) -> None:
+        model, pictures = nn.Sequential(nn.Conv2d(1, 1, 1)), torch.zeros(2, 1, 4, 4)
+        assert wants_channels_last(choice, torch.device(device), name, model, pictures) is expected
+        assert not wants_channels_last(choice, torch.device(device), name, network(), pictures)
+        assert not wants_channels_last(choice, torch.device(device), name, model, torch.zeros(2, 4))
+
+    def test_precisions_in_runs(self, run: Run) -> None:
+        assert run("trainer.max_epochs=3", "trainer.precision=bf16", "trainer.threads=1") == 0
+        assert result(only_run())["metrics"]["val/accuracy"] > 0.9
+
+
+BAD = [
+    ("trainer.precision=fp16", "trainer.precision: 'fp16' is for CUDA and MPS"),
+    ("trainer.precision=half", "trainer.precision: 'half' is not allowed"),
+    ("trainer.clip_value=0", "trainer.clip_value: 0 is not allowed"),
+    ("trainer.ema=1", "trainer.ema: 1 is not allowed"),
+    ("trainer.max_time=5", "trainer.max_time: 5 is not allowed"),
+    ("trainer.max_time=5 days", "trainer.max_time: '5 days' is not allowed"),
+    ("trainer.evaluate_every=0 steps", "trainer.evaluate_every: '0 steps' is 0"),
+    ("trainer.evaluate_every=3", "trainer.evaluate_every: 3 is not allowed"),
+    (
+        "trainer.early_stopping.monitor=val/acuracy",
+        "trainer.early_stopping.monitor: no evaluation writes 'val/acuracy'",
+    ),
+    ("trainer.early_stopping.patience=0", "trainer.early_stopping.patience: 0 is not allowed"),
+    ("trainer.on_nonfinite=ignore", "trainer.on_nonfinite: 'ignore' is not allowed"),
+    ("trainer.limit_batches=0", "trainer.limit_batches: 0 is not allowed"),
+    ("trainer.accumulate=100", "trainer.accumulate: 100 is more than the 17 batches of an epoch"),
+    ("loader.batch_size=0", "loader.batch_size: 0 is not allowed"),
+]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="fp16 is right where there is a CUDA device")
+@pytest.mark.parametrize(("override", "message"), BAD, ids=[line for line, _ in BAD])
+def test_a_mistake_is_found_before_training(
+    run: Run, capsys: pytest.CaptureFixture[str], override: str, message: str
+) -> None:
+    assert run("model=mlp", "trainer.threads=1", override) == 2
+    text = "".join(capsys.readouterr())
+    assert f"error: {message}" in text
+    assert not re.search("Traceback", text)
+    assert not Path("outputs").exists()
+
+
+class TestDebug:
+    def test_two_batches_of_everything_leave_nothing(self, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+        assert (
+            run("model=mlp", "debug=dev_run", "trainer.threads=1", "loader.batch_size=8", "trainer.accumulate=4") == 0
+        )
+        said = capsys.readouterr().out
+        assert "1 steps in 1 epochs" in said
+        assert "all of it works" in said
+        assert not Path("outputs").exists()
+
+    def test_one_batch_by_heart(self, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run("model=mlp", "debug=overfit", "trainer.threads=1") == 0
+        assert "the model can learn" in capsys.readouterr().out
+        assert not Path("outputs").exists()
+
+    def test_what_keeps_a_loss_where_it_is(self, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+        Path("dead.py").write_text(
+            "from torch import nn\n"
+            "class Dead(nn.Module):\n"
+            "    def __init__(self, num_outputs):\n"
+            "        super().__init__()\n"
+            "        self.used, self.unused = nn.Linear(64, num_outputs), nn.Linear(3, 3)\n"
+            "    def forward(self, x):\n"
+            "        return self.used(x.flatten(1) * 0)\n"
+        )
+        Path("my_conf/model").mkdir(parents=True)
+        Path("my_conf/model/dead.yaml").write_text("_target_: dead.Dead\nnum_outputs: ${facts.num_outputs}\n")
+        options = (
+            "--config-dir",
+            "my_conf",
+            "model=dead",
+            "allow_targets=[dead.*]",
+            "debug=overfit",
+            "optimizer.lr=1e-6",
+        )
+        assert run(*options, "trainer.clip_norm=0.5", "model.freeze=[used.bias]") == 0
+        said = "".join(capsys.readouterr())
+        assert "the loss did not fall to half of what it was" in said
+        assert "parameters without a gradient (used.weight, unused.weight, unused.bias)" in said
+        assert "frozen parameters (10 of 662)" in said
+        assert "clipping (trainer.clip_norm=0.5)" in said
+        assert "the learning rate (1e-06;" in said
+
+    def test_anomaly_names_the_operation(self, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+        Path("broken.py").write_text(
+            "def step(model, loss, batch):\n"
+            "    return loss(model(batch.input), batch) + 0 * (batch.input * 0).requires_grad_().sqrt().sum()\n"
+        )
+        options = ("debug=anomaly", "allow_targets=[broken.*]", "trainer.step={_target_:broken.step}")
+        with pytest.warns(UserWarning, match="Error detected in SqrtBackward0"):
+            assert run(*QUICK, *options) == 1
+        assert "Function 'SqrtBackward0' returned nan values" in "".join(capsys.readouterr())
+        torch.autograd.set_detect_anomaly(False)
+
+
+def test_a_profile(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*QUICK, "trainer.profile=true") == 0
+    said = capsys.readouterr().out
+    assert "Profile of 10 steps" in said
+    assert re.search(r"aten::addmm +2 +\d", said)  # two linear layers
+    events = json.loads((only_run() / "profile/trace.json").read_text())["traceEvents"]
+    assert any(event.get("name") == "aten::addmm" for event in events)
+    assert run(*QUICK, "trainer.profile=true", "trainer.max_steps=3", "hydra.run.dir=short") == 0
+    assert not Path("short/profile").exists()
+
+
+def test_the_train_part_again_in_eval_mode(run: Run) -> None:
+    """With a rate of 0 and no dropout, the weights stand still: both figures are of the same model."""
+    assert run(*QUICK, "trainer.evaluate_train=true", "optimizer.lr=0") == 0
+    for record in records(only_run()):
+        assert record["train_eval/loss"] == pytest.approx(record["train/loss"], rel=1e-6)
+        assert "train_eval/accuracy" in record
+
+
+def test_how_training_went(run: Run) -> None:
+    assert run(*QUICK) == 0
+    vitals = result(only_run())["vitals"]
+    assert set(vitals) == {"samples_per_second", "waiting_for_data", "gradient_norm", "update_to_weight"}
+    assert 0 <= vitals["waiting_for_data"] < 1
+    assert 1e-6 < vitals["update_to_weight"] < 0.1
+
+
+def test_the_figures_of_training_against_a_loop_by_hand() -> None:
+    model, by_hand = network(), network()
+    optimizer = torch.optim.SGD(by_hand.parameters(), lr=0.1, momentum=0.9)
+    trainer = made(model)
+    trainer.loader = type("Held", (), {"epoch": lambda self, e, start=0: iter(BATCHES), "__len__": lambda self: 5})()
+    trainer.limits = Limits(1)
+    list(trainer.fit())
+    norms, ratio = [], 0.0
+    for number, batch in enumerate(BATCHES):
+        optimizer.zero_grad()
+        cross_entropy(by_hand(batch.input), batch.target).backward()
+        norms.append(nn.utils.clip_grad_norm_(by_hand.parameters(), 1e9).item())
+        before = torch.cat([p.detach().flatten() for p in by_hand.parameters()])
+        optimizer.step()
+        after = torch.cat([p.detach().flatten() for p in by_hand.parameters()])
+        ratio = ratio if number else ((after - before).norm() / before.norm()).item()
+    assert trainer.vitals["gradient_norm"] == pytest.approx(sum(norms) / 5, rel=1e-4)
+    assert trainer.vitals["update_to_weight"] == pytest.approx(ratio, rel=1e-4)
+
+
+def test_out_of_memory_says_what_would_fit(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def exhausted(self: Trainer, batches: list[Batch]) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(trainers.Trainer, "step", exhausted)
+    assert run(*QUICK, "trainer.accumulate=3") == 1
+    said = "".join(capsys.readouterr())
+    assert "error: out of memory on cpu with batches of 64\n  try: loader.batch_size=32 trainer.accumulate=6" in said
+    assert "Traceback" not in said
+    assert result(only_run())["state"] == "failed"
