@@ -29,6 +29,10 @@ class Batch:
         """Some of the samples."""
         return self._map(lambda tensor: tensor[rows])
 
+    def cut(self, size: int) -> list[Batch]:
+        """In parts of `size` samples; the last may have fewer."""
+        return [self.rows(slice(start, start + size)) for start in range(0, len(self), size)]
+
     def pin_memory(self) -> Batch:
         """In page-locked memory, from which a copy to a CUDA device does not block. Called by torch's DataLoader."""
         return self._map(lambda tensor: tensor.pin_memory())

@@ -80,7 +80,8 @@ def out_of_memory(device: torch.device, batch_size: int, accumulate: int) -> str
     if batch_size == 1:
         return f"{what}\n  try: a smaller model or input, or trainer.precision=bf16"
     half = f"loader.batch_size={batch_size // 2} trainer.accumulate={2 * accumulate}"
-    return f"{what}\n  try: {half}, which makes the same steps, or trainer.precision=bf16"
+    same = "which make the same steps of smaller parts"
+    return f"{what}\n  try: trainer.micro_batch=auto, or {half}, {same}; or trainer.precision=bf16"
 
 
 def threads(wanted: int | str, model: nn.Module, example: torch.Tensor) -> int:

@@ -5,7 +5,7 @@ RunnerError             exit status 1
 │   ├── ConfigError     found in the configuration alone, before any data were read
 │   ├── DataError       found in the data, before training
 │   └── RunFolderError  a run folder or a checkpoint that is missing, in use or damaged
-├── NonFinite           (in `nonfinite`) the loss or a gradient is not finite
+├── NonFinite           (in `trainer`) the loss or a gradient is not finite
 └── Interrupted         exit status 128 + signal: stopped by a signal after the state was saved
 
 An `InputError` carries a list of `Problem`, so that one start reports everything it found.

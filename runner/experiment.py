@@ -25,9 +25,9 @@ from runner.evaluation import predict
 from runner.loss import Loss
 from runner.metric import Metric, Said
 from runner.model import Frozen, initialise, load
-from runner.precision import Precision, wants_channels_last
 from runner.targets import OURS
 from runner.terminal import show
+from runner.trainer import Precision, wants_channels_last
 from runner.trial import make_model, try_model
 
 log = logging.getLogger("runner")

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from omegaconf import DictConfig
 
 from runner import folder, optimizer, plots
@@ -26,7 +25,7 @@ from runner.table import Table
 from runner.targets import OURS
 from runner.terminal import show
 from runner.trainer import Limits, Trainer
-from runner.updates import make_optimizer, step_of
+from runner.updates import make_optimizer, make_trainer
 
 log = logging.getLogger("runner")
 
@@ -53,13 +52,9 @@ def main(cfg: DictConfig) -> None:
     base = optimizer.base_rate(factory(cfg.optimizer, OURS["optimizer"]))
     if base is None:
         raise ConfigError(Problem("optimizer", f"{cfg.optimizer._target_} has no learning rate"))
-    trainer = Trainer(
-        experiment.model, experiment.loss, opt, Schedule(opt, None, base), experiment.data.loaders["train"],
-        lambda model: {}, lambda new, old: False, Limits(steps=options.steps, evaluate_epochs=None),
-        device=experiment.device, seed=cfg.seed, frozen=experiment.frozen, compute=step_of(cfg),
-        precision=experiment.precision, accumulate=cfg.trainer.accumulate, clip_norm=cfg.trainer.clip_norm,
-        clip_value=cfg.trainer.clip_value, skip_nonfinite=True,
-    )  # fmt: skip
+    limits = Limits(steps=options.steps, evaluate_epochs=None)
+    schedule = Schedule(opt, None, base)
+    trainer = make_trainer(cfg, experiment, opt, schedule, limits, ema=None, compiled=None, skip_nonfinite=True)
     rates = np.geomspace(options.start, options.end, options.steps)
     losses = search(trainer, rates, base, options.stop)
     rates = rates[: len(losses)]
@@ -85,7 +80,6 @@ def search(trainer: Trainer, rates: Array, base: float, stop: float) -> Array:
     """
     groups, losses = trainer.optimizer.param_groups, list[float]()
     first = [group["lr"] / (base or 1.0) for group in groups]
-    before = torch.zeros_like(trainer.sums)
 
     def enter(rate: float) -> None:
         for group, share in zip(groups, first, strict=True):
@@ -93,12 +87,9 @@ def search(trainer: Trainer, rates: Array, base: float, stop: float) -> Array:
 
     enter(rates[0])
     for record in trainer.fit():
-        if record is not None:  # the epoch's sums begin again at 0
-            before.zero_()
+        if record is not None:
             continue
-        sums, weights = trainer.sums - before
-        before = trainer.sums.clone()
-        losses.append(float((sums / weights).sum()))
+        losses.append(trainer.last_loss)
         smoothed = running_mean(np.array(losses))
         lowest = smoothed.min()  # which may be negative
         grown = smoothed[-1] - lowest > (stop - 1) * abs(lowest)

@@ -8,6 +8,7 @@ so (or ``y_score``, ``y_proba``).
 from __future__ import annotations
 
 import inspect
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,9 +29,31 @@ LESS_IS_BETTER = ("loss", "error", "mse", "rmse", "mae", "brier", "ece")
 """Endings of the names of metrics that are better when they are smaller."""
 
 
-def less_is_better(name: str) -> bool:
-    """Whether a metric, ``<part>/<metric>``, is better when it is smaller, as far as its name says."""
-    return name.endswith(LESS_IS_BETTER)
+def direction(monitor: str, mode: str = "auto") -> str:
+    """``min`` or ``max``: which of a metric, ``<part>/<metric>``, is better; as far as its name says, if `mode` is
+    ``auto``."""
+    return mode if mode != "auto" else "min" if monitor.endswith(LESS_IS_BETTER) else "max"
+
+
+Record = Mapping[str, Any]
+
+
+def better(monitor: str, mode: str, min_delta: float = 0.0) -> Callable[[Record, Record | None], bool]:
+    """Whether the first record of an evaluation beats the second, or none. A NaN never does, and is beaten by any
+    number.
+
+    Args:
+        monitor: the figure that is compared, ``<part>/<metric>``.
+        mode: ``min``, ``max`` or ``auto``.
+        min_delta: by how much a figure has to be better.
+    """
+    sign = 1.0 if direction(monitor, mode) == "max" else -1.0
+
+    def beats(new: Record, old: Record | None) -> bool:
+        a, b = sign * new[monitor], math.nan if old is None else sign * old[monitor]
+        return a > b + min_delta or (math.isnan(b) and not math.isnan(a))
+
+    return beats
 
 
 @dataclass(frozen=True)

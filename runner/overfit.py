@@ -14,7 +14,7 @@ from runner.scheduler import Schedule
 from runner.table import Table
 from runner.terminal import show
 from runner.trainer import Limits, Trainer
-from runner.updates import make_optimizer, step_of
+from runner.updates import make_optimizer, make_trainer
 
 log = logging.getLogger("runner")
 
@@ -33,12 +33,7 @@ def main(cfg: DictConfig) -> None:
     """
     experiment = assemble(cfg)
     opt = make_optimizer(cfg, experiment.model, experiment.loss)
-    trainer = Trainer(
-        experiment.model, experiment.loss, opt, Schedule(opt, None, 1.0), experiment.data.loaders["train"],
-        lambda model: {}, lambda new, old: False, Limits(steps=STEPS), device=experiment.device, seed=cfg.seed,
-        frozen=experiment.frozen, compute=step_of(cfg), precision=experiment.precision,
-        clip_norm=cfg.trainer.clip_norm, clip_value=cfg.trainer.clip_value,
-    )  # fmt: skip
+    trainer = make_trainer(cfg, experiment, opt, Schedule(opt, None, 1.0), Limits(steps=STEPS), ema=None, compiled=None)
     batch = experiment.data.example.to(experiment.device)
     losses, dead = learn(trainer, batch)
     shown = [0, *(n for n in (1, 3, 10, 30) if n < STEPS), STEPS - 1]
@@ -59,15 +54,13 @@ def learn(trainer: Trainer, batch: Batch) -> tuple[list[float], list[str]]:
             named = trainer.model.named_parameters()
             dead.extend(name for name, p in named if p.requires_grad and (p.grad is None or not bool(p.grad.any())))
 
-    trainer.observe = look
+    trainer.gradient.observe = look
     trainer.model.train()
     if trainer.frozen is not None:
         trainer.frozen.enter(0)
     for each in repeat(batch, STEPS):
-        before = trainer.sums.clone()
         trainer.step([each])
-        sums, weights = trainer.sums - before
-        losses.append(float((sums / weights).sum()))
+        losses.append(trainer.last_loss)
     return losses, dead
 
 

@@ -196,6 +196,7 @@ class Trainer:
     evaluate_train: bool = key("measure the train part again, in eval mode, where val is looked at")
     early_stopping: EarlyStopping = key("end the run when it is not getting better any more")
     accumulate: int = key("batches in one optimizer step", least=1)
+    micro_batch: int | Literal["auto"] | None = key("samples that go through the model at once", least=1)
     step: dict[str, Any] | None = key("what the loss of a batch is: a _target_")
     precision: Literal["fp32", "bf16", "fp16"] = key("number format of matrix products and convolutions")
     channels_last: bool | Literal["auto"] = key("layout of pictures")

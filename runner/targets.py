@@ -20,7 +20,7 @@ from runner.errors import Problem, nearest
 
 PARTS = ("dataset", "split", "transform", "loader", "model", "loss", "optimizer", "scheduler", "metric")
 ALLOWED = (
-    *(f"runner.{part}.*" for part in (*PARTS, "step")),
+    *(f"runner.{part}.*" for part in (*PARTS, "trainer.step")),
     "torch.nn.*",
     "torch.optim.*",
     "torch.utils.data.*Sampler",

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,16 +20,15 @@ from runner.errors import ConfigError, DataError, InputError, Interrupted, Probl
 from runner.experiment import Experiment, assemble
 from runner.files import write
 from runner.loader import Streaming
-from runner.metric import confusion, less_is_better, per_class
+from runner.metric import confusion, per_class
 from runner.profile import Profiler
 from runner.result import Result, to_json
-from runner.scheduler import Schedule
 from runner.signals import StopFlag
 from runner.table import Table
 from runner.tensorboard import Board
 from runner.terminal import Bar, show
 from runner.trainer import Trainer
-from runner.updates import limits_of, make_optimizer, make_schedule, step_of
+from runner.updates import limits_of, make_optimizer, make_schedule, make_trainer
 
 log = logging.getLogger("runner")
 
@@ -83,7 +80,14 @@ def _prepare(cfg: DictConfig, run_dir: Path, seconds: float = 0.0) -> tuple[Expe
     experiment = assemble(cfg, resumed)
     opt = make_optimizer(cfg, experiment.model, experiment.loss)
     config.fill(cfg, {"param_groups": optimizer.table(opt).records()})
-    trainer = _trainer(cfg, experiment, opt, make_schedule(cfg, opt), seconds)
+    trainer = make_trainer(
+        cfg,
+        experiment,
+        opt,
+        make_schedule(cfg, opt),
+        limits_of(cfg, seconds),
+        lambda model: _evaluate(experiment, model),
+    )
     _draw(cfg, experiment)  # at the end it is drawn for good; what cannot be drawn is better found now
     if state is not None:
         _check_same_data(cfg, experiment, run_dir)
@@ -149,38 +153,12 @@ def _draw(cfg: DictConfig, experiment: Experiment) -> dict[str, Tensor]:
     return figures.draw(experiment.model, loader, maps, None if cam is None else str(cam), board["samples"])
 
 
-def _trainer(
-    cfg: DictConfig, experiment: Experiment, opt: torch.optim.Optimizer, schedule: Schedule, seconds: float
-) -> Trainer:
-    e, options = experiment, cfg.trainer
-    own = {name: options[name] for name in ("accumulate", "clip_norm", "clip_value", "ema")}
-    return Trainer(
-        e.model, e.loss, opt, schedule, e.data.loaders["train"], lambda model: _evaluate(e, model),
-        _better(cfg.checkpoint.monitor, cfg.checkpoint.mode), limits_of(cfg, seconds),
-        device=e.device, seed=cfg.seed, frozen=e.frozen, compute=step_of(cfg), precision=e.precision,
-        compiled=torch.compile(e.model) if options.compile else None,
-        skip_nonfinite=options.on_nonfinite == "skip", **own,
-    )  # fmt: skip
-
-
 def _evaluate(experiment: Experiment, model: torch.nn.Module) -> dict[str, float]:
     """Val, and the train part once more in eval mode if that is wanted."""
     found = experiment.evaluate("val", model)
     if "train_eval" in experiment.data.loaders:
         found |= experiment.evaluate("train_eval", model)
     return found
-
-
-def _better(monitor: str, mode: str) -> Callable[[dict[str, Any], dict[str, Any]], bool]:
-    """Whether the first record beats the second. A NaN never does, and is beaten by any number."""
-    if mode == "auto":
-        mode = "min" if less_is_better(monitor) else "max"
-
-    def better(new: dict[str, Any], old: dict[str, Any]) -> bool:
-        a, b = new[monitor], old[monitor]
-        return not math.isnan(a) and (math.isnan(b) or (a > b if mode == "max" else a < b))
-
-    return better
 
 
 def _fit(
@@ -193,7 +171,7 @@ def _fit(
         checkpoints.save({**trainer.state_dict(), "transform": experiment.data.transform.state_dict()}, best)
 
     gradients = figures.GradientNorms(experiment.model) if board is not None and cfg.tensorboard.gradients else None
-    trainer.observe = None if gradients is None else gradients.observe
+    trainer.gradient.observe = None if gradients is None else gradients.observe
     progress, lines = trainer.progress, report.EpochLines(cfg.facts.total_epochs, cfg.checkpoint.monitor)
     _write_history(run_dir, progress.history)
     with Bar(cfg.facts.total_steps, progress.step) as bar, ExitStack() as stack:
@@ -218,7 +196,7 @@ def _fit(
             elif progress.step % interval == 0:
                 trainer.check()
                 epoch = f"{progress.epoch + 1}/{epochs}"
-                bar.update(progress.step, epoch, trainer.running_loss, trainer.speed())
+                bar.update(progress.step, epoch, trainer.running_loss, trainer.counted.speed)
             if profiler is not None and record is None and (table := profiler.step()) is not None:
                 show(table)
                 log.info("%s", profiler.path)

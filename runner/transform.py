@@ -69,7 +69,7 @@ class Normalize(Batched):
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, ...) of any dtype -> the same shape, float32
         shape = (1, -1) + (1,) * (x.dim() - 2)
-        return (x.float() - self.mean.view(shape)) / self.std.view(shape)
+        return (x.float() - self.mean.view(shape)).div_(self.std.view(shape))
 
 
 class Float(Batched):

@@ -1,4 +1,4 @@
-"""How weights are updated: the optimizer and the schedule that a configuration describes."""
+"""How weights are updated: the optimizer, the schedule and the trainer that a configuration describes."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import logging
 import pickle
 import re
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
 from torch import nn
 from torch.optim.lr_scheduler import ConstantLR
 
-from runner import optimizer, step
+from runner import metric, optimizer
 from runner.config import calling, factory, value
-from runner.early_stopping import early_stopping
 from runner.entries import RULE
 from runner.errors import ConfigError, Problem
-from runner.metric import less_is_better
+from runner.experiment import Experiment
 from runner.optimizer import Rule
 from runner.scheduler import Lengths, Plan, Schedule
 from runner.targets import OURS
-from runner.trainer import Limits
+from runner.trainer import Limits, Trainer, early_stopping, plain, searches
 
 log = logging.getLogger("runner")
 
@@ -40,11 +40,10 @@ def limits_of(cfg: DictConfig, seconds: float = 0.0) -> Limits:
     if every == 0:
         raise ConfigError(Problem("trainer.evaluate_every", f"{options.evaluate_every!r} is 0", "at least 1"))
     monitor = stopping.monitor or cfg.checkpoint.monitor
-    mode = ("min" if less_is_better(monitor) else "max") if stopping.mode == "auto" else stopping.mode
     left = None if options.max_time is None else _seconds(options.max_time) - seconds
     return Limits(
         options.max_epochs, options.max_steps, left,
-        early_stopping(stopping.patience, stopping.min_delta, monitor, mode),
+        early_stopping(stopping.patience, metric.better(monitor, stopping.mode, stopping.min_delta)),
         evaluate_epochs=every if by_epochs else None, evaluate_steps=None if by_epochs else every,
     )  # fmt: skip
 
@@ -54,9 +53,44 @@ def _seconds(text: str) -> float:
     return float(number) * {"second": 1, "minute": 60, "hour": 3600}[unit]
 
 
+def make_trainer(
+    cfg: DictConfig,
+    experiment: Experiment,
+    opt: torch.optim.Optimizer,
+    schedule: Schedule,
+    limits: Limits,
+    evaluate: Callable[[nn.Module], dict[str, float]] = lambda model: {},
+    **changes: Any,
+) -> Trainer:
+    """A trainer that trains as the configuration says.
+
+    Args:
+        evaluate: see `Trainer`; by default nothing is evaluated.
+        changes: arguments of `Trainer` that are to be others.
+
+    Raises:
+        ConfigError: an optimizer whose steps cannot be left out is to leave some out.
+    """
+    e, options, monitor = experiment, cfg.trainer, cfg.checkpoint
+    if searches(opt) and options.on_nonfinite == "skip":
+        what = f"'skip' cannot be done with {type(opt).__name__}, which is inside its search when it sees such a loss"
+        raise ConfigError(Problem("trainer.on_nonfinite", what, "stop"))
+    given = {
+        "frozen": e.frozen, "compute": step_of(cfg), "precision": e.precision,
+        "compiled": torch.compile(e.model) if options.compile else None,
+        "skip_nonfinite": options.on_nonfinite == "skip",
+        **{name: options[name] for name in ("accumulate", "micro_batch", "clip_norm", "clip_value", "ema")},
+        **changes,
+    }  # fmt: skip
+    return Trainer(
+        e.model, e.loss, opt, schedule, e.data.loaders["train"], evaluate,
+        metric.better(monitor.monitor, monitor.mode), limits, device=e.device, seed=cfg.seed, **given,
+    )  # fmt: skip
+
+
 def step_of(cfg: DictConfig) -> Callable[..., torch.Tensor]:
     """What the loss of a batch is."""
-    return step.plain if cfg.trainer.step is None else factory(cfg.trainer.step)
+    return plain if cfg.trainer.step is None else factory(cfg.trainer.step)
 
 
 def make_optimizer(cfg: DictConfig, model: nn.Module, loss: nn.Module) -> torch.optim.Optimizer:
@@ -154,5 +188,5 @@ def _plan(cfg: DictConfig, node: DictConfig | None, key: str) -> Plan | None:
     own = {name: node[name] for name in ("warmup", "warmup_start", "monitor") if name in node}
     bound = factory(node, OURS["scheduler"])
     if bound.keywords.get("mode") == "auto" and own.get("monitor"):
-        bound.keywords["mode"] = "min" if less_is_better(own["monitor"]) else "max"
+        bound.keywords["mode"] = metric.direction(own["monitor"])
     return Plan(bound, lengths, node.interval, **own, key=key)

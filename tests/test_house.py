@@ -15,8 +15,6 @@ PARTS = (
     "checkpoint", "tensorboard",
 )  # fmt: skip
 LEAVES = {"errors", "draws", "batch", "table", "files", "eval_mode"}
-OWN = {"trainer": {"step", "precision", "nonfinite"}}
-"""What a part is made of that is no package: modules that stand beside it."""
 
 
 def imports(path: Path) -> set[str]:
@@ -41,7 +39,7 @@ def test_a_part_knows_neither_the_configuration_nor_other_parts(part: str) -> No
         found = imports(path)
         assert not {name for name in found if name.split(".")[0] in ("hydra", "omegaconf")}
         ours = {name.split(".")[1] for name in found if name.startswith("runner.")}
-        assert ours <= {*LEAVES, part, *OWN.get(part, ())}, path
+        assert ours <= {*LEAVES, part}, path
 
 
 @pytest.mark.parametrize("module", ["__init__", "__main__", "errors", "schema", "folder", "terminal", "table"])

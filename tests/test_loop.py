@@ -19,10 +19,11 @@ from torch.nn.functional import cross_entropy
 from runner import trainer as trainers
 from runner.batch import Batch
 from runner.loss import Loss, Term
-from runner.nonfinite import NonFinite, describe
-from runner.precision import Precision, wants_channels_last
 from runner.scheduler import Schedule
-from runner.trainer import Limits, Trainer
+from runner.trainer import Trainer
+from runner.trainer.nonfinite import Latch, NonFinite, describe
+from runner.trainer.precision import Precision, wants_channels_last
+from runner.trainer.progress import Limits
 
 CPU = torch.device("cpu")
 GENERATOR = torch.Generator().manual_seed(0)
@@ -155,6 +156,56 @@ class TestNonFinite:
         trainer.step([BATCHES[2]])
         assert all(value.isfinite().all() for value in model.state_dict().values())
 
+    @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
+    @pytest.mark.parametrize("accumulate", [1, 2])
+    def test_without_waiting_for_the_device(self, kind: type[torch.optim.Optimizer], accumulate: int) -> None:
+        """As on CUDA: no step is taken from the first bad one on, and that one is explained when it is looked at."""
+        model = network()
+        optimizer = kind(model.parameters(), lr=0.1, fused=True)  # type: ignore[call-arg]
+        trainer = made(model, accumulate=accumulate)
+        trainer.optimizer = trainer.gradient.optimizer = optimizer
+        trainer.latch = Latch.of(optimizer, CPU)
+        batches = copy.deepcopy(BATCHES)
+        batches[2].input[[1, 6], 3] = float("inf")
+        # As if the loader had an epoch of 5 batches, of which the last step takes what is left.
+        held = {"epoch": lambda self, e, start=0: iter(batches[start:]), "__len__": lambda self: 5}
+        trainer.loader = type("Held", (), held)()
+        weights = [[p.detach().clone() for p in model.parameters()] for _ in trainer.epoch()]
+        number = 2 // accumulate
+        with pytest.raises(NonFinite, match=f"at step {number} of epoch 1: first in the input; samples 17, 22"):
+            trainer.check()
+        assert (trainer.progress.step, trainer.progress.batch) == (number, 2)
+        for later in weights[number:]:
+            assert all(torch.equal(a, b) for a, b in zip(later, weights[number - 1], strict=True))
+        assert all(torch.equal(p.detach(), w) for p, w in zip(model.parameters(), weights[number - 1], strict=True))
+
+    def test_looking_without_waiting_changes_no_step(self) -> None:
+        model, other = network(), network()
+        trainer, plain = made(model), made(other)
+        for each, net in ((trainer, model), (plain, other)):
+            each.optimizer = each.gradient.optimizer = torch.optim.AdamW(net.parameters(), lr=0.1, fused=True)
+        trainer.latch = Latch.of(trainer.optimizer, CPU)
+        for batch in BATCHES:
+            trainer.step([batch])
+            plain.step([batch])
+        trainer.check()
+        assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+        assert Latch.of(torch.optim.RMSprop(model.parameters()), CPU) is None
+
+    def test_samples_are_told_apart_behind_a_batch_norm(self) -> None:
+        """Whose statistics a bad batch has spoilt, for every sample."""
+
+        class Root(nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return x.sqrt()
+
+        model = nn.Sequential(Root(), nn.BatchNorm1d(6), nn.Linear(6, 3))
+        trainer = made(model)
+        batch = Batch(INPUTS[:4].abs(), TARGETS[:4], torch.tensor([7, 1, 4, 3]))
+        batch.input[1, 0] = -1
+        with pytest.raises(NonFinite, match=r"first in layer 0 \(Root\); samples 1\n"):
+            trainer.step([batch])
+
     def test_in_a_run(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         step = trainers.Trainer.step
 
@@ -187,7 +238,7 @@ class TestLength:
 
     def test_time(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         clock = iter(range(10_000))
-        monkeypatch.setattr(trainers.time, "perf_counter", lambda: float(next(clock)))
+        monkeypatch.setattr(trainers.trainer.time, "perf_counter", lambda: float(next(clock)))
         assert run(*QUICK, "trainer.max_epochs=1000", "trainer.max_time=1 minute") == 0
         found = result(only_run())
         assert found["ended_by"] == "max_time"
@@ -425,6 +476,7 @@ def test_out_of_memory_says_what_would_fit(
     monkeypatch.setattr(trainers.Trainer, "step", exhausted)
     assert run(*QUICK, "trainer.accumulate=3") == 1
     said = "".join(capsys.readouterr())
-    assert "error: out of memory on cpu with batches of 64\n  try: loader.batch_size=32 trainer.accumulate=6" in said
+    assert "error: out of memory on cpu with batches of 64\n  try: trainer.micro_batch=auto, or " in said
+    assert "loader.batch_size=32 trainer.accumulate=6" in said
     assert "Traceback" not in said
     assert result(only_run())["state"] == "failed"

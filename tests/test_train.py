@@ -21,10 +21,9 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import accuracy_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from runner import checkpoint, folder
+from runner import checkpoint, folder, metric
 from runner.errors import Problem, RunFolderError
 from runner.split import Subject, stratified
-from runner.train import _better
 from runner.trainer import Trainer
 from runner.transform import Normalize, Pipeline
 
@@ -276,7 +275,7 @@ def test_the_best_epoch_need_not_be_the_last(run: Run) -> None:
     ],
 )  # fmt: skip
 def test_which_record_is_better(monitor: str, mode: str, better: float) -> None:
-    compare = _better(monitor, mode)
+    compare = metric.better(monitor, mode)
     worse = 3.0 - better
     assert compare({monitor: better}, {monitor: worse})
     assert not compare({monitor: worse}, {monitor: better})
@@ -291,7 +290,12 @@ def test_settings_of_the_trainer_reach_it(run: Run, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Trainer, "fit", lambda self: (seen.append(self), fit(self))[1])
     assert run(*QUICK, "trainer.threads=2", "trainer.clip_norm=0.5", "trainer.accumulate=3", "trainer.max_steps=5") == 0
     (trainer,) = seen
-    assert (trainer.clip_norm, trainer.accumulate, trainer.limits.steps, trainer.limits.epochs) == (0.5, 3, 5, 2)
+    assert (trainer.gradient.clip_norm, trainer.accumulate, trainer.limits.steps, trainer.limits.epochs) == (
+        0.5,
+        3,
+        5,
+        2,
+    )
     assert (torch.get_num_threads(), torch.get_deterministic_debug_mode()) == (2, 2)
     assert run(*QUICK, "trainer.deterministic=false") == 0
     assert torch.get_deterministic_debug_mode() == 0

@@ -70,5 +70,6 @@ class Resident:
 
     def _gather(self, index: Tensor) -> Batch:
         where = index.to(self.device)
-        extra = {name: tensor[where] for name, tensor in self.held.extra.items()}
-        return Batch(self.held.inputs[where], self.held.targets[where], index, extra)
+        # Not tensor[where], which on a CPU copies pictures of bytes ten times as slowly.
+        extra = {name: tensor.index_select(0, where) for name, tensor in self.held.extra.items()}
+        return Batch(self.held.inputs.index_select(0, where), self.held.targets.index_select(0, where), index, extra)

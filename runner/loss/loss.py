@@ -56,13 +56,10 @@ class Term(nn.Module):
             elements = elements.mean(1)  # values of each class, or (B, 1)
         if elements.dim() == 2 and elements.shape[1] == 1 and elements.shape != counted:
             elements = elements[:, 0]
-        forms = {"mean": (), "samples": counted[:1], "elements": counted}
-        found = [form for form, shape in forms.items() if tuple(elements.shape) == shape]
-        if not found:
-            raise ValueError(
-                f"{type(self.criterion).__name__} returns {tuple(elements.shape)}, not {counted} or its mean"
-            )
-        self.returns = found[-1]
+        shape = elements.shape
+        self.returns = "elements" if shape == counted else "samples" if shape == counted[:1] else "mean"
+        if self.returns == "mean" and shape != ():
+            raise ValueError(f"{type(self.criterion).__name__} returns {tuple(shape)}, not {counted} or its mean")
         return elements
 
 
@@ -230,7 +227,8 @@ class Loss(nn.Module):
             return cast(Tensor, mean) * self._weight(term, target, factor)
         if factor is not None:
             elements = cast(Tensor, elements) * (factor if term.returns == "elements" else _by_sample(factor))
-        return cast(Tensor, elements).sum()
+        # Kept as (1,): a view of a scalar would be a node of its own in the graph of every step.
+        return cast(Tensor, elements).flatten().sum(0, keepdim=True)
 
     def _mean_of_kept(self, term: Term, output: Tensor, target: Tensor, factor: Tensor, counted: torch.Size) -> Tensor:
         """The mean that a criterion returns, over the samples that count."""
@@ -277,7 +275,7 @@ class Loss(nn.Module):
 
 def _joined(values: Sequence[Tensor]) -> Tensor:
     """(T,) scalars side by side. One alone, as a rule, is not copied."""
-    return values[0].reshape(1) if len(values) == 1 else torch.stack(list(values))
+    return values[0].reshape(1) if len(values) == 1 else torch.cat([value.reshape(1) for value in values])
 
 
 def _by_sample(factor: Tensor) -> Tensor:

@@ -8,9 +8,9 @@ from conftest import QUICK, Run
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from runner import step
 from runner.batch import Batch
 from runner.loss import Loss, Term
+from runner.trainer import step
 
 MODEL = nn.Sequential(nn.Flatten(), nn.Linear(48, 5))
 BATCH = Batch(torch.randn(8, 3, 4, 4), torch.arange(8) % 5, torch.arange(8))
@@ -122,7 +122,7 @@ def test_a_step_of_ones_own_with_an_autograd_function_of_ones_own(run: Run) -> N
 
 @pytest.mark.parametrize("name", ["mixup", "cutmix", "noisy"])
 def test_steps_go_on_to_the_same_bytes(run: Run, name: str) -> None:
-    options = (*QUICK, f"trainer.step={{_target_:runner.step.{name}}}", "scheduler=constant")
+    options = (*QUICK, f"trainer.step={{_target_:runner.trainer.step.{name}}}", "scheduler=constant")
     assert run(*options, "hydra.run.dir=whole", "trainer.max_steps=25") == 0
     assert run(*options, "hydra.run.dir=part", "trainer.max_steps=11") == 0
     assert run("resume=part", "trainer.max_steps=25") == 0
@@ -133,8 +133,14 @@ def test_steps_go_on_to_the_same_bytes(run: Run, name: str) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("trainer.step={_target_:runner.step.mixupp}", "trainer.step._target_: 'runner.step.mixupp' cannot be found"),
-        ("trainer.step={_target_:runner.step.mixup,beta:1}", "trainer.step.beta: runner.step.mixup has no argument"),
+        (
+            "trainer.step={_target_:runner.trainer.step.mixupp}",
+            "trainer.step._target_: 'runner.trainer.step.mixupp' cannot be found",
+        ),
+        (
+            "trainer.step={_target_:runner.trainer.step.mixup,beta:1}",
+            "trainer.step.beta: runner.trainer.step.mixup has no argument",
+        ),
         ("trainer.step={_target_:builtins.eval}", "trainer.step._target_: 'builtins.eval' may not be called"),
         ("trainer.step=mixup", "trainer.step: 'mixup' is not allowed"),
     ],

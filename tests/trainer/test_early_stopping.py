@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
-from runner.early_stopping import early_stopping
+from runner.metric import better
+from runner.trainer.early_stopping import early_stopping
 
 
 def stops_after(values: list[float], **options: object) -> int | None:
     """The evaluation after which a run ends."""
-    stop = early_stopping(**{"patience": 2, "min_delta": 0.0, "monitor": "val/x", "mode": "min", **options})  # type: ignore[arg-type]
+    given: dict[str, Any] = {"patience": 2, "min_delta": 0.0, "mode": "min", **options}
+    stop = early_stopping(given.pop("patience"), better("val/x", **given))
     for number in range(1, len(values) + 1):
         if stop([{"val/x": value} for value in values[:number]]):
             return number

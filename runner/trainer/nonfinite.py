@@ -52,23 +52,27 @@ def _culprits(model: nn.Module, loss: Loss, batch: Batch, forward: Callable[[Ten
     if bad.any():
         return "the input", batch.index[bad.cpu()].tolist()
     with eval_mode(model):
-        layer, output = _first_layer(model, batch, forward)
-        if layer:
-            return layer, batch.index[_rows(output).cpu()].tolist()
+        output, seen = _watched(model, batch, forward)
+        if seen:
+            layer, bad = seen[0]
+            return layer, batch.index[(bad if len(bad) == len(batch) else _rows(output)).cpu()].tolist()
         one = [batch.rows(slice(n, n + 1)) for n in range(len(batch))]
         values = torch.stack([loss(output[n : n + 1], each) for n, each in enumerate(one)])
     bad = _rows(values)
     return ("the loss", batch.index[bad.cpu()].tolist()) if bad.any() else ("", [])
 
 
-def _first_layer(model: nn.Module, batch: Batch, forward: Callable[[Tensor], Tensor]) -> tuple[str, Tensor]:
-    """The name of the first layer without layers of its own whose output is not finite, and the model's output."""
-    seen: list[str] = []
+def _watched(
+    model: nn.Module, batch: Batch, forward: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, list[tuple[str, Tensor]]]:
+    """The model's output; and the layers without layers of their own whose output is not finite, with its rows that are
+    not: in later layers a BatchNorm may have spread them over the batch."""
+    seen: list[tuple[str, Tensor]] = []
 
     def look(name: str, module: nn.Module) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             if isinstance(output, Tensor) and not output.isfinite().all():
-                seen.append(f"layer {name or 'of the model'} ({type(module).__name__})")
+                seen.append((f"layer {name or 'of the model'} ({type(module).__name__})", _rows(output)))
 
         return hook
 
@@ -79,12 +83,39 @@ def _first_layer(model: nn.Module, batch: Batch, forward: Callable[[Tensor], Ten
     finally:
         for handle in handles:
             handle.remove()
-    return (seen[0] if seen else ""), output
+    return output, seen
 
 
 def _rows(values: Tensor) -> Tensor:
     """(B,) whether anything in each row is not finite."""
     return ~values.isfinite().flatten(1).all(1) if values.dim() > 1 else ~values.isfinite()
+
+
+class Latch:
+    """Looks at steps without waiting for the device, and lets no update through from the first bad one on.
+
+    Fused optimizers leave out an update that ``found_inf`` says to leave out, which `torch.amp.GradScaler` has them do.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+        self.optimizer = optimizer
+        self._first = torch.full((), -1, device=device)
+
+    @classmethod
+    def of(cls, optimizer: torch.optim.Optimizer, device: torch.device) -> Latch | None:
+        """None for an optimizer that cannot leave out an update by itself."""
+        return cls(optimizer, device) if getattr(optimizer, "_step_supports_amp_scaling", False) else None
+
+    def look(self, tensors: Sequence[Tensor], step: int) -> None:
+        """To be called before the update of `step`, with what has to be finite."""
+        finite = torch.stack([tensor.isfinite().all() for tensor in tensors]).all()
+        self._first = torch.where(finite | (self._first >= 0), self._first, step)
+        self.optimizer.found_inf = (self._first >= 0).float()  # type: ignore[attr-defined]
+
+    def first(self) -> int | None:
+        """The first step that was not taken. Waits for the device."""
+        step = int(self._first)
+        return None if step < 0 else step
 
 
 def copies(model: nn.Module) -> Mapping[str, Tensor]:

@@ -1,0 +1,65 @@
+"""Figures that say how training goes, besides the loss."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Vitals:
+    """What is counted from the moment on that an epoch is entered.
+
+    Args:
+        parameters: which are trained.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], device: torch.device) -> None:
+        self.parameters, self.device = parameters, device
+        self.norms = torch.zeros((), device=device)  # of the gradients, before they were clipped, added up
+        self.enter()
+
+    def enter(self) -> None:
+        """Begin anew."""
+        self.entered, self.waited = time.perf_counter(), 0.0  # seconds for the loader
+        self.samples = self.steps = 0
+        self.update_ratio = math.nan  # by how much the first step moved the weights, as a share of their size
+        self._before: list[Tensor] = []
+        self.norms.zero_()
+
+    def before_step(self) -> None:
+        """Remember the weights, if the step is the first."""
+        if self.steps == 0:
+            self._before = [p.detach().clone() for p in self.parameters]
+
+    def after_step(self, samples: int) -> None:
+        """Count a step. The first one waits for the device."""
+        self.samples += samples
+        self.steps += 1
+        if self._before:
+            moved = [p.detach() - old for p, old in zip(self.parameters, self._before, strict=True)]
+            size = nn.utils.get_total_norm(self._before).clamp(min=1e-12)
+            self.update_ratio = float(nn.utils.get_total_norm(moved) / size)
+            self._before = []
+
+    @property
+    def speed(self) -> float:
+        """Training samples per second."""
+        return self.samples / max(time.perf_counter() - self.entered, 1e-9)
+
+    def read(self) -> dict[str, float]:
+        """Samples per second, the share of the time that was spent waiting for data, the mean norm of the gradient, how
+        far a step moves the weights relative to their size, memory on CUDA. Waits for the device."""
+        seconds = max(time.perf_counter() - self.entered, 1e-9)
+        found = {
+            "samples_per_second": self.samples / seconds,
+            "waiting_for_data": self.waited / seconds,
+            "gradient_norm": float(self.norms) / max(self.steps, 1),
+            "update_to_weight": self.update_ratio,
+        }
+        if self.device.type == "cuda":
+            found["memory_mib"] = torch.cuda.max_memory_allocated(self.device) / 2**20
+        return found
