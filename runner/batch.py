@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -43,5 +43,5 @@ class Batch:
         return replace(moved, index=self.index)
 
     def _map(self, function: Any) -> Batch:
-        made = {f.name: function(getattr(self, f.name)) for f in fields(self) if f.name != "extra"}
-        return Batch(**made, extra={name: function(tensor) for name, tensor in self.extra.items()})
+        extra = {name: function(tensor) for name, tensor in self.extra.items()}
+        return Batch(function(self.input), function(self.target), function(self.index), extra)

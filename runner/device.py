@@ -60,6 +60,20 @@ def _check_built_for(device: torch.device) -> None:
         raise ConfigError(Problem("device", what, ", ".join(built), remedy))
 
 
+def check_cudnn() -> None:
+    """That the cuDNN that is loaded is one that this torch can work with.
+
+    Raises:
+        ConfigError: it is not, as a rule because an older one is found first.
+    """
+    try:
+        torch.backends.cudnn.version()
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        remedy = "an LD_LIBRARY_PATH without another cuDNN, or trainer.cudnn=false"
+        raise ConfigError(Problem("trainer.cudnn", reason, remedy=remedy)) from error
+
+
 def describe(device: torch.device) -> str:
     """What people call the device."""
     if device.type != "cuda":

@@ -6,6 +6,7 @@ RunnerError             exit status 1
 │   ├── DataError       found in the data, before training
 │   └── RunFolderError  a run folder or a checkpoint that is missing, in use or damaged
 ├── NonFinite           (in `trainer`) the loss or a gradient is not finite
+├── BrokenGradient      (in `trainer`) what debug=anomaly found
 └── Interrupted         exit status 128 + signal: stopped by a signal after the state was saved
 
 An `InputError` carries a list of `Problem`, so that one start reports everything it found.

@@ -195,10 +195,11 @@ def _check_plateau(node: DictConfig, key: str, written: Sequence[str]) -> list[P
 
 
 def _check_machine(cfg: DictConfig) -> list[Problem]:
-    from runner.device import resolve
+    from runner.device import check_cudnn, resolve
 
     try:
-        resolve(cfg.device)
+        if resolve(cfg.device).type == "cuda" and cfg.trainer.cudnn:
+            check_cudnn()
     except ConfigError as error:
         return list(error.problems)
     return []

@@ -74,7 +74,9 @@ class Transform:
 class Loader:
     _target_: str = target()
     batch_size: int = key("samples in a batch", least=1)
-    eval_batch_size: int | None = key("samples in a batch of val and test; null: 4 × batch_size", least=1)
+    eval_batch_size: int | None = key(
+        "samples in a batch of val and test; null: batch_size, on a GPU four times that", least=1
+    )
     drop_last: bool = key("leave out an epoch's last batch if it is smaller than the others")
     sampler: Literal["shuffle", "sequential", "balanced"] | dict[str, Any] = key("the order of an epoch, or a _target_")
     subset: int | float | None = key("train on this many samples, or this share of them", above=0)

@@ -90,3 +90,14 @@ def test_the_card_is_named_as_the_machine_knows_it(monkeypatch: pytest.MonkeyPat
     assert device.describe(torch.device("cuda:1")) == "cuda:1 (NVIDIA Something, card 5 of the machine)"
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert device.describe(torch.device("cuda:1")) == "cuda:1 (NVIDIA Something)"
+
+
+def test_another_cudnn_than_the_one_torch_was_built_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version() -> int:
+        raise RuntimeError(
+            "cuDNN version incompatibility: PyTorch was compiled against (9, 1, 0) but found (8, 9, 2).\n…"
+        )
+
+    monkeypatch.setattr(torch.backends.cudnn, "version", version)
+    with pytest.raises(ConfigError, match=r"trainer.cudnn: cuDNN version incompatibility.*\n  try: an LD_LIBRARY_PATH"):
+        device.check_cudnn()

@@ -250,7 +250,7 @@ class Loss(nn.Module):
         if factor is not None:
             return (_by_sample(factor) if by_sample else factor).sum()
         count = len(target) if by_sample else target.numel()
-        return torch.full((), float(count), device=target.device)
+        return torch.full((1,), float(count), device=target.device)
 
     def _target(self, term: Term, target: Tensor) -> Tensor:
         if self.task == "regression":
@@ -274,8 +274,8 @@ class Loss(nn.Module):
 
 
 def _joined(values: Sequence[Tensor]) -> Tensor:
-    """(T,) scalars side by side. One alone, as a rule, is not copied."""
-    return values[0].reshape(1) if len(values) == 1 else torch.cat([value.reshape(1) for value in values])
+    """(T,) what has one element each, side by side. One alone, as a rule, stays the tensor that it is."""
+    return values[0] if values[0].shape == (1,) and len(values) == 1 else torch.cat([v.reshape(1) for v in values])
 
 
 def _by_sample(factor: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from runner.batch import Batch
 from runner.draws import reseed
 from runner.trainer import nonfinite, step
+from runner.trainer.anomaly import explained
 from runner.trainer.precision import Precision
 
 if TYPE_CHECKING:  # parts are given to one another, and do not import one another
@@ -136,7 +137,8 @@ class Gradient:
         parts = batches if size is None else [part for batch in batches for part in batch.cut(size)]
         for part in parts:
             sums = self._of_terms(self.compute(self.forward, self.loss, part), part)
-            sums.backward(slopes)
+            with explained():
+                sums.backward(slopes)
             losses.append(sums.detach())
         return reduce(torch.add, losses)
 
@@ -154,4 +156,5 @@ def total_norm(tensors: Sequence[Tensor]) -> Tensor:
     and type, which is as long as the norms of a small model."""
     if not tensors or tensors[0].device.type != "cpu":
         return nn.utils.get_total_norm(tensors)
-    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(tensor) for tensor in tensors]))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(tensor) for tensor in tensors]))
+    return norm

@@ -26,7 +26,8 @@ class Vitals:
         """Begin anew."""
         self.entered, self.waited = time.perf_counter(), 0.0  # seconds for the loader
         self.samples = self.steps = 0
-        self.update_ratio = math.nan  # by how much the first step moved the weights, as a share of their size
+        # By how much the first step moved the weights, as a share of their size.
+        self.update_ratio = torch.full((), math.nan, device=self.device)
         self._before: list[Tensor] = []
         self.norms.zero_()
 
@@ -36,13 +37,13 @@ class Vitals:
             self._before = [p.detach().clone() for p in self.parameters]
 
     def after_step(self, samples: int) -> None:
-        """Count a step. The first one waits for the device."""
+        """Count a step."""
         self.samples += samples
         self.steps += 1
         if self._before:
             moved = [p.detach() - old for p, old in zip(self.parameters, self._before, strict=True)]
             size = nn.utils.get_total_norm(self._before).clamp(min=1e-12)
-            self.update_ratio = float(nn.utils.get_total_norm(moved) / size)
+            self.update_ratio = nn.utils.get_total_norm(moved) / size
             self._before = []
 
     @property
@@ -58,7 +59,7 @@ class Vitals:
             "samples_per_second": self.samples / seconds,
             "waiting_for_data": self.waited / seconds,
             "gradient_norm": float(self.norms) / max(self.steps, 1),
-            "update_to_weight": self.update_ratio,
+            "update_to_weight": float(self.update_ratio),
         }
         if self.device.type == "cuda":
             found["memory_mib"] = torch.cuda.max_memory_allocated(self.device) / 2**20

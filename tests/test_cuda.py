@@ -1,0 +1,79 @@
+"""What only a CUDA device can show. Skipped where there is none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import QUICK, Run, only_run
+
+from runner.trainer import Trainer
+
+pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")]
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = torch.load(folder / "checkpoints/last.pt", weights_only=True)["model"]
+    return found
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+def test_no_step_waits_for_the_device(run: Run, monkeypatch: pytest.MonkeyPatch, model: str) -> None:
+    step, seen = Trainer.step, list[int]()
+
+    def watched(self: Trainer, batches: list[Any]) -> None:
+        torch.cuda.set_sync_debug_mode("error" if seen else "default")  # the first one loads kernels
+        try:
+            step(self, batches)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        seen.append(self.progress.step)
+
+    monkeypatch.setattr(Trainer, "step", watched)
+    assert run(f"model={model}", "trainer.max_epochs=1", "device=cuda") == 0
+    assert len(seen) > 10
+
+
+def test_a_resumed_run_has_the_same_bytes(run: Run) -> None:
+    options = ("model=cnn", "scheduler=constant", "device=cuda")
+    assert run(*options, "hydra.run.dir=whole", "trainer.max_steps=25") == 0
+    assert run(*options, "trainer.max_steps=11") == 0
+    assert run(f"resume={only_run()}", "trainer.max_steps=25") == 0
+    part, whole = weights(only_run()), weights(Path("whole"))
+    assert all(torch.equal(part[name], whole[name]) for name in whole)
+
+
+def test_a_nan_is_explained_by_computing_its_step_again(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = Trainer.step
+
+    def planting(self: Trainer, batches: list[Any]) -> None:
+        if self.progress.step == 7:
+            with torch.no_grad():
+                next(iter(self.model.parameters()))[0] = float("nan")
+        step(self, batches)
+
+    monkeypatch.setattr(Trainer, "step", planting)
+    assert run(*QUICK, "device=cuda") == 1
+    assert "not finite at step 7 of epoch 1: first in layer" in "".join(capsys.readouterr())
+
+
+def test_a_batch_that_does_not_fit_is_cut(run: Run) -> None:
+    _, total = torch.cuda.mem_get_info()
+    torch.cuda.set_per_process_memory_fraction(min(512 * 2**20 / total, 1.0))
+    try:
+        picture = ("dataset=synthetic", "dataset.image_size=[3,128,128]", "dataset.size=800", "model=cnn")
+        assert (
+            run(*picture, "loader.batch_size=512", "trainer.micro_batch=auto", "trainer.max_steps=2", "device=cuda")
+            == 0
+        )
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+        torch.cuda.empty_cache()
+    state = torch.load(only_run() / "checkpoints/last.pt", weights_only=True)
+    assert 1 <= state["micro_batch"] < 512
+    assert json.loads((only_run() / "result.json").read_text())["state"] == "completed"
