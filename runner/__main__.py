@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
-from runner import __version__
+from runner import __version__, folder, signals
 from runner.errors import ConfigError, InputError, Interrupted, Problem, RunnerError, nearest
 from runner.overrides import parse, quote, quoted
 
@@ -39,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _command(arguments)(arguments)
+        with signals.exiting():
+            return _command(arguments)(arguments)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
@@ -50,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception:
         traceback.print_exc()
         return 1
+    finally:
+        folder.leave()
 
 
 def _command(arguments: list[str]) -> Callable[[list[str]], int]:
@@ -60,10 +63,10 @@ def _command(arguments: list[str]) -> Callable[[list[str]], int]:
         return train
     word = arguments.pop(0)
     if word not in COMMANDS:
-        from runner.config import folder
+        from runner import config
 
         remedy = nearest(word, COMMANDS, "python -m runner ") or "python -m runner --help"
-        if (folder() / word).is_dir():
+        if (config.folder() / word).is_dir():
             remedy = f"{word}=OPTION"
         raise ConfigError(Problem(word, "there is no such command", ", ".join(COMMANDS), remedy))
     return COMMANDS[word]
@@ -142,7 +145,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train, "inspect": in
 def _train_task(cfg: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
 
-    from runner import config, folder, preflight
+    from runner import config, preflight
     from runner.train import main as run
 
     run_dir = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
@@ -194,7 +197,7 @@ def _resume(name: str, flags: Sequence[str], overrides: Sequence[str]) -> list[s
     """
     from hydra.core.config_store import ConfigStore
 
-    from runner import config, folder
+    from runner import config
 
     if _multirun(flags):
         raise ConfigError(Problem("resume", "a run that goes on is not a sweep", remedy="the same without -m"))

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
+import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
 
-from runner.errors import Problem, RunFolderError
+from runner.errors import Problem, RunFolderError, RunnerError
 from runner.files import write
 
-FORMAT = 1
+log = logging.getLogger("runner")
+
+FORMAT = 2
 """Version of the layout, under the key ``format`` of every checkpoint."""
 
 LAST, BEST = "last.pt", "best.pt"
+
+
+def kept_as(step: int) -> str:
+    """The name under which one of several best checkpoints is kept."""
+    return f"step-{step}.pt"
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -40,13 +50,94 @@ def read(path: Path) -> dict[str, Any]:
         what = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({_first_line(error)})"
         raise RunFolderError(Problem(str(path), what, "a checkpoint written by runner")) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        found = state.get("format") if isinstance(state, dict) else None
-        raise RunFolderError(Problem(str(path), f"is a checkpoint of format {found}", f"format {FORMAT}"))
+        found = state if isinstance(state, dict) else {}
+        by = f" by runner {found['runner']}" if "runner" in found else ""
+        what = f"is a checkpoint of format {found.get('format')}, written{by}"
+        raise RunFolderError(Problem(str(path), what, f"format {FORMAT}, which is what this version reads"))
     return state
+
+
+def read_newest(folder: Path) -> dict[str, Any]:
+    """The last checkpoint in a run's ``checkpoints`` folder; where it is damaged or missing, the newest that is not.
+
+    Raises:
+        RunFolderError: none can be read; with what is wrong with each.
+    """
+    try:
+        return read(folder / LAST)
+    except RunFolderError as error:
+        problems = list(error.problems)
+    found: dict[Path, dict[str, Any]] = {}
+    for path in sorted(folder.glob("*.pt")):
+        try:
+            if path.name != LAST:
+                found[path] = read(path)
+        except RunFolderError as error:
+            problems += error.problems
+    if not found:
+        raise RunFolderError(*problems)
+    for problem in problems:
+        log.warning("%s %s", problem.key, problem.what)
+    newest = max(found, key=lambda path: int(found[path]["progress"]["step"]))
+    log.warning("going on from %s, which is of step %s", newest, f"{found[newest]['progress']['step']:,}")
+    return found[newest]
+
+
+def restore_best(folder: Path, state: dict[str, Any]) -> None:
+    """See to it that a run which goes on from `state` will find its best weights.
+
+    Raises:
+        RunFolderError: they are in none of the checkpoints.
+    """
+    best = state["progress"]["best"]
+    if best is None:
+        return
+    try:
+        if read(folder / BEST)["progress"]["step"] >= best["step"]:
+            return  # those; or those of a later step, at which the run will be again, and write them once more
+        problem = Problem(str(folder / BEST), f"does not hold the best weights, which are of step {best['step']:,}")
+    except RunFolderError as error:
+        (problem,) = error.problems
+    if state["progress"]["step"] == best["step"]:
+        write(folder / BEST, _serialised(state))
+    elif (folder / kept_as(best["step"])).exists():
+        read(folder / kept_as(best["step"]))
+        shutil.copyfile(folder / kept_as(best["step"]), folder / BEST)
+    else:
+        what = f"{problem.what}: the weights of the best evaluation so far, of step {best['step']:,}, are lost"
+        remedy = f"a run of its own from the last ones: model.weights={folder / LAST}"
+        raise RunFolderError(Problem(problem.key, what, remedy=remedy))
+    log.warning("%s %s: made again from another checkpoint", problem.key, problem.what)
+
+
+@dataclass(frozen=True)
+class Every:
+    """How often a checkpoint is written, besides those of the best evaluations and of the end. One is set."""
+
+    epochs: int | None = None
+    steps: int | None = None
+    seconds: float | None = None
+
+    def due(self, ended: int | None, step: int, since: float) -> bool:
+        """Whether it is time.
+
+        Args:
+            ended: number of the epoch that has just ended; None inside an epoch.
+            step: optimizer steps so far.
+            since: seconds since the last one.
+        """
+        if self.epochs is not None:
+            return ended is not None and ended % self.epochs == 0
+        if self.steps is not None:
+            return ended is None and step % self.steps == 0
+        return self.seconds is not None and since >= self.seconds
 
 
 class Checkpoints:
     """Writes a run's checkpoints in the background, one at a time.
+
+    What cannot be written (a full disk, a folder that became read-only) leaves what was there before; it is said, and
+    tried again with the next one.
 
     Args:
         folder: the run's ``checkpoints`` folder; made when the first checkpoint is written.
@@ -56,23 +147,58 @@ class Checkpoints:
         self.folder = folder
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
+        self._owed: dict[str, dict[str, Any]] = {}  # by file name, what is not on the disk yet
+        self.failed: OSError | None = None
+        """Why the last attempt failed, if it did."""
 
-    def save(self, state: Mapping[str, Any], best: bool = False) -> None:
+    def save(self, state: Mapping[str, Any], best: bool = False, kept: Iterable[int] = ()) -> None:
         """Write `state` as the last checkpoint, and as the best one too if it is.
 
-        The state is copied before this returns, so that training may go on. Waits for the checkpoint before, and
-        raises what went wrong with that one.
+        The state is copied before this returns, so that training may go on. Waits for the checkpoint before.
+
+        Args:
+            kept: steps of the best checkpoints, where several are kept; other ones are removed.
         """
         self.wait()
         snapshot = _copy({"format": FORMAT, **state})
-        # The best one first: if the last one is not written any more, the run goes on from before it and writes both.
-        self._pending = self._writer.submit(self._write, snapshot, [BEST, LAST] if best else [LAST])
+        step = snapshot["progress"]["step"]
+        files = {kept_as(each) for each in kept}
+        names = [*([BEST] if best else []), *files & {kept_as(step)}]
+        # A best one that could not be written must not be forgotten: no later one holds its weights.
+        owed = {name: held for name, held in self._owed.items() if name in (BEST, *files)}
+        # The last one last: if it is not written any more, the run goes on from before it, and writes all again.
+        self._owed = {**owed, **dict.fromkeys(names, snapshot)} | {LAST: snapshot}
+        self._pending = self._writer.submit(self._write, files)
 
     def wait(self) -> None:
-        """Return when the checkpoint that is being written is on the disk."""
-        if self._pending is not None:
-            pending, self._pending = self._pending, None
+        """Return when the checkpoint that is being written is on the disk, or was found not to be writable."""
+        if self._pending is None:
+            return
+        pending, self._pending = self._pending, None
+        try:
             pending.result()
+            self.failed = None
+        except OSError as error:
+            step, self.failed = self._owed[LAST]["progress"]["step"], error
+            log.warning(
+                "the checkpoint of step %s could not be written (%s): the one before it stays; training goes on, and "
+                "the next one will be tried", f"{step:,}", error.strerror or error,
+            )  # fmt: skip
+
+    def close(self) -> None:
+        """Wait for what is being written, and try once more what could not be.
+
+        Raises:
+            RunnerError: it cannot be written.
+        """
+        self.wait()
+        if self.failed is not None:
+            self._pending = self._writer.submit(self._write, None)
+            self.wait()
+        if self.failed is not None:
+            what = f"the last checkpoint could not be written to {self.folder} ({self.failed.strerror or self.failed})"
+            what += "\n  try: resume=, which goes on from the one before it"
+            raise RunnerError(what) from self.failed
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -82,17 +208,31 @@ class Checkpoints:
     ) -> None:
         self._writer.shutdown()  # returns when what is being written is on the disk
 
-    def _write(self, state: dict[str, Any], names: list[str]) -> None:
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        for name in names:
-            write(self.folder / name, buffer.getvalue())
+    def _write(self, kept: set[str] | None) -> None:
+        """Write what is owed, and remove what is not among the best any more."""
+        content: dict[int, bytes] = {}
+        for name, state in list(self._owed.items()):
+            if id(state) not in content:
+                content = {id(state): _serialised(state)}
+            write(self.folder / name, content[id(state)])
+            if name != LAST:
+                del self._owed[name]
+        if kept is not None:
+            for path in self.folder.glob("step-*.pt"):
+                if path.name not in kept:
+                    path.unlink()
 
 
 def sha256(path: Path) -> str:
     """Of the file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _serialised(state: Mapping[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
 
 
 def _copy(value: Any) -> Any:

@@ -34,17 +34,23 @@ class Predictions:
 
 @torch.inference_mode()
 def predict(
-    model: nn.Module, loss: Loss, loader: Loader, forward: Callable[[Tensor], Tensor] | None = None
+    model: nn.Module,
+    loss: Loss,
+    loader: Loader,
+    forward: Callable[[Tensor], Tensor] | None = None,
+    before_batch: Callable[[], None] = lambda: None,
 ) -> Predictions:
     """Run a part through the model in eval mode. Every layer is left in the mode it was in.
 
     Args:
         forward: calls the model, in the precision of the run; by default as it is.
+        before_batch: called before each batch, and may raise, to stop.
     """
     rows = []
     forward = forward or model
     with eval_mode(model):
         for batch in loader.epoch():
+            before_batch()
             output = forward(batch.input)
             parts = output, batch.target, loss.kept(batch), batch.index
             rows.append((*parts, loss(output, batch), loss.weight(batch)))

@@ -6,7 +6,7 @@ Training starts from here, and so does whatever is done later with what was trai
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -47,6 +47,8 @@ class Experiment:
     metrics: Mapping[str, Metric]
     baseline: Mapping[str, float]
     """Every metric on val and test of what one would say without looking at the inputs."""
+    before_batch: Callable[[], None] = lambda: None
+    """Called before each batch of an evaluation, which it may stop by raising."""
 
     def evaluate(self, part: str, model: nn.Module | None = None) -> dict[str, float]:
         """The loss and every metric on a part, as ``"<part>/<metric>": value``."""
@@ -59,7 +61,7 @@ class Experiment:
             model: with other weights than the experiment's own: their average.
         """
         model = model or self.model
-        made = predict(model, self.loss, self.data.loaders[part], self.precision.forward(model))
+        made = predict(model, self.loss, self.data.loaders[part], self.precision.forward(model), self.before_batch)
         output, target = self.loss.read(made.output[made.kept]), made.target[made.kept]
         said = Said.of(self.loss.task, output, target, self.loss.gives_probabilities)
         values = {"loss": made.loss, **metric.measure(self.metrics, said)}

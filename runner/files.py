@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
 
 def write(path: Path, content: bytes) -> None:
-    """Put `content` at `path` such that, whatever happens, the file is the old one or the new one, and whole."""
+    """Put `content` at `path` such that, whatever happens, the file is the old one or the new one, and whole.
+
+    Raises:
+        OSError: it cannot be written: no space, no permission. The old one is as it was.
+    """
     path.parent.mkdir(exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()  # half a file would take the space that the next one needs
+        raise
     folder = os.open(path.parent, os.O_RDONLY)  # the new name is on the disk only after its folder is
     try:
         os.fsync(folder)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import logging
+import os
+import platform
 import re
 import shlex
 import shutil
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from runner.errors import Problem, RunFolderError
 
@@ -53,12 +56,76 @@ def disclaim(folder: Path) -> None:
     for handler in [handler for handler in root.handlers if isinstance(handler, logging.FileHandler)]:
         root.removeHandler(handler)
         handler.close()
+    unlock(folder)
     shutil.rmtree(folder / ".hydra", ignore_errors=True)
     (folder / "runner.log").unlink(missing_ok=True)
-    made = [folder, *(path for path in folder.parents if path.is_relative_to(OUTPUTS))]
+    outputs = OUTPUTS.resolve()
+    made = [folder, *(path for path in folder.resolve().parents if path.is_relative_to(outputs))]
     with contextlib.suppress(OSError):  # not empty
         for path in made:
             path.rmdir()
+
+
+LOCK = ".lock"
+
+_locks: dict[Path, IO[str]] = {}
+"""The folders that this process has to itself."""
+
+
+def lock(folder: Path, key: str) -> None:
+    """Keep every other process out of a run folder until this one ends, however it ends.
+
+    A POSIX record lock: the system takes it back from a process that dies, and workers, which may outlive one by some
+    seconds, do not inherit it.
+
+    Args:
+        key: of the configuration, by which the folder was named.
+
+    Raises:
+        RunFolderError: another process has it, or it cannot be written to.
+    """
+    if folder.resolve() in _locks:
+        return
+    path = folder / LOCK
+    try:
+        file = path.open("a+")
+    except OSError as error:
+        what = f"'{folder}' cannot be written to ({error.strerror})"
+        raise RunFolderError(Problem(key, what, "a folder that can")) from error
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        what = f"'{folder}' is in use by {path.read_text().strip() or 'another process'}"
+        raise RunFolderError(Problem(key, what, "one process at a time in a run folder")) from error
+    except OSError:  # a file system without locks
+        file.close()
+        return
+    if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+        file.close()  # whoever had it before took the file away in between
+        lock(folder, key)
+        return
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {platform.node()}")
+    file.flush()
+    _locks[folder.resolve()] = file
+
+
+def unlock(folder: Path) -> None:
+    """Let others in."""
+    file = _locks.pop(folder.resolve(), None)
+    if file is not None:
+        (folder / LOCK).unlink(missing_ok=True)
+        file.close()
+
+
+def leave() -> None:
+    """At the end of a command: give up every lock, and take back the folders in which nothing came to be run."""
+    for folder in list(_locks):
+        unlock(folder)
+    for folder in [folder for folder in _made if folder.is_dir() and not (folder / "result.json").exists()]:
+        disclaim(folder)
+    _made.clear()
 
 
 def has_checkpoint(folder: Path) -> bool:

@@ -12,7 +12,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cmp_to_key, partial
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,15 @@ def better(monitor: str, mode: str, min_delta: float = 0.0) -> Callable[[Record,
         return a > b + min_delta or (math.isnan(b) and not math.isnan(a))
 
     return beats
+
+
+def ranked(history: Sequence[Record], beats: Callable[[Record, Record | None], bool]) -> list[Record]:
+    """The records of a history, the best one first; of equal ones the first."""
+
+    def order(a: Record, b: Record) -> int:
+        return int(beats(b, a)) - int(beats(a, b))
+
+    return sorted(history, key=cmp_to_key(order))
 
 
 @dataclass(frozen=True)

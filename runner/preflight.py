@@ -38,6 +38,7 @@ class Preflight(Callback):
             check(config)
             resumed = check_resume(config) if config.resume is not None else None
             run_dir = resumed or (_scratch() if config.debug in LEAVING_NOTHING else _claim(config, "run"))
+            folder.lock(run_dir, "hydra.run.dir" if resumed is None else "resume")
             with read_write(config), open_dict(config):
                 config.hydra.run.dir = str(run_dir)
 
@@ -103,17 +104,21 @@ def check_resume(cfg: DictConfig) -> Path:
     old = OmegaConf.to_container(OmegaConf.create(config.load(run_dir / "config.yaml")), resolve=False)
     new = OmegaConf.to_container(config.job(cfg), resolve=False)
     may_differ = set(schema.resumable())
-    differing = [(key, a, b) for key, a, b in _differences(old, new, "") if not _within(key, may_differ)]
-    if differing:
-        remedy = "the same command without resume=, for a run of its own"
+    differing = _differences(old, new, "")
+    refused = [row for row in differing if not _within(row[0], may_differ)]
+    if refused:
+        remedy = f"without resume=, for a run of its own; model.weights={run_dir} starts it from these weights"
         raise ConfigError(
             *(Problem(key, f"is {before!r} in {run_dir} and cannot become {after!r}", remedy=remedy)
-              for key, before, after in differing)
+              for key, before, after in refused)
         )  # fmt: skip
     if folder.state(run_dir) == "completed" and not _has_more_to_do(cfg, run_dir):
         length = "max_epochs" if cfg.trainer.max_steps is None else "max_steps"
         print(f"{run_dir} is complete. To train on: {folder.resume_command(cfg, run_dir, f'trainer.{length}=MORE')}")
         raise SystemExit(0)
+    for key, before, after in differing:
+        if key not in ("resume", "allow_targets"):
+            print(f"{key} is {after!r}, and was {before!r} until here")
     return run_dir
 
 

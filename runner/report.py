@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from runner import __version__, folder
 from runner.device import describe
 from runner.experiment import Experiment
+from runner.model import unsaved
 from runner.optimizer import form
 from runner.table import Table, cell
 from runner.trainer import Progress
@@ -61,6 +62,25 @@ def announce(
     log.info("%s", run_dir)
     if progress.step:
         log.info("resumed after epoch %d, step %s", progress.epoch, f"{progress.step:,}")
+
+
+def cautions(experiment: Experiment, threads: int | None) -> None:
+    """What may make a resumed run another one.
+
+    Args:
+        threads: of the CPU that it began with.
+    """
+    if threads is not None and threads != experiment.threads:
+        log.warning(
+            "the run had %d threads, and has %d now: sums are added up in another order, and their last digits differ "
+            "(trainer.threads=%d)", threads, experiment.threads, threads,
+        )  # fmt: skip
+    if names := unsaved(experiment.model):
+        shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+        log.warning(
+            "not in a checkpoint, because the state_dict of a model does not have them: %s; what changes in training "
+            "has to be a buffer (register_buffer), or a resumed run will not have it", shown,
+        )  # fmt: skip
 
 
 def _short(node: DictConfig) -> str:

@@ -23,16 +23,16 @@ class Result:
 
     Args:
         folder: the run folder.
-        before: what an earlier start of the same run left in ``result.json``, if this one resumes it. Its seconds are
-            added to.
+        before: what an earlier start of the same run left in ``result.json``, if this one resumes it.
+        seconds: that the run had taken when the state was saved from which it goes on.
     """
 
-    def __init__(self, folder: Path, before: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, folder: Path, before: Mapping[str, Any] | None = None, seconds: float = 0.0) -> None:
         from runner import __version__
 
         self.path = folder / "result.json"
         self._since = time.perf_counter()
-        self._seconds = float((before or {}).get("seconds") or 0.0)
+        self._seconds = seconds
         self.content: dict[str, Any] = {
             "state": "running",
             "metrics": {},
@@ -40,12 +40,19 @@ class Result:
             "versions": {"runner": __version__, "python": platform.python_version(), **_versions()},
             "git": git_commit(),
         }
+        if before is not None and "threads" in before:
+            self.content["threads"] = before["threads"]
 
     def update(self, **content: Any) -> None:
         """Enter `content` and write the file."""
         self.content |= content
-        self.content["seconds"] = round(self._seconds + time.perf_counter() - self._since, 3)
+        self.content["seconds"] = round(self.seconds, 3)
         write(self.path, to_json(self.content, indent=2).encode() + b"\n")
+
+    @property
+    def seconds(self) -> float:
+        """That the run has taken, over all its starts."""
+        return self._seconds + time.perf_counter() - self._since
 
 
 def to_json(value: Any, indent: int | None = None) -> str:

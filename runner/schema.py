@@ -17,6 +17,8 @@ from typing import Any, Literal
 
 from runner.errors import Problem, nearest
 
+NUMBER = r"\d+(\.\d+)?"
+
 
 def key(
     help: str, *, least: float | None = None, above: float | None = None, below: float | None = None,
@@ -189,11 +191,11 @@ class Trainer:
     )
     max_time: str | None = key(
         "length of the run in time; the run ends with the first",
-        pattern=r"\s*\d+(\.\d+)?\s*(seconds?|minutes?|hours?)\s*", allowed="90 minutes, 1.5 hours", resume=True,
+        pattern=rf"\s*{NUMBER}\s*(seconds?|minutes?|hours?)\s*", allowed="90 minutes, 1.5 hours", resume=True,
     )  # fmt: skip
     evaluate_every: str = key(
         "how often val is looked at",
-        pattern=r"\s*\d+(\.\d+)?\s*(%|steps?|epochs?)\s*", allowed="2 epochs, 500 steps, 10%",
+        pattern=rf"\s*{NUMBER}\s*(%|steps?|epochs?)\s*", allowed="2 epochs, 500 steps, 10%",
     )  # fmt: skip
     evaluate_train: bool = key("measure the train part again, in eval mode, where val is looked at")
     early_stopping: EarlyStopping = key("end the run when it is not getting better any more")
@@ -225,6 +227,11 @@ class Checkpoint:
         "the metric that decides which epoch is best", pattern=r"(train|val)/\w+", allowed="val/<metric>"
     )
     mode: Literal["auto", "min", "max"] = key("whether less or more of it is better; auto: less of a loss or an error")
+    every: str = key(
+        "how often the last state is written", pattern=rf"\s*{NUMBER}\s*(%|steps?|epochs?|seconds?|minutes?|hours?)\s*",
+        allowed="1 epoch, 500 steps, 10%, 10 minutes", resume=True,
+    )  # fmt: skip
+    keep: int = key("checkpoints of the best evaluations that are kept", least=1, resume=True)
 
 
 @dataclasses.dataclass

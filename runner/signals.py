@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
+
+from runner.errors import Interrupted
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -14,12 +19,34 @@ class StopFlag:
 
     def __init__(self) -> None:
         self.signum: int | None = None
+        self._at_once = False
         self._before: dict[signal.Signals, Any] = {}
+
+    def check(self) -> None:
+        """To be called wherever it is safe to stop.
+
+        Raises:
+            Interrupted: a signal asked to.
+        """
+        if self.signum is not None:
+            raise Interrupted(self.signum)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """A part in which there is nothing to save: a signal ends it where it is."""
+        self.check()
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         if self.signum is not None and signum == signal.SIGINT:
             raise KeyboardInterrupt
-        self.signum = signum
+        self.signum = self.signum or signum
+        if self._at_once:
+            raise Interrupted(signum)
 
     def __enter__(self) -> StopFlag:
         self._before = {signum: signal.signal(signum, self._note) for signum in STOPPING}
@@ -29,4 +56,22 @@ class StopFlag:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+
+
+@contextmanager
+def exiting() -> Iterator[None]:
+    """While entered, signals that would end the process on the spot end it by `SystemExit`, which cleans up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(signum: int, frame: FrameType | None) -> None:
+        raise SystemExit(Interrupted(signum).exit_status)
+
+    before = {signum: signal.signal(signum, leave) for signum in STOPPING if signum != signal.SIGINT}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
             signal.signal(signum, handler)

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
 
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
 from runner import config, figures, folder, inspect, optimizer, plots, report
-from runner.checkpoint import BEST, LAST, Checkpoints, read, sha256
+from runner.checkpoint import BEST, read, read_newest, restore_best, sha256
 from runner.device import out_of_memory
 from runner.errors import ConfigError, DataError, InputError, Interrupted, Problem, RunFolderError, RunnerError
 from runner.experiment import Experiment, assemble
-from runner.files import write
 from runner.loader import Streaming
 from runner.metric import confusion, per_class
 from runner.profile import Profiler
-from runner.result import Result, to_json
+from runner.recorder import Recorder
+from runner.result import Result
 from runner.signals import StopFlag
 from runner.table import Table
 from runner.tensorboard import Board
@@ -43,57 +43,89 @@ def main(cfg: DictConfig, run_dir: Path) -> None:
     before = folder.read_result(run_dir) if cfg.resume is not None else None
     with StopFlag() as stop:
         try:
-            experiment, trainer = _prepare(cfg, run_dir, float((before or {}).get("seconds") or 0.0))
-        except (InputError, KeyboardInterrupt):
+            with stop.at_once():
+                experiment, trainer, seconds = _prepare(cfg, run_dir)
+        except (InputError, Interrupted, KeyboardInterrupt):
             if cfg.resume is None:
                 folder.disclaim(run_dir)
             raise
         except Exception as error:
             Result(run_dir, before).update(state="failed", error=f"{type(error).__name__}: {error}")
             raise
-        result = Result(run_dir, before)
+        result = Result(run_dir, before, seconds)
+        experiment.before_batch = stop.check
         try:
             _run(cfg, run_dir, experiment, trainer, result, stop)
         except (Interrupted, KeyboardInterrupt) as error:
-            result.update(state="interrupted", error=str(error) or "stopped by a second Ctrl-C")
+            _end(result, "interrupted", str(error) or "stopped by a second Ctrl-C")
             log.info("%s; to go on: %s", result.content["error"], folder.resume_command(cfg, run_dir))
             raise
-        except torch.OutOfMemoryError as error:
-            what = out_of_memory(experiment.device, cfg.loader.batch_size, cfg.trainer.accumulate)
-            result.update(state="failed", error=f"OutOfMemoryError: {what}")
-            raise RunnerError(what) from error
         except BaseException as error:
-            result.update(state="failed", error=f"{type(error).__name__}: {error}")
+            what = _explained(error, cfg, experiment, run_dir)
+            _end(result, "failed", f"{type(error).__name__}: {what or error}")
+            if what is not None:
+                raise RunnerError(what) from error
             raise
     if stop.signum is not None:  # came too late to stop this run, but a sweep goes no further
         raise SystemExit(Interrupted(stop.signum).exit_status)
 
 
-def _prepare(cfg: DictConfig, run_dir: Path, seconds: float = 0.0) -> tuple[Experiment, Trainer]:
+def _end(result: Result, state: str, error: str) -> None:
+    with suppress(OSError):  # a full disk is a reason to end, and not to end otherwise
+        result.update(state=state, error=error)
+
+
+def _explained(error: BaseException, cfg: DictConfig, experiment: Experiment, run_dir: Path) -> str | None:
+    """What to say in place of a traceback, where that would not say it as well."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return out_of_memory(experiment.device, cfg.loader.batch_size, cfg.trainer.accumulate)
+    if isinstance(error, OSError) and str(error.filename).startswith(str(run_dir)):
+        return f"{error.filename} could not be written: {error.strerror}"
+    return None
+
+
+def _prepare(cfg: DictConfig, run_dir: Path) -> tuple[Experiment, Trainer, float]:
     """Build everything, and load the state of a run that is resumed.
 
-    Args:
-        seconds: that the run has taken before.
+    Returns:
+        what was built, and the seconds that the run has taken before.
     """
     resumed = cfg.resume is not None and folder.has_checkpoint(run_dir)
-    state = read(run_dir / "checkpoints" / LAST) if resumed else None
+    state = read_newest(run_dir / "checkpoints") if resumed else None
+    seconds = 0.0 if state is None else float(state["seconds"])
     experiment = assemble(cfg, resumed)
     opt = make_optimizer(cfg, experiment.model, experiment.loss)
     config.fill(cfg, {"param_groups": optimizer.table(opt).records()})
-    trainer = make_trainer(
-        cfg,
-        experiment,
-        opt,
-        make_schedule(cfg, opt),
-        limits_of(cfg, seconds),
-        lambda model: _evaluate(experiment, model),
-    )
+    schedule, limits = make_schedule(cfg, opt), limits_of(cfg, seconds)
+    trainer = make_trainer(cfg, experiment, opt, schedule, limits, lambda model: _evaluate(experiment, model))
     _draw(cfg, experiment)  # at the end it is drawn for good; what cannot be drawn is better found now
+    _check_space(cfg, run_dir, trainer)
     if state is not None:
         _check_same_data(cfg, experiment, run_dir)
-        # Loaded when everything is built: building a scheduler writes to the optimizer.
-        trainer.load_state_dict(state)
-    return experiment, trainer
+        restore_best(run_dir / "checkpoints", state)
+        try:
+            # Loaded when everything is built: building a scheduler writes to the optimizer.
+            trainer.load_state_dict(state)
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            what = f"does not fit what is built here: {str(error).strip()}"
+            remedy = f"the code that it was written with, or a run of its own with model.weights={run_dir}"
+            raise RunFolderError(Problem(str(run_dir / "checkpoints"), what, remedy=remedy)) from error
+    return experiment, trainer, seconds
+
+
+def _check_space(cfg: DictConfig, run_dir: Path, trainer: Trainer) -> None:
+    """That there is room for the checkpoints of a run.
+
+    Raises:
+        RunFolderError: there is not.
+    """
+    weights = sum(value.nbytes for value in trainer.model.state_dict().values() if isinstance(value, Tensor))
+    # With an average, two moments of the optimizer; the last, the best ones, and the one that is being written.
+    needed = weights * (3 + (trainer.average is not None)) * (2 + cfg.checkpoint.keep)
+    free = shutil.disk_usage(run_dir).free
+    if free < needed:
+        what = f"{run_dir}: checkpoints will take {needed / 2**20:,.0f} MiB, and {free / 2**20:,.0f} MiB are free there"
+        raise RunFolderError(Problem("hydra.run.dir", what, remedy="hydra.run.dir=FOLDER, on another disk"))
 
 
 def _check_same_data(cfg: DictConfig, experiment: Experiment, run_dir: Path) -> None:
@@ -115,32 +147,29 @@ def _check_same_data(cfg: DictConfig, experiment: Experiment, run_dir: Path) -> 
 def _run(
     cfg: DictConfig, run_dir: Path, experiment: Experiment, trainer: Trainer, result: Result, stop: StopFlag
 ) -> None:
-    fingerprint = experiment.data.samples["train"].fingerprint
+    fingerprint, threads = experiment.data.samples["train"].fingerprint, result.content.get("threads")
     experiment.data.split.save(run_dir, experiment.data.counts, fingerprint)
     config.save(cfg, run_dir / "config.yaml")
     result.update(
         device=str(experiment.device), threads=experiment.threads, seed=cfg.seed, split=experiment.data.split.hash
     )
     report.announce(cfg, experiment, trainer.optimizer, run_dir, trainer.progress)
+    report.cautions(experiment, threads)
     table, groups = report.split_table(experiment), optimizer.table(trainer.optimizer)
     show(table)
     show(groups)
-    with ExitStack() as stack:
-        checkpoints = stack.enter_context(Checkpoints(run_dir / "checkpoints"))
-        board = Board(run_dir / "tensorboard", trainer.progress.step) if cfg.tensorboard.enabled else None
-        if board is not None:
-            stack.callback(board.close)
-            board.text("config", (run_dir / "config.yaml").read_text())
-            board.table("split", table)
-            board.table("optimizer/groups", groups)
-            if curves := trainer.schedule.preview():
-                figure = plots.schedule(curves, cfg.facts.steps_per_epoch)
-                board.image("optimizer/schedule", plots.to_image(figure))
-            for tag, each in inspect.tables(cfg, experiment).items():
-                board.table(tag, each)
-        _fit(cfg, run_dir, experiment, trainer, checkpoints, board, stop)
-        checkpoints.wait()
-        _finish(cfg, run_dir, experiment, trainer, result, board)
+    with Recorder(cfg, run_dir, experiment, trainer, lambda: result.seconds) as recorder:
+        curves = trainer.schedule.preview()
+        picture = plots.to_image(plots.schedule(curves, cfg.facts.steps_per_epoch)) if curves else None
+        recorder.begin({"split": table, "optimizer/groups": groups, **inspect.tables(cfg, experiment)}, picture)
+        try:
+            _fit(cfg, run_dir, experiment.device, trainer, recorder, stop)
+        except Interrupted:
+            recorder.save()
+            recorder.close()
+            raise
+        recorder.close()
+        _finish(cfg, run_dir, experiment, trainer, result, recorder.board)
 
 
 def _draw(cfg: DictConfig, experiment: Experiment) -> dict[str, Tensor]:
@@ -162,48 +191,35 @@ def _evaluate(experiment: Experiment, model: torch.nn.Module) -> dict[str, float
 
 
 def _fit(
-    cfg: DictConfig, run_dir: Path, experiment: Experiment, trainer: Trainer, checkpoints: Checkpoints,
-    board: Board | None, stop: StopFlag,
-) -> None:  # fmt: skip
-    """Train, and after each evaluation save, write and show what it found."""
+    cfg: DictConfig, run_dir: Path, device: torch.device, trainer: Trainer, recorder: Recorder, stop: StopFlag
+) -> None:
+    """Train, write down what is found, and show how far it is.
 
-    def save(best: bool = False) -> None:
-        checkpoints.save({**trainer.state_dict(), "transform": experiment.data.transform.state_dict()}, best)
-
-    gradients = figures.GradientNorms(experiment.model) if board is not None and cfg.tensorboard.gradients else None
-    trainer.gradient.observe = None if gradients is None else gradients.observe
-    progress, lines = trainer.progress, report.EpochLines(cfg.facts.total_epochs, cfg.checkpoint.monitor)
-    _write_history(run_dir, progress.history)
+    Raises:
+        Interrupted: a signal asked to stop, and training goes on from where it is.
+    """
+    progress = trainer.progress
     with Bar(cfg.facts.total_steps, progress.step) as bar, ExitStack() as stack:
-        profiler = Profiler(run_dir / "profile", experiment.device) if cfg.trainer.profile else None
+        profiler = Profiler(run_dir / "profile", device) if cfg.trainer.profile else None
         if profiler is not None:
             stack.callback(profiler.close)
         begun, first = time.perf_counter(), progress.step
         # Read once: a value of the configuration costs more than the rest of what is done here in a step.
         interval, compiled, epochs = cfg.trainer.log_interval, cfg.trainer.compile, cfg.facts.total_epochs
         for record in trainer.fit():
-            if compiled and record is None and progress.step == first + 1:
-                log.info("compiled; the first step took %.1f s", time.perf_counter() - begun)
-            if record is not None:
-                best = record is progress.best
-                save(best)
-                _write_history(run_dir, progress.history)
-                lines.add(record, trainer.vitals["samples_per_second"], best)
-                if board is not None and gradients is not None:
-                    board.gradients(gradients.read(), progress.step)
-                if board is not None:
-                    board.record(record, trainer.learning_rates, trainer.vitals)
-            elif progress.step % interval == 0:
-                trainer.check()
-                epoch = f"{progress.epoch + 1}/{epochs}"
-                bar.update(progress.step, epoch, trainer.running_loss, trainer.counted.speed)
-            if profiler is not None and record is None and (table := profiler.step()) is not None:
-                show(table)
-                log.info("%s", profiler.path)
-            if stop.signum is not None and not trainer.finished:
-                save()
-                checkpoints.wait()
-                raise Interrupted(stop.signum)
+            recorder.add(record)
+            if record is None:
+                if compiled and progress.step == first + 1:
+                    log.info("compiled; the first step took %.1f s", time.perf_counter() - begun)
+                if progress.step % interval == 0:
+                    trainer.check()
+                    epoch = f"{progress.epoch + 1}/{epochs}"
+                    bar.update(progress.step, epoch, trainer.running_loss, trainer.counted.speed)
+                if profiler is not None and (table := profiler.step()) is not None:
+                    show(table)
+                    log.info("%s", profiler.path)
+            if not trainer.finished:
+                stop.check()
 
 
 def _finish(
@@ -264,8 +280,3 @@ def _examine(experiment: Experiment) -> tuple[dict[str, float], dict[str, Table]
         if classes and experiment.loss.task != "multilabel":
             tables[f"{part}/confusion"] = confusion(part, said, classes)
     return found, tables
-
-
-def _write_history(run_dir: Path, history: list[dict[str, Any]]) -> None:
-    """``metrics.jsonl``, from the history that the checkpoint holds: the two never disagree after a resume."""
-    write(run_dir / "metrics.jsonl", "".join(to_json(record) + "\n" for record in history).encode())

@@ -15,6 +15,7 @@ from torch import nn
 from torch.optim.lr_scheduler import ConstantLR
 
 from runner import metric, optimizer
+from runner.checkpoint import Every
 from runner.config import calling, factory, value
 from runner.entries import RULE
 from runner.errors import ConfigError, Problem
@@ -34,23 +35,42 @@ def limits_of(cfg: DictConfig, seconds: float = 0.0) -> Limits:
         seconds: that the run has taken before.
     """
     options, stopping = cfg.trainer, cfg.trainer.early_stopping
-    lengths = Lengths(cfg.facts.steps_per_epoch, cfg.facts.total_steps)
-    by_epochs = options.evaluate_every.strip().rstrip("s").endswith("epoch")
-    every = lengths.read(options.evaluate_every, "epoch" if by_epochs else "step", "trainer.evaluate_every")
-    if every == 0:
-        raise ConfigError(Problem("trainer.evaluate_every", f"{options.evaluate_every!r} is 0", "at least 1"))
+    epochs, steps = _every(cfg, options.evaluate_every, "trainer.evaluate_every")
     monitor = stopping.monitor or cfg.checkpoint.monitor
-    left = None if options.max_time is None else _seconds(options.max_time) - seconds
+    left = None if options.max_time is None else (_seconds(options.max_time) or 0.0) - seconds
     return Limits(
         options.max_epochs, options.max_steps, left,
         early_stopping(stopping.patience, metric.better(monitor, stopping.mode, stopping.min_delta)),
-        evaluate_epochs=every if by_epochs else None, evaluate_steps=None if by_epochs else every,
+        evaluate_epochs=epochs, evaluate_steps=steps,
     )  # fmt: skip
 
 
-def _seconds(text: str) -> float:
-    number, unit = re.fullmatch(r"\s*([\d.]+)\s*(second|minute|hour)s?\s*", text).groups()  # type: ignore[union-attr]
-    return float(number) * {"second": 1, "minute": 60, "hour": 3600}[unit]
+def checkpoint_every(cfg: DictConfig) -> Every:
+    """How often the last state is written."""
+    text, key = cfg.checkpoint.every, "checkpoint.every"
+    if (seconds := _seconds(text)) is not None:
+        return Every(seconds=seconds)
+    return Every(*_every(cfg, text, key))
+
+
+def _every(cfg: DictConfig, text: str, key: str) -> tuple[int | None, int | None]:
+    """Epochs or steps, of which the other is None.
+
+    Raises:
+        ConfigError: it comes to none.
+    """
+    lengths = Lengths(cfg.facts.steps_per_epoch, cfg.facts.total_steps)
+    by_epochs = text.strip().rstrip("s").endswith("epoch")
+    every = lengths.read(text, "epoch" if by_epochs else "step", key)
+    if every == 0:
+        raise ConfigError(Problem(key, f"{text!r} is 0", "at least 1"))
+    return (every, None) if by_epochs else (None, every)
+
+
+def _seconds(text: str) -> float | None:
+    """A length of time; None if the text is in another unit."""
+    match = re.fullmatch(r"\s*([\d.]+)\s*(second|minute|hour)s?\s*", text)
+    return float(match[1]) * {"second": 1, "minute": 60, "hour": 3600}[match[2]] if match else None
 
 
 def make_trainer(

@@ -1,22 +1,31 @@
 from __future__ import annotations
 
+import errno
 import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
+from conftest import QUICK, Run, only_run
 
+import runner
 from runner import checkpoint
-from runner.checkpoint import Checkpoints, read
-from runner.errors import RunFolderError
+from runner.checkpoint import Checkpoints, Every, read, read_newest, restore_best
+from runner.errors import RunFolderError, RunnerError
 
 STATE: dict[str, Any] = {
     "model": {"weight": torch.arange(1000.0)},
     "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 0.1, "betas": (0.9, 0.999)}]},
-    "progress": {"epoch": 2, "best": None, "history": [{"val/loss": 0.5}]},
+    "progress": {"epoch": 2, "step": 7, "best": None, "history": [{"val/loss": 0.5}]},
 }
+
+
+def at(step: int, best: dict[str, int] | None = None) -> dict[str, Any]:
+    return {**STATE, "progress": {"epoch": 1, "step": step, "best": best, "history": []}}
 
 
 def save(folder: Path, state: dict[str, Any] = STATE, best: bool = False) -> None:
@@ -29,7 +38,7 @@ def test_what_is_read_is_what_was_saved(tmp_path: Path) -> None:
     save(tmp_path)
     state = read(tmp_path / "last.pt")
     assert torch.equal(state.pop("model")["weight"], STATE["model"]["weight"])
-    assert state == {"format": 1, "optimizer": STATE["optimizer"], "progress": STATE["progress"]}
+    assert state == {"format": 2, "optimizer": STATE["optimizer"], "progress": STATE["progress"]}
     assert not (tmp_path / "best.pt").exists()
 
 
@@ -48,7 +57,7 @@ def test_training_may_go_on_while_a_checkpoint_is_written(tmp_path: Path, monkey
         save_now(*arguments)
 
     monkeypatch.setattr(checkpoint.torch, "save", save_later)
-    save(tmp_path, {"model": {"weight": weight}})
+    save(tmp_path, {**STATE, "model": {"weight": weight}})
     assert torch.equal(read(tmp_path / "last.pt")["model"]["weight"], torch.zeros(1000))
 
 
@@ -87,7 +96,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [{"format": 99}, {"model": {}}, [1, 2]])
 def test_other_formats_are_refused_by_number(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "last.pt")
-    with pytest.raises(RunFolderError, match="format 1"):
+    with pytest.raises(RunFolderError, match="format 2"):
         read(tmp_path / "last.pt")
 
 
@@ -96,20 +105,194 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
         def __reduce__(self) -> tuple[Any, ...]:
             return os.mkdir, (str(tmp_path / "owned"),)
 
-    torch.save({"format": 1, "model": Evil()}, tmp_path / "last.pt")
+    torch.save({"format": 2, "model": Evil()}, tmp_path / "last.pt")
     with pytest.raises(RunFolderError, match="cannot be read"):
         read(tmp_path / "last.pt")
     assert not (tmp_path / "owned").exists()
 
 
-def test_what_went_wrong_in_the_background_is_raised(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with Checkpoints(tmp_path / "file") as checkpoints:
-        checkpoints.save(STATE)
-        with pytest.raises(FileExistsError):
-            checkpoints.wait()
-
-
 def test_sha256(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"content")
     assert checkpoint.sha256(tmp_path / "file") == hashlib.sha256(b"content").hexdigest()
+
+
+class TestWhatCannotBeWritten:
+    """A file where the folder should be: nothing can be written, until it is taken away."""
+
+    def test_it_is_tried_again(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        place = tmp_path / "checkpoints"
+        place.write_text("")
+        with Checkpoints(place) as checkpoints:
+            checkpoints.save(at(1), best=True)
+            checkpoints.wait()
+            assert "the checkpoint of step 1 could not be written (File exists)" in caplog.text
+            place.unlink()
+            checkpoints.save(at(2))
+            checkpoints.close()
+        # The best one is not forgotten, though the run is past it.
+        assert [read(place / name)["progress"]["step"] for name in ("best.pt", "last.pt")] == [1, 2]
+
+    def test_at_the_end_it_is_an_error(self, tmp_path: Path) -> None:
+        place = tmp_path / "checkpoints"
+        place.write_text("")
+        with Checkpoints(place) as checkpoints:
+            checkpoints.save(at(1))
+            with pytest.raises(RunnerError, match=r"could not be written to .*checkpoints \(File exists\)"):
+                checkpoints.close()
+
+    def test_the_one_before_stays(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        save(tmp_path, at(1))
+        before = (tmp_path / "last.pt").read_bytes()
+
+        def full(descriptor: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as patch, Checkpoints(tmp_path) as checkpoints:
+            patch.setattr("runner.files.os.fsync", full)
+            checkpoints.save(at(2))
+            checkpoints.wait()
+        assert (tmp_path / "last.pt").read_bytes() == before
+        assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]  # and no half a file
+
+
+class TestSeveralBest:
+    def test_those_that_are_not_among_the_best_any_more_are_removed(self, tmp_path: Path) -> None:
+        with Checkpoints(tmp_path) as checkpoints:
+            for step, best, kept in ((1, True, [1]), (2, True, [2, 1]), (3, False, [2, 1]), (4, False, [2, 4])):
+                checkpoints.save(at(step), best, kept)
+            checkpoints.close()
+        assert {path.name: read(path)["progress"]["step"] for path in tmp_path.iterdir()} == {
+            "last.pt": 4, "best.pt": 2, "step-2.pt": 2, "step-4.pt": 4,
+        }  # fmt: skip
+
+    def test_in_a_run(self, run: Run) -> None:
+        assert run(*QUICK, "trainer.max_epochs=6", "checkpoint.keep=3") == 0
+        history = [json.loads(line) for line in (only_run() / "metrics.jsonl").read_text().splitlines()]
+        best = sorted(history, key=lambda record: record["val/loss"])[:3]
+        kept = {path.name: read(path) for path in (only_run() / "checkpoints").glob("*.pt")}
+        assert kept.keys() == {"last.pt", "best.pt", *(f"step-{record['step']}.pt" for record in best)}
+        for record in best:
+            state = kept[f"step-{record['step']}.pt"]
+            assert state["progress"]["history"][-1] == record
+        assert kept["best.pt"]["progress"]["history"][-1] == best[0]
+
+
+class TestDamage:
+    def test_the_newest_good_one_is_taken(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        for name, step in (("step-3.pt", 3), ("best.pt", 9), ("step-12.pt", 12)):
+            save(tmp_path, at(step))
+            (tmp_path / "last.pt").rename(tmp_path / name)
+        for content in (b"", None):
+            if content is not None:
+                (tmp_path / "last.pt").write_bytes(content)
+            else:
+                (tmp_path / "last.pt").unlink()
+            assert read_newest(tmp_path)["progress"]["step"] == 12
+        assert "last.pt cannot be read" in caplog.text
+        assert "last.pt is missing" in caplog.text
+        assert "step-12.pt, which is of step 12" in caplog.text
+        (tmp_path / "step-12.pt").write_bytes(b"PK")
+        assert read_newest(tmp_path)["progress"]["step"] == 9
+
+    def test_where_none_is_good_each_is_named(self, tmp_path: Path) -> None:
+        for name in ("last.pt", "best.pt"):
+            (tmp_path / name).write_bytes(b"")
+        with pytest.raises(RunFolderError, match=r"(?s)last\.pt: cannot be read.*best\.pt: cannot be read"):
+            read_newest(tmp_path)
+
+    @pytest.mark.parametrize("damage", [b"", None])
+    def test_the_best_weights_are_found_again(self, tmp_path: Path, damage: bytes | None) -> None:
+        best = {"step": 3}
+        save(tmp_path, at(3, best))
+        (tmp_path / "last.pt").rename(tmp_path / "step-3.pt")
+        if damage is not None:
+            (tmp_path / "best.pt").write_bytes(damage)
+        restore_best(tmp_path, {"format": 2, **at(5, best)})
+        assert read(tmp_path / "best.pt")["progress"]["step"] == 3
+        (tmp_path / "best.pt").unlink()
+        (tmp_path / "step-3.pt").unlink()
+        restore_best(tmp_path, {"format": 2, **at(3, best)})  # the last one is the best one
+        assert read(tmp_path / "best.pt")["progress"]["step"] == 3
+
+    def test_best_weights_that_are_lost_are_an_error(self, tmp_path: Path) -> None:
+        save(tmp_path, at(2), best=True)
+        with pytest.raises(
+            RunFolderError, match=r"does not hold the best weights.* of step 3, are lost\n.*model\.weights="
+        ):
+            restore_best(tmp_path, {"format": 2, **at(5, {"step": 3})})
+        restore_best(tmp_path, {"format": 2, **at(5, {"step": 1})})  # written just before the process was killed
+
+
+@pytest.mark.parametrize(
+    ("every", "ended", "step", "since", "expected"),
+    [
+        (Every(epochs=2), 4, 40, 0, True), (Every(epochs=2), 3, 40, 0, False), (Every(epochs=2), None, 40, 1e9, False),
+        (Every(steps=20), None, 40, 0, True), (Every(steps=20), None, 41, 0, False), (Every(steps=20), 4, 40, 0, False),
+        (Every(seconds=60), None, 7, 60, True), (Every(seconds=60), 4, 7, 59.9, False),
+    ],
+)  # fmt: skip
+def test_when_it_is_time(every: Every, ended: int | None, step: int, since: float, expected: bool) -> None:
+    assert every.due(ended, step, since) is expected
+
+
+@pytest.mark.parametrize(
+    ("every", "steps"),
+    [
+        ("1 epoch", [17, 34, 51]),
+        ("2 epochs", [34, 51]),
+        ("20 steps", [20, 40, 51]),
+        ("50%", [26, 51]),
+        ("0.0000001 seconds", None),
+    ],
+)
+def test_how_often_the_state_is_written(
+    run: Run, monkeypatch: pytest.MonkeyPatch, every: str, steps: list[int] | None
+) -> None:
+    """With a rate of 0 the first evaluation is the best, and nothing else is written for being so."""
+    seen: list[int] = []
+    saving = Checkpoints.save
+
+    def watched(self: Checkpoints, state: Any, *arguments: Any) -> None:
+        seen.append(state["progress"]["step"])
+        saving(self, state, *arguments)
+
+    monkeypatch.setattr(Checkpoints, "save", watched)
+    assert run(*QUICK, "trainer.max_epochs=3", "optimizer.lr=0", f"checkpoint.every={every}") == 0
+    if steps is None:
+        assert set(seen) == set(range(1, 52))
+    else:
+        assert sorted({*seen}) == sorted({17, *steps})
+
+
+def test_what_is_no_interval(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("checkpoint.every=often") == 2
+    assert (
+        "checkpoint.every: 'often' is not allowed\n  allowed: 1 epoch, 500 steps, 10%, 10 minutes"
+        in capsys.readouterr().err
+    )
+    assert run(*QUICK, "checkpoint.every=0 epochs") == 2
+    assert "checkpoint.every: '0 epochs' is 0" in capsys.readouterr().err
+
+
+def test_what_a_checkpoint_belongs_to(run: Run) -> None:
+    assert run(*QUICK) == 0
+    state = read(only_run() / "checkpoints/last.pt")
+    split = json.loads((only_run() / "split.json").read_text())
+    assert (state["split"], state["data"]) == (split["hash"], split["data"])
+    saved = yaml.safe_load((only_run() / "config.yaml").read_text())
+    saved.pop("interpolations")
+    assert state["config"] == saved
+    assert state["runner"] == runner.__version__
+
+
+def test_other_code_is_said_and_is_no_traceback(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*QUICK, "hydra.run.dir=here") == 0
+    state = torch.load("here/checkpoints/last.pt", weights_only=True)
+    state["model"]["1.weights"] = state["model"].pop("1.weight")
+    torch.save(state, "here/checkpoints/last.pt")
+    assert run("resume=here", "trainer.max_epochs=9") == 2
+    said = capsys.readouterr().err
+    assert "error: here/checkpoints: does not fit what is built here: " in said
+    assert 'Missing key(s) in state_dict: "1.weight"' in said
+    assert "model.weights=here" in said
+    assert "Traceback" not in said

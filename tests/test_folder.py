@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -115,3 +118,58 @@ def test_the_command_to_go_on_can_be_pasted_into_a_shell() -> None:
     ]  # fmt: skip
     plain = folder.resume_command(SimpleNamespace(allow_targets=[]), Path("outputs/a"))
     assert plain == "python -m runner resume=outputs/a"
+
+
+HOLD = "import sys; from pathlib import Path; from runner import folder; folder.lock(Path('run'), 'resume'); "
+
+
+def other(code: str) -> subprocess.Popen[str]:
+    """Another process that takes the folder ``run``."""
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, "-c", HOLD + code], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+def test_one_process_at_a_time() -> None:
+    Path("run").mkdir()
+    with other("print('held', flush=True); input()") as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(RunFolderError, match=rf"resume: 'run' is in use by process {holder.pid} on "):
+            folder.lock(Path("run"), "resume")
+        holder.kill()  # which leaves the file, and it is in nobody's way
+    assert Path("run/.lock").exists()
+    folder.lock(Path("run"), "resume")
+    folder.lock(Path("run"), "resume")
+    with other("") as refused:
+        assert "is in use by process" in refused.communicate()[1]
+    folder.leave()
+    assert not Path("run/.lock").exists()
+    with other("print('held')") as next_one:
+        assert next_one.communicate()[0] == "held\n"
+
+
+def test_a_worker_that_outlives_its_run_holds_nothing() -> None:
+    """A forked process has the open file, but not the lock."""
+    Path("run").mkdir()
+    code = "import os, time; child = os.fork(); child and print(child, flush=True); time.sleep(30)"
+    with other(code) as holder:
+        assert holder.stdout is not None
+        worker = int(holder.stdout.readline())
+        holder.kill()
+        holder.wait()
+        folder.lock(Path("run"), "resume")
+        folder.leave()
+        os.kill(worker, signal.SIGKILL)
+
+
+def test_a_folder_that_cannot_be_written_to() -> None:
+    with pytest.raises(RunFolderError, match=r"'nowhere' cannot be written to \(No such file or directory\)"):
+        folder.lock(Path("nowhere"), "resume")
+
+
+def test_a_command_leaves_no_folder_in_which_nothing_was_run() -> None:
+    empty, used = folder.claim(Path("outputs/day/a")), folder.claim(Path("outputs/day/b"))
+    (empty / "runner.log").write_text("")
+    (used / "result.json").write_text("{}")
+    folder.leave()
+    assert [str(path) for path in Path("outputs/day").iterdir()] == ["outputs/day/b"]

@@ -238,7 +238,7 @@ class TestLength:
 
     def test_time(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         clock = iter(range(10_000))
-        monkeypatch.setattr(trainers.trainer.time, "perf_counter", lambda: float(next(clock)))
+        monkeypatch.setattr(trainers.trainer.time, "perf_counter", lambda: next(clock) / 3)
         assert run(*QUICK, "trainer.max_epochs=1000", "trainer.max_time=1 minute") == 0
         found = result(only_run())
         assert found["ended_by"] == "max_time"

@@ -27,7 +27,8 @@ def test_a_record_is_on_the_disk_after_every_change(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_keeps_its_start_and_adds_its_seconds(tmp_path: Path) -> None:
-    result = Result(tmp_path, {"started": "2026-01-01T00:00:00+00:00", "seconds": 100.0, "state": "interrupted"})
+    before = {"started": "2026-01-01T00:00:00+00:00", "seconds": 150.0, "state": "interrupted"}
+    result = Result(tmp_path, before, 100.0)  # 50 of them were after the checkpoint
     result.update()
     content = json.loads((tmp_path / "result.json").read_text())
     assert content["started"] == "2026-01-01T00:00:00+00:00"

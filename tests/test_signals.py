@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from runner.errors import Interrupted
-from runner.signals import STOPPING, StopFlag
+from runner.signals import STOPPING, StopFlag, exiting
 
 
 @pytest.mark.parametrize("signum", STOPPING)
@@ -30,3 +30,29 @@ def test_a_second_ctrl_c_stops_at_once() -> None:
 )
 def test_exit_status(signum: int, status: int) -> None:
     assert Interrupted(signum).exit_status == status
+
+
+def test_it_is_read_where_it_is_safe_to_stop() -> None:
+    with StopFlag() as stop:
+        stop.check()
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            stop.check()
+        with pytest.raises(Interrupted), stop.at_once():
+            raise AssertionError("a signal that came before ends such a part where it begins")
+
+
+def test_where_there_is_nothing_to_save_it_stops_at_once() -> None:
+    with StopFlag() as stop:
+        with pytest.raises(Interrupted, match="SIGUSR1"), stop.at_once():
+            signal.raise_signal(signal.SIGUSR1)
+        signal.raise_signal(signal.SIGUSR2)  # not any more
+        assert stop.signum == signal.SIGUSR1
+
+
+def test_what_would_end_the_process_on_the_spot_cleans_up_first() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as left, exiting():
+        signal.raise_signal(signal.SIGTERM)
+    assert left.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) == before

@@ -36,7 +36,7 @@ def test_a_resumed_run_draws_no_point_twice(tmp_path: Path) -> None:
     for step in (10, 20, 30):
         first.record(record(step, 1.0), {}, {})
     first.close()
-    second = Board(tmp_path, step=20)  # the last checkpoint was that of step 20
+    second = Board(tmp_path, {10, 20})  # the last checkpoint was that of step 20
     for step in (30, 40):
         second.record(record(step, 2.0), {}, {})
     second.close()
@@ -63,3 +63,53 @@ def test_tables_are_markdown_in_the_text_tab(tmp_path: Path) -> None:
     assert event.tensor_proto.string_val[0].decode() == table.markdown()
     (event,) = read.Tensors("config/text_summary")
     assert event.tensor_proto.string_val[0].decode() == "    seed: 0\n    model:\n      x: 1"
+
+
+def test_each_point_once_whatever_a_killed_process_left(tmp_path: Path) -> None:
+    """Two files with the same points, the second torn in the middle of a record."""
+    first = Board(tmp_path)
+    for step in (10, 20):
+        first.record(record(step, 1.0), {}, {})
+    (torn := first.path.with_name(first.path.name + ".1")).write_bytes(first.path.read_bytes()[:-5])
+    second = Board(tmp_path, {10, 20})
+    second.record(record(30, 1.0), {}, {})
+    assert not torn.exists()
+    assert list(tmp_path.iterdir()) == [second.path]
+    assert second.path.name > torn.name  # TensorBoard reads them in this order
+    assert [e.step for e in events(tmp_path).Scalars("train/loss")] == [10, 20, 30]
+
+
+def test_tables_are_those_of_the_last_start(tmp_path: Path) -> None:
+    for number in (1, 2):
+        board = Board(tmp_path, {10})
+        board.table("split", Table("Samples", ["n"], [[number]]))
+        board.close()
+    read = events(tmp_path)
+    assert len(read.Tensors("split/text_summary")) == 1
+    assert b"| 2 |" in read.Tensors("split/text_summary")[0].tensor_proto.string_val[0]
+
+
+def test_a_tensorboard_that_is_running_forgets_the_old_file(tmp_path: Path) -> None:
+    first = Board(tmp_path)
+    for step in (10, 20, 30):
+        first.record(record(step, 1.0), {}, {})
+    running = events(tmp_path)
+    second = Board(tmp_path, {10, 20})
+    second.record(record(30, 2.0), {}, {})
+    running.Reload()
+    assert [(e.step, e.value) for e in running.Scalars("train/loss")] == [(10, 1.0), (20, 1.0), (30, 2.0)]
+
+
+def test_what_could_not_be_written_is_tried_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    board = Board(tmp_path)
+    board.record(record(10, 1.0), {}, {})
+    content = board.path.read_bytes()
+    board.path.unlink()
+    board.path.mkdir()
+    for step in (20, 30):
+        board.record(record(step, 1.0), {}, {})
+    assert caplog.text.count("could not be written (Is a directory): it will be tried again") == 1
+    board.path.rmdir()
+    board.path.write_bytes(content + b"half a record")
+    board.record(record(40, 1.0), {}, {})
+    assert [e.step for e in events(tmp_path).Scalars("train/loss")] == [10, 20, 30, 40]

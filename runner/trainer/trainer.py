@@ -22,6 +22,7 @@ from runner.trainer import nonfinite
 from runner.trainer.gradient import Gradient
 from runner.trainer.nonfinite import Latch, NonFinite
 from runner.trainer.progress import Limits, Progress
+from runner.trainer.state import load_optimizer
 from runner.trainer.vitals import Vitals
 
 if TYPE_CHECKING:  # parts are given to one another, and do not import one another
@@ -213,7 +214,8 @@ class Trainer:
         return taken
 
     def fit(self) -> Iterator[dict[str, Any] | None]:
-        """Train to the end. Yields None after each step, and a record after each evaluation.
+        """Train to the end. Yields None after each step, and a record after each evaluation; {} after an epoch that
+        ends without one.
 
         Between two yields nothing is half done: whenever the caller has the word, `state_dict` is a state that
         training can go on from.
@@ -232,8 +234,8 @@ class Trainer:
             record = self._record() if due else None
             if whole:
                 self._close_epoch()
-            if record is not None:
-                yield record
+            if whole or record is not None:
+                yield record or {}
 
     def _record(self) -> dict[str, Any]:
         """Evaluate, and enter what was found into the history."""
@@ -277,12 +279,17 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state`.
+
+        Raises:
+            KeyError, RuntimeError, TypeError, ValueError: it is of another model, or of other code.
+        """
         self.model.load_state_dict(state["model"])
         if self.average is not None:
             self.average.module.load_state_dict(state["ema"])
             self.average.n_averaged.fill_(state["ema_updates"])
         self.loss.load_state_dict(state["loss"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         self.schedule.load_state_dict(state["scheduler"])  # last: it enters the learning rates anew
         if self.gradient.scaler is not None:
             self.gradient.scaler.load_state_dict(state["scaler"])

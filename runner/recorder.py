@@ -1,0 +1,141 @@
+"""What a run writes down while it trains: curves, metrics, checkpoints, a line for each evaluation."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from omegaconf import DictConfig
+from torch import Tensor
+
+from runner import __version__, config, figures, report
+from runner.checkpoint import Checkpoints
+from runner.errors import RunnerError
+from runner.experiment import Experiment
+from runner.files import write
+from runner.metric import better, ranked
+from runner.result import to_json
+from runner.table import Table
+from runner.tensorboard import Board
+from runner.trainer import Trainer
+from runner.updates import checkpoint_every
+
+log = logging.getLogger("runner")
+
+
+class Recorder:
+    """Writes a run down.
+
+    Args:
+        seconds: returns how long the run has taken.
+
+    To be entered; on the way out what is still being written is waited for.
+    """
+
+    def __init__(
+        self, cfg: DictConfig, run_dir: Path, experiment: Experiment, trainer: Trainer, seconds: Callable[[], float]
+    ) -> None:
+        self.run_dir, self.experiment, self.trainer, self.seconds = run_dir, experiment, trainer, seconds
+        self.checkpoints = Checkpoints(run_dir / "checkpoints")
+        progress, wanted = trainer.progress, cfg.tensorboard.enabled
+        self.board = Board(run_dir / "tensorboard", {record["step"] for record in progress.history}) if wanted else None
+        self._every, self._keep = checkpoint_every(cfg), cfg.checkpoint.keep
+        self._better = better(cfg.checkpoint.monitor, cfg.checkpoint.mode)
+        self._lines = report.EpochLines(cfg.facts.total_epochs, cfg.checkpoint.monitor)
+        self._gradients = figures.GradientNorms(experiment.model) if wanted and cfg.tensorboard.gradients else None
+        trainer.gradient.observe = None if self._gradients is None else self._gradients.observe
+        # The same in every checkpoint: what the state belongs to.
+        self._belongs = {
+            "runner": __version__,
+            "config": config.value(cfg),
+            "data": experiment.data.samples["train"].fingerprint,
+            "split": experiment.data.split.hash,
+        }
+        self._saved = time.perf_counter()
+        self._write_metrics()
+
+    def begin(self, tables: Mapping[str, Table], schedule: Tensor | None) -> None:
+        """Put down what is known before training.
+
+        Args:
+            schedule: a picture of it.
+        """
+        if self.board is None:
+            return
+        self.board.text("config", (self.run_dir / "config.yaml").read_text())
+        for tag, table in tables.items():
+            self.board.table(tag, table)
+        if schedule is not None:
+            self.board.image("optimizer/schedule", schedule)
+        self.board.flush()
+
+    def add(self, record: dict[str, Any] | None) -> None:
+        """Take in what `Trainer.fit` yielded."""
+        progress = self.trainer.progress
+        best = bool(record) and record is progress.best
+        if record:
+            self._evaluated(record, best)
+        ended = None if record is None or progress.batch else progress.epoch
+        due = self._every.due(ended, progress.step, time.perf_counter() - self._saved)
+        if best or due or self._kept(record) or self.trainer.finished:
+            self.save(best)
+
+    def save(self, best: bool = False) -> None:
+        """Write a checkpoint of the state as it is, in the background."""
+        self.trainer.check()
+        history = self.trainer.progress.history
+        kept = [r["step"] for r in ranked(history, self._better)[: self._keep]] if self._keep > 1 else []
+        transform = self.experiment.data.transform.state_dict()
+        state = {**self.trainer.state_dict(), "transform": transform, "seconds": self.seconds(), **self._belongs}
+        self.checkpoints.save(state, best, kept)
+        self._saved = time.perf_counter()
+
+    def _kept(self, record: dict[str, Any] | None) -> bool:
+        """Whether an evaluation is among the best ones, of which several are kept."""
+        if not record or self._keep == 1:
+            return False
+        return any(record is one for one in ranked(self.trainer.progress.history, self._better)[: self._keep])
+
+    def _evaluated(self, record: dict[str, Any], best: bool) -> None:
+        # The curves before the checkpoint: what a resumed run does not measure again has to be there.
+        if self.board is not None and self._gradients is not None:
+            self.board.gradients(self._gradients.read(), record["step"])
+        if self.board is not None:
+            self.board.record(record, self.trainer.learning_rates, self.trainer.vitals)
+        self._write_metrics()
+        self._lines.add(record, self.trainer.vitals["samples_per_second"], best)
+
+    def _write_metrics(self) -> bool:
+        """``metrics.jsonl``, from the history that the checkpoint holds: the two never disagree after a resume."""
+        lines = [to_json(record) + "\n" for record in self.trainer.progress.history]
+        try:
+            write(self.run_dir / "metrics.jsonl", "".join(lines).encode())
+        except OSError as error:
+            log.warning("metrics.jsonl could not be written (%s): it will be tried again", error.strerror)
+            return False
+        return True
+
+    def close(self) -> None:
+        """Wait until all is on the disk.
+
+        Raises:
+            RunnerError: it cannot be.
+        """
+        self.checkpoints.close()
+        if not self._write_metrics():
+            raise RunnerError(f"{self.run_dir / 'metrics.jsonl'} could not be written")
+
+    def __enter__(self) -> Recorder:
+        self.checkpoints.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.checkpoints.__exit__(kind, error, trace)
+        if self.board is not None:
+            self.board.close()
