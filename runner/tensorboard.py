@@ -28,7 +28,7 @@ EVENTS = "events.out.tfevents"
 class Board:
     """Writes a run's event file.
 
-    There is one file. A run that is resumed writes it anew with the points that it has behind it: both of TensorBoard's
+    There is one file with something in it. A run that is resumed writes it anew with the points that it has behind it: both of TensorBoard's
     loaders then show each point once, which they do not where ``purge_step`` asks them to forget some.
 
     What cannot be written, on a full disk, is kept and tried again.
@@ -53,7 +53,12 @@ class Board:
         write(self.path, content)
         self._size = len(content)
         for path in before:
-            path.unlink()
+            # Emptied first, and removed only at the next start: a TensorBoard that is reading one which is gone stays
+            # there, and never comes to the new one.
+            if path.stat().st_size:
+                path.write_bytes(b"")
+            else:
+                path.unlink()
 
     def record(self, record: Mapping[str, Any], rates: Mapping[str, float], vitals: Mapping[str, float]) -> None:
         """An evaluation's record as points of curves, over optimizer steps.
