@@ -177,10 +177,13 @@ class Checkpoints:
         pending, self._pending = self._pending, None
         try:
             pending.result()
+            if self.failed is not None:
+                log.info("the checkpoint could be written again")
             self.failed = None
         except OSError as error:
-            step, self.failed = self._owed[LAST]["progress"]["step"], error
-            log.warning(
+            step, before, self.failed = self._owed[LAST]["progress"]["step"], self.failed, error
+            log.log(
+                logging.DEBUG if before else logging.WARNING,  # once is enough, until it works again
                 "the checkpoint of step %s could not be written (%s): the one before it stays; training goes on, and "
                 "the next one will be tried", f"{step:,}", error.strerror or error,
             )  # fmt: skip

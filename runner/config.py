@@ -167,7 +167,9 @@ def save(config: DictConfig, path: Path) -> None:
     tree = OmegaConf.to_container(config, resolve=True)
     assert isinstance(tree, dict)
     tree = {name: _target_first(tree[name]) for name in sorted(tree, key=_place)}
-    tree["interpolations"] = dict(_references(config, ""))
+    tree["interpolations"] = dict(sorted(_references(config, "")))
+    if "resume" in tree:
+        tree["resume"] = None  # what is written is how to run it, and not how it was started last
     write(path, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120).encode())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from io import StringIO
 from types import TracebackType
@@ -29,6 +30,14 @@ class ConsoleHandler(logging.Handler):
             console.print(
                 self.format(record), markup=False, style="yellow" if record.levelno >= logging.WARNING else None
             )
+
+
+class LogFile(logging.FileHandler):
+    """Writes log lines to a file. On a full disk they are only on the terminal, and no traceback is there with each."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
 
 
 def show(table: Table) -> None:

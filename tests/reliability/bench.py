@@ -1,0 +1,406 @@
+"""Does a run that is killed, stopped or damaged end as if nothing had happened?
+
+    uv run tests/reliability/bench.py                    # all, as long as the README's table: some minutes
+    uv run tests/reliability/bench.py kills --count 20   # one of them, and how often
+
+Every run is a process of its own, forked from this one, which has imported torch already: so it starts at once,
+and a kill hits any of its moments. Each experiment prints one line, and the exit status is 1 if any figure is not 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import logging
+import os
+import pickle
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+
+from runner.__main__ import main
+from runner.checkpoint import read, read_newest
+from runner.errors import RunFolderError
+
+COMMON = (
+    "trainer.threads=1",
+    "trainer.max_epochs=4",
+    "checkpoint.every=5 steps",
+    "trainer.ema=0.9",
+    "loss=weighted_ce",
+)
+MODELS = {
+    "mlp": ("model=mlp", "model.hidden=[32]", "model.dropout=0.3"),
+    "cnn": ("model=cnn", "model.channels=[4,8]", "model.dropout=0.3", "optimizer=sgd"),
+}
+AUGMENTED = ("transform=crop_flip", "transform.train.0.padding=1")
+LOADERS: dict[str, tuple[str, ...]] = {
+    "resident": (),
+    "0 workers": ("loader=workers",),
+    "2 workers": ("loader=workers", "loader.num_workers=2"),
+    "2 persistent workers": ("loader=workers", "loader.num_workers=2", "loader.persistent_workers=true"),
+}
+
+
+Outcome = tuple[str, int]
+"""What an experiment found, in a line, and how much of it is wrong."""
+
+
+def start(arguments: tuple[str, ...]) -> int:
+    """`python -m runner` with these arguments, in a process group of its own, in this folder. Returns the process."""
+    child = os.fork()
+    if child:
+        return child
+    os.setsid()
+    with open("output.txt", "a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    status = 1
+    with contextlib.suppress(BaseException):
+        status = main(list(arguments))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def ended(child: int, within: float = 120.0) -> int | None:
+    """The exit status of a process, negative for a signal; None if it runs for longer than that."""
+    until = time.monotonic() + within
+    while time.monotonic() < until:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.002)
+    return None
+
+
+def whole(folder: Path, arguments: tuple[str, ...]) -> float:
+    """A run that nothing happens to. Returns the seconds that it took."""
+    begun = time.monotonic()
+    status = ended(start((*arguments, f"hydra.run.dir={folder}")))
+    if status != 0:
+        raise SystemExit(f"the run to compare with ended with {status}:\n{Path('output.txt').read_text()}")
+    return time.monotonic() - begun
+
+
+def go_on(folder: Path, arguments: tuple[str, ...]) -> int:
+    """Start a run, or go on with it if there is something to go on with."""
+    return start(
+        (f"resume={folder}",) if (folder / "config.yaml").exists() else (*arguments, f"hydra.run.dir={folder}")
+    )
+
+
+def content(folder: Path) -> dict[str, Any]:
+    """All that has to be the same, by what it is: times are not."""
+    found: dict[str, Any] = {}
+    for name in ("last.pt", "best.pt"):
+        state = torch.load(folder / "checkpoints" / name, weights_only=True)
+        for key in ("seconds", "config"):
+            state.pop(key)
+        found[name] = frozen(state)
+    found |= {name: (folder / name).read_bytes() for name in ("metrics.jsonl", "split.json", "split.npz")}
+    result = json.loads((folder / "result.json").read_text())
+    for key in ("metrics", "tables", "baseline", "best_step", "best_epoch", "steps", "epochs", "state", "ended_by"):
+        found[f"result.json, {key}"] = json.dumps(result[key])
+    config = (folder / "config.yaml").read_text().splitlines()
+    found["config.yaml"] = [line for line in config if not line.startswith("resume:")]
+    curves = EventAccumulator(str(folder / "tensorboard"), {"scalars": 0, "tensors": 0, "images": 0}).Reload()
+    tags = curves.Tags()
+    for tag in tags["scalars"]:
+        if not tag.startswith("vitals/"):
+            found[f"tensorboard, {tag}"] = [(event.step, event.value) for event in curves.Scalars(tag)]
+        else:
+            found[f"tensorboard, {tag}"] = [event.step for event in curves.Scalars(tag)]
+    for tag in [tag for tag in tags["tensors"] if not tag.startswith("config")]:
+        found[f"tensorboard, {tag}"] = [(e.step, e.tensor_proto.string_val[0]) for e in curves.Tensors(tag)]
+    for tag in tags["images"]:
+        found[f"tensorboard, {tag}"] = [(e.step, e.encoded_image_string) for e in curves.Images(tag)]
+    return found
+
+
+def frozen(value: Any) -> Any:
+    """A state such that == compares bytes."""
+    if isinstance(value, torch.Tensor):
+        return str(value.dtype), tuple(value.shape), value.numpy().tobytes()
+    if isinstance(value, dict):
+        return {key: frozen(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [frozen(item) for item in value]
+    return repr(value)
+
+
+def differing(folder: Path, expected: dict[str, Any]) -> list[str]:
+    here = content(folder)
+    return [name for name in expected.keys() | here.keys() if expected.get(name) != here.get(name)]
+
+
+def kills(count: int, draw: random.Random) -> Outcome:
+    """kill −9 of the process group at any moment."""
+    cases = [(m, name) for m in MODELS for name in LOADERS]
+    done = differences = runs = 0
+    for number, (model, loader) in enumerate(cases):
+        arguments = (*COMMON, *MODELS[model], *AUGMENTED, *LOADERS[loader])
+        reference = Path(f"reference-{number}")
+        seconds = whole(reference, arguments)
+        expected = content(reference)
+        share = count * (number + 1) // len(cases)
+        folder = Path(f"killed-{number}-0")
+        while done < share:
+            child = go_on(folder, arguments)
+            status = ended(child, draw.uniform(0.0, 1.1 * seconds))
+            if status is None:
+                os.killpg(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                done += 1
+            elif status != 0:
+                differences += 1
+                print(f"  {folder} ended with {status}: see {folder.resolve().parent}/output.txt")
+            if status is not None:
+                differences += compared(folder, expected)
+                runs += 1
+                folder = Path(f"killed-{number}-{runs}")
+        if folder.exists():
+            if (status := ended(go_on(folder, arguments))) != 0:
+                print(f"  {folder} ended with {status}")
+            differences += compared(folder, expected)
+            runs += 1
+    return f"{done} × kill −9, {runs} runs: {differences} differences", differences
+
+
+def compared(folder: Path, expected: dict[str, Any]) -> int:
+    try:
+        names = differing(folder, expected)
+    except Exception as error:  # whatever is missing or broken
+        names = [repr(error)]
+    for name in names:
+        print(f"  {folder}: {name} differs")
+    return len(names)
+
+
+def signals(count: int, draw: random.Random) -> Outcome:
+    """A signal to the process or to its group, at any moment."""
+    arguments = (*COMMON, *MODELS["cnn"], *AUGMENTED, *LOADERS["2 workers"])
+    seconds = whole(Path("reference"), arguments)
+    expected = content(Path("reference"))
+    lost = steps_lost = unfinished = orphans = 0
+    for number in range(count):
+        folder, sent = Path(f"stopped-{number}"), draw.choice([signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+        to = draw.choice([os.kill, os.killpg])
+        while True:
+            child = start((*arguments, f"hydra.run.dir={folder}"))
+            status = ended(child, draw.uniform(0.02, 0.95 * seconds))
+            if status is None:
+                break
+            shutil.rmtree(folder)  # it had ended before
+        with contextlib.suppress(ProcessLookupError):
+            to(child, sent)
+        status = ended(child)
+        if status not in (128 + min(sent, signal.SIGTERM) if sent == signal.SIGINT else 143, 0, -sent):
+            lost += 1
+            print(f"  {folder}: exit status {status} after {sent.name}")
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, 0)
+            time.sleep(0.5)
+            os.killpg(child, 0)
+            orphans += 1
+        steps_lost += steps_after(folder)
+        if ended(go_on(folder, arguments)) != 0 or compared(folder, expected):
+            unfinished += 1
+    said = f"{lost} wrong exits, {unfinished} runs that did not end alike, {steps_lost} steps lost, {orphans} orphans"
+    return f"{count} signals: {said}", lost + unfinished + steps_lost + orphans
+
+
+def steps_after(folder: Path) -> int:
+    """Evaluations that ``metrics.jsonl`` has and the checkpoint has not, in steps."""
+    if not (folder / "checkpoints/last.pt").exists() or not (folder / "metrics.jsonl").exists():
+        return 0
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    seen = json.loads(lines[-1])["step"] if lines else 0
+    return max(0, seen - int(read(folder / "checkpoints/last.pt")["progress"]["step"]))
+
+
+def damage(count: int, draw: random.Random, spoil: Callable[[bytearray], bytearray], what: str) -> Outcome:
+    """Each time something else is wrong with ``last.pt``. It is found, or makes no difference."""
+    whole(Path("damaged"), (*COMMON, *MODELS["mlp"]))
+    folder = Path("damaged/checkpoints")
+    good = {name: (folder / name).read_bytes() for name in ("last.pt", "best.pt")}
+    states = {name: frozen(read(folder / name)) for name in good}
+    outcomes = dict.fromkeys(("harmless", "falls back", "ends in a message", "silently wrong"), 0)
+    logging.disable(logging.WARNING)
+    for number in range(count):
+        (folder / "last.pt").write_bytes(spoil(bytearray(good["last.pt"])))
+        (folder / "best.pt").unlink(missing_ok=True)
+        if number % 2:  # without another one to fall back to there is a message
+            (folder / "best.pt").write_bytes(good["best.pt"])
+        try:
+            same = frozen(read(folder / "last.pt")) == states["last.pt"]
+            outcomes["harmless" if same else "silently wrong"] += 1
+            continue
+        except RunFolderError:
+            pass
+        try:
+            same = frozen(read_newest(folder)) == states["best.pt"]
+            outcomes["falls back" if same and number % 2 else "silently wrong"] += 1
+        except RunFolderError:
+            outcomes["ends in a message" if number % 2 == 0 else "silently wrong"] += 1
+    logging.disable(logging.NOTSET)
+    said = ", ".join(f"{number} {name}" for name, number in outcomes.items())
+    return f"{count} × {what}: {said}", outcomes["silently wrong"]
+
+
+def flips(count: int, draw: random.Random) -> Outcome:
+    """Of one bit in ``last.pt``."""
+
+    def spoil(content: bytearray) -> bytearray:
+        content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        return content
+
+    return damage(count, draw, spoil, "a flipped bit")
+
+
+def truncations(count: int, draw: random.Random) -> Outcome:
+    """Of ``last.pt``, at any length."""
+    return damage(count, draw, lambda content: content[: draw.randrange(len(content))], "a truncation")
+
+
+def zeros(count: int, draw: random.Random) -> Outcome:
+    """A page of 4 KiB that was never written."""
+
+    def spoil(content: bytearray) -> bytearray:
+        page = draw.randrange(len(content) // 4096 + 1) * 4096
+        content[page : page + 4096] = bytes(len(content[page : page + 4096]))
+        return content
+
+    return damage(count, draw, spoil, "a zeroed page")
+
+
+def foreign(count: int, draw: random.Random) -> Outcome:
+    """An empty file, another program's checkpoint, and pickles that would run code."""
+
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return os.mkdir, ("owned",)
+
+    def torch_file(value: Any) -> bytes:
+        buffer = io.BytesIO()
+        torch.save(value, buffer)
+        return buffer.getvalue()
+
+    files = [
+        b"", b"PK", pickle.dumps(Evil()), torch_file(Evil()), torch_file({"format": 2, "model": Evil()}),
+        torch_file({"state_dict": nn.Linear(2, 2).state_dict()}), torch_file([1, 2]), torch_file({"format": 99}),
+    ]  # fmt: skip
+    made = iter(files)
+    said, wrong = damage(len(files), draw, lambda content: bytearray(next(made)), "a foreign file")
+    ran = Path("owned").exists()
+    return f"{said}; {int(ran)} ran code", wrong + ran
+
+
+@contextlib.contextmanager
+def small_disk(size: str) -> Iterator[Path]:
+    """A file system of its own; needs root."""
+    place = Path("disk").resolve()
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], check=True, capture_output=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+        place.rmdir()
+
+
+@contextlib.contextmanager
+def full(place: Path) -> Iterator[None]:
+    with contextlib.suppress(OSError), open(place / "ballast", "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    yield
+    (place / "ballast").unlink()
+
+
+@contextlib.contextmanager
+def read_only(place: Path) -> Iterator[None]:
+    subprocess.run(["mount", "--bind", place, place], check=True)
+    while subprocess.run(["mount", "-o", "remount,bind,ro", place], capture_output=True, check=False).returncode:
+        time.sleep(0.001)  # something is being written just now
+    yield
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def disks(count: int, draw: random.Random) -> Outcome:
+    """A file system that is full, or becomes read-only, while checkpoints are written."""
+    arguments = (*COMMON, *MODELS["mlp"], "trainer.max_epochs=60", "checkpoint.every=1 steps")
+    seconds = whole(Path("reference"), arguments)
+    expected = content(Path("reference"))
+    unreadable = unlike = silent = 0
+    for number in range(count):
+        try:
+            with small_disk("1m") as place:
+                Path("output.txt").unlink(missing_ok=True)
+                child = start((*arguments, f"hydra.run.dir={place}/run"))
+                while ended(child, draw.uniform(0.3 * seconds, 0.7 * seconds)) is not None:  # it had ended before
+                    shutil.rmtree(place / "run")
+                    child = start((*arguments, f"hydra.run.dir={place}/run"))
+                with full(place) if number % 2 else read_only(place / "run/checkpoints"):
+                    status = ended(child)
+                    said = Path("output.txt").read_text()
+                    silent += status in (0, None) or "could not be written" not in said or "Traceback" in said
+                    try:
+                        read(place / "run/checkpoints/last.pt")
+                    except RunFolderError:
+                        unreadable += 1
+                if ended(go_on(place / "run", arguments)) != 0 or compared(place / "run", expected):
+                    unlike += 1
+        except (subprocess.CalledProcessError, FileNotFoundError) as error:
+            return f"disks: left out, for there is none to mount ({error})", 0
+    said = f"{unreadable} checkpoints lost, {silent} not said, {unlike} runs that did not end alike"
+    return f"{count} full or read-only disks: {said}", unreadable + silent + unlike
+
+
+EXPERIMENTS: dict[str, tuple[Callable[[int, random.Random], Outcome], int]] = {
+    "kills": (kills, 208), "signals": (signals, 50), "flips": (flips, 2000), "truncations": (truncations, 300),
+    "zeros": (zeros, 300), "foreign": (foreign, 8), "disks": (disks, 6),
+}  # fmt: skip
+
+
+def command() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help=f"of {', '.join(EXPERIMENTS)}; or all")
+    parser.add_argument("--count", type=int, help="how often")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    options = parser.parse_args()
+    if unknown := set(options.experiments) - EXPERIMENTS.keys():
+        parser.error(f"{', '.join(unknown)}: choose from {', '.join(EXPERIMENTS)}")
+    torch.set_num_threads(1)  # a fork after a computation with several threads can hang
+    torch.optim.AdamW([nn.Parameter(torch.zeros(1))])  # imports the compiler, which takes seconds
+    import runner.train  # noqa: F401
+
+    failed = False
+    for name in options.experiments or EXPERIMENTS:
+        function, count = EXPERIMENTS[name]
+        place = Path(tempfile.mkdtemp(prefix=f"reliability-{name}-"))
+        with contextlib.chdir(place):
+            said, wrong = function(options.count or count, random.Random(options.seed))
+        print(said if wrong == 0 else f"{said}; see {place}", flush=True)
+        failed = failed or wrong > 0
+        if wrong == 0:
+            shutil.rmtree(place, ignore_errors=True)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(command())
