@@ -118,8 +118,13 @@ def check_resume(cfg: DictConfig) -> Path:
         raise SystemExit(0)
     for key, before, after in differing:
         if key not in ("resume", "allow_targets"):
-            print(f"{key} is {after!r}, and was {before!r} until here")
+            print(f"{key}={_shown(after)} from here on, {_shown(before)} before")
     return run_dir
+
+
+def _shown(value: Any) -> str:
+    """A value as one would type it."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _check_jobs(cfg: DictConfig) -> None:

@@ -28,8 +28,9 @@ EVENTS = "events.out.tfevents"
 class Board:
     """Writes a run's event file.
 
-    There is one file with something in it. A run that is resumed writes it anew with the points that it has behind it: both of TensorBoard's
-    loaders then show each point once, which they do not where ``purge_step`` asks them to forget some.
+    There is one file with something in it. A run that is resumed writes it anew with the points that it has behind it:
+    both of TensorBoard's loaders then show each point once, which they do not where ``purge_step`` asks them to forget
+    some.
 
     What cannot be written, on a full disk, is kept and tried again.
 

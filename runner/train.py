@@ -244,6 +244,7 @@ def _finish(
             board.table(tag, table, progress.step)
         for tag, image in _draw(cfg, experiment).items():
             board.image(tag, image, progress.step)
+        board.flush()  # before the run says that it is complete, and is left as it is
     result.update(
         state="completed",
         metrics=found,

@@ -1,0 +1,118 @@
+"""The bench in short. In full: `uv run tests/reliability/bench.py`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import QUICK, Run
+
+from runner import experiment
+from runner.experiment import Experiment
+
+BENCH = Path(__file__).with_name("bench.py")
+
+
+@pytest.mark.parametrize(
+    ("experiment", "count"),
+    [("kills", 8), ("signals", 3), ("flips", 200), ("truncations", 40), ("zeros", 40), ("foreign", 8), ("disks", 2)],
+)
+def test_nothing_is_lost_and_nothing_differs(experiment: str, count: int) -> None:
+    seed = os.getpid()  # other moments each time
+    options = [sys.executable, BENCH, experiment, "--count", str(count), "--seed", str(seed)]
+    done = subprocess.run(options, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"seed {seed}: {done.stdout}{done.stderr}"
+    if "left out" in done.stdout:
+        pytest.skip(done.stdout.strip())
+    assert "0" in done.stdout
+
+
+CHANGES = [
+    "dataset=wine", "split.seed=1", "split.val=0.3", "split=random", "seed=1", "model=cnn", "model.hidden=[8]",
+    "model.dropout=0.5", "loss=focal", "loss.label_smoothing=0.1", "loss.weight=balanced", "optimizer=sgd",
+    "optimizer.lr=0.5", "optimizer.weight_decay=0", "scheduler=cosine", "scheduler.warmup=5", "loader.batch_size=32",
+    "loader.sampler=sequential", "trainer.accumulate=2", "trainer.clip_norm=1", "trainer.precision=bf16",
+    "transform.train=[]",
+]  # fmt: skip
+
+
+def test_changes_that_make_another_experiment_are_refused_by_name(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*QUICK, "trainer.max_steps=5", "hydra.run.dir=here") == 0
+    before = {path: path.read_bytes() for path in Path("here").rglob("*") if path.is_file()}
+    for change in CHANGES:
+        capsys.readouterr()
+        assert run("resume=here", "trainer.max_steps=9", change) == 2, change
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: {change.partition('=')[0]}"), said
+        assert "for a run of its own" in said
+        assert "Traceback" not in said
+    assert {path: path.read_bytes() for path in Path("here").rglob("*") if path.is_file()} == before
+
+
+def test_changes_that_do_not_are_made_and_said(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*QUICK, "trainer.max_steps=5", "hydra.run.dir=here", "trainer.threads=1") == 0
+    capsys.readouterr()
+    changes = ("trainer.max_steps=9", "trainer.log_interval=3", "checkpoint.every=2 steps", "trainer.threads=2")
+    assert run("resume=here", *changes) == 0
+    said = capsys.readouterr().out
+    for line in ("trainer.max_steps=9 from here on, 5 before", "checkpoint.every=2 steps from here on, 1 epoch before"):
+        assert line in said
+    assert "the run had 1 threads, and has 2 now" in said
+    assert json.loads(Path("here/result.json").read_text())["steps"] == 9
+
+
+def test_two_processes_do_not_run_in_one_folder(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["model=mlp", "trainer.max_epochs=10000", "hydra.run.dir=here", "trainer.threads=1"]
+    with subprocess.Popen([sys.executable, "-m", "runner", *options], stdout=subprocess.PIPE, text=True) as first:
+        while not Path("here/checkpoints/last.pt").exists() and first.poll() is None:
+            time.sleep(0.05)
+        assert run("resume=here") == 2
+        assert f"resume: 'here' is in use by process {first.pid} on " in capsys.readouterr().err
+        first.terminate()
+        first.communicate()
+    assert first.returncode == 143
+    step = torch.load("here/checkpoints/last.pt", weights_only=True)["progress"]["step"]
+    assert run("resume=here", f"trainer.max_steps={step + 1}") == 0
+
+
+def test_a_signal_while_it_is_built_leaves_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(*arguments: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        raise AssertionError("it should have stopped")
+
+    monkeypatch.setattr(experiment, "prepare", slow)
+    assert run(*QUICK) == 143
+    assert not Path("outputs").exists()
+
+
+def test_a_signal_inside_an_evaluation_stops_it_there(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    examine, asked = Experiment.examine, [0]
+
+    def stopping(self: Experiment, *arguments: object) -> object:
+        asked[0] += 1
+        if asked[0] in stops:
+            signal.raise_signal(signal.SIGTERM)
+        return examine(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Experiment, "examine", stopping)
+    stops: tuple[int, ...] = ()
+    assert run(*QUICK, "hydra.run.dir=whole") == 0
+    # The second epoch's val part, and test at the end.
+    asked[0], stops = 0, (2, 5)
+    assert run(*QUICK, "hydra.run.dir=here") == 143
+    state = torch.load("here/checkpoints/last.pt", weights_only=True)
+    assert (state["progress"]["step"], len(state["progress"]["history"])) == (34, 1)
+    assert run("resume=here") == 143
+    assert json.loads(Path("here/result.json").read_text())["state"] == "interrupted"
+    stops = ()
+    assert run("resume=here") == 0
+    assert Path("here/metrics.jsonl").read_bytes() == Path("whole/metrics.jsonl").read_bytes()
+    found, expected = (json.loads(Path(f"{name}/result.json").read_text())["metrics"] for name in ("here", "whole"))
+    assert found == expected
