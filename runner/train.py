@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import shutil
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -13,12 +11,11 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from runner import config, figures, folder, inspect, optimizer, plots, report
-from runner.checkpoint import BEST, read, read_newest, restore_best, sha256
+from runner import config, figures, folder, inspect, optimizer, plots, report, resume
+from runner.checkpoint import BEST, read, read_newest, sha256
 from runner.device import out_of_memory
-from runner.errors import ConfigError, DataError, InputError, Interrupted, Problem, RunFolderError, RunnerError
+from runner.errors import InputError, Interrupted, Problem, RunFolderError, RunnerError
 from runner.experiment import Experiment, assemble
-from runner.loader import Streaming
 from runner.metric import confusion, per_class
 from runner.profile import Profiler
 from runner.recorder import Recorder
@@ -99,49 +96,10 @@ def _prepare(cfg: DictConfig, run_dir: Path) -> tuple[Experiment, Trainer, float
     schedule, limits = make_schedule(cfg, opt), limits_of(cfg, seconds)
     trainer = make_trainer(cfg, experiment, opt, schedule, limits, lambda model: _evaluate(experiment, model))
     _draw(cfg, experiment)  # at the end it is drawn for good; what cannot be drawn is better found now
-    _check_space(cfg, run_dir, trainer)
+    resume.check_space(cfg, run_dir, trainer)
     if state is not None:
-        _check_same_data(cfg, experiment, run_dir)
-        restore_best(run_dir / "checkpoints", state)
-        try:
-            # Loaded when everything is built: building a scheduler writes to the optimizer.
-            trainer.load_state_dict(state)
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
-            what = f"does not fit what is built here: {str(error).strip()}"
-            remedy = f"the code that it was written with, or a run of its own with model.weights={run_dir}"
-            raise RunFolderError(Problem(str(run_dir / "checkpoints"), what, remedy=remedy)) from error
+        resume.load(cfg, run_dir, experiment, trainer, state)
     return experiment, trainer, seconds
-
-
-def _check_space(cfg: DictConfig, run_dir: Path, trainer: Trainer) -> None:
-    """That there is room for the checkpoints of a run.
-
-    Raises:
-        RunFolderError: there is not.
-    """
-    weights = sum(value.nbytes for value in trainer.model.state_dict().values() if isinstance(value, Tensor))
-    # With an average, two moments of the optimizer; the last, the best ones, and the one that is being written.
-    needed = weights * (3 + (trainer.average is not None)) * (2 + cfg.checkpoint.keep)
-    free = shutil.disk_usage(run_dir).free
-    if free < needed:
-        what = f"{run_dir}: checkpoints will take {needed / 2**20:,.0f} MiB, and {free / 2**20:,.0f} MiB are free there"
-        raise RunFolderError(Problem("hydra.run.dir", what, remedy="hydra.run.dir=FOLDER, on another disk"))
-
-
-def _check_same_data(cfg: DictConfig, experiment: Experiment, run_dir: Path) -> None:
-    """That a run that is resumed has the samples and the split that it began with."""
-    saved = json.loads((run_dir / "split.json").read_text())
-    workers = config.load(run_dir / "config.yaml")["loader"].get("num_workers", 0)
-    if isinstance(experiment.data.loaders["train"], Streaming) and workers != cfg.loader.num_workers:
-        what = f"{cfg.loader.num_workers}: {run_dir} began with {workers}, each of which has a share of the stream"
-        raise ConfigError(Problem("loader.num_workers", what, str(workers)))
-    here = {"data": experiment.data.samples["train"].fingerprint, "hash": experiment.data.split.hash}
-    for name, what in (("data", "the data are"), ("hash", "the split is")):
-        if saved[name] != here[name]:
-            problem = Problem(
-                "resume", f"{what} not what {run_dir} began with ({saved[name][:12]}, now {here[name][:12]})"
-            )
-            raise DataError(problem)
 
 
 def _run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,9 @@ import torch
 from conftest import QUICK, Run
 
 from runner import experiment
+from runner.batch import Batch
 from runner.experiment import Experiment
+from runner.trainer import Trainer
 
 BENCH = Path(__file__).with_name("bench.py")
 
@@ -116,3 +119,33 @@ def test_a_signal_inside_an_evaluation_stops_it_there(run: Run, monkeypatch: pyt
     assert Path("here/metrics.jsonl").read_bytes() == Path("whole/metrics.jsonl").read_bytes()
     found, expected = (json.loads(Path(f"{name}/result.json").read_text())["metrics"] for name in ("here", "whole"))
     assert found == expected
+
+
+def test_a_run_does_not_start_without_room_for_its_checkpoints(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """64·16 + 16 + 16·10 + 10 weights of 4 bytes, three times with the optimizer's moments, in three files."""
+    needed = 4 * (64 * 16 + 16 + 16 * 10 + 10) * 3 * 3
+    usage = shutil.disk_usage(".")
+    monkeypatch.setattr("runner.resume.shutil.disk_usage", lambda path: usage._replace(free=needed - 1))
+    assert run(*QUICK) == 2
+    assert "checkpoints will take 0 MiB, and 0 MiB are free there\n  try: hydra.run.dir=" in capsys.readouterr().err
+    assert not Path("outputs").exists()
+    monkeypatch.setattr("runner.resume.shutil.disk_usage", lambda path: usage._replace(free=needed))
+    assert run(*QUICK) == 0
+
+
+def test_a_second_ctrl_c_ends_it_at_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Trainer.step
+
+    def interrupted(self: Trainer, batches: list[Batch]) -> None:
+        if self.progress.step == 20:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            raise AssertionError("it should have ended")
+        step(self, batches)
+
+    monkeypatch.setattr(Trainer, "step", interrupted)
+    assert run(*QUICK, "hydra.run.dir=here") == 130
+    assert json.loads(Path("here/result.json").read_text())["state"] == "interrupted"
+    assert torch.load("here/checkpoints/last.pt", weights_only=True)["progress"]["step"] == 17
