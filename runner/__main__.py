@@ -160,6 +160,11 @@ def _train_task(cfg: DictConfig) -> None:
 
         overfit(cfg)
         return
+    if cfg.check == "only":
+        from runner.train import check
+
+        check(cfg, run_dir)
+        return
     if cfg.debug == "dev_run":
         config.shorten(cfg)
     run(cfg, run_dir)

@@ -92,6 +92,14 @@ def shorten(config: DictConfig) -> None:
         config.trainer.accumulate = min(config.trainer.accumulate, 2)
 
 
+def offline(config: DictConfig) -> None:
+    """Nothing that would be downloaded or kept: ``check=only``."""
+    with read_write(config), open_dict(config):
+        for name, value in (("download", False), ("cache", None)):
+            if name in config.dataset:
+                config.dataset[name] = value
+
+
 def value(node: Any) -> Any:
     """A value of the configuration as plain containers."""
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node

@@ -28,7 +28,7 @@ from runner.model import Frozen, initialise, load
 from runner.targets import OURS
 from runner.terminal import show
 from runner.trainer import Precision, wants_channels_last
-from runner.trial import make_model, try_model
+from runner.trial import check_repeatable, make_model, try_model
 
 log = logging.getLogger("runner")
 
@@ -90,6 +90,8 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> Experiment:
     precision = Precision(where, options.precision, in_layout)
     model = precision.place(model)
     output = try_model(model, data.example.input)
+    if not cfg.model.get("stochastic"):
+        check_repeatable(model, data.example.input, output)
     threads = device.threads(cfg.trainer.threads, model, data.example.input)
     torch.set_num_threads(threads)
 

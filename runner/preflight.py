@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from runner import compose, config, folder, schema
 from runner.errors import ConfigError, InputError, Problem, nearest
+from runner.origin import marked
 from runner.overrides import quote
 from runner.targets import locate
 
@@ -37,7 +38,8 @@ class Preflight(Callback):
         with _stopping():
             check(config)
             resumed = check_resume(config) if config.resume is not None else None
-            run_dir = resumed or (_scratch() if config.debug in LEAVING_NOTHING else _claim(config, "run"))
+            nothing = config.debug in LEAVING_NOTHING or config.check == "only"
+            run_dir = resumed or (_scratch() if nothing else _claim(config, "run"))
             folder.lock(run_dir, "hydra.run.dir" if resumed is None else "resume")
             with read_write(config), open_dict(config):
                 config.hydra.run.dir = str(run_dir)
@@ -90,7 +92,7 @@ def check(cfg: DictConfig) -> None:
 
         found = try_declared(config.job(cfg))
     if found:
-        raise ConfigError(*found)
+        raise ConfigError(*(marked(cfg, found) if "hydra" in cfg else found))
 
 
 def check_resume(cfg: DictConfig) -> Path:

@@ -24,7 +24,7 @@ log = logging.getLogger("runner")
 
 
 def announce(
-    cfg: DictConfig, experiment: Experiment, opt: torch.optim.Optimizer, run_dir: Path, progress: Progress
+    cfg: DictConfig, experiment: Experiment, opt: torch.optim.Optimizer, run_dir: Path | None, progress: Progress
 ) -> None:
     """What is about to be run, in a few lines."""
     e, facts = experiment, cfg.facts
@@ -59,7 +59,8 @@ def announce(
     if cfg.optimizer.get("scale_lr") is not None:
         count, found_with = samples_in_a_step(cfg), cfg.optimizer.scale_lr
         log.info("learning rates × %.4g, for a step has %d samples, not %d", count / found_with, count, found_with)
-    log.info("%s", run_dir)
+    if run_dir is not None:
+        log.info("%s", run_dir)
     if progress.step:
         log.info("resumed after epoch %d, step %s", progress.epoch, f"{progress.step:,}")
 

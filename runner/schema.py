@@ -100,6 +100,7 @@ class Model:
     )
     weights: str | None = key("weights to start from: a file, run folder, URL or torchvision name", optional=True)
     strict: bool = key("whether their names and shapes must be the model's", optional=True)
+    stochastic: bool = key("whether it draws at random in eval mode, too", optional=True)
     freeze: list[str | int] = key(
         "patterns of the parameters that are not trained",
         allowed='a list of texts, as in [features, "4.0"]',
@@ -270,6 +271,7 @@ class Config:
     debug: Literal["dev_run", "overfit", "anomaly"] | None = key(
         "two batches of everything; one batch again and again; or name the operation that broke a gradient", resume=True
     )
+    check: Literal["only"] | None = key("stop when everything was checked", resume=True)
     allow_targets: list[str] = key("patterns of targets that may be called besides the usual ones", resume=True)
     dataset: Dataset = key("the samples")
     split: Split = key("which samples train, which choose, which test")

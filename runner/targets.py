@@ -49,7 +49,7 @@ OURS = {
     "dataset": ("keys", "layout", "shape"),
     "split": ("path",),
     "loader": ("batch_size", "eval_batch_size", "drop_last", "sampler", "subset", "batch_sampler", "epoch_samples"),
-    "model": ("output", "init", "weights", "strict", "freeze", "unfreeze_at_epoch"),
+    "model": ("output", "init", "weights", "strict", "stochastic", "freeze", "unfreeze_at_epoch"),
     "loss": ("terms", "scale", "one_hot", "standardize", "ignore_index", "beta"),
     "optimizer": ("param_groups", "decay_norms_and_biases", "layer_decay", "scale_lr"),
     "scheduler": ("interval", "warmup", "warmup_start", "monitor"),

@@ -25,6 +25,7 @@ from runner.table import Table
 from runner.tensorboard import Board
 from runner.terminal import Bar, show
 from runner.trainer import Trainer
+from runner.trial import try_step
 from runner.updates import limits_of, make_optimizer, make_schedule, make_trainer
 
 log = logging.getLogger("runner")
@@ -67,6 +68,18 @@ def main(cfg: DictConfig, run_dir: Path) -> None:
         raise SystemExit(Interrupted(stop.signum).exit_status)
 
 
+def check(cfg: DictConfig, run_dir: Path) -> None:
+    """Build everything that a run would, try one batch, and say that it works. Downloads nothing and keeps no cache.
+
+    Raises:
+        InputError: it would not run.
+    """
+    config.offline(cfg)
+    experiment, trainer, _ = _prepare(cfg, run_dir)
+    report.announce(cfg, experiment, trainer.optimizer, None, trainer.progress)
+    log.info("nothing is wrong with it; nothing was kept")
+
+
 def _end(result: Result, state: str, error: str) -> None:
     with suppress(OSError):  # a full disk is a reason to end, and not to end otherwise
         result.update(state=state, error=error)
@@ -95,6 +108,9 @@ def _prepare(cfg: DictConfig, run_dir: Path) -> tuple[Experiment, Trainer, float
     config.fill(cfg, {"param_groups": optimizer.table(opt).records()})
     schedule, limits = make_schedule(cfg, opt), limits_of(cfg, seconds)
     trainer = make_trainer(cfg, experiment, opt, schedule, limits, lambda model: _evaluate(experiment, model))
+    order, example = experiment.data.loaders["train"].order, experiment.data.example
+    alone = any(len(batch) == 1 for batch in order.batches(0)[-1:]) and len(example) > 1
+    try_step(trainer.gradient, example.to(experiment.device), [len(example), *([1] if alone else [])])
     _draw(cfg, experiment)  # at the end it is drawn for good; what cannot be drawn is better found now
     resume.check_space(cfg, run_dir, trainer)
     if state is not None:

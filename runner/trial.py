@@ -5,17 +5,20 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
+from collections.abc import Iterable
 from contextlib import suppress
 
 import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from runner.batch import Batch
 from runner.config import build_all, calling, factory, fill, value
-from runner.errors import ConfigError, Problem
+from runner.errors import ConfigError, Problem, RunnerError
 from runner.eval_mode import eval_mode
 from runner.model import Networks
 from runner.targets import OURS
+from runner.trainer import Gradient
 from runner.transform import Pipeline
 
 log = logging.getLogger("runner")
@@ -54,6 +57,67 @@ def try_model(model: nn.Module, example: Tensor) -> object:
         elif "channels" in reason and example.shape[1] == 1:
             remedy = "the transform torchvision.transforms.v2.RGB, or dataset.channels=3 of an image folder"
         raise ConfigError(Problem("model", what, remedy=remedy)) from error
+
+
+def check_repeatable(model: nn.Module, example: Tensor, output: object) -> None:
+    """That a model in eval mode makes the same of the same input twice.
+
+    Args:
+        output: what it made of it the first time.
+
+    Raises:
+        ConfigError: it draws at random there, as ``functional.dropout(x)`` does, which is switched on by default.
+    """
+    again = try_model(model, example)
+    if not (isinstance(output, Tensor) and isinstance(again, Tensor)):
+        return
+    if not torch.allclose(output, again, rtol=1e-3, atol=1e-5, equal_nan=True):
+        what = "makes something else of the same input in eval mode: it draws at random there"
+        remedy = "functional.dropout(x, p, self.training); or model.stochastic=true, if it is meant to"
+        raise ConfigError(Problem("model", what, remedy=remedy))
+
+
+def try_step(gradient: Gradient, batch: Batch, sizes: Iterable[int]) -> None:
+    """Forward, loss and backward of one batch, in a throwaway copy of model and loss.
+
+    Args:
+        sizes: of the batches that will come, each of which is tried: BatchNorm cannot train on one sample.
+
+    Raises:
+        ConfigError: it breaks.
+    """
+    try:
+        model, loss = copy.deepcopy((gradient.model, gradient.loss))
+    except Exception as error:  # whatever a model of the user's may hold
+        log.info("one batch was not tried, for the model cannot be copied (%s)", str(error).splitlines()[0])
+        return
+    parameters = [p for p in (*model.parameters(), *loss.parameters()) if p.requires_grad]
+    trial = Gradient(
+        model, loss, torch.optim.SGD(parameters, lr=0.0), device=gradient.device, seed=gradient.seed,
+        compute=gradient.compute, precision=gradient.precision, micro_batch=gradient.micro_batch,
+    )  # fmt: skip
+    model.train()
+    for size in sizes:
+        part = batch.rows(slice(0, size))
+        try:
+            trial([part], trial.weight([part]), 0)
+        except torch.OutOfMemoryError:
+            return  # which the run itself has a message for
+        except RunnerError:
+            raise
+        except Exception as error:  # whatever code of the user's may raise
+            log.debug("", exc_info=True)
+            raise ConfigError(_untrainable(error, size)) from error
+
+
+def _untrainable(error: Exception, size: int) -> Problem:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    what = f"cannot be trained on a batch of {size}: {reason}"
+    if "inplace operation" in reason:
+        return Problem("model", what, remedy="debug=anomaly, which says where it is")
+    if size == 1:
+        return Problem("loader.drop_last", f"false, and the model {what}", "true", "loader.drop_last=true")
+    return Problem("model", what, remedy="hydra.verbose=true, to see where")
 
 
 def try_declared(cfg: DictConfig) -> list[Problem]:

@@ -76,3 +76,79 @@ def test_what_the_meta_device_cannot_do_is_tried_on_the_cpu(run: Run, monkeypatc
     Path("my_conf/model/looking.yaml").write_text("_target_: looking.make\nnum_outputs: ${facts.num_outputs}\n")
     options = ("--config-dir", "my_conf", "allow_targets=[looking.*]")
     assert run("model=looking", "trainer.max_epochs=1", *options) == 0
+
+
+def net(body: str, layers: str = "nn.Flatten(), nn.Linear(64, num_outputs)") -> tuple[str, ...]:
+    """Overrides of a model whose forward pass is `body`, with x for its input."""
+    Path("written.py").write_text(
+        "import torch\nfrom torch import nn\nfrom torch.nn import functional as F\n\n\n"
+        "class Net(nn.Module):\n    def __init__(self, num_outputs):\n        super().__init__()\n"
+        f"        self.layers = nn.Sequential({layers})\n\n"
+        f"    def forward(self, x):\n        {body}\n"
+    )
+    Path("mine/model").mkdir(parents=True)
+    Path("mine/model/written.yaml").write_text("_target_: written.Net\nnum_outputs: ${facts.num_outputs}\n")
+    return "--config-dir", "mine", "model=written", "allow_targets=[written.*]", "trainer.max_epochs=1"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("return F.dropout(self.layers(x))", "model: makes something else of the same input in eval mode"),
+        (
+            "x = self.layers(x).sigmoid(); x += 1; return x",
+            "model: cannot be trained on a batch of 64: one of the variables needed for gradient computation",
+        ),
+        ("return self.layers(x).detach()", "model: cannot be trained on a batch of 64: element 0 of tensors does not"),
+    ],
+)
+def test_what_breaks_only_in_training_is_found_before_it(
+    run: Run, capsys: pytest.CaptureFixture[str], body: str, said: str
+) -> None:
+    assert run(*net(body)) == 2
+    text = capsys.readouterr().err
+    assert text.startswith(f"error: {said}")
+    assert "Traceback" not in text
+    assert not Path("outputs").exists()
+
+
+def test_a_model_may_say_that_it_draws_in_eval_mode(run: Run) -> None:
+    assert run(*net("return F.dropout(self.layers(x))"), "model.stochastic=true") == 0
+
+
+def test_one_sample_alone_in_the_last_batch(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    options = net("return self.layers(x)", "nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, num_outputs)")
+    assert run(*options, "loader.batch_size=49") == 2  # 1,079 = 22 · 49 + 1
+    said = capsys.readouterr().err
+    assert "loader.drop_last: false, and the model cannot be trained on a batch of 1: Expected more than" in said
+    assert "try: loader.drop_last=true" in said
+    assert run(*options, "loader.batch_size=49", "loader.drop_last=true") == 0
+
+
+def test_the_trial_changes_nothing_in_the_model(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ("model.channels=[4]", "trainer.max_epochs=1", "trainer.threads=1", "model.dropout=0.5")
+    assert run(*options, "hydra.run.dir=with") == 0
+    monkeypatch.setattr("runner.train.try_step", lambda *arguments: None)
+    assert run(*options, "hydra.run.dir=without") == 0
+    first, second = (torch.load(f"{n}/checkpoints/last.pt", weights_only=True)["model"] for n in ("with", "without"))
+    assert all(torch.equal(a, b) for a, b in zip(first.values(), second.values(), strict=True))
+
+
+class TestCheckOnly:
+    def test_all_is_built_and_nothing_is_left(self, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run("check=only", "model=mlp") == 0
+        assert "nothing is wrong with it; nothing was kept" in capsys.readouterr().out
+        assert list(Path().iterdir()) == []
+
+    def test_data_that_are_not_there(self, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run("check=only", "dataset=cifar10", "dataset.download=true", "dataset.root=here") == 2
+        assert capsys.readouterr().err.startswith("error: dataset")
+        assert not any(Path().rglob("*.gz"))
+        assert not Path("outputs").exists()
+
+    def test_a_run_that_could_go_on(self, run: Run) -> None:
+        assert run(*QUICK, "trainer.max_steps=5", "hydra.run.dir=here") == 0
+        before = {path: path.read_bytes() for path in Path("here").rglob("*") if path.is_file()}
+        assert run("resume=here", "trainer.max_steps=9", "check=only") == 0
+        after = {path: path.read_bytes() for path in Path("here").rglob("*") if path.is_file()}
+        assert {path for path in after if after[path] != before.get(path)} <= {Path("here/runner.log")}

@@ -55,9 +55,9 @@ class Gradient:
     ) -> None:
         self.model, self.loss, self.optimizer = model, loss, optimizer
         self.device, self.seed, self.compute = device, seed, compute
-        precision = precision or Precision(device)
-        self.forward = precision.forward(compiled or model)
-        self.scaler = torch.amp.GradScaler(device.type) if precision.scales_loss else None
+        self.precision = precision or Precision(device)
+        self.forward = self.precision.forward(compiled or model)
+        self.scaler = torch.amp.GradScaler(device.type) if self.precision.scales_loss else None
         self.micro_batch = None if isinstance(micro_batch, str) else micro_batch
         self._may_cut = micro_batch == "auto"
         self.clip_norm, self.clip_value = clip_norm, clip_value

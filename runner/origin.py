@@ -1,0 +1,72 @@
+"""Where a key of the configuration was written: the user's file, and the line in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig
+
+from runner.errors import Problem
+
+
+def marked(cfg: DictConfig, problems: Iterable[Problem]) -> list[Problem]:
+    """The problems, with file and line at those whose key stands in a file of the user's own.
+
+    Args:
+        cfg: with Hydra's part, which says what was composed from where.
+    """
+    typed = [str(override).lstrip("+~").partition("=")[0] for override in cfg.hydra.overrides.task]
+    found = []
+    for problem in problems:
+        own = any(problem.key == key or problem.key.startswith(key + ".") for key in typed if "." in key)
+        place = None if own or problem.key in typed else _place(cfg, problem.key.split("."))
+        found.append(problem if place is None else replace(problem, key=f"{place}: {problem.key}"))
+    return found
+
+
+def _place(cfg: DictConfig, words: Sequence[str]) -> str | None:
+    """``FILE, line N`` of the last file that sets the key."""
+    for path, inside in _files(cfg, words):
+        line = _line(path, inside)
+        if line is not None:
+            near = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+            return f"{near}, line {line}"
+    return None
+
+
+def _files(cfg: DictConfig, words: Sequence[str]) -> Iterator[tuple[Path, Sequence[str]]]:
+    """The user's files that may have set a key, and the rest of the key inside of each. The primary one wins."""
+    from runner import config
+
+    folders = [Path(s.path) for s in cfg.hydra.runtime.config_sources if s.schema == "file" and s.path]
+    for folder in [folder for folder in folders if folder != config.folder()]:
+        yield folder / f"{cfg.hydra.job.config_name}.yaml", words
+        for group, option in cfg.hydra.runtime.choices.items():
+            if isinstance(option, str) and group == words[0]:
+                yield folder / group / f"{option}.yaml", words[1:]
+            elif isinstance(option, str) and group == "experiment":
+                yield folder / group / f"{option}.yaml", words
+
+
+def _line(path: Path, words: Sequence[str]) -> int | None:
+    """The line, from 1, in which a nested key stands; None if the file has no such key."""
+    try:
+        node: Any = yaml.compose(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None
+    line = None
+    for word in words:
+        if isinstance(node, yaml.SequenceNode) and word.isdigit() and int(word) < len(node.value):
+            node = node.value[int(word)]
+            line = node.start_mark.line + 1
+            continue
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        match = [(key, value) for key, value in pairs if key.value == word]
+        if not match:
+            return None
+        line, node = match[-1][0].start_mark.line + 1, match[-1][1]
+    return line
