@@ -44,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
+    except Interrupted as stopped:
+        return stopped.exit_status
     except KeyboardInterrupt:
         return 130
     except SystemExit as stop:

@@ -6,8 +6,8 @@ RunnerError             exit status 1
 │   ├── DataError       found in the data, before training
 │   └── RunFolderError  a run folder or a checkpoint that is missing, in use or damaged
 ├── NonFinite           (in `trainer`) the loss or a gradient is not finite
-├── BrokenGradient      (in `trainer`) what debug=anomaly found
-└── Interrupted         exit status 128 + signal: stopped by a signal after the state was saved
+└── BrokenGradient      (in `trainer`) what debug=anomaly found
+Interrupted             exit status 128 + signal: stopped by a signal after the state was saved
 
 An `InputError` carries a list of `Problem`, so that one start reports everything it found.
 """
@@ -73,8 +73,12 @@ class RunFolderError(InputError):
     pass
 
 
-class Interrupted(RunnerError):
-    """A signal asked the run to stop, and its state was saved."""
+class Interrupted(BaseException):
+    """A signal asked the run to stop, and its state was saved.
+
+    No `Exception`, as `KeyboardInterrupt` is none: it may come in the middle of code of the user's whose mistakes are
+    explained, and is none of them.
+    """
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}")

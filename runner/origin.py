@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from runner.errors import Problem
 
@@ -19,7 +19,9 @@ def marked(cfg: DictConfig, problems: Iterable[Problem]) -> list[Problem]:
     Args:
         cfg: with Hydra's part, which says what was composed from where.
     """
-    typed = [str(override).lstrip("+~").partition("=")[0] for override in cfg.hydra.overrides.task]
+    # Not resolved: a reference that leads nowhere may be the very problem.
+    overrides = cast("list[str]", OmegaConf.to_container(cfg.hydra.overrides.task, resolve=False))
+    typed = [override.lstrip("+~").partition("=")[0] for override in overrides]
     found = []
     for problem in problems:
         own = any(problem.key == key or problem.key.startswith(key + ".") for key in typed if "." in key)

@@ -15,7 +15,6 @@ import pytest
 import torch
 from conftest import QUICK, Run
 
-from runner import experiment
 from runner.batch import Batch
 from runner.experiment import Experiment
 from runner.trainer import Trainer
@@ -85,12 +84,15 @@ def test_two_processes_do_not_run_in_one_folder(run: Run, capsys: pytest.Capture
     assert run("resume=here", f"trainer.max_steps={step + 1}") == 0
 
 
-def test_a_signal_while_it_is_built_leaves_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("where", ["runner.experiment.prepare", "runner.trial.eval_mode", "runner.model.MLP.forward"])
+def test_a_signal_while_it_is_built_leaves_nothing(run: Run, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """Also where what code of the user's raises is taken for a mistake in it."""
+
     def slow(*arguments: object) -> None:
         signal.raise_signal(signal.SIGTERM)
         raise AssertionError("it should have stopped")
 
-    monkeypatch.setattr(experiment, "prepare", slow)
+    monkeypatch.setattr(where, slow)
     assert run(*QUICK) == 143
     assert not Path("outputs").exists()
 
