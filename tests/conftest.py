@@ -47,3 +47,11 @@ def only_run() -> Path:
     """The one run folder in ``outputs/``."""
     (folder,) = Path("outputs").glob("*/*/result.json")
     return folder.parent
+
+
+def own_model(code: str) -> tuple[str, ...]:
+    """Write a module that has a model ``Net(num_outputs)``, and return the overrides that name it."""
+    Path("own_net.py").write_text(code)
+    Path("mine/model").mkdir(parents=True)
+    Path("mine/model/own.yaml").write_text("_target_: own_net.Net\nnum_outputs: ${facts.num_outputs}\n")
+    return "--config-dir", "mine", "model=own", "allow_targets=[own_net.*]"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import QUICK, Run, only_run
+from conftest import QUICK, Run, only_run, own_model
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -382,25 +382,16 @@ class TestDebug:
         assert not Path("outputs").exists()
 
     def test_what_keeps_a_loss_where_it_is(self, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-        Path("dead.py").write_text(
+        options = own_model(
             "from torch import nn\n"
-            "class Dead(nn.Module):\n"
+            "class Net(nn.Module):\n"
             "    def __init__(self, num_outputs):\n"
             "        super().__init__()\n"
             "        self.used, self.unused = nn.Linear(64, num_outputs), nn.Linear(3, 3)\n"
             "    def forward(self, x):\n"
             "        return self.used(x.flatten(1) * 0)\n"
         )
-        Path("my_conf/model").mkdir(parents=True)
-        Path("my_conf/model/dead.yaml").write_text("_target_: dead.Dead\nnum_outputs: ${facts.num_outputs}\n")
-        options = (
-            "--config-dir",
-            "my_conf",
-            "model=dead",
-            "allow_targets=[dead.*]",
-            "debug=overfit",
-            "optimizer.lr=1e-6",
-        )
+        options += ("debug=overfit", "optimizer.lr=1e-6")
         assert run(*options, "trainer.clip_norm=0.5", "model.freeze=[used.bias]") == 0
         said = "".join(capsys.readouterr())
         assert "the loss did not fall to half of what it was" in said

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import QUICK, Run
+from conftest import QUICK, Run, own_model
 from torch import nn
 
 from runner.errors import ConfigError
@@ -65,30 +65,25 @@ def test_the_declared_shape_is_that_of_the_samples(run: Run, capsys: pytest.Capt
 
 def test_what_the_meta_device_cannot_do_is_tried_on_the_cpu(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that looks at values in its forward pass cannot run on the meta device, and is no mistake."""
-    Path("looking.py").write_text(
+    options = own_model(
         "from torch import nn\n"
         "class Looking(nn.Sequential):\n"
         "    def forward(self, x):\n"
         "        return super().forward(x * (2.0 if x.sum().item() > 0 else 1.0))\n"
-        "def make(num_outputs): return Looking(nn.Flatten(), nn.Linear(64, num_outputs))\n"
+        "def Net(num_outputs): return Looking(nn.Flatten(), nn.Linear(64, num_outputs))\n"
     )
-    Path("my_conf/model").mkdir(parents=True)
-    Path("my_conf/model/looking.yaml").write_text("_target_: looking.make\nnum_outputs: ${facts.num_outputs}\n")
-    options = ("--config-dir", "my_conf", "allow_targets=[looking.*]")
-    assert run("model=looking", "trainer.max_epochs=1", *options) == 0
+    assert run(*options, "trainer.max_epochs=1") == 0
 
 
 def net(body: str, layers: str = "nn.Flatten(), nn.Linear(64, num_outputs)") -> tuple[str, ...]:
     """Overrides of a model whose forward pass is `body`, with x for its input."""
-    Path("written.py").write_text(
+    code = (
         "import torch\nfrom torch import nn\nfrom torch.nn import functional as F\n\n\n"
         "class Net(nn.Module):\n    def __init__(self, num_outputs):\n        super().__init__()\n"
         f"        self.layers = nn.Sequential({layers})\n\n"
         f"    def forward(self, x):\n        {body}\n"
     )
-    Path("mine/model").mkdir(parents=True)
-    Path("mine/model/written.yaml").write_text("_target_: written.Net\nnum_outputs: ${facts.num_outputs}\n")
-    return "--config-dir", "mine", "model=written", "allow_targets=[written.*]", "trainer.max_epochs=1"
+    return (*own_model(code), "trainer.max_epochs=1")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Run
+from conftest import Run, own_model
 from torch import nn
 from torch.optim import SGD, AdamW
 
@@ -92,17 +92,14 @@ def test_what_a_state_dict_does_not_have() -> None:
 
 
 def test_a_run_names_it_at_its_start(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("counting.py").write_text(
+    options = own_model(
         "import torch\n"
         "class Net(torch.nn.Sequential):\n"
         "    def __init__(self, num_outputs):\n"
         "        super().__init__(torch.nn.Flatten(), torch.nn.Linear(64, num_outputs))\n"
         "        self.steps = torch.zeros(())\n"
     )
-    Path("mine/model").mkdir(parents=True)
-    Path("mine/model/net.yaml").write_text("_target_: counting.Net\nnum_outputs: ${facts.num_outputs}\n")
-    options = ("--config-dir", "mine", "model=net", "allow_targets=[counting.*]", "trainer.max_epochs=1")
-    assert run(*options) == 0
+    assert run(*options, "trainer.max_epochs=1") == 0
     assert "the state_dict of a model does not have them: steps;" in capsys.readouterr().out
 
 
@@ -118,22 +115,12 @@ def test_reordered_layers_go_on_with_their_own_state(run: Run, capsys: pytest.Ca
         "    def forward(self, x):\n"
         "        return self.head(self.b(self.a(x.flatten(1)).relu()))\n"
     )
-    Path("layers.py").write_text("ORDER = 'ab'\n" + text)
-    Path("mine/model").mkdir(parents=True)
-    Path("mine/model/net.yaml").write_text("_target_: layers.Net\nnum_outputs: ${facts.num_outputs}\n")
-    options = (
-        "--config-dir",
-        "mine",
-        "model=net",
-        "allow_targets=[layers.*]",
-        "scheduler=constant",
-        "trainer.threads=1",
-    )
+    options = (*own_model("ORDER = 'ab'\n" + text), "scheduler=constant", "trainer.threads=1")
     assert run(*options, "hydra.run.dir=whole", "trainer.max_epochs=2") == 0
     assert run(*options, "hydra.run.dir=part", "trainer.max_epochs=2", "trainer.max_steps=9") == 0
-    Path("layers.py").write_text("ORDER = 'ba'\n" + text)
-    del sys.modules["layers"]
-    assert run("resume=part", "trainer.max_steps=null", "allow_targets=[layers.*]") == 0
+    Path("own_net.py").write_text("ORDER = 'ba'\n" + text)
+    del sys.modules["own_net"]
+    assert run("resume=part", "trainer.max_steps=null", "allow_targets=[own_net.*]") == 0
     whole, part = (torch.load(f"{name}/checkpoints/last.pt", weights_only=True)["model"] for name in ("whole", "part"))
     for name, value in whole.items():
         torch.testing.assert_close(part[name], value, rtol=0, atol=0, msg=lambda m, n=name: f"{n}: {m}")
