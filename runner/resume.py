@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 from omegaconf import DictConfig
 from torch import Tensor
 
-from runner import config
 from runner.checkpoint import restore_best
 from runner.errors import ConfigError, DataError, Problem, RunFolderError
 from runner.experiment import Experiment
@@ -25,7 +23,7 @@ def load(cfg: DictConfig, run_dir: Path, experiment: Experiment, trainer: Traine
         ConfigError, DataError: other data, another split, or another share of a stream.
         RunFolderError: the state is of other code, or the best weights are lost.
     """
-    _check_same_data(cfg, experiment, run_dir)
+    _check_same(cfg, experiment, run_dir, state)
     restore_best(run_dir / "checkpoints", state)
     try:
         trainer.load_state_dict(state)
@@ -35,20 +33,22 @@ def load(cfg: DictConfig, run_dir: Path, experiment: Experiment, trainer: Traine
         raise RunFolderError(Problem(str(run_dir / "checkpoints"), what, remedy=remedy)) from error
 
 
-def _check_same_data(cfg: DictConfig, experiment: Experiment, run_dir: Path) -> None:
-    """That a run that is resumed has the samples and the split that it began with."""
-    saved = json.loads((run_dir / "split.json").read_text())
-    workers = config.load(run_dir / "config.yaml")["loader"].get("num_workers", 0)
+def _check_same(cfg: DictConfig, experiment: Experiment, run_dir: Path, state: dict[str, Any]) -> None:
+    """That a run that is resumed has the samples, the split and the seed that its checkpoint has."""
+    workers = state["config"]["loader"].get("num_workers", 0)
     if isinstance(experiment.data.loaders["train"], Streaming) and workers != cfg.loader.num_workers:
         what = f"{cfg.loader.num_workers}: {run_dir} began with {workers}, each of which has a share of the stream"
         raise ConfigError(Problem("loader.num_workers", what, str(workers)))
-    here = {"data": experiment.data.samples["train"].fingerprint, "hash": experiment.data.split.hash}
-    for name, what in (("data", "the data are"), ("hash", "the split is")):
-        if saved[name] != here[name]:
-            problem = Problem(
-                "resume", f"{what} not what {run_dir} began with ({saved[name][:12]}, now {here[name][:12]})"
-            )
-            raise DataError(problem)
+    data = experiment.data
+    compared = {
+        "the data are": (state["data"][:12], data.samples["train"].fingerprint[:12]),
+        "the split is": (state["split"][:12], data.split.hash[:12]),
+        "the seed is": (state["config"]["seed"], cfg.seed),
+    }
+    differing = {what: pair for what, pair in compared.items() if pair[0] != pair[1]}
+    if differing:
+        problems = [f"{what} not what {run_dir} began with ({a}, now {b})" for what, (a, b) in differing.items()]
+        raise DataError(*(Problem("resume", problem) for problem in problems))
 
 
 def check_space(cfg: DictConfig, run_dir: Path, trainer: Trainer) -> None:

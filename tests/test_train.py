@@ -355,9 +355,9 @@ def test_a_run_killed_between_its_two_checkpoints_ends_as_if_it_had_not_been(
 def test_other_data_or_another_split_are_not_what_a_run_goes_on_with(
     run: Run, made: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    manifest = json.loads((made / "split.json").read_text())
-    for name, what in (("hash", "the split is not what"), ("data", "the data are not what")):
-        (made / "split.json").write_text(json.dumps({**manifest, name: "0" * 64}))
+    state = torch.load(made / "checkpoints/last.pt", weights_only=True)
+    for name, what in (("split", "the split is not what"), ("data", "the data are not what")):
+        torch.save({**state, name: "0" * 64}, made / "checkpoints/last.pt")
         assert run(f"resume={made}", "trainer.max_epochs=9") == 2
         assert f"resume: {what} {made} began with (000000000000, now " in capsys.readouterr().err
 

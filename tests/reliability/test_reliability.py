@@ -151,3 +151,36 @@ def test_a_second_ctrl_c_ends_it_at_once(run: Run, monkeypatch: pytest.MonkeyPat
     assert run(*QUICK, "hydra.run.dir=here") == 130
     assert json.loads(Path("here/result.json").read_text())["state"] == "interrupted"
     assert torch.load("here/checkpoints/last.pt", weights_only=True)["progress"]["step"] == 17
+
+
+def test_the_checkpoint_of_another_run_is_not_taken(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, changes in {"here": (), "there": ("seed=1", "split.seed=2")}.items():
+        assert run(*QUICK, f"hydra.run.dir={name}", *changes) == 0
+    shutil.copyfile("there/checkpoints/last.pt", "here/checkpoints/last.pt")
+    assert run("resume=here", "trainer.max_epochs=9") == 2
+    said = capsys.readouterr().err
+    assert "resume: the split is not what here began with" in said
+    assert "resume: the seed is not what here began with (1, now 0)" in said
+
+
+@pytest.mark.parametrize("name", ["split.json", "split.npz", "result.json", "metrics.jsonl", "runner.log", ".hydra"])
+def test_what_else_is_lost_or_damaged(run: Run, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    """A run goes on without what it can make again, and says what it cannot do without."""
+    assert run(*QUICK, "hydra.run.dir=whole", "trainer.max_epochs=4", "scheduler=constant") == 0
+    assert run(*QUICK, "hydra.run.dir=here", "scheduler=constant") == 0
+    for damage in ("missing", "damaged"):
+        path = Path("here") / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif damage == "missing":
+            path.unlink()
+        else:
+            path.write_bytes(b"{\0")
+        epochs = 3 if damage == "missing" else 4
+        status = run("resume=here", f"trainer.max_epochs={epochs}")
+        assert status in (0, 2), damage
+        assert "Traceback" not in "".join(capsys.readouterr())
+        if status == 2:
+            return
+    assert Path("here/metrics.jsonl").read_bytes() == Path("whole/metrics.jsonl").read_bytes()
+    assert (Path("here/split.npz")).read_bytes() == Path("whole/split.npz").read_bytes()
