@@ -299,7 +299,7 @@ def problems(config: Mapping[str, Any], schema: type = Config, prefix: str = "")
     found = []
     fields = {field.name: field for field in dataclasses.fields(schema)}
     for name in [name for name in fields if name not in config and not fields[name].metadata.get("optional")]:
-        found.append(Problem(prefix + name, "is missing", _words(hints[name], fields[name].metadata)))
+        found.append(Problem(prefix + name, "is missing", words(hints[name], fields[name].metadata)))
     has_target = any(field.metadata.get("target") for field in fields.values())
     for name, value in config.items():
         if name in fields:
@@ -332,14 +332,14 @@ def _check(name: str, value: Any, hint: Any, rules: Mapping[str, Any]) -> list[P
     if value is UNKNOWN:
         return []
     if value == "???":
-        return [Problem(name, "is not set (???)", _words(hint, rules), f"{name}=VALUE")]
+        return [Problem(name, "is not set (???)", words(hint, rules), f"{name}=VALUE")]
     if dataclasses.is_dataclass(hint):
         if isinstance(value, Mapping):
             return problems(value, typing.cast(type, hint), name + ".")
         return [Problem(name, f"{value!r} is not a group of keys", f"an option of the group: {name}=NAME")]
     if fits(value, hint) and _in_bounds(value, rules):
         return []
-    return [Problem(name, f"{value!r} is not allowed", _words(hint, rules))]
+    return [Problem(name, f"{value!r} is not allowed", words(hint, rules))]
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -377,7 +377,7 @@ def _in_bounds(value: Any, rules: Mapping[str, Any]) -> bool:
     return (least is None or value >= least) and (above is None or value > above) and (below is None or value < below)
 
 
-def _words(hint: Any, rules: Mapping[str, Any]) -> str:
+def words(hint: Any, rules: Mapping[str, Any]) -> str:
     """What is allowed, in words."""
     if rules.get("allowed"):
         return str(rules["allowed"])
@@ -400,7 +400,7 @@ def describe(hint: Any) -> str:
     if origin is Literal:
         return ", ".join(str(choice) for choice in arguments)
     if origin is list:
-        return f"a list of {describe(arguments[0]).removeprefix('a ')}s"
+        return "a list" if arguments == (Any,) else f"a list of {describe(arguments[0]).removeprefix('a ')}s"
     if origin is dict:
         return "a group of keys"
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}

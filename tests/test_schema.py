@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 import yaml
 
-from runner import config, schema
+import runner
+from runner import config, reference, schema
 from runner.schema import UNKNOWN, fits, problems
 
 TRAINER = yaml.safe_load((config.folder() / "trainer/default.yaml").read_text())
@@ -83,3 +85,9 @@ def test_what_may_change_when_a_run_is_resumed() -> None:
     keys = set(schema.resumable())
     assert {"device", "trainer.max_epochs", "trainer.threads", "tensorboard.enabled"} <= keys
     assert not keys & {"seed", "loader.batch_size", "optimizer.lr", "model", "trainer.accumulate", "split.seed"}
+
+
+def test_the_reference_in_the_docs_is_that_of_the_schema() -> None:
+    """`uv run python -m runner.reference > docs/reference.md` makes it so."""
+    path = Path(runner.__file__).parent.parent / "docs/reference.md"
+    assert path.read_text() == reference.page()

@@ -1,0 +1,71 @@
+"""Every key of ours as a page of the docs: `python -m runner.reference > docs/reference.md`."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Iterator
+
+from omegaconf import DictConfig, OmegaConf
+
+from runner import compose, schema
+
+HEAD = """\
+# Every key
+
+Made from `runner/schema.py` by `python -m runner.reference > docs/reference.md`.
+
+Beside these, each option has the arguments of the class or function that its `_target_` names: `optimizer.momentum` is
+one of `torch.optim.SGD`'s. `python -m runner GROUP=OPTION --cfg job` shows them. The defaults are those of
+`python -m runner` alone; – stands where its option has no such key. A key with a star may be another one when a run is
+resumed.
+"""
+
+
+def page() -> str:
+    """The page, as Markdown: a table for each group."""
+    cfg = compose.loader("config", None, multirun=False)([])
+    lines = [HEAD]
+    hints = typing.get_type_hints(schema.Config)
+    groups = [field for field in dataclasses.fields(schema.Config) if dataclasses.is_dataclass(hints[field.name])]
+    single = [field for field in dataclasses.fields(schema.Config) if field not in groups]
+    lines += ["## The experiment\n", *_table(cfg, ((f.name, f, hints[f.name]) for f in single if f.name != "facts"))]
+    for group in groups:
+        lines += [f"## {group.name}\n", f"{group.metadata['help'].capitalize()}.\n"]
+        lines += _table(cfg, _keys(hints[group.name], f"{group.name}."))
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _keys(kind: type, prefix: str) -> Iterator[tuple[str, dataclasses.Field[object], object]]:
+    hints = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(hints[field.name]):
+            yield from _keys(typing.cast(type, hints[field.name]), f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name, field, hints[field.name]
+
+
+def _table(cfg: DictConfig, keys: Iterator[tuple[str, dataclasses.Field[object], object]]) -> list[str]:
+    lines = ["| key | default | allowed | |", "| --- | --- | --- | --- |"]
+    for name, field, hint in keys:
+        rules = field.metadata
+        allowed = "a dotted path" if rules.get("target") else schema.words(hint, rules)
+        star = "*" if rules.get("resume") else ""
+        cells = [f"`{name}`{star}", _default(cfg, name), allowed, str(rules["help"])]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return [*lines, ""]
+
+
+def _default(cfg: DictConfig, name: str) -> str:
+    above, _, last = name.rpartition(".")
+    node = OmegaConf.select(cfg, above) if above else cfg
+    if not isinstance(node, DictConfig) or last not in node:
+        return "–"
+    value = node._get_node(last)
+    raw = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value._value()  # type: ignore[union-attr]
+    shown = "null" if raw is None else str(raw).lower() if isinstance(raw, bool) else str(raw)
+    return f"`{shown}`" if len(shown) <= 60 else "…"
+
+
+if __name__ == "__main__":
+    print(page(), end="")
