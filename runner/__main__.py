@@ -77,18 +77,31 @@ def _command(arguments: list[str]) -> Callable[[list[str]], int]:
 def train(arguments: list[str]) -> int:
     """Train what the configuration describes."""
     flags, overrides = _sort(arguments)
-    if any(flag.startswith("--experimental-rerun") for flag in flags):
-        # It unpickles the file it is given, which may hold anything.
-        raise ConfigError(Problem("--experimental-rerun", "is not available", remedy="resume=FOLDER"))
     overrides = [quoted(override) for override in overrides]
-    for override in overrides:
-        key = override.partition("=")[0].lstrip("+~")
-        if key == "hydra.callbacks" or key.startswith("hydra.callbacks.preflight"):
-            raise ConfigError(Problem(key, "is what checks the configuration, and stays", remedy=f"without {override}"))
+    _check_typed(flags, overrides)
     resume = [value for value in map(_resumed, overrides) if value]
     if resume:
         return _hydra(flags, _resume(resume[-1], flags, overrides), _train_task, "saved")
     return _hydra(flags, overrides, _train_task, "config")
+
+
+def _check_typed(flags: Sequence[str], overrides: Sequence[str]) -> None:
+    """That nothing was typed which Hydra would take, and which is not for anyone to take."""
+    found = []
+    if any(flag.startswith("--experimental-rerun") for flag in flags):
+        # It unpickles the file it is given, which may hold anything.
+        found.append(Problem("--experimental-rerun", "is not available", remedy="resume=FOLDER"))
+    if _multirun(flags) and _value(flags, "--cfg", "-c") is not None:
+        what = "shows one configuration, and -m makes several"
+        found.append(Problem("--cfg", what, remedy="the same without -m"))
+    for override in overrides:
+        key, remedy = override.partition("=")[0].lstrip("+~"), f"without {override}"
+        if key == "hydra.callbacks" or key.startswith("hydra.callbacks.preflight"):
+            found.append(Problem(key, "is what checks the configuration, and stays", remedy=remedy))
+        if key.partition(".")[0] == "facts":
+            found.append(Problem(key, "is what the data say, and is filled in by the run", remedy=remedy))
+    if found:
+        raise ConfigError(*found)
 
 
 def inspect(arguments: list[str]) -> int:
@@ -243,7 +256,8 @@ def _hydra(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictC
     except compose.FAILURES as error:
         if statuses:
             raise
-        load = compose.loader(config_name, _value(flags, "--config-dir", "-cd"), _multirun(flags))
+        name = _value(flags, "--config-name", "-cn") or config_name
+        load = compose.loader(name, _value(flags, "--config-dir", "-cd"), _multirun(flags))
         problems = compose.explain(load, overrides)
         if not problems:
             raise

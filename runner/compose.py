@@ -74,6 +74,9 @@ def _describe(override: str, error: Exception, cfg: DictConfig | None) -> Proble
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         options = error.options or []
+        if not group:
+            what = f"there is no {option}.yaml beside runner's own config.yaml or in --config-dir"
+            return Problem("--config-name", what, remedy="--config-dir FOLDER, in which it is")
         what, remedy = f"there is no option {option!r}", nearest(option, options, f"{group}=")
         return Problem(group, what, ", ".join(options) or "nothing yet: the group has no options", remedy)
     try:

@@ -90,3 +90,9 @@ def nearest(name: str, names: Iterable[str], prefix: str = "") -> str:
     """The remedy for a misspelt name: the closest of `names` behind `prefix`, or nothing."""
     close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
     return prefix + close[0] if close else ""
+
+
+def shown(value: object) -> str:
+    """A value as YAML has it."""
+    words = {None: "null", True: "true", False: "false"}
+    return words[value] if value is None or isinstance(value, bool) else repr(value)

@@ -22,7 +22,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from runner import compose, config, folder, schema
-from runner.errors import ConfigError, InputError, Problem, nearest
+from runner.errors import ConfigError, InputError, Problem, nearest, shown
 from runner.origin import marked
 from runner.overrides import quote
 from runner.targets import locate
@@ -47,7 +47,8 @@ class Preflight(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _stopping():
             _check_jobs(config)
-            sweep_dir = _claim(config, "sweep")
+            only = "check=only" in map(str, config.hydra.overrides.task)
+            sweep_dir = _scratch() if only else _claim(config, "sweep")
             with read_write(config), open_dict(config):
                 config.hydra.sweep.dir = str(sweep_dir)
                 # Each job is composed anew from the overrides, and would get the folder of the default again.
@@ -111,7 +112,7 @@ def check_resume(cfg: DictConfig) -> Path:
     if refused:
         remedy = f"without resume=, for a run of its own; model.weights={run_dir} starts it from these weights"
         raise ConfigError(
-            *(Problem(key, f"is {before!r} in {run_dir} and cannot become {after!r}", remedy=remedy)
+            *(Problem(key, f"is {shown(before)} in {run_dir} and cannot become {shown(after)}", remedy=remedy)
               for key, before, after in refused)
         )  # fmt: skip
     if folder.state(run_dir) == "completed" and not _has_more_to_do(cfg, run_dir):
@@ -120,13 +121,8 @@ def check_resume(cfg: DictConfig) -> Path:
         raise SystemExit(0)
     for key, before, after in differing:
         if key not in ("resume", "allow_targets"):
-            print(f"{key}={_shown(after)} from here on, {_shown(before)} before")
+            print(f"{key} is {shown(after)} from here on, and was {shown(before)}")
     return run_dir
-
-
-def _shown(value: Any) -> str:
-    """A value as one would type it."""
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _check_jobs(cfg: DictConfig) -> None:

@@ -15,7 +15,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from runner.errors import Problem, nearest
+from runner.errors import Problem, nearest, shown
 
 NUMBER = r"\d+(\.\d+)?"
 
@@ -59,7 +59,11 @@ class Split:
     val: float = key("fraction of all samples that choose between epochs", above=0, below=1, optional=True)
     test: float = key("fraction of all samples looked at once, at the end", above=0, below=1, optional=True)
     seed: int = key(
-        "decides which sample is in which part; apart from the seed of the training", least=0, optional=True
+        "decides which sample is in which part; apart from the seed of the training",
+        least=0,
+        below=2**32,
+        allowed="a whole number from 0 to 4294967295",
+        optional=True,
     )
     n_splits: int = key("folds", least=2, optional=True)
     fold: int = key("the fold that is held out, from 0", least=0, optional=True)
@@ -305,7 +309,7 @@ def problems(config: Mapping[str, Any], schema: type = Config, prefix: str = "")
         if name in fields:
             found += _check(prefix + name, value, hints[name], fields[name].metadata)
         elif not has_target:
-            what, allowed = f"there is no such key (value {value!r})", ", ".join(sorted(fields))
+            what, allowed = f"there is no such key (value {shown(value)})", ", ".join(sorted(fields))
             found.append(Problem(prefix + name, what, allowed, nearest(str(name), fields, prefix)))
     return found
 
@@ -339,7 +343,7 @@ def _check(name: str, value: Any, hint: Any, rules: Mapping[str, Any]) -> list[P
         return [Problem(name, f"{value!r} is not a group of keys", f"an option of the group: {name}=NAME")]
     if fits(value, hint) and _in_bounds(value, rules):
         return []
-    return [Problem(name, f"{value!r} is not allowed", words(hint, rules))]
+    return [Problem(name, f"{shown(value)} is not allowed", words(hint, rules))]
 
 
 def fits(value: Any, hint: Any) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 
 from runner import schema
 from runner.entries import check_entries
-from runner.errors import Problem, nearest
+from runner.errors import Problem, nearest, shown
 
 PARTS = ("dataset", "split", "transform", "loader", "model", "loss", "optimizer", "scheduler", "metric")
 ALLOWED = (
@@ -125,7 +125,7 @@ def _check_arguments(path: str, node: dict[str, Any], target: Callable[..., Any]
     found = []
     for key, value in keys.items():
         if key not in known and not anything:
-            what = f"{node['_target_']} has no argument {key!r} (value {value!r})"
+            what = f"{node['_target_']} has no argument {key!r} (value {shown(value)})"
             choices = [name for name in known if name not in given]
             found.append(Problem(f"{path}.{key}", what, ", ".join(choices), nearest(str(key), choices, f"{path}.")))
     if not node.get("_args_") and not node.get("_partial_"):
@@ -157,7 +157,7 @@ def _check_types(path: str, keys: Mapping[str, Any], target: Callable[..., Any])
         keys = {key: value for key, value in keys.items() if key not in LENGTHS}
     simple = (int, float, bool, str)
     return [
-        Problem(f"{path}.{key}", f"{value!r} is not allowed", schema.describe(hints[key]))
+        Problem(f"{path}.{key}", f"{shown(value)} is not allowed", schema.describe(hints[key]))
         for key, value in keys.items()
         if hints.get(key) in simple and value != "???" and not schema.fits(value, hints[key])
     ]

@@ -54,6 +54,8 @@ def try_model(model: nn.Module, example: Tensor) -> object:
         remedy = "larger pictures (dataset.size of an image folder, or a Resize), or a smaller model"
         if example.dim() == 2:
             remedy = "model=mlp"
+        elif "Byte" in reason:
+            remedy = "a transform that makes floats of them: runner.transform.Float, or Normalize"
         elif "channels" in reason and example.shape[1] == 1:
             remedy = "the transform torchvision.transforms.v2.RGB, or dataset.channels=3 of an image folder"
         raise ConfigError(Problem("model", what, remedy=remedy)) from error

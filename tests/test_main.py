@@ -35,7 +35,14 @@ WRONG: dict[str, list[str]] = {
     "optimizer.lr=0.1,0.01": ["optimizer.lr: '0.1,0.01' is several values"],
     "optimizer.amsgrad=3": ["optimizer.amsgrad: 3 is not allowed"],
     "trainer.max_epochs=1.5": ["trainer.max_epochs: 1.5 is not allowed"],
-    "trainer.max_epochs=true": ["trainer.max_epochs: True is not allowed"],
+    "facts.num_classes=3": ["facts.num_classes: is what the data say, and is filled in by the run"],
+    "split.seed=5000000000": ["split.seed: 5000000000 is not allowed"],
+    "checkpoint.every=null": ["checkpoint.every: null is not allowed"],
+    "transform.eval=[]": ["model: cannot take inputs of 1×8×8, at layer 0.0 (Conv2d)"],
+    "check=maybe": ["check: 'maybe' is not allowed"],
+    "-m --cfg job": ["--cfg: shows one configuration, and -m makes several"],
+    "--config-name nothing": ["--config-name: there is no nothing.yaml"],
+    "trainer.max_epochs=true": ["trainer.max_epochs: true is not allowed"],
     "trainer.max_epochs=null": [
         "trainer.max_epochs: is null, and so is trainer.max_steps: schedules would not know how long"
     ],

@@ -64,7 +64,10 @@ def test_changes_that_do_not_are_made_and_said(run: Run, capsys: pytest.CaptureF
     changes = ("trainer.max_steps=9", "trainer.log_interval=3", "checkpoint.every=2 steps", "trainer.threads=2")
     assert run("resume=here", *changes) == 0
     said = capsys.readouterr().out
-    for line in ("trainer.max_steps=9 from here on, 5 before", "checkpoint.every=2 steps from here on, 1 epoch before"):
+    for line in (
+        "trainer.max_steps is 9 from here on, and was 5",
+        "checkpoint.every is '2 steps' from here on, and was '1 epoch'",
+    ):
         assert line in said
     assert "the run had 1 threads, and has 2 now" in said
     assert json.loads(Path("here/result.json").read_text())["steps"] == 9
