@@ -157,8 +157,10 @@ class Table(Batched):
     std: Tensor
     codes: Tensor
 
-    def __init__(self, categories: Sequence[Sequence[str] | None]) -> None:
+    def __init__(self, categories: Sequence[Sequence[str] | None] | None) -> None:
         super().__init__()
+        if categories is None:
+            raise ValueError("the data are no table with columns of their own; transform=normalize is for arrays")
         self.numbers = [i for i, names in enumerate(categories) if names is None]
         self.named = [i for i, names in enumerate(categories) if names is not None]
         for name in ("mean", "std", "codes"):

@@ -39,6 +39,7 @@ WRONG: dict[str, list[str]] = {
     "split.seed=5000000000": ["split.seed: 5000000000 is not allowed"],
     "checkpoint.every=null": ["checkpoint.every: null is not allowed"],
     "transform.eval=[]": ["model: cannot take inputs of 1×8×8, at layer 0.0 (Conv2d)"],
+    "transform=table": ["transform: cannot be built: the data are no table with columns of their own"],
     "check=maybe": ["check: 'maybe' is not allowed"],
     "-m --cfg job": ["--cfg: shows one configuration, and -m makes several"],
     "--config-name nothing": ["--config-name: there is no nothing.yaml"],
