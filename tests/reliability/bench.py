@@ -62,9 +62,10 @@ Outcome = tuple[str, int]
 def start(arguments: tuple[str, ...]) -> int:
     """`python -m runner` with these arguments, in a process group of its own, in this folder. Returns the process."""
     child = os.fork()
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.setpgid(child, child or os.getpid())  # by both, so that it is done before either goes on
     if child:
         return child
-    os.setsid()
     with open("output.txt", "a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -212,16 +213,24 @@ def signals(count: int, draw: random.Random) -> Outcome:
         if status not in (128 + min(sent, signal.SIGTERM) if sent == signal.SIGINT else 143, 0, -sent):
             lost += 1
             print(f"  {folder}: exit status {status} after {sent.name}")
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child, 0)
-            time.sleep(0.5)
-            os.killpg(child, 0)
-            orphans += 1
+        orphans += left_behind(child)
         steps_lost += steps_after(folder)
         if ended(go_on(folder, arguments)) != 0 or compared(folder, expected):
             unfinished += 1
     said = f"{lost} wrong exits, {unfinished} runs that did not end alike, {steps_lost} steps lost, {orphans} orphans"
     return f"{count} signals: {said}", lost + unfinished + steps_lost + orphans
+
+
+def left_behind(group: int) -> bool:
+    """Whether a process of the group is still there some seconds later."""
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def steps_after(folder: Path) -> int:
@@ -325,11 +334,15 @@ def small_disk(size: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def full(place: Path) -> Iterator[None]:
-    with contextlib.suppress(OSError), open(place / "ballast", "wb", buffering=0) as file:
-        while True:
-            file.write(bytes(4096))
-    yield
-    (place / "ballast").unlink()
+    for _ in range(3):  # what was being written just now leaves room once more
+        with contextlib.suppress(OSError), open(place / "ballast", "ab", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+        time.sleep(0.1)
+    try:
+        yield
+    finally:
+        (place / "ballast").unlink()
 
 
 @contextlib.contextmanager
@@ -337,25 +350,29 @@ def read_only(place: Path) -> Iterator[None]:
     subprocess.run(["mount", "--bind", place, place], check=True)
     while subprocess.run(["mount", "-o", "remount,bind,ro", place], capture_output=True, check=False).returncode:
         time.sleep(0.001)  # something is being written just now
-    yield
-    subprocess.run(["umount", "-l", place], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
 
 
 def disks(count: int, draw: random.Random) -> Outcome:
     """A file system that is full, or becomes read-only, while checkpoints are written."""
-    arguments = (*COMMON, *MODELS["mlp"], "trainer.max_epochs=60", "checkpoint.every=1 steps")
+    arguments = (*COMMON, *MODELS["mlp"], "trainer.max_epochs=20", "checkpoint.every=1 steps")
     seconds = whole(Path("reference"), arguments)
     expected = content(Path("reference"))
     unreadable = unlike = silent = 0
-    for number in range(count):
+    done = 0
+    while done < count:
         try:
             with small_disk("1m") as place:
                 Path("output.txt").unlink(missing_ok=True)
                 child = start((*arguments, f"hydra.run.dir={place}/run"))
-                while ended(child, draw.uniform(0.3 * seconds, 0.7 * seconds)) is not None:  # it had ended before
-                    shutil.rmtree(place / "run")
-                    child = start((*arguments, f"hydra.run.dir={place}/run"))
-                with full(place) if number % 2 else read_only(place / "run/checkpoints"):
+                if ended(child, draw.uniform(0.3 * seconds, 0.7 * seconds)) is not None:
+                    continue  # it was over before
+                with full(place) if done % 2 else read_only(place / "run/checkpoints"):
+                    if ended(child, 0.01) is not None:
+                        continue
                     status = ended(child)
                     said = Path("output.txt").read_text()
                     silent += status in (0, None) or "could not be written" not in said or "Traceback" in said
@@ -363,6 +380,7 @@ def disks(count: int, draw: random.Random) -> Outcome:
                         read(place / "run/checkpoints/last.pt")
                     except RunFolderError:
                         unreadable += 1
+                done += 1
                 if ended(go_on(place / "run", arguments)) != 0 or compared(place / "run", expected):
                     unlike += 1
         except (subprocess.CalledProcessError, FileNotFoundError) as error:
