@@ -368,8 +368,11 @@ def disks(count: int, draw: random.Random) -> Outcome:
             with small_disk("1m") as place:
                 Path("output.txt").unlink(missing_ok=True)
                 child = start((*arguments, f"hydra.run.dir={place}/run"))
-                if ended(child, draw.uniform(0.3 * seconds, 0.7 * seconds)) is not None:
-                    continue  # it was over before
+                over = ended(child, draw.uniform(0.3 * seconds, 0.7 * seconds))
+                while over is None and not (place / "run/checkpoints/last.pt").exists():
+                    over = ended(child, 0.01)
+                if over is not None:
+                    continue
                 with full(place) if done % 2 else read_only(place / "run/checkpoints"):
                     if ended(child, 0.01) is not None:
                         continue
