@@ -17,7 +17,7 @@ from runner.checkpoint import Checkpoints
 from runner.errors import RunnerError
 from runner.experiment import Experiment
 from runner.files import write
-from runner.metric import better, ranked
+from runner.metric import ranked
 from runner.result import to_json
 from runner.table import Table
 from runner.tensorboard import Board
@@ -44,7 +44,6 @@ class Recorder:
         progress, wanted = trainer.progress, cfg.tensorboard.enabled
         self.board = Board(run_dir / "tensorboard", {record["step"] for record in progress.history}) if wanted else None
         self._every, self._keep = checkpoint_every(cfg), cfg.checkpoint.keep
-        self._better = better(cfg.checkpoint.monitor, cfg.checkpoint.mode)
         self._lines = report.EpochLines(cfg.facts.total_epochs, cfg.checkpoint.monitor)
         self._gradients = figures.GradientNorms(experiment.model) if wanted and cfg.tensorboard.gradients else None
         trainer.gradient.observe = None if self._gradients is None else self._gradients.observe
@@ -81,24 +80,23 @@ class Recorder:
             self._evaluated(record, best)
         ended = None if record is None or progress.batch else progress.epoch
         due = self._every.due(ended, progress.step, time.perf_counter() - self._saved)
-        if best or due or self._kept(record) or self.trainer.finished:
+        kept = bool(record) and progress.step in self._kept()
+        if best or due or kept or self.trainer.finished:
             self.save(best)
 
     def save(self, best: bool = False) -> None:
         """Write a checkpoint of the state as it is, in the background."""
         self.trainer.check()
-        history = self.trainer.progress.history
-        kept = [r["step"] for r in ranked(history, self._better)[: self._keep]] if self._keep > 1 else []
         transform = self.experiment.data.transform.state_dict()
         state = {**self.trainer.state_dict(), "transform": transform, "seconds": self.seconds(), **self._belongs}
-        self.checkpoints.save(state, best, kept)
+        self.checkpoints.save(state, best, self._kept())
         self._saved = time.perf_counter()
 
-    def _kept(self, record: dict[str, Any] | None) -> bool:
-        """Whether an evaluation is among the best ones, of which several are kept."""
-        if not record or self._keep == 1:
-            return False
-        return any(record is one for one in ranked(self.trainer.progress.history, self._better)[: self._keep])
+    def _kept(self) -> list[int]:
+        """The steps of the best evaluations, where several are kept."""
+        if self._keep == 1:
+            return []
+        return [record["step"] for record in ranked(self.trainer.progress.history, self.trainer.better)[: self._keep]]
 
     def _evaluated(self, record: dict[str, Any], best: bool) -> None:
         # The curves before the checkpoint: what a resumed run does not measure again has to be there.

@@ -47,10 +47,9 @@ def limits_of(cfg: DictConfig, seconds: float = 0.0) -> Limits:
 
 def checkpoint_every(cfg: DictConfig) -> Every:
     """How often the last state is written."""
-    text, key = cfg.checkpoint.every, "checkpoint.every"
-    if (seconds := _seconds(text)) is not None:
+    if (seconds := _seconds(cfg.checkpoint.every)) is not None:
         return Every(seconds=seconds)
-    return Every(*_every(cfg, text, key))
+    return Every(*_every(cfg, cfg.checkpoint.every, "checkpoint.every"))
 
 
 def _every(cfg: DictConfig, text: str, key: str) -> tuple[int | None, int | None]:

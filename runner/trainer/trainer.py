@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -38,7 +38,7 @@ class Trainer:
     Args:
         loader: the train part.
         evaluate: called with the weights that are evaluated; returns ``{"<part>/<metric>": value}``.
-        better: whether the first record of an evaluation beats the second.
+        better: whether the first record of an evaluation beats the second, or none.
         frozen: what is not trained, and until when.
         accumulate: batches in a step. An epoch's last step has fewer when they do not divide.
         ema: decay of an exponential moving average of the weights, which then is what is evaluated; or None.
@@ -54,7 +54,7 @@ class Trainer:
         schedule: Schedule,
         loader: Loader,
         evaluate: Callable[[nn.Module], dict[str, float]],
-        better: Callable[[dict[str, Any], dict[str, Any]], bool],
+        better: Callable[[Mapping[str, Any], Mapping[str, Any] | None], bool],
         limits: Limits,
         *,
         device: torch.device,

@@ -56,7 +56,7 @@ class Vitals:
         far a step moves the weights relative to their size, memory on CUDA. Waits for the device."""
         seconds = max(time.perf_counter() - self.entered, 1e-9)
         found = {
-            "samples_per_second": self.samples / seconds,
+            "samples_per_second": self.speed,
             "waiting_for_data": self.waited / seconds,
             "gradient_norm": float(self.norms) / max(self.steps, 1),
             "update_to_weight": float(self.update_ratio),
