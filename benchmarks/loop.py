@@ -184,7 +184,8 @@ def others(model: type[MLP] | type[CNN], pictures: Tensor, x: Tensor, y: Tensor)
 
 def measure(name: str, folder: str | None) -> None:
     cfg = composed(name, folder)
-    experiment, trainer, _ = train._prepare(cfg, Path())  # all that `python -m runner` makes before it trains
+    prepared = train.prepare(cfg, Path())  # all that `python -m runner` makes before it trains
+    experiment, trainer = prepared.experiment, prepared.trainer
     trainer.evaluate = lambda model: {cfg.checkpoint.monitor: 0.0}
     # As on a terminal, wherever the output goes: elsewhere nothing is drawn, and a progress bar costs less.
     terminal.console = Console(file=StringIO(), force_terminal=True)

@@ -122,6 +122,8 @@ def _look(command: str, arguments: list[str], run: Callable[[DictConfig], None],
     """Compose the configuration and `run` on it, in no folder."""
     import logging
 
+    from hydra.core.hydra_config import HydraConfig
+
     from runner import compose, config, preflight
     from runner.terminal import ConsoleHandler
 
@@ -140,6 +142,7 @@ def _look(command: str, arguments: list[str], run: Callable[[DictConfig], None],
         raise ConfigError(*compose.explain(load, overrides)) from error
     if cfg.resume is not None:
         raise ConfigError(Problem("resume", f"means nothing to {command}", remedy="the same without it"))
+    HydraConfig.instance().set_config(cfg.copy())  # where ${hydra:runtime.cwd} is looked up; makes it read-only
     preflight.check(cfg)
     logging.getLogger().addHandler(ConsoleHandler())
     logging.getLogger().setLevel(logging.INFO)
@@ -160,29 +163,16 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train, "inspect": in
 def _train_task(cfg: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
 
-    from runner import config, preflight
-    from runner.train import main as run
+    from runner import preflight, train
 
     run_dir = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
-    try:
-        # Again, for who gets here by another way: a primary configuration without ours, a sweeper that makes up jobs.
-        preflight.check(cfg)
-    except InputError:
-        folder.disclaim(run_dir)
-        raise
+    prepared = preflight.ready(cfg, run_dir)
     if cfg.debug == "overfit":
-        from runner.overfit import main as overfit
+        from runner import overfit
 
-        overfit(cfg)
-        return
-    if cfg.check == "only":
-        from runner.train import check
-
-        check(cfg, run_dir)
-        return
-    if cfg.debug == "dev_run":
-        config.shorten(cfg)
-    run(cfg, run_dir)
+        overfit.main(prepared.cfg, prepared.experiment)
+    else:
+        train.main(prepared, run_dir)
 
 
 def _sort(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -144,12 +144,16 @@ def _plain(parent: DictConfig | ListConfig, key: Any, path: str, found: list[Pro
 
 def check(config: DictConfig) -> list[Problem]:
     """Everything that can be found wrong without looking at the data."""
-    return check_keys(config) + targets.check(plain(config)[0])
+    tree, found = plain(config)
+    return _check_keys(tree, found) + targets.check(tree)
 
 
 def check_keys(config: DictConfig) -> list[Problem]:
     """What is wrong with keys of ours, and values that are not there. Imports nothing heavy."""
-    tree, found = plain(config)
+    return _check_keys(*plain(config))
+
+
+def _check_keys(tree: dict[str, Any], found: list[Problem]) -> list[Problem]:
     found = schema.problems({**tree, "facts": None}) + found
     said = {problem.key for problem in found}
     return found + [

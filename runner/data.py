@@ -28,6 +28,9 @@ from runner.trial import declared_shape
 
 log = logging.getLogger("runner")
 
+Sources = dict[str, dict[str, Samples | Stream]]
+"""Data sets that were read, by what the configuration says of them."""
+
 
 @dataclass
 class Data:
@@ -48,18 +51,39 @@ class Data:
     """Whether any target stands for none, or may; looking at every batch for them takes a part of every step."""
 
 
-def prepare(cfg: DictConfig, where: torch.device) -> Data:
-    """Read, split, fit and load what `cfg` describes, and enter into ``cfg.facts`` what the data say on the way.
+def read(cfg: DictConfig, sources: Sources | None = None) -> dict[str, Samples | Stream]:
+    """The parts that the data set of `cfg` comes in, of which ``train`` is always one.
+
+    Args:
+        sources: of the jobs of a sweep; what is there already is not read again, and what is not is entered.
 
     Raises:
         InputError: the data are not what the configuration needs.
     """
+    key = repr((value(cfg.dataset), cfg.loss.get("ignore_index")))
+    if sources is not None and key in sources:
+        return sources[key]
     # Data that are drawn when they are built are the same for every seed, as those in a file are.
     set_generators(seed_of(0, "dataset"))
     with calling("dataset"):
         source = factory(cfg.dataset, OURS["dataset"])()
     keys, layout = value(cfg.dataset.get("keys")), cfg.dataset.get("layout", "chw")
     given = dataset.read(source, keys, layout, cfg.loss.get("ignore_index"))
+    if sources is not None:
+        sources[key] = given
+    return given
+
+
+def prepare(cfg: DictConfig, where: torch.device, sources: Sources | None = None) -> Data:
+    """Read, split, fit and load what `cfg` describes, and enter into ``cfg.facts`` what the data say on the way.
+
+    Args:
+        sources: see `read`.
+
+    Raises:
+        InputError: the data are not what the configuration needs.
+    """
+    given = read(cfg, sources)
     # What can be known of a stream before it is read is its head.
     stream = given["train"] if isinstance(given["train"], Stream) else None
     held = {name: part.head if isinstance(part, Stream) else part for name, part in given.items()}

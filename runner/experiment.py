@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from runner import device, loss, metric
 from runner.batch import Batch
 from runner.config import calling, factory, fill, value
-from runner.data import Data, prepare
+from runner.data import Data, Sources, prepare
 from runner.dataset import Samples
 from runner.draws import reseed
 from runner.errors import ConfigError, DataError, InputError, Problem
@@ -68,18 +68,19 @@ class Experiment:
         return {f"{part}/{name}": value for name, value in values.items()}, said
 
 
-def assemble(cfg: DictConfig, resumed: bool = False) -> Experiment:
+def assemble(cfg: DictConfig, resumed: bool = False, sources: Sources | None = None) -> Experiment:
     """Build what `cfg` describes, and enter into ``cfg.facts`` what the data say on the way.
 
     Args:
         resumed: whether the model's weights will come from a checkpoint of this run.
+        sources: data sets that were read for other jobs of a sweep; see `runner.data.read`.
 
     Raises:
         InputError: the data are not what the configuration needs.
     """
     where = device.resolve(cfg.device)
     _set_backends(cfg)
-    data = prepare(cfg, where)
+    data = prepare(cfg, where, sources)
 
     model, frozen = _model(cfg, resumed)
     options = cfg.trainer

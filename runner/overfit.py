@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from runner.batch import Batch
-from runner.experiment import assemble
+from runner.experiment import Experiment
 from runner.scheduler import Schedule
 from runner.table import Table
 from runner.terminal import show
@@ -24,14 +24,12 @@ FELL = 0.5
 """Share of its first value to which the loss of one batch has to fall."""
 
 
-def main(cfg: DictConfig) -> None:
+def main(cfg: DictConfig, experiment: Experiment) -> None:
     """Train on the first batch alone, with the learning rate as it is, and say how far the loss fell.
 
     Raises:
-        InputError: the data or the configuration are wrong.
         NonFinite: the loss or the gradient became NaN or infinite.
     """
-    experiment = assemble(cfg)
     opt = make_optimizer(cfg, experiment.model, experiment.loss)
     trainer = make_trainer(cfg, experiment, opt, Schedule(opt, None, 1.0), Limits(steps=STEPS), ema=None, compiled=None)
     batch = experiment.data.example.to(experiment.device)

@@ -1,4 +1,5 @@
-"""Before a run: check what was asked for, and claim the folder. Nothing is made while anything is wrong.
+"""Before a run: check what was asked for, build and try it, and claim the folder. Nothing is made while anything is
+wrong.
 
 Hydra calls `Preflight` (see `conf/entry.yaml`) after it has composed the configuration and before it makes a folder.
 """
@@ -6,49 +7,71 @@ Hydra calls `Preflight` (see `conf/entry.yaml`) after it has composed the config
 from __future__ import annotations
 
 import atexit
+import logging
+import os
 import shutil
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from functools import partial
+from logging.handlers import MemoryHandler
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from runner import compose, config, folder, schema
-from runner.errors import ConfigError, InputError, Problem, nearest, shown
+from runner import config, folder, schema
+from runner.errors import ConfigError, InputError, Problem, RunnerError, shown
 from runner.origin import marked
 from runner.overrides import quote
-from runner.targets import locate
+from runner.relations import check_machine, check_relations
+from runner.result import Result
+from runner.sweep import jobs
+from runner.terminal import LogFile
+
+if TYPE_CHECKING:
+    from runner.train import Prepared
+
+log = logging.getLogger("runner")
 
 
 class Preflight(Callback):
-    """Checks the configuration of a run, or of every job of a sweep, and claims the folder.
+    """Checks a run, or every job of a sweep, first by its configuration and then on its data, and claims the folder.
 
     Hydra turns an exception of a callback into a warning and goes on; only `SystemExit` stops it.
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        with _stopping():
+        with _stopping(config):
             check(config)
             resumed = check_resume(config) if config.resume is not None else None
-            nothing = config.debug in LEAVING_NOTHING or config.check == "only"
-            run_dir = resumed or (_scratch() if nothing else _claim(config, "run"))
-            folder.lock(run_dir, "hydra.run.dir" if resumed is None else "resume")
+            if resumed is None:
+                _check_place(config, "run")
+            else:
+                folder.lock(resumed, "resume")
+            run_dir = resumed or Path(str(config.hydra.run.dir))
+            prepared = _prepare(config, run_dir)
+            if config.check == "only":
+                _end_check(prepared)
+            if resumed is None:
+                run_dir = _scratch() if config.debug in LEAVING_NOTHING else _claim(config, "run")
+                folder.lock(run_dir, "hydra.run.dir")
             with read_write(config), open_dict(config):
                 config.hydra.run.dir = str(run_dir)
+            _state.prepared = prepared
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        with _stopping():
-            _check_jobs(config)
-            only = "check=only" in map(str, config.hydra.overrides.task)
-            sweep_dir = _scratch() if only else _claim(config, "sweep")
+        with _stopping(config):
+            _state.jobs = jobs.compose_all(config, check)
+            _check_place(config, "sweep")
+            if _state.jobs is not None and str(config.hydra.launcher._target_).endswith(".BasicLauncher"):
+                _try_jobs(_state.jobs)
+            if "check=only" in map(str, config.hydra.overrides.task):
+                _end_check(None)
+            sweep_dir = _claim(config, "sweep")
             with read_write(config), open_dict(config):
                 config.hydra.sweep.dir = str(sweep_dir)
                 # Each job is composed anew from the overrides, and would get the folder of the default again.
@@ -66,12 +89,29 @@ def _scratch() -> Path:
     return made
 
 
+class _State:
+    """What was made before Hydra goes on, and is taken up when it calls the task."""
+
+    def __init__(self) -> None:
+        self.prepared: Prepared | None = None
+        self.jobs: jobs.Jobs | None = None
+        self.lines = MemoryHandler(sys.maxsize, flushLevel=sys.maxsize)
+
+
+_state = _State()
+
+
 @contextmanager
-def _stopping() -> Iterator[None]:
+def _stopping(cfg: DictConfig) -> Iterator[None]:
     """End the process with a message, and the exit status that goes with it, if anything is raised inside."""
+    global _state
+    _state = _State()
+    # There is no file for them yet.
+    logging.getLogger().addHandler(_state.lines)
+    HydraConfig.instance().set_config(cfg.copy())  # where ${hydra:runtime.cwd} is looked up; makes it read-only
     try:
         yield
-    except InputError as error:
+    except RunnerError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_status) from error
     except Exception as error:
@@ -85,13 +125,14 @@ def check(cfg: DictConfig) -> None:
     Raises:
         ConfigError: with everything that was found.
     """
-    found = config.check(config.job(cfg))
+    task = config.job(cfg)
+    found = config.check(task)
     if not found:
-        found = [*_check_relations(cfg), *_check_machine(cfg)]
+        found = [*check_relations(cfg), *check_machine(cfg)]
     if not found:
         from runner.trial import try_declared
 
-        found = try_declared(config.job(cfg))
+        found = try_declared(task)
     if found:
         raise ConfigError(*(marked(cfg, found) if "hydra" in cfg else found))
 
@@ -125,114 +166,119 @@ def check_resume(cfg: DictConfig) -> Path:
     return run_dir
 
 
-def _check_jobs(cfg: DictConfig) -> None:
-    """Compose and check every job of a sweep by Hydra's basic sweeper."""
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-    from hydra.core.override_parser.overrides_parser import OverridesParser
+def ready(cfg: DictConfig, run_dir: Path) -> Prepared:
+    """The run of a task: as it was prepared before; else, for a job of a sweep, or for who gets here by a way without
+    `Preflight`, checked and prepared here.
 
-    if not str(cfg.hydra.sweeper._target_).endswith(".BasicSweeper"):
-        return  # another sweeper decides as it goes; each of its jobs is checked when it starts
-    loader = GlobalHydra.instance().config_loader()
-    arguments = [f"{key}={value}" for key, value in (cfg.hydra.sweeper.params or {}).items()]
-    overrides = OverridesParser.create(config_loader=loader).parse_overrides([*arguments, *cfg.hydra.overrides.task])
-    found: dict[Problem, list[int]] = {}
-    for number, job in enumerate(BasicSweeper.split_arguments(overrides, None)[0]):
-        problems: Sequence[Problem] = ()
-        try:
-            check(loader.load_sweep_config(cfg, list(job)))
-        except ConfigError as error:
-            problems = error.problems
-        except compose.FAILURES:
-            problems = compose.explain(partial(loader.load_sweep_config, cfg), list(job))
-        for problem in problems:
-            found.setdefault(problem, []).append(number)
-    if found:
-        raise ConfigError(
-            *(replace(p, key=f"{p.key} (job {', '.join(map(str, numbers))})") for p, numbers in found.items())
-        )
+    Raises:
+        InputError: something is wrong with it. Its folder, if it was made for it, is removed again.
+    """
+    from runner import train
 
-
-def _check_relations(cfg: DictConfig) -> list[Problem]:
-    """What is wrong between groups that are each right by themselves."""
-    found = []
-    if cfg.trainer.max_epochs is None and cfg.trainer.max_steps is None:
-        what = "is null, and so is trainer.max_steps: schedules would not know how long the run is"
-        found.append(Problem("trainer.max_epochs", what, "one of the two", "trainer.max_epochs=30"))
-    written = ["train/loss", "val/loss", *(f"val/{name}" for name in cfg.metric)]
-    if cfg.checkpoint.monitor not in written:
-        what = f"no evaluation writes {cfg.checkpoint.monitor!r}"
-        remedy = nearest(cfg.checkpoint.monitor, written, "checkpoint.monitor=")
-        found.append(Problem("checkpoint.monitor", what, ", ".join(written), remedy))
-    if cfg.trainer.precision == "fp16" and (cfg.device == "cpu" or not _has_accelerator()):
-        what = "'fp16' is for CUDA and MPS: a CPU computes slowly with it"
-        found.append(Problem("trainer.precision", what, "fp32, bf16", "trainer.precision=bf16"))
-    stopping = cfg.trainer.early_stopping.monitor
-    if stopping is not None and stopping not in written:
-        remedy = nearest(stopping, written, "trainer.early_stopping.monitor=")
-        what = f"no evaluation writes {stopping!r}"
-        found.append(Problem("trainer.early_stopping.monitor", what, ", ".join(written), remedy))
-    if "lr_find" in cfg and cfg.lr_find.start >= cfg.lr_find.end:
-        what = f"{cfg.lr_find.start:g} is not below lr_find.end, which is {cfg.lr_find.end:g}"
-        found.append(Problem("lr_find.start", what, "a smaller rate"))
-    rules = enumerate(cfg.optimizer.get("param_groups") or [])
-    own = {f"optimizer.param_groups.{number}.scheduler": rule.get("scheduler") for number, rule in rules}
-    for key, node in {"scheduler": cfg.scheduler, **own}.items():
-        found += [] if node is None else _check_plateau(node, key, written)
-    return found
+    root = logging.getLogger()
+    root.removeHandler(_state.lines)
+    for handler in root.handlers:
+        if isinstance(handler, LogFile):
+            _state.lines.setTarget(handler)
+            _state.lines.flush()
+    prepared, _state.prepared = _state.prepared, None
+    if prepared is not None:
+        return prepared
+    shared = _state.jobs
+    try:
+        if shared is None or HydraConfig.get().job.num not in shared.configs:
+            check(cfg)
+        return train.prepare(task_config(cfg), run_dir, None if shared is None else shared.sources)
+    except InputError:
+        folder.disclaim(run_dir)
+        raise
+    except Exception as error:
+        Result(run_dir).update(state="failed", error=f"{type(error).__name__}: {error}")
+        raise
 
 
-def _has_accelerator() -> bool:
+def task_config(cfg: DictConfig) -> DictConfig:
+    """The configuration of a run as `check` and `debug` have it, without Hydra's part."""
+    task = config.job(cfg)
+    if cfg.check == "only":
+        config.offline(task)
+    if cfg.debug == "dev_run":
+        config.shorten(task)
+    return task
+
+
+def _prepare(cfg: DictConfig, run_dir: Path) -> Prepared:
+    from runner import train
+
+    return train.prepare(task_config(cfg), run_dir)
+
+
+def _try_jobs(found: jobs.Jobs) -> None:
+    """Try every job of a sweep that will run on this machine."""
     import torch
 
-    return torch.cuda.is_available() or torch.backends.mps.is_available()
+    from runner import data, train
+
+    torch.set_num_threads(1)  # a process that has computed with more cannot be forked
+    last: Prepared | None = None
+    last_key = ""
+
+    def attempt(cfg: DictConfig, key: str) -> None:
+        nonlocal last, last_key
+        task = task_config(cfg)
+        if last is not None and key == last_key:
+            config.fill(task, last.cfg.facts)
+            train.plan(task, last.experiment)
+        else:
+            # The folder matters to a run that is resumed, and no job is.
+            last, last_key = train.prepare(task, Path(), found.sources), key
+
+    jobs.try_all(found, lambda cfg: data.read(task_config(cfg), found.sources), attempt)
 
 
-def _check_plateau(node: DictConfig, key: str, written: Sequence[str]) -> list[Problem]:
-    """That a schedule that looks at a metric is told which, and that no other is."""
-    from torch.optim.lr_scheduler import ReduceLROnPlateau
+def _end_check(prepared: Prepared | None) -> None:
+    """Say what was checked, and end."""
+    from runner import report
 
-    kind, monitor = locate(node._target_), node.get("monitor")
-    if not (isinstance(kind, type) and issubclass(kind, ReduceLROnPlateau)):
-        what = "does nothing: of torch's schedulers ReduceLROnPlateau alone looks at a metric"
-        return [] if monitor is None else [Problem(f"{key}.monitor", what, "null", "scheduler=plateau")]
-    if monitor in written:
-        return []
-    what = "is missing" if monitor is None else f"no evaluation writes {monitor!r}"
-    remedy = f"{key}.monitor=val/loss" if monitor is None else nearest(monitor, written, f"{key}.monitor=")
-    return [Problem(f"{key}.monitor", what, ", ".join(written), remedy)]
-
-
-def _check_machine(cfg: DictConfig) -> list[Problem]:
-    from runner.device import check_cudnn, resolve
-
-    try:
-        if resolve(cfg.device).type == "cuda" and cfg.trainer.cudnn:
-            check_cudnn()
-    except ConfigError as error:
-        return list(error.problems)
-    return []
+    if prepared is not None:
+        done = prepared.trainer
+        report.announce(prepared.cfg, prepared.experiment, done.optimizer, None, done.progress)
+    elif _state.jobs is not None:
+        log.info("%d jobs", len(_state.jobs.configs))
+    log.info("nothing is wrong with it; nothing was kept")
+    raise SystemExit(0)
 
 
 def _claim(cfg: DictConfig, kind: str) -> Path:
     """Claim the folder of a run or a sweep. A folder that was named on the command line is taken literally."""
+    wanted = Path(str(cfg.hydra[kind].dir))
+    _check_place(cfg, kind)  # again, for somebody may have been quicker
     try:
-        return _take(cfg, kind)
+        if not _is_named(cfg, kind):
+            return folder.claim(wanted)
+        folder.make(wanted)
+        return wanted
     except OSError as error:
-        what = f"'{cfg.hydra[kind].dir}' cannot be made ({error.strerror})"
+        what = f"'{wanted}' cannot be made ({error.strerror})"
         raise ConfigError(Problem(f"hydra.{kind}.dir", what, "a folder that can be written to")) from error
 
 
-def _take(cfg: DictConfig, kind: str) -> Path:
-    wanted = Path(str(cfg.hydra[kind].dir))
-    if not any(str(override).startswith(f"hydra.{kind}.dir=") for override in cfg.hydra.overrides.hydra):
-        return folder.claim(wanted)
-    if folder.has_checkpoint(wanted):
+def _is_named(cfg: DictConfig, kind: str) -> bool:
+    return any(str(override).startswith(f"hydra.{kind}.dir=") for override in cfg.hydra.overrides.hydra)
+
+
+def _check_place(cfg: DictConfig, kind: str) -> None:
+    """That the folder of a run or a sweep can be made, and would overwrite nothing."""
+    wanted, key = Path(str(cfg.hydra[kind].dir)), f"hydra.{kind}.dir"
+    there = next(path for path in (wanted.absolute(), *wanted.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        what = f"'{wanted}' cannot be made: '{there}' is not a folder that can be written to"
+        raise ConfigError(Problem(key, what, "a folder that can be written to"))
+    if _is_named(cfg, kind) and folder.has_checkpoint(wanted):
         what = f"'{wanted}' has the checkpoints of an earlier run"
         raise ConfigError(Problem("hydra.run.dir", what, "a new folder", f"resume={wanted}, to go on with that run"))
-    if kind == "sweep" and wanted.is_dir() and any(wanted.iterdir()):
+    if kind == "sweep" and _is_named(cfg, kind) and wanted.is_dir() and any(wanted.iterdir()):
         raise ConfigError(Problem("hydra.sweep.dir", f"'{wanted}' is not empty", "a new folder"))
-    folder.make(wanted)
-    return wanted
 
 
 def _differences(old: Any, new: Any, path: str) -> list[tuple[str, Any, Any]]:

@@ -60,7 +60,8 @@ def check_space(cfg: DictConfig, run_dir: Path, trainer: Trainer) -> None:
     weights = sum(value.nbytes for value in trainer.model.state_dict().values() if isinstance(value, Tensor))
     # With an average, two moments of the optimizer; the last, the best ones, and the one that is being written.
     needed = weights * (3 + (trainer.average is not None)) * (2 + cfg.checkpoint.keep)
-    free = shutil.disk_usage(run_dir).free
+    there = next(path for path in (run_dir.absolute(), *run_dir.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(there).free
     if free < needed:
         what = f"{run_dir}: checkpoints will take {needed / 2**20:,.0f} MiB, and {free / 2**20:,.0f} MiB are free there"
         raise RunFolderError(Problem("hydra.run.dir", what, remedy="hydra.run.dir=FOLDER, on another disk"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,8 +14,9 @@ from torch import Tensor
 
 from runner import config, figures, folder, inspect, optimizer, plots, report, resume
 from runner.checkpoint import BEST, read, read_newest, sha256
+from runner.data import Sources
 from runner.device import out_of_memory
-from runner.errors import InputError, Interrupted, Problem, RunFolderError, RunnerError
+from runner.errors import Interrupted, Problem, RunFolderError, RunnerError
 from runner.experiment import Experiment, assemble
 from runner.metric import confusion, per_class
 from runner.profile import Profiler
@@ -31,26 +33,28 @@ from runner.updates import limits_of, make_optimizer, make_schedule, make_traine
 log = logging.getLogger("runner")
 
 
-def main(cfg: DictConfig, run_dir: Path) -> None:
-    """Train in `run_dir`, and leave ``result.json`` there whatever happens once the run has started.
+@dataclass
+class Prepared:
+    """A run of which everything is built and was tried, and nothing is on the disk yet."""
+
+    cfg: DictConfig
+    """With the facts that the data say."""
+    experiment: Experiment
+    trainer: Trainer
+    seconds: float = 0.0
+    """That the run has taken before, if it is resumed."""
+
+
+def main(prepared: Prepared, run_dir: Path) -> None:
+    """Train in `run_dir`, and leave ``result.json`` there whatever happens.
 
     Raises:
-        InputError: the data are wrong. The folder, if it was made for this run, is removed again.
         Interrupted: a signal stopped the run, and its state was saved.
     """
+    cfg, experiment, trainer = prepared.cfg, prepared.experiment, prepared.trainer
     before = folder.read_result(run_dir) if cfg.resume is not None else None
     with StopFlag() as stop:
-        try:
-            with stop.at_once():
-                experiment, trainer, seconds = _prepare(cfg, run_dir)
-        except (InputError, Interrupted, KeyboardInterrupt):
-            if cfg.resume is None:
-                folder.disclaim(run_dir)
-            raise
-        except Exception as error:
-            Result(run_dir, before).update(state="failed", error=f"{type(error).__name__}: {error}")
-            raise
-        result = Result(run_dir, before, seconds)
+        result = Result(run_dir, before, prepared.seconds)
         experiment.before_batch = stop.check
         try:
             _run(cfg, run_dir, experiment, trainer, result, stop)
@@ -68,18 +72,6 @@ def main(cfg: DictConfig, run_dir: Path) -> None:
         raise SystemExit(Interrupted(stop.signum).exit_status)
 
 
-def check(cfg: DictConfig, run_dir: Path) -> None:
-    """Build everything that a run would, try one batch, and say that it works. Downloads nothing and keeps no cache.
-
-    Raises:
-        InputError: it would not run.
-    """
-    config.offline(cfg)
-    experiment, trainer, _ = _prepare(cfg, run_dir)
-    report.announce(cfg, experiment, trainer.optimizer, None, trainer.progress)
-    log.info("nothing is wrong with it; nothing was kept")
-
-
 def _end(result: Result, state: str, error: str) -> None:
     with suppress(OSError):  # a full disk is a reason to end, and not to end otherwise
         result.update(state=state, error=error)
@@ -94,20 +86,21 @@ def _explained(error: BaseException, cfg: DictConfig, experiment: Experiment, ru
     return None
 
 
-def _prepare(cfg: DictConfig, run_dir: Path) -> tuple[Experiment, Trainer, float]:
-    """Build everything, and load the state of a run that is resumed.
+def prepare(cfg: DictConfig, run_dir: Path, sources: Sources | None = None) -> Prepared:
+    """Build everything, try one batch, and load the state of a run that is resumed. Writes nothing.
 
-    Returns:
-        what was built, and the seconds that the run has taken before.
+    Args:
+        run_dir: the folder of the run, which need not be there yet if it is a new one.
+        sources: data sets that were read for other jobs of a sweep; see `runner.data.read`.
+
+    Raises:
+        InputError: the data are not what the configuration needs, or the machine is not.
     """
     resumed = cfg.resume is not None and folder.has_checkpoint(run_dir)
     state = read_newest(run_dir / "checkpoints") if resumed else None
     seconds = 0.0 if state is None else float(state["seconds"])
-    experiment = assemble(cfg, resumed)
-    opt = make_optimizer(cfg, experiment.model, experiment.loss)
-    config.fill(cfg, {"param_groups": optimizer.table(opt).records()})
-    schedule, limits = make_schedule(cfg, opt), limits_of(cfg, seconds)
-    trainer = make_trainer(cfg, experiment, opt, schedule, limits, lambda model: _evaluate(experiment, model))
+    experiment = assemble(cfg, resumed, sources)
+    trainer = plan(cfg, experiment, seconds)
     order, example = experiment.data.loaders["train"].order, experiment.data.example
     alone = any(len(batch) == 1 for batch in order.batches(0)[-1:]) and len(example) > 1
     try_step(trainer.gradient, example.to(experiment.device), [len(example), *([1] if alone else [])])
@@ -115,7 +108,19 @@ def _prepare(cfg: DictConfig, run_dir: Path) -> tuple[Experiment, Trainer, float
     resume.check_space(cfg, run_dir, trainer)
     if state is not None:
         resume.load(cfg, run_dir, experiment, trainer, state)
-    return experiment, trainer, seconds
+    return Prepared(cfg, experiment, trainer, seconds)
+
+
+def plan(cfg: DictConfig, experiment: Experiment, seconds: float = 0.0) -> Trainer:
+    """How an experiment will be trained: optimizer, schedule, limits.
+
+    Raises:
+        ConfigError: not in this way.
+    """
+    opt = make_optimizer(cfg, experiment.model, experiment.loss)
+    config.fill(cfg, {"param_groups": optimizer.table(opt).records()})
+    schedule, limits = make_schedule(cfg, opt), limits_of(cfg, seconds)
+    return make_trainer(cfg, experiment, opt, schedule, limits, lambda model: _evaluate(experiment, model))
 
 
 def _run(

@@ -1,0 +1,220 @@
+"""The jobs of a sweep: what each overrides, its configuration, and what is wrong with it.
+
+All are checked before the first one starts. What costs is done once for all jobs that have it in common: composing
+groups, reading a data set, building a model.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, open_dict, read_write
+
+from runner import compose, config
+from runner.errors import ConfigError, Problem, RunnerError
+
+if TYPE_CHECKING:
+    from runner.data import Sources
+
+TRAINED_WITH = ("seed", "optimizer", "scheduler", "tensorboard")
+"""Keys in which jobs may differ that are the same experiment up to how it is trained."""
+
+
+@dataclass
+class Jobs:
+    """Every job of a sweep, by its number, and what they share."""
+
+    configs: dict[int, DictConfig]
+    """With Hydra's part."""
+    sources: Sources = field(default_factory=dict)
+    """The data sets that they share."""
+
+
+def expand(cfg: DictConfig) -> list[list[str]] | None:
+    """The overrides of each job, as Hydra's basic sweeper makes them; None for a sweeper that decides as it goes."""
+    if not str(cfg.hydra.sweeper._target_).endswith(".BasicSweeper"):
+        return None
+    arguments = [f"{key}={value}" for key, value in (cfg.hydra.sweeper.params or {}).items()]
+    overrides = OverridesParser.create(_loader()).parse_overrides([*arguments, *cfg.hydra.overrides.task])
+    endless = [o for o in overrides if o.is_sweep_override() and not o.is_discrete_sweep()]
+    if endless:
+        what, remedy = "is a range of which every sweep would be a part", "range(START,STOP,STEP), or values: a,b,c"
+        raise ConfigError(*(Problem(str(o.input_line), what, remedy=remedy) for o in endless))
+    return BasicSweeper.split_arguments(overrides, None)[0]
+
+
+def compose_all(cfg: DictConfig, check: Callable[[DictConfig], None]) -> Jobs | None:
+    """Compose and check every job from its configuration alone.
+
+    Args:
+        cfg: of the sweep.
+        check: raises a `ConfigError` if it finds something.
+
+    Raises:
+        ConfigError: with everything that was found, and in which jobs.
+    """
+    wanted = expand(cfg)
+    if wanted is None:
+        return None
+    composer, jobs, found = _Composer(cfg), Jobs({}), _Found()
+    for number, overrides in enumerate(wanted):
+        try:
+            jobs.configs[number] = composer(overrides)
+            check(jobs.configs[number])
+        except ConfigError as error:
+            found.add(number, error.problems)
+        except compose.FAILURES:
+            found.add(number, compose.explain(partial(_loader().load_sweep_config, cfg), overrides))
+    found.tell()
+    return jobs
+
+
+def try_all(jobs: Jobs, read: Callable[[DictConfig], object], attempt: Callable[[DictConfig, str], object]) -> None:
+    """Try every job on its data, in a child process, which a crash or what they leave behind ends with.
+
+    Args:
+        read: reads the data set of a job, in this process, from which the jobs are going to have it.
+        attempt: builds a job and tries it. It also gets a text that is the same for jobs that are the same experiment,
+            trained in other ways; they come one after the other.
+
+    Raises:
+        InputError: with everything that was found, and in which jobs.
+    """
+    found = _Found()
+    trees = {number: config.plain(config.job(cfg))[0] for number, cfg in jobs.configs.items()}
+    groups = _alike(trees, "seed")
+    experiments = {numbers[0]: _without(trees[numbers[0]], *TRAINED_WITH) for numbers in groups}
+    groups.sort(key=lambda numbers: (experiments[numbers[0]], numbers))
+    for numbers in groups:
+        try:
+            read(jobs.configs[numbers[0]])
+        except RunnerError as error:
+            for number in numbers:
+                found.add(number, _problems(error))
+    left = [numbers for numbers in groups if not found.has(numbers[0])]
+    for numbers, problems in _in_child(left, lambda n: attempt(jobs.configs[n[0]], experiments[n[0]])):
+        for number in numbers:
+            found.add(number, problems)
+    found.tell()
+
+
+def _alike(trees: Mapping[int, dict[str, Any]], *names: str) -> list[list[int]]:
+    """Jobs that differ in nothing but these keys, together."""
+    found: dict[str, list[int]] = {}
+    for number, tree in trees.items():
+        found.setdefault(_without(tree, *names), []).append(number)
+    return list(found.values())
+
+
+def _without(tree: dict[str, Any], *names: str) -> str:
+    return repr({name: tree[name] for name in tree if name not in names})
+
+
+def _in_child(
+    groups: Sequence[list[int]], attempt: Callable[[list[int]], object]
+) -> Iterator[tuple[list[int], Sequence[Problem]]]:
+    """What is wrong with each of `groups`, found in a process of its own; another one goes on where one dies."""
+    rest = list(groups)
+    context = multiprocessing.get_context("fork")
+    while rest:
+        ours, theirs = context.Pipe(duplex=False)
+        child = context.Process(target=_attempt_each, args=(rest, attempt, theirs))
+        child.start()
+        theirs.close()
+        while rest:
+            try:
+                problems = ours.recv()
+            except EOFError:
+                child.join()
+                status = child.exitcode or 0
+                how = f"signal {-status}" if status < 0 else f"exit status {status}"
+                problems = [Problem("configuration", f"the process that tried it died ({how})")]
+                yield rest.pop(0), problems
+                break
+            yield rest.pop(0), problems
+        ours.close()
+        child.join()
+
+
+def _attempt_each(groups: Iterable[list[int]], attempt: Callable[[list[int]], object], pipe: Connection) -> None:
+    logging.disable()  # each says it again when it is run
+    for numbers in groups:
+        problems: Sequence[Problem] = ()
+        try:
+            attempt(numbers)
+        except RunnerError as error:
+            problems = _problems(error)
+        except Exception as error:  # whatever code of the user's may raise
+            problems = [Problem("configuration", f"cannot be built: {type(error).__name__}: {error}")]
+        pipe.send(problems)
+
+
+def _problems(error: RunnerError) -> Sequence[Problem]:
+    return getattr(error, "problems", None) or [Problem("configuration", str(error))]
+
+
+class _Found:
+    """What is wrong, and with which jobs."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[Problem, list[int]] = {}
+
+    def add(self, job: int, problems: Iterable[Problem]) -> None:
+        for problem in problems:
+            self._jobs.setdefault(problem, []).append(job)
+
+    def has(self, job: int) -> bool:
+        return any(job in jobs for jobs in self._jobs.values())
+
+    def tell(self) -> None:
+        if self._jobs:
+            raise ConfigError(*(replace(p, key=f"{p.key} ({_numbers(jobs)})") for p, jobs in self._jobs.items()))
+
+
+def _numbers(jobs: Sequence[int]) -> str:
+    shown = ", ".join(map(str, jobs[:5]))
+    return f"job {shown}" if len(jobs) <= 5 else f"{len(jobs)} jobs: {shown}, …"
+
+
+class _Composer:
+    """Composes the configurations of jobs. What their groups make is composed once for each combination of options."""
+
+    def __init__(self, cfg: DictConfig) -> None:
+        self._cfg = cfg
+        self._made: dict[tuple[str, ...], DictConfig] = {}
+
+    def __call__(self, overrides: list[str]) -> DictConfig:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        values = [override for override in parsed if not self._of_group(override)]
+        chosen = tuple(str(override.input_line) for override in parsed if override not in values)
+        if chosen not in self._made:
+            self._made[chosen] = _loader().load_sweep_config(self._cfg, list(chosen))
+        job = copy.deepcopy(self._made[chosen])
+        ConfigLoaderImpl._apply_overrides_to_config(values, job)
+        with read_write(job), open_dict(job):
+            job.hydra.overrides.task = overrides
+        return job
+
+    def _of_group(self, override: Override) -> bool:
+        """Whether Hydra takes an override for the choice of an option, and not for a value."""
+        name = override.key_or_group
+        known = name in self._cfg.hydra.runtime.choices or _loader().repository.group_exists(name)
+        return known and not isinstance(override.value(), dict)
+
+
+def _loader() -> ConfigLoaderImpl:
+    loader = GlobalHydra.instance().config_loader()
+    assert isinstance(loader, ConfigLoaderImpl)
+    return loader
