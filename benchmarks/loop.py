@@ -39,8 +39,8 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchvision import transforms
 
 from runner import config, terminal, train
+from runner.command_line import quoted
 from runner.model import CNN, MLP
-from runner.overrides import quoted
 from runner.trainer import Trainer
 
 BATCH, TURNS = 64, 9

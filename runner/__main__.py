@@ -19,15 +19,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 from runner import __version__, folder, signals
+from runner.command_line import check_typed, multirun, parse, quote, quoted, sort, value_of
 from runner.errors import ConfigError, InputError, Interrupted, Problem, RunnerError, nearest
-from runner.overrides import parse, quote, quoted
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
-              "--info", "-i")  # fmt: skip
-"""Hydra's flags that take the next argument."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,32 +72,13 @@ def _command(arguments: list[str]) -> Callable[[list[str]], int]:
 
 def train(arguments: list[str]) -> int:
     """Train what the configuration describes."""
-    flags, overrides = _sort(arguments)
+    flags, overrides = sort(arguments)
     overrides = [quoted(override) for override in overrides]
-    _check_typed(flags, overrides)
+    check_typed(flags, overrides)
     resume = [value for value in map(_resumed, overrides) if value]
     if resume:
         return _hydra(flags, _resume(resume[-1], flags, overrides), _train_task, "saved")
     return _hydra(flags, overrides, _train_task, "config")
-
-
-def _check_typed(flags: Sequence[str], overrides: Sequence[str]) -> None:
-    """That nothing was typed which Hydra would take, and which is not for anyone to take."""
-    found = []
-    if any(flag.startswith("--experimental-rerun") for flag in flags):
-        # It unpickles the file it is given, which may hold anything.
-        found.append(Problem("--experimental-rerun", "is not available", remedy="resume=FOLDER"))
-    if _multirun(flags) and _value(flags, "--cfg", "-c") is not None:
-        what = "shows one configuration, and -m makes several"
-        found.append(Problem("--cfg", what, remedy="the same without -m"))
-    for override in overrides:
-        key, remedy = override.partition("=")[0].lstrip("+~"), f"without {override}"
-        if key == "hydra.callbacks" or key.startswith("hydra.callbacks.preflight"):
-            found.append(Problem(key, "is what checks the configuration, and stays", remedy=remedy))
-        if key.partition(".")[0] == "facts":
-            found.append(Problem(key, "is what the data say, and is filled in by the run", remedy=remedy))
-    if found:
-        raise ConfigError(*found)
 
 
 def inspect(arguments: list[str]) -> int:
@@ -127,8 +104,8 @@ def _look(command: str, arguments: list[str], run: Callable[[DictConfig], None],
     from runner import compose, config, preflight
     from runner.terminal import ConsoleHandler
 
-    flags, overrides = _sort(arguments)
-    config_dir = _value(flags, "--config-dir", "-cd")
+    flags, overrides = sort(arguments)
+    config_dir = value_of(flags, "--config-dir", "-cd")
     others = [flag for flag in flags if flag.startswith("-") and flag.partition("=")[0] not in ("--config-dir", "-cd")]
     if others:
         raise ConfigError(Problem(others[0], f"is no flag of {command}", "--config-dir FOLDER", "the same without it"))
@@ -175,21 +152,6 @@ def _train_task(cfg: DictConfig) -> None:
         train.main(prepared, run_dir)
 
 
-def _sort(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Flags (each with its value) and overrides apart. Hydra itself fails on a flag between two overrides."""
-    flags: list[str] = []
-    overrides: list[str] = []
-    rest = iter(arguments)
-    for argument in rest:
-        if not argument.startswith("-"):
-            overrides.append(argument)
-            continue
-        flags.append(argument)
-        if argument in WITH_VALUE:
-            flags += [value for value in [next(rest, None)] if value is not None]
-    return flags, overrides
-
-
 def _resumed(override: str) -> str | None:
     """The run that an override ``resume=…`` names."""
     parsed = parse(override)
@@ -209,7 +171,7 @@ def _resume(name: str, flags: Sequence[str], overrides: Sequence[str]) -> list[s
 
     from runner import config
 
-    if _multirun(flags):
+    if multirun(flags):
         raise ConfigError(Problem("resume", "a run that goes on is not a sweep", remedy="the same without -m"))
     run_dir = folder.find(name, "resume")
     swapped = [o for o in overrides if (config.folder() / o.partition("=")[0].lstrip("+~")).is_dir()]
@@ -224,17 +186,13 @@ def _resume(name: str, flags: Sequence[str], overrides: Sequence[str]) -> list[s
     return [*rest, f"resume={place}", f"hydra.run.dir={place}", "hydra.output_subdir=null"]
 
 
-def _multirun(flags: Sequence[str]) -> bool:
-    return "-m" in flags or "--multirun" in flags
-
-
 def _hydra(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictConfig], None], config_name: str) -> int:
     """Compose the configuration and run `task` on it, the way Hydra does."""
     import hydra
 
     from runner import compose, config
 
-    _check_names(_value(flags, "--config-dir", "-cd"))
+    _check_names(value_of(flags, "--config-dir", "-cd"))
     _find_own_code()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors to us instead of printing them and exiting with 1
     statuses: list[int] = []
@@ -246,8 +204,8 @@ def _hydra(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictC
     except compose.FAILURES as error:
         if statuses:
             raise
-        name = _value(flags, "--config-name", "-cn") or config_name
-        load = compose.loader(name, _value(flags, "--config-dir", "-cd"), _multirun(flags))
+        name = value_of(flags, "--config-name", "-cn") or config_name
+        load = compose.loader(name, value_of(flags, "--config-dir", "-cd"), multirun(flags))
         problems = compose.explain(load, overrides)
         if not problems:
             raise
@@ -292,15 +250,6 @@ def _check_names(config_dir: str | None) -> None:
     if same:
         what = "has the name of one of runner's own files, which would be taken instead"
         raise ConfigError(*(Problem(f"{place / name}", what, remedy="another name") for name in same))
-
-
-def _value(flags: Sequence[str], *names: str) -> str | None:
-    """The value of the flag of one of these `names`, if it was given: ``--flag value`` or ``--flag=value``."""
-    for number, flag in enumerate(flags):
-        name, equals, value = flag.partition("=")
-        if name in names:
-            return value if equals else next(iter(flags[number + 1 :]), None)
-    return None
 
 
 if __name__ == "__main__":

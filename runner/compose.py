@@ -92,6 +92,11 @@ def _describe(override: str, error: Exception, cfg: DictConfig | None) -> Proble
         return Problem(key, f"is there already, and cannot be added ({override})", remedy=override.lstrip("+"))
     if override.startswith("~"):
         return Problem(key, f"cannot be taken away: {first_line}")
+    options = sorted(path.stem for path in (config.folder() / key).glob("*.yaml")) if key else []
+    if options and value == "null":
+        what = f"null is not allowed: {'without one there is none' if key == 'experiment' else 'no run is without one'}"
+        remedy = {"scheduler": "scheduler=constant", "experiment": "the same without it"}.get(key, "")
+        return Problem(key, what, ", ".join(options), remedy)
     if cfg is not None and "/" not in key:
         return _unknown_key(key, value, cfg)
     return Problem(override or "configuration", first_line)

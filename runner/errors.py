@@ -88,8 +88,9 @@ class Interrupted(BaseException):
 
 def nearest(name: str, names: Iterable[str], prefix: str = "") -> str:
     """The remedy for a misspelt name: the closest of `names` behind `prefix`, or nothing."""
-    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
-    return prefix + close[0] if close else ""
+    by_small_letters = {known.lower(): known for known in names}
+    close = difflib.get_close_matches(name.lower(), by_small_letters, n=1, cutoff=0.6)
+    return prefix + by_small_letters[close[0]] if close else ""
 
 
 def shown(value: object) -> str:

@@ -25,7 +25,7 @@ from runner.evaluation import predict
 from runner.loss import Loss
 from runner.metric import Metric, Said
 from runner.model import Frozen, initialise, load
-from runner.targets import OURS
+from runner.targets import OURS, locate
 from runner.terminal import show
 from runner.trainer import Precision, wants_channels_last
 from runner.trial import check_repeatable, make_model, try_model
@@ -183,6 +183,14 @@ def _moments(train: Samples, rows: Tensor) -> tuple[Tensor, Tensor]:
 def _metrics(cfg: DictConfig, criterion: Loss) -> dict[str, Metric]:
     """The metrics that can be computed from what the model says."""
     nodes = {str(name): node for name, node in cfg.metric.items() if node is not None}
+    # One of them may be meant: the mean absolute error of classes that have an order.
+    if (
+        nodes
+        and criterion.task != "regression"
+        and all(metric.is_of_values(locate(n._target_)) for n in nodes.values())
+    ):
+        what = f"{', '.join(nodes)} measure values, and the targets are classes"
+        raise ConfigError(Problem("metric", what, remedy=f"metric={_option(criterion.task)}"))
     made = {name: Metric(factory(node, OURS["metric"]), node.get("takes")) for name, node in nodes.items()}
     left_out = [name for name in made if made[name].wants_probabilities and not criterion.gives_probabilities]
     if left_out:
@@ -191,6 +199,10 @@ def _metrics(cfg: DictConfig, criterion: Loss) -> dict[str, Metric]:
         what = f"{cfg.checkpoint.monitor!r} needs probabilities, and this loss makes none of a model's outputs"
         raise ConfigError(Problem("checkpoint.monitor", what, remedy="checkpoint.monitor=val/loss"))
     return {name: entry for name, entry in made.items() if name not in left_out}
+
+
+def _option(task: str) -> str:
+    return "classification" if task == "soft" else task
 
 
 def _baseline(metrics: Mapping[str, Metric], data: Data, criterion: Loss) -> dict[str, float]:
@@ -212,7 +224,7 @@ def _baseline(metrics: Mapping[str, Metric], data: Data, criterion: Loss) -> dic
             except Exception as error:  # whatever scikit-learn or a metric of the user's may raise
                 log.debug("", exc_info=True)
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                remedy = f"metric={'classification' if criterion.task == 'soft' else criterion.task}"
+                remedy = f"metric={_option(criterion.task)}"
                 problems[name] = Problem(f"metric.{name}", f"cannot be computed: {reason}", remedy=remedy)
     if problems:
         raise ConfigError(*problems.values())

@@ -157,7 +157,7 @@ def find(name: str, key: str) -> Path:
     if folder is None:
         raise RunFolderError(Problem(key, f"there is no run in {OUTPUTS}/ yet", "a run folder", f"{key}=PATH"))
     if not (folder / "config.yaml").is_file():
-        what = "is not a run folder (no config.yaml in it)" if folder.is_dir() else "does not exist"
+        what = "is not a run folder (no config.yaml in it)" if folder.exists() else "does not exist"
         remedy = f"{key}=last" if newest() else ""
         raise RunFolderError(Problem(key, f"{str(folder)!r} {what}", "a run folder, or last", remedy))
     return folder

@@ -191,6 +191,11 @@ def calibration_error(y_true: Array, y_prob: Array, bins: int = 15) -> float:
     return float(np.abs(gaps).sum() / len(y_true))
 
 
+def is_of_values(function: Callable[..., Any]) -> bool:
+    """Whether a metric is one of regression. scikit-learn's compute on class indices what they would on values."""
+    return function is spearman or getattr(function, "__module__", "") == "sklearn.metrics._regression"
+
+
 def spearman(y_true: Array, y_pred: Array) -> float:
     """Spearman's rank correlation; of several values per sample, the mean. NaN where one side is constant."""
     from scipy.stats import ConstantInputWarning, spearmanr

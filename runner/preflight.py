@@ -24,9 +24,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from runner import config, folder, schema
+from runner.command_line import quote
 from runner.errors import ConfigError, InputError, Problem, RunnerError, shown
 from runner.origin import marked
-from runner.overrides import quote
 from runner.relations import check_machine, check_relations
 from runner.result import Result
 from runner.sweep import jobs
@@ -65,7 +65,7 @@ class Preflight(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _stopping(config):
-            _state.jobs = jobs.compose_all(config, check)
+            _state.jobs = jobs.compose_all(config, check_values)
             _check_place(config, "sweep")
             if _state.jobs is not None and str(config.hydra.launcher._target_).endswith(".BasicLauncher"):
                 _try_jobs(_state.jobs)
@@ -125,14 +125,23 @@ def check(cfg: DictConfig) -> None:
     Raises:
         ConfigError: with everything that was found.
     """
-    task = config.job(cfg)
-    found = config.check(task)
-    if not found:
-        found = [*check_relations(cfg), *check_machine(cfg)]
-    if not found:
-        from runner.trial import try_declared
+    check_values(cfg)
+    check_declared(cfg)
 
-        found = try_declared(task)
+
+def check_values(cfg: DictConfig) -> None:
+    """Check all of a configuration that can be checked without calling what it names."""
+    _refuse(cfg, config.check(config.job(cfg)) or [*check_relations(cfg), *check_machine(cfg)])
+
+
+def check_declared(cfg: DictConfig) -> None:
+    """Check that the model takes samples of the declared shape."""
+    from runner.trial import try_declared
+
+    _refuse(cfg, try_declared(config.job(cfg)))
+
+
+def _refuse(cfg: DictConfig, found: list[Problem]) -> None:
     if found:
         raise ConfigError(*(marked(cfg, found) if "hydra" in cfg else found))
 
@@ -233,7 +242,7 @@ def _try_jobs(found: jobs.Jobs) -> None:
             # The folder matters to a run that is resumed, and no job is.
             last, last_key = train.prepare(task, Path(), found.sources), key
 
-    jobs.try_all(found, lambda cfg: data.read(task_config(cfg), found.sources), attempt)
+    jobs.try_all(found, check_declared, lambda cfg: data.read(task_config(cfg), found.sources), attempt)
 
 
 def _end_check(prepared: Prepared | None) -> None:

@@ -12,7 +12,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from runner.errors import Problem, nearest, shown
@@ -403,6 +403,8 @@ def describe(hint: Any) -> str:
         return " or ".join(describe(argument) for argument in arguments)
     if origin is Literal:
         return ", ".join(str(choice) for choice in arguments)
+    if origin in (tuple, Sequence):
+        return "a list"
     if origin is list:
         return "a list" if arguments == (Any,) else f"a list of {describe(arguments[0]).removeprefix('a ')}s"
     if origin is dict:

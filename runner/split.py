@@ -228,6 +228,14 @@ def load(path: Path, subject: Subject) -> Split:
         written = folder / "split.json"
         manifest = json.loads(written.read_text()) if arrays.name == "split.npz" and written.is_file() else {}
     except (OSError, KeyError, ValueError) as error:
+        if not path.exists():
+            raise DataError(
+                Problem(
+                    "split.path",
+                    f"there is no {str(path)!r}",
+                    "split.json or split.npz of a run, or an .npz of indices",
+                )
+            ) from error
         what = f"{str(path)!r} is not a split ({str(error).splitlines()[0]})"
         raise DataError(
             Problem("split.path", what, "split.json or split.npz of a run, or an .npz of indices")

@@ -159,8 +159,14 @@ def _check_types(path: str, keys: Mapping[str, Any], target: Callable[..., Any])
     return [
         Problem(f"{path}.{key}", f"{shown(value)} is not allowed", schema.describe(hints[key]))
         for key, value in keys.items()
-        if hints.get(key) in simple and value != "???" and not schema.fits(value, hints[key])
+        if (hints.get(key) in simple and value != "???" and not schema.fits(value, hints[key]))
+        or (_is_list(hints.get(key)) and isinstance(value, simple) and value not in ("???", None))
     ]
+
+
+def _is_list(hint: Any) -> bool:
+    """Whether an annotation is of several values, and not of a text."""
+    return typing.get_origin(hint) in (list, tuple, Sequence)
 
 
 def locate(name: str) -> Any:

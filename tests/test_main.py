@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -11,116 +13,30 @@ from pathlib import Path
 import pytest
 from conftest import QUICK, Run, only_run
 
-from runner.__main__ import _sort
-from runner.overrides import quoted
+from runner.command_line import quoted, sort
 
-# Command line -> the first line of each problem.
-WRONG: dict[str, list[str]] = {
-    "model=foo": ["model: there is no option 'foo'"],
-    "model=ccn": ["model: there is no option 'ccn'"],
-    "experiment=foo": ["experiment: there is no option 'foo'"],
-    "modle=cnn": ["modle: there is no such key (value 'cnn')"],
-    "optimizer.lrr=0.1": ["optimizer.lrr: there is no such key (value '0.1')"],
-    "optimizer.lr.x=1": ["optimizer.lr.x: optimizer.lr is no group of keys"],
-    "optimizer.lr=inf": ["optimizer.lr: inf is not allowed"],
-    "loss.weight=[0,0,0,0,0,0,0,0,0,0]": ["loss.weight: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0] does not give a weight"],
-    "~hydra.callbacks.preflight optimizer.lr=abc": ["hydra.callbacks.preflight: is what checks the configuration"],
-    "hydra.callbacks=null": ["hydra.callbacks: is what checks the configuration"],
-    "optimizer.lr=abc": ["optimizer.lr: 'abc' is not allowed"],
-    "optimizer.lr=abc modle=cnn seed=-1": [
-        "modle: there is no such key (value 'cnn')",
-        "optimizer.lr: 'abc' is not allowed",
-        "seed: -1 is not allowed",
-    ],
-    "optimizer.lr=0.1,0.01": ["optimizer.lr: '0.1,0.01' is several values"],
-    "optimizer.amsgrad=3": ["optimizer.amsgrad: 3 is not allowed"],
-    "trainer.max_epochs=1.5": ["trainer.max_epochs: 1.5 is not allowed"],
-    "facts.num_classes=3": ["facts.num_classes: is what the data say, and is filled in by the run"],
-    "split.seed=5000000000": ["split.seed: 5000000000 is not allowed"],
-    "checkpoint.every=null": ["checkpoint.every: null is not allowed"],
-    "transform.eval=[]": ["model: cannot take inputs of 1×8×8, at layer 0.0 (Conv2d)"],
-    "transform=table": ["transform: cannot be built: the data are no table with columns of their own"],
-    "check=maybe": ["check: 'maybe' is not allowed"],
-    "-m --cfg job": ["--cfg: shows one configuration, and -m makes several"],
-    "--config-name nothing": ["--config-name: there is no nothing.yaml"],
-    "trainer.max_epochs=true": ["trainer.max_epochs: true is not allowed"],
-    "trainer.max_epochs=null": [
-        "trainer.max_epochs: is null, and so is trainer.max_steps: schedules would not know how long"
-    ],
-    "seed=???": ["seed: is not set (???)"],
-    "seed=[1": ["seed=[1: cannot be read"],
-    "device=gpu": ["device: 'gpu' is not allowed"],
-    "device=cuda:99": ["device: there is no 'cuda:99' on this machine"],
-    "loader.batch_size=0": ["loader.batch_size: 0 is not allowed"],
-    "split.val=1.5": ["split.val: 1.5 is not allowed"],
-    "split.val=0.7 split.test=0.4": ["split: val=0.7 and test=0.4 of 1797 samples leave -180 / 1258 / 719"],
-    "loss.weight=blanced": ["loss.weight: 'blanced' is not allowed"],
-    "loss.weight=[1,2]": ["loss.weight: [1, 2] does not give a weight for each class"],
-    "loader.drop_last=true loader.batch_size=2000": [
-        "loader.batch_size: 2000 with drop_last leaves no batch of 1079 train samples"
-    ],
-    "checkpoint.monitor=val/acuracy": ["checkpoint.monitor: no evaluation writes 'val/acuracy'"],
-    "checkpoint.monitor=accuracy": ["checkpoint.monitor: 'accuracy' is not allowed"],
-    "checkpoint.mode=maximum": ["checkpoint.mode: 'maximum' is not allowed"],
-    "+model=mlp": ["model: is there already, and cannot be added (+model=mlp)"],
-    "+optimizer.foo=1": ["optimizer.foo: torch.optim.AdamW has no argument 'foo' (value 1)"],
-    "+extra=1": ["extra: there is no such key (value 1)"],
-    "~optimizer.foo": ["optimizer.foo: cannot be taken away: Could not delete from config"],
-    "~seed": ["seed: is missing"],
-    "model.num_outputs=${facts.outputs}": ["model.num_outputs: '${facts.outputs}' leads nowhere"],
-    "model._target_=os.system": ["model._target_: 'os.system' may not be called"],
-    "model._target_=torch.nn.utils.prune.torch.load": [
-        "model._target_: 'torch.nn.utils.prune.torch.load' is torch.serialization.load"
-    ],
-    "model._target_=runner.model.CMN": ["model._target_: 'runner.model.CMN' cannot be found"],
-    "model._target_=my_package.Net": ["model._target_: 'my_package.Net' is not among the targets that may be called"],
-    "model.hidden=16 model=mlp": ["model: cannot be built: 'int' object is not iterable"],
-    "model.dropout=2": ["model: cannot be built: dropout probability has to be between 0 and 1"],
-    "optimizer.betas=3": ["optimizer: cannot be built: "],
-    "metric.accuracy=3": ["metric.accuracy: 3 names nothing to call"],
-    "+metric.loss._target_=sklearn.metrics.accuracy_score": ["metric.loss: is the name of the loss itself"],
-    "transform.train=[3]": ["transform.train.0: 3 names nothing to call", "transform.eval.0: 3 names nothing to call"],
-    "dataset._target_=runner.result._git": ["dataset._target_: 'runner.result._git' is not among the targets"],
-    "model._target_=runner.model._conv": ["model._target_: 'runner.model._conv' is not among the targets"],
-    "model._target_=runner.model.CNN.x": [
-        "model._target_: 'runner.model.CNN.x' cannot be found: runner.model.CNN has no"
-    ],
-    "--config-dir=nowhere": ["--config-dir: 'nowhere' is not a folder"],
-    "--multirun modle=cnn seed=0,1": ["modle: there is no such key (value 'cnn')"],
-    "++resume=nowhere": ["resume: 'nowhere' does not exist"],
-    "resume=it's/r": ['resume: "it\'s/r" does not exist'],
-    "hydra.run.dir=/proc/x": ["hydra.run.dir: '/proc/x' cannot be made (No such file or directory)"],
-    "--experimental-rerun x.pickle": ["--experimental-rerun: is not available"],
-    "trian": ["trian: there is no such command"],
-    "model": ["model: there is no such command"],
-    "resume=nowhere": ["resume: 'nowhere' does not exist"],
-    "resume=last": ["resume: there is no run in outputs/ yet"],
-    "--config-dir nowhere": ["--config-dir: 'nowhere' is not a folder"],
-    "-m optimizer.lr=0.1,abc": ["optimizer.lr (job 1): 'abc' is not allowed"],
-    "-m optimizer.lrr=1,2": [
-        "optimizer.lrr (job 0): there is no such key (value '1')",
-        "optimizer.lrr (job 1): there is no such key (value '2')",
-    ],
-    "-m model=cnn,mpl seed=0,1": ["model (job 2, 3): there is no option 'mpl'"],
-    "-m modle=cnn seed=0,1": ["modle: there is no such key (value 'cnn')"],
-    "-m seed=0,1 resume=somewhere": ["resume: a run that goes on is not a sweep"],
-}
+TRANSCRIPT = (Path(__file__).parent / "mistakes.txt").read_text().split("$ python -m runner ")[1:]
+MISTAKES = {line: said for line, _, said in (entry.strip().partition("\n") for entry in TRANSCRIPT)}
 
 
-@pytest.mark.parametrize("line", WRONG)
+@pytest.mark.parametrize("line", MISTAKES)
 def test_a_mistake_is_explained_and_leaves_nothing_behind(
     run: Run, capsys: pytest.CaptureFixture[str], line: str
 ) -> None:
-    assert run(*line.split()) == 2
+    assert run(*shlex.split(line)) == 2
     output = capsys.readouterr()
     said = output.err.removeprefix("error: ").splitlines()
-    headings = [text for text in said if not text.startswith("  ")]
-    assert len(headings) == len(WRONG[line])
-    for heading, expected in zip(headings, WRONG[line], strict=True):
-        assert heading.startswith(expected)
-    assert len(said) <= 3 * len(headings)
+    expected = MISTAKES[line].splitlines()
+    assert len(said) == len(expected)
+    for found, wanted in zip(said, expected, strict=True):
+        assert found == wanted or (wanted.endswith("…") and found.startswith(wanted.rstrip("… ")))
+    assert len(said) <= 3 * sum(not text.startswith("  ") for text in said)
     assert "Traceback" not in output.err + output.out
-    assert not Path("outputs").exists()
+    assert not list(Path().iterdir())
+
+
+def test_the_transcript_of_mistakes_is_long() -> None:
+    assert len(MISTAKES) >= 200
 
 
 @pytest.mark.parametrize(
@@ -247,7 +163,7 @@ def test_version(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_flags_and_overrides_in_any_order() -> None:
     arguments = ["a=1", "-m", "b=2", "--config-dir", "mine", "c=3", "--cfg", "job"]
-    assert _sort(arguments) == (["-m", "--config-dir", "mine", "--cfg", "job"], ["a=1", "b=2", "c=3"])
+    assert sort(arguments) == (["-m", "--config-dir", "mine", "--cfg", "job"], ["a=1", "b=2", "c=3"])
 
 
 @pytest.mark.parametrize(
@@ -318,9 +234,10 @@ def test_a_sweep_runs_every_combination(run: Run) -> None:
 
 
 def test_a_job_that_fails_ends_no_other_job(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("-m", *QUICK, "loss.weight=[1],null") == 2
-    assert "loss.weight: [1] does not give a weight for each class" in capsys.readouterr().err
-    assert [path.parent.name for path in Path("outputs/multirun").glob("*/*/*/result.json")] == ["1"]
+    assert run("-m", *QUICK, "optimizer=sgd", "optimizer.lr=1e30,0.01") == 1
+    assert "error: the loss or its gradient is not finite at step 1" in capsys.readouterr().err
+    results = sorted(Path("outputs/multirun").glob("*/*/*/result.json"))
+    assert [json.loads(path.read_text())["state"] for path in results] == ["failed", "completed"]
 
 
 def test_an_unexpected_error_is_a_failed_run_with_its_traceback(

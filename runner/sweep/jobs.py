@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import Connection
@@ -28,7 +28,10 @@ from runner.errors import ConfigError, Problem, RunnerError
 if TYPE_CHECKING:
     from runner.data import Sources
 
-TRAINED_WITH = ("seed", "optimizer", "scheduler", "tensorboard")
+MODELS = {"dataset", "transform", "model"}
+"""Keys that say what goes into a model, and which."""
+
+TRAINED_WITH = {"seed", "optimizer", "scheduler", "tensorboard"}
 """Keys in which jobs may differ that are the same experiment up to how it is trained."""
 
 
@@ -52,6 +55,9 @@ def expand(cfg: DictConfig) -> list[list[str]] | None:
     if endless:
         what, remedy = "is a range of which every sweep would be a part", "range(START,STOP,STEP), or values: a,b,c"
         raise ConfigError(*(Problem(str(o.input_line), what, remedy=remedy) for o in endless))
+    empty = [o for o in overrides if o.is_sweep_override() and not list(o.sweep_iterator())]
+    if empty:
+        raise ConfigError(*(Problem(str(o.input_line), "stands for no value at all", "at least one") for o in empty))
     return BasicSweeper.split_arguments(overrides, None)[0]
 
 
@@ -74,90 +80,101 @@ def compose_all(cfg: DictConfig, check: Callable[[DictConfig], None]) -> Jobs | 
             jobs.configs[number] = composer(overrides)
             check(jobs.configs[number])
         except ConfigError as error:
-            found.add(number, error.problems)
+            found.add([number], error.problems)
         except compose.FAILURES:
-            found.add(number, compose.explain(partial(_loader().load_sweep_config, cfg), overrides))
+            found.add([number], compose.explain(partial(_loader().load_sweep_config, cfg), overrides))
     found.tell()
     return jobs
 
 
-def try_all(jobs: Jobs, read: Callable[[DictConfig], object], attempt: Callable[[DictConfig, str], object]) -> None:
-    """Try every job on its data, in a child process, which a crash or what they leave behind ends with.
+def try_all(
+    jobs: Jobs,
+    declared: Callable[[DictConfig], object],
+    read: Callable[[DictConfig], object],
+    attempt: Callable[[DictConfig, str], object],
+) -> None:
+    """Try every job, in a child process, which a crash or what they leave behind ends with.
 
     Args:
+        declared: tries the model of a job without data.
         read: reads the data set of a job, in this process, from which the jobs are going to have it.
         attempt: builds a job and tries it. It also gets a text that is the same for jobs that are the same experiment,
             trained in other ways; they come one after the other.
 
     Raises:
-        InputError: with everything that was found, and in which jobs.
+        ConfigError: with everything that was found, and in which jobs.
     """
-    found = _Found()
-    trees = {number: config.plain(config.job(cfg))[0] for number, cfg in jobs.configs.items()}
-    groups = _alike(trees, "seed")
-    experiments = {numbers[0]: _without(trees[numbers[0]], *TRAINED_WITH) for numbers in groups}
-    groups.sort(key=lambda numbers: (experiments[numbers[0]], numbers))
-    for numbers in groups:
+    configs, found = jobs.configs, _Found()
+    trees = {number: config.plain(config.job(cfg))[0] for number, cfg in configs.items()}
+    for numbers, problems in _in_child("model", _alike(trees, MODELS), lambda n: declared(configs[n])):
+        found.add(numbers, problems)
+    found.tell()
+    once = _alike(trees, set(trees[0]) - {"seed"})
+    for numbers in once:
         try:
-            read(jobs.configs[numbers[0]])
+            read(configs[numbers[0]])
         except RunnerError as error:
-            for number in numbers:
-                found.add(number, _problems(error))
-    left = [numbers for numbers in groups if not found.has(numbers[0])]
-    for numbers, problems in _in_child(left, lambda n: attempt(jobs.configs[n[0]], experiments[n[0]])):
-        for number in numbers:
-            found.add(number, problems)
+            found.add(numbers, _problems(error))
+    experiments = {numbers[0]: _text(trees[numbers[0]], set(trees[0]) - TRAINED_WITH) for numbers in once}
+    left = [numbers for numbers in once if not found.has(numbers[0])]
+    left.sort(key=lambda numbers: (experiments[numbers[0]], numbers))
+    for numbers, problems in _in_child("configuration", left, lambda n: attempt(configs[n], experiments[n])):
+        found.add(numbers, problems)
     found.tell()
 
 
-def _alike(trees: Mapping[int, dict[str, Any]], *names: str) -> list[list[int]]:
-    """Jobs that differ in nothing but these keys, together."""
+def _alike(trees: Mapping[int, dict[str, Any]], names: Collection[str]) -> list[list[int]]:
+    """Jobs that have these keys in common, together."""
     found: dict[str, list[int]] = {}
     for number, tree in trees.items():
-        found.setdefault(_without(tree, *names), []).append(number)
+        found.setdefault(_text(tree, names), []).append(number)
     return list(found.values())
 
 
-def _without(tree: dict[str, Any], *names: str) -> str:
-    return repr({name: tree[name] for name in tree if name not in names})
+def _text(tree: dict[str, Any], names: Collection[str]) -> str:
+    return repr({name: tree[name] for name in tree if name in names})
 
 
 def _in_child(
-    groups: Sequence[list[int]], attempt: Callable[[list[int]], object]
+    key: str, groups: Sequence[list[int]], attempt: Callable[[int], object]
 ) -> Iterator[tuple[list[int], Sequence[Problem]]]:
-    """What is wrong with each of `groups`, found in a process of its own; another one goes on where one dies."""
+    """What is wrong with each of `groups`, found in a process of its own; another one goes on where one dies.
+
+    Args:
+        key: what is tried.
+    """
     rest = list(groups)
     context = multiprocessing.get_context("fork")
     while rest:
         ours, theirs = context.Pipe(duplex=False)
-        child = context.Process(target=_attempt_each, args=(rest, attempt, theirs))
+        child = context.Process(target=_attempt_each, args=(key, rest, attempt, theirs))
         child.start()
         theirs.close()
-        while rest:
-            try:
+        try:
+            while rest:
                 problems = ours.recv()
-            except EOFError:
-                child.join()
-                status = child.exitcode or 0
-                how = f"signal {-status}" if status < 0 else f"exit status {status}"
-                problems = [Problem("configuration", f"the process that tried it died ({how})")]
                 yield rest.pop(0), problems
-                break
-            yield rest.pop(0), problems
-        ours.close()
-        child.join()
+        except EOFError:
+            child.join()
+            status = child.exitcode or 0
+            how = f"signal {-status}" if status < 0 else f"exit status {status}"
+            yield rest.pop(0), [Problem(key, f"the process that tried it died ({how})")]
+        finally:
+            child.kill()
+            child.join()
+            ours.close()
 
 
-def _attempt_each(groups: Iterable[list[int]], attempt: Callable[[list[int]], object], pipe: Connection) -> None:
+def _attempt_each(key: str, groups: Iterable[list[int]], attempt: Callable[[int], object], pipe: Connection) -> None:
     logging.disable()  # each says it again when it is run
     for numbers in groups:
         problems: Sequence[Problem] = ()
         try:
-            attempt(numbers)
+            attempt(numbers[0])
         except RunnerError as error:
             problems = _problems(error)
         except Exception as error:  # whatever code of the user's may raise
-            problems = [Problem("configuration", f"cannot be built: {type(error).__name__}: {error}")]
+            problems = [Problem(key, f"cannot be built: {type(error).__name__}: {error}")]
         pipe.send(problems)
 
 
@@ -171,9 +188,9 @@ class _Found:
     def __init__(self) -> None:
         self._jobs: dict[Problem, list[int]] = {}
 
-    def add(self, job: int, problems: Iterable[Problem]) -> None:
+    def add(self, jobs: Iterable[int], problems: Iterable[Problem]) -> None:
         for problem in problems:
-            self._jobs.setdefault(problem, []).append(job)
+            self._jobs.setdefault(problem, []).extend(jobs)
 
     def has(self, job: int) -> bool:
         return any(job in jobs for jobs in self._jobs.values())
@@ -184,6 +201,7 @@ class _Found:
 
 
 def _numbers(jobs: Sequence[int]) -> str:
+    jobs = sorted(jobs)
     shown = ", ".join(map(str, jobs[:5]))
     return f"job {shown}" if len(jobs) <= 5 else f"{len(jobs)} jobs: {shown}, …"
 

@@ -1,0 +1,126 @@
+"""What was typed: flags and overrides (``KEY=VALUE``), as people type them and as Hydra reads them."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from runner.errors import ConfigError, Problem, nearest
+
+WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
+              "--info", "-i", "--experimental-rerun")  # fmt: skip
+"""Hydra's flags that take the next argument."""
+
+
+def quoted(override: str) -> str:
+    """`override`, with its value in quotes if Hydra's grammar cannot read it as it is: ``input=my (1).png``."""
+    key, equals, value = override.partition("=")
+    if parse(override) is None and equals and not value.startswith(("[", "{", "'", '"')):
+        return f"{key}={quote(value)}"
+    return override
+
+
+def quote(text: str) -> str:
+    """`text` in quotes, as Hydra's grammar reads it: a backslash counts for itself but before a quote."""
+    escaped = re.sub(r"(\\*)'", lambda match: match[1] * 2 + r"\'", text)
+    trailing = len(escaped) - len(escaped.rstrip("\\"))
+    return "'" + escaped + "\\" * trailing + "'"
+
+
+def parse(override: str) -> Any:
+    """What Hydra's grammar makes of an override; None if it cannot read it."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return OverridesParser.create().parse_override(override)
+    except HydraException:
+        return None
+
+
+def check_typed(flags: Sequence[str], overrides: Sequence[str]) -> None:
+    """That nothing was typed which Hydra would take, and which is not for anyone to take.
+
+    Raises:
+        ConfigError: something was.
+    """
+    found = [*_check_flags(flags), *(problem for override in overrides for problem in _check_override(override))]
+    if found:
+        raise ConfigError(*found)
+
+
+def _check_flags(flags: Sequence[str]) -> Iterator[Problem]:
+    from hydra._internal.utils import get_args_parser
+
+    if any(flag.startswith("--experimental-rerun") for flag in flags):
+        # It unpickles the file it is given, which may hold anything.
+        yield Problem("--experimental-rerun", "is not available", remedy="resume=FOLDER")
+        return
+    if multirun(flags) and value_of(flags, "--cfg", "-c") is not None:
+        yield Problem("--cfg", "shows one configuration, and -m makes several", remedy="the same without -m")
+        return
+    known: dict[str, argparse.Action] = get_args_parser()._option_string_actions
+    rest = iter(flags)
+    for flag in rest:
+        name, equals, given = flag.partition("=")
+        value = given if equals else next(rest, None) if name in WITH_VALUE else None
+        if name not in known:
+            # Of itself argparse would take the beginning of a name for the name.
+            names = [name for name in known if name not in ("--experimental-rerun", "--run", "-r")]
+            yield Problem(name, "there is no such flag", ", ".join(names), nearest(name, names))
+        elif known[name].nargs is None and value is None:
+            yield Problem(name, "needs a value", remedy=f"{name} {known[name].metavar or known[name].dest.upper()}")
+        elif (choices := known[name].choices) is not None and value is not None and value not in choices:
+            yield Problem(name, f"{value!r} is not allowed", ", ".join(map(str, choices)))
+
+
+def _check_override(override: str) -> Iterator[Problem]:
+    key, equals, value = override.partition("=")
+    key, remedy = key.lstrip("+~"), f"without {override}"
+    if equals and not key:
+        yield Problem(override, "has no key", remedy="KEY=VALUE")
+    elif not equals and ":" in key and not override.startswith("~"):
+        yield Problem(override, "has no =", remedy=override.replace(":", "=", 1))
+    elif not equals and not override.startswith("~"):
+        yield Problem(override, "has no value", remedy=f"{key}=VALUE")
+    elif key == "hydra.callbacks" or key.startswith("hydra.callbacks.preflight"):
+        yield Problem(key, "is what checks the configuration, and stays", remedy=remedy)
+    elif key.partition(".")[0] == "facts":
+        yield Problem(key, "is what the data say, and is filled in by the run", remedy=remedy)
+    elif key in ("hydra.launcher", "hydra.sweeper", "hydra.job_logging", "hydra.hydra_logging"):
+        yield Problem(key, f"{value!r} is not a group of keys", remedy=f"{key.replace('.', '/')}={value}")
+    elif key in ("hydra.run.dir", "hydra.sweep.dir") and value.strip("'\"") == "":
+        yield Problem(key, "'' is no folder", remedy=f"{key}=FOLDER")
+    elif key == "hydra.verbose" and re.fullmatch(r"\s*-?[\d.]+\s*|\{.*|null", value):
+        yield Problem(key, f"{value} is not allowed", "true, false, or names of loggers")
+
+
+def sort(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Flags (each with its value) and overrides apart. Hydra itself fails on a flag between two overrides."""
+    flags: list[str] = []
+    overrides: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if not argument.startswith("-"):
+            overrides.append(argument)
+            continue
+        flags.append(argument)
+        if argument in WITH_VALUE:
+            flags += [value for value in [next(rest, None)] if value is not None]
+    return flags, overrides
+
+
+def multirun(flags: Sequence[str]) -> bool:
+    """Whether a sweep was asked for."""
+    return "-m" in flags or "--multirun" in flags
+
+
+def value_of(flags: Sequence[str], *names: str) -> str | None:
+    """The value of the flag of one of these `names`, if it was given: ``--flag value`` or ``--flag=value``."""
+    for number, flag in enumerate(flags):
+        name, equals, value = flag.partition("=")
+        if name in names:
+            return value if equals else next(iter(flags[number + 1 :]), None)
+    return None

@@ -1,0 +1,142 @@
+"""Every job of a sweep is checked before the first one starts, and what they have in common is made once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import QUICK, Run, own_model
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from runner import config
+from runner.sweep import jobs
+
+NET = """\
+import os
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, num_outputs, how="fine"):
+        super().__init__()
+        self.layer, self.how = nn.Linear(64, num_outputs), how
+
+    def forward(self, x):
+        if self.how == "kill":
+            os.kill(os.getpid(), 9)
+        if self.how == "exit" and self.training:
+            os._exit(3)
+        if self.how == "raise" and self.training:
+            raise RuntimeError("no luck")
+        return self.layer(x.flatten(1))
+"""
+
+COUNTED = """\
+import os
+import torch
+
+class Counted(torch.utils.data.Dataset):
+    def __init__(self, n):
+        with open("built", "a") as file:
+            print(os.path.exists("outputs"), file=file)
+        self.x = torch.randn(n, 4, generator=torch.Generator().manual_seed(0))
+        self.y = (self.x.sum(1) > 0).long()
+    def __len__(self): return len(self.x)
+    def __getitem__(self, i): return self.x[i], self.y[i]
+"""
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """Write a data set that notes each time it is built, and whether there were outputs; the overrides that name it."""
+    Path("counted.py").write_text(COUNTED)
+    Path("mine/dataset").mkdir(parents=True)
+    Path("mine/dataset/counted.yaml").write_text("_target_: counted.Counted\nn: 60\n")
+    monkeypatch.syspath_prepend(Path.cwd())
+    return "--config-dir", "mine", "dataset=counted", "transform=none", "allow_targets=[counted.*]", *QUICK
+
+
+def test_one_bad_value_in_twenty_jobs_launches_none(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    rates = ",".join(["-1" if number == 7 else f"{0.001 * (number + 1):g}" for number in range(20)])
+    assert run("-m", *QUICK, f"optimizer.lr={rates}") == 2
+    assert capsys.readouterr().err == "error: optimizer.lr (job 7): -1 is not allowed\n  allowed: a number >= 0\n"
+    assert not Path("outputs").exists()
+
+
+def test_what_only_the_data_show_launches_none_either(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("-m", *QUICK, "loss.weight=null,[1]", "seed=0,1,2") == 2
+    assert capsys.readouterr().err.startswith("error: loss.weight (job 3, 4, 5): [1] does not give a weight for each")
+    assert not Path("outputs").exists()
+
+
+def test_what_is_wrong_with_many_jobs_is_said_once(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("-m", *QUICK, "optimizer.lr=-1", "seed=range(7)") == 2
+    assert capsys.readouterr().err.startswith("error: optimizer.lr (7 jobs: 0, 1, 2, 3, 4, …): -1 is not allowed")
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("kill", "model (job 1): the process that tried it died (signal 9)"),
+        ("exit", "configuration (job 1): the process that tried it died (exit status 3)"),
+        ("raise", "model (job 1): cannot be trained on a batch of 64: no luck"),
+    ],
+)
+def test_a_model_that_dies_takes_nothing_with_it(
+    run: Run, capsys: pytest.CaptureFixture[str], how: str, said: str
+) -> None:
+    own = own_model(NET)
+    Path("mine/model/own.yaml").write_text("_target_: own_net.Net\nnum_outputs: ${facts.num_outputs}\nhow: fine\n")
+    assert run("-m", *own, f"model.how=fine,{how},fine", "trainer.max_epochs=1") == 2
+    assert capsys.readouterr().err.splitlines()[0] == f"error: {said}"
+    assert not Path("outputs").exists()
+
+
+def test_jobs_share_a_data_set_that_is_read_once_and_before_there_is_a_folder(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("-m", *counted(monkeypatch), "optimizer.lr=0.1,0.01", "seed=0,1") == 0
+    assert Path("built").read_text() == "False\n"
+    assert len(list(Path("outputs/multirun").glob("*/*/*/result.json"))) == 4
+
+
+def test_a_run_reads_its_data_once_and_before_there_is_a_folder(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(*counted(monkeypatch)) == 0
+    assert Path("built").read_text() == "False\n"
+
+
+def test_checking_a_sweep_leaves_nothing(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("-m", *QUICK, "check=only", "seed=0,1", "optimizer=adamw,sgd") == 0
+    assert capsys.readouterr().out == "4 jobs\nnothing is wrong with it; nothing was kept\n"
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "model=cnn,mlp optimizer=sgd,adamw ++seed=3",
+        "experiment=digits_mlp,wine_quality trainer.max_epochs=3,4 model={dropout:0.1}",
+        "optimizer.lr=0.1,0.2 ++optimizer.param_groups=null",
+    ],
+)
+def test_jobs_are_composed_as_hydra_composes_them(run: Run, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    def compare(cfg: DictConfig, check: Callable[[DictConfig], None]) -> jobs.Jobs | None:
+        ours = compose_all(cfg, lambda cfg: None)
+        assert ours is not None
+        for number, overrides in enumerate(jobs.expand(cfg) or []):
+            theirs, mine = (
+                GlobalHydra.instance().config_loader().load_sweep_config(cfg, overrides),
+                ours.configs[number],
+            )
+            assert config.job(mine) == config.job(theirs)
+            for part in ("overrides", "runtime"):
+                assert mine.hydra[part] == theirs.hydra[part]
+            compared.append(number)
+        return ours
+
+    compared: list[int] = []
+    compose_all = jobs.compose_all
+    monkeypatch.setattr(jobs, "compose_all", compare)
+    run("-m", "check=only", *line.split())
+    assert compared == ([0, 1] if "param_groups" in line else [0, 1, 2, 3])
