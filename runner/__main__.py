@@ -116,7 +116,9 @@ def _look(command: str, arguments: list[str], run: Callable[[DictConfig], None],
     try:
         cfg = load(overrides)
     except compose.FAILURES as error:
-        raise ConfigError(*compose.explain(load, overrides)) from error
+        raise ConfigError(
+            *compose.explain(load, overrides, [Path(config_dir)] if config_dir else [], config_name)
+        ) from error
     if cfg.resume is not None:
         raise ConfigError(Problem("resume", f"means nothing to {command}", remedy="the same without it"))
     HydraConfig.instance().set_config(cfg.copy())  # where ${hydra:runtime.cwd} is looked up; makes it read-only
@@ -205,8 +207,9 @@ def _hydra(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictC
         if statuses:
             raise
         name = value_of(flags, "--config-name", "-cn") or config_name
-        load = compose.loader(name, value_of(flags, "--config-dir", "-cd"), multirun(flags))
-        problems = compose.explain(load, overrides)
+        config_dir = value_of(flags, "--config-dir", "-cd")
+        load = compose.loader(name, config_dir, multirun(flags))
+        problems = compose.explain(load, overrides, [Path(config_dir)] if config_dir else [], name)
         if not problems:
             raise
         raise ConfigError(*problems) from error

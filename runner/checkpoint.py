@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from runner.errors import Problem, RunFolderError, RunnerError
+from runner.errors import Problem, RunFolderError, RunnerError, reason_of
 from runner.files import write
 
 log = logging.getLogger("runner")
@@ -47,7 +47,7 @@ def read(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # Whatever a damaged file makes of zipfile, pickle and torch; none of it is more than "unreadable" to a user.
-        what = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({_first_line(error)})"
+        what = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({reason_of(error)})"
         raise RunFolderError(Problem(str(path), what, "a checkpoint written by runner")) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         found = state if isinstance(state, dict) else {}
@@ -247,7 +247,3 @@ def _copy(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(_copy(item) for item in value)
     return value
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

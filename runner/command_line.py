@@ -66,6 +66,10 @@ def _check_flags(flags: Sequence[str]) -> Iterator[Problem]:
     for flag in rest:
         name, equals, given = flag.partition("=")
         value = given if equals else next(rest, None) if name in WITH_VALUE else None
+        twice = [other.partition("=")[0] for other in flags].count(name) > 1
+        if name in WITH_VALUE and twice:
+            yield Problem(name, "was given twice", "once")
+            return
         if name not in known:
             # Of itself argparse would take the beginning of a name for the name.
             names = [name for name in known if name not in ("--experimental-rerun", "--run", "-r")]

@@ -6,6 +6,7 @@ fail are explained, and the keys of what remains are checked. Only ever run afte
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -14,13 +15,14 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from runner import config
 from runner.errors import ConfigError, Problem, nearest
+from runner.origin import default_line, near
 
 Load = Callable[[list[str]], DictConfig]
 """Composes a configuration from overrides."""
@@ -42,12 +44,19 @@ def loader(config_name: str, config_dir: str | None, multirun: bool) -> Load:
     return lambda overrides: loads.load_configuration(config_name, overrides, run_mode=mode)
 
 
-def explain(load: Load, overrides: Sequence[str]) -> list[Problem]:
-    """Every problem of the configuration that `load` makes of `overrides`."""
+def explain(load: Load, overrides: Sequence[str], own: Iterable[Path] = (), name: str = "config") -> list[Problem]:
+    """Every problem of the configuration that `load` makes of `overrides`.
+
+    Args:
+        own: folders of the user's, in whose files it may be.
+        name: of the primary configuration.
+    """
     try:
         cfg = load([])
     except FAILURES as error:
-        return [_describe("", error, None)]
+        return [_describe("", error, None, _files(own, error, name))]
+    if not any(group in cfg for group in config.GROUPS):
+        return config.check_keys(config.job(cfg))
     found: list[Problem] = []
     kept: list[str] = []
     # Options of groups first: they decide which keys there are.
@@ -55,16 +64,25 @@ def explain(load: Load, overrides: Sequence[str]) -> list[Problem]:
         try:
             cfg = load([*kept, override])
         except FAILURES as error:
-            found.append(_describe(override, error, cfg))
+            option = override.lstrip("+").replace("=", "/")
+            found.append(_describe(override, error, cfg, _files(own, error, option)))
         else:
             kept.append(override)
     return found + config.check_keys(config.job(cfg))
 
 
-def _describe(override: str, error: Exception, cfg: DictConfig | None) -> Problem:
+def _files(own: Iterable[Path], error: Exception, *names: str) -> list[Path]:
+    """The files of the user's in which a mistake may be."""
+    inside = re.match(r"In '([^']+)'", str(error))
+    stems = [*([inside[1]] if inside else []), *names]
+    return [path for folder in own for stem in stems if (path := Path(folder) / f"{stem}.yaml").is_file()]
+
+
+def _describe(override: str, error: Exception, cfg: DictConfig | None, files: Sequence[Path]) -> Problem:
     key, _, value = override.partition("=")
     key = key.lstrip("+~")
-    first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    said = str(error).strip() or str(error.__cause__).strip() or type(error).__name__
+    first_line = said.splitlines()[0]
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         what = f"is not YAML: {error.problem} (column {mark.column + 1})"
@@ -73,12 +91,20 @@ def _describe(override: str, error: Exception, cfg: DictConfig | None) -> Proble
         return Problem(key, f"the file of option {value!r} is not UTF-8 text ({first_line})")
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
-        options = error.options or []
+        options = error.options or sorted(path.stem for path in (config.folder() / group).glob("*.yaml"))
         if not group:
             what = f"there is no {option}.yaml beside runner's own config.yaml or in --config-dir"
             return Problem("--config-name", what, remedy="--config-dir FOLDER, in which it is")
+        place = default_line(files, option)
+        if place and "/" in group:  # the file names a group as if it were beside it
+            what = f"there is no group {group.rpartition('/')[2]!r} below it"
+            return Problem(place, what, remedy=f"override /{group.rpartition('/')[2]}: {option}")
         what, remedy = f"there is no option {option!r}", nearest(option, options, f"{group}=")
+        if place:
+            return Problem(f"{place}: {group}", what, ", ".join(options), remedy.replace("=", ": "))
         return Problem(group, what, ", ".join(options) or "nothing yet: the group has no options", remedy)
+    if files and isinstance(error, ConfigCompositionException):
+        return _of_file(said, files, cfg)
     try:
         several = OverridesParser.create().parse_override(override).is_sweep_override()
     except HydraException:
@@ -100,6 +126,21 @@ def _describe(override: str, error: Exception, cfg: DictConfig | None) -> Proble
     if cfg is not None and "/" not in key:
         return _unknown_key(key, value, cfg)
     return Problem(override or "configuration", first_line)
+
+
+def _of_file(said: str, files: Sequence[Path], cfg: DictConfig | None) -> Problem:
+    """What is wrong in a file of the user's that Hydra cannot take up."""
+    path, groups = str(near(files[0])), sorted(p.name for p in config.folder().iterdir() if p.is_dir())
+    if match := re.search(r"Could not override '([^']+)'", said):
+        group = match[1]
+        remedy = nearest(group, groups, "override /")
+        return Problem(default_line(files, group) or path, f"there is no group {group!r}", ", ".join(groups), remedy)
+    if match := re.search(r"Multiple values for (\S+)\. To override a value use '([^']+)'", said):
+        what = f"{match[1]} is in the defaults list already"
+        return Problem(default_line(files, match[1]) or path, what, remedy=match[2])
+    if "Cannot merge DictConfig with ListConfig" in said:
+        return Problem(path, "holds a list", "keys with values")
+    return Problem(path, f"cannot be read: {said.splitlines()[0]}")
 
 
 def _unknown_key(key: str, value: str, cfg: DictConfig) -> Problem:

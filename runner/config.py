@@ -20,11 +20,14 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import InterpolationResolutionError, InterpolationToMissingValueError, OmegaConfBaseException
 
 from runner import schema, targets
-from runner.errors import ConfigError, Problem, RunnerError
+from runner.errors import ConfigError, Problem, RunnerError, reason_of
 from runner.files import write
 from runner.targets import HYDRA_KEYS, locate
 
 log = logging.getLogger("runner")
+
+GROUPS = ("dataset", "model", "trainer")
+"""Some groups that every run has."""
 
 
 def folder() -> Path:
@@ -132,7 +135,7 @@ def _plain(parent: DictConfig | ListConfig, key: Any, path: str, found: list[Pro
         return schema.UNKNOWN
     except (InterpolationResolutionError, OmegaConfBaseException) as error:
         raw = parent._get_node(key)
-        what = f"{getattr(raw, '_value', lambda: raw)()!r} leads nowhere ({str(error).splitlines()[0]})"
+        what = f"{getattr(raw, '_value', lambda: raw)()!r} leads nowhere ({reason_of(error)})"
         found.append(Problem(path, what, remedy="the name of a key, as in ${facts.num_classes}"))
         return schema.UNKNOWN
     if isinstance(value, DictConfig):
@@ -145,7 +148,9 @@ def _plain(parent: DictConfig | ListConfig, key: Any, path: str, found: list[Pro
 def check(config: DictConfig) -> list[Problem]:
     """Everything that can be found wrong without looking at the data."""
     tree, found = plain(config)
-    return _check_keys(tree, found) + targets.check(tree)
+    found = _check_keys(tree, found)
+    said = {problem.key for problem in found}
+    return found + [problem for problem in targets.check(tree) if problem.key not in said]
 
 
 def check_keys(config: DictConfig) -> list[Problem]:
@@ -154,7 +159,13 @@ def check_keys(config: DictConfig) -> list[Problem]:
 
 
 def _check_keys(tree: dict[str, Any], found: list[Problem]) -> list[Problem]:
+    if not any(group in tree for group in GROUPS):
+        what, remedy = "names a file with none of runner's groups", "defaults: [config, _self_], as its first line"
+        return [Problem("--config-name", what, remedy=remedy)]
     found = schema.problems({**tree, "facts": None}) + found
+    if isinstance(tree.get("experiment"), dict):  # keys of a recipe that were not put where they belong
+        lost = Problem("experiment", "is not a recipe", remedy="# @package _global_, as the first line of its file")
+        found = [lost if problem.key == "experiment" else problem for problem in found]
     said = {problem.key for problem in found}
     return found + [
         Problem(key, "is not set (???)", remedy=f"{key}=VALUE") for key in _unset(tree, "") if key not in said
@@ -212,7 +223,7 @@ def load(path: Path) -> dict[str, Any]:
         for name in tree.facts:
             tree.facts[name] = "???"
     except (OSError, yaml.YAMLError, OmegaConfBaseException, AttributeError, KeyError, TypeError) as error:
-        what = f"is not the configuration of a run ({str(error).splitlines()[0]})"
+        what = f"is not the configuration of a run ({reason_of(error)})"
         raise ConfigError(Problem(str(path), what)) from error
     plain_tree = OmegaConf.to_container(tree, resolve=False)
     assert isinstance(plain_tree, dict)

@@ -93,6 +93,11 @@ def nearest(name: str, names: Iterable[str], prefix: str = "") -> str:
     return prefix + by_small_letters[close[0]] if close else ""
 
 
+def reason_of(error: BaseException) -> str:
+    """The first line of what an error of somebody else's says, or its kind if it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def shown(value: object) -> str:
     """A value as YAML has it."""
     words = {None: "null", True: "true", False: "false"}

@@ -20,7 +20,7 @@ from runner.config import calling, factory, fill, value
 from runner.data import Data, Sources, prepare
 from runner.dataset import Samples
 from runner.draws import reseed
-from runner.errors import ConfigError, DataError, InputError, Problem
+from runner.errors import ConfigError, DataError, InputError, Problem, reason_of
 from runner.evaluation import predict
 from runner.loss import Loss
 from runner.metric import Metric, Said
@@ -223,7 +223,7 @@ def _baseline(metrics: Mapping[str, Metric], data: Data, criterion: Loss) -> dic
                 found[f"{part}/{name}"] = metric.measure({name: entry}, said)[name]
             except Exception as error:  # whatever scikit-learn or a metric of the user's may raise
                 log.debug("", exc_info=True)
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                reason = reason_of(error)
                 remedy = f"metric={_option(criterion.task)}"
                 problems[name] = Problem(f"metric.{name}", f"cannot be computed: {reason}", remedy=remedy)
     if problems:
@@ -239,5 +239,5 @@ def _check_loss(criterion: Loss, output: object, batch: Batch) -> None:
             criterion(cast(Tensor, output), batch)
     except Exception as error:  # whatever a loss of the user's may raise
         log.debug("", exc_info=True)
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = reason_of(error)
         raise ConfigError(Problem("loss", f"cannot take what the model makes: {reason}")) from error

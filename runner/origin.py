@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,20 +33,45 @@ def marked(cfg: DictConfig, problems: Iterable[Problem]) -> list[Problem]:
 
 def _place(cfg: DictConfig, words: Sequence[str]) -> str | None:
     """``FILE, line N`` of the last file that sets the key."""
-    for path, inside in _files(cfg, words):
+    files = list(_files(cfg, words))
+    for path, inside in files:
         line = _line(path, inside)
         if line is not None:
-            near = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-            return f"{near}, line {line}"
+            return f"{near(path)}, line {line}"
+    # Nowhere, then: it is missing from the option.
+    options = [path for path, inside in files if len(inside) < len(words) and path.is_file()]
+    return str(near(options[0])) if options else None
+
+
+def near(path: Path) -> Path:
+    """A path as one would type it from here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def default_line(files: Iterable[Path], name: str) -> str | None:
+    """``FILE, line N`` of the first entry of a defaults list that has to do with a group or an option."""
+    for path in files:
+        node = _yaml(path)
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        entries = [entry for key, value in pairs if key.value == "defaults" for entry in value.value]
+        for entry in entries:
+            words = [entry.value] if isinstance(entry, yaml.ScalarNode) else [n.value for p in entry.value for n in p]
+            if any(re.split(r"[\s/]", str(word))[-1] == name for word in words):
+                return f"{near(path)}, line {entry.start_mark.line + 1}"
     return None
+
+
+def own_folders(cfg: DictConfig) -> list[Path]:
+    """The folders of the user's that a configuration was composed from."""
+    from runner import config
+
+    folders = [Path(s.path) for s in cfg.hydra.runtime.config_sources if s.schema == "file" and s.path]
+    return [folder for folder in folders if folder != config.folder()]
 
 
 def _files(cfg: DictConfig, words: Sequence[str]) -> Iterator[tuple[Path, Sequence[str]]]:
     """The user's files that may have set a key, and the rest of the key inside of each. The primary one wins."""
-    from runner import config
-
-    folders = [Path(s.path) for s in cfg.hydra.runtime.config_sources if s.schema == "file" and s.path]
-    for folder in [folder for folder in folders if folder != config.folder()]:
+    for folder in own_folders(cfg):
         yield folder / f"{cfg.hydra.job.config_name}.yaml", words
         for group, option in cfg.hydra.runtime.choices.items():
             if isinstance(option, str) and group == words[0]:
@@ -54,13 +80,17 @@ def _files(cfg: DictConfig, words: Sequence[str]) -> Iterator[tuple[Path, Sequen
                 yield folder / group / f"{option}.yaml", words
 
 
-def _line(path: Path, words: Sequence[str]) -> int | None:
-    """The line, from 1, in which a nested key stands; None if the file has no such key."""
+def _yaml(path: Path) -> Any:
+    """The nodes of a file, which know their lines; None if it cannot be read."""
     try:
-        node: Any = yaml.compose(path.read_text(encoding="utf-8"))
+        return yaml.compose(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return None
-    line = None
+
+
+def _line(path: Path, words: Sequence[str]) -> int | None:
+    """The line, from 1, in which a nested key stands; None if the file has no such key."""
+    node, line = _yaml(path), None
     for word in words:
         if isinstance(node, yaml.SequenceNode) and word.isdigit() and int(word) < len(node.value):
             node = node.value[int(word)]

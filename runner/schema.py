@@ -38,7 +38,13 @@ def key(
 
 def target() -> Any:
     """The ``_target_`` of a group: whatever other keys there are belong to what it names."""
-    return dataclasses.field(metadata={"help": "dotted path of the class or function", "target": True})
+    return dataclasses.field(
+        metadata={
+            "help": "dotted path of the class or function",
+            "target": True,
+            "allowed": "the dotted path of a class or function",
+        }
+    )
 
 
 @dataclasses.dataclass

@@ -26,7 +26,7 @@ from sklearn.model_selection import (
     StratifiedShuffleSplit,
 )
 
-from runner.errors import ConfigError, DataError, Problem
+from runner.errors import ConfigError, DataError, Problem, reason_of
 from runner.files import write
 
 PARTS = ("train", "val", "test")
@@ -236,7 +236,7 @@ def load(path: Path, subject: Subject) -> Split:
                     "split.json or split.npz of a run, or an .npz of indices",
                 )
             ) from error
-        what = f"{str(path)!r} is not a split ({str(error).splitlines()[0]})"
+        what = f"{str(path)!r} is not a split ({reason_of(error)})"
         raise DataError(
             Problem("split.path", what, "split.json or split.npz of a run, or an .npz of indices")
         ) from error
@@ -306,7 +306,7 @@ def _cut(
         keep, take = next(cutter.split(indices, _of(strata, indices), _of(groups, indices)))
     except ValueError as error:
         remedy = "larger split.val and split.test, or split=random"
-        raise DataError(Problem("split", str(error).splitlines()[0], remedy=remedy)) from error
+        raise DataError(Problem("split", reason_of(error), remedy=remedy)) from error
     return indices[keep], indices[take]
 
 

@@ -57,6 +57,9 @@ OURS = {
 }
 """By group: keys that stand beside ``_target_`` and are not the target's."""
 
+OF_THE_DATA = ("input_shape", "num_outputs", "num_classes", "class_names", "total_steps", "steps_per_epoch")
+"""Names of arguments that are facts, too."""
+
 TERM = ("scale", "one_hot", "beta")
 """Of the keys of a loss, those that one of several has; the others are for their sum."""
 
@@ -131,9 +134,8 @@ def _check_arguments(path: str, node: dict[str, Any], target: Callable[..., Any]
     if not node.get("_args_") and not node.get("_partial_"):
         required = [p.name for p in signature.parameters.values() if p.default is p.empty and p.name in known]
         for key in [name for name in required if name not in (*keys, *given, *ours)]:
-            found.append(
-                Problem(f"{path}.{key}", f"is missing: {node['_target_']} needs it", remedy=f"+{path}.{key}=VALUE")
-            )
+            remedy = f"{key}: ${{facts.{key}}}" if key in OF_THE_DATA else f"+{path}.{key}=VALUE"
+            found.append(Problem(f"{path}.{key}", f"is missing: {node['_target_']} needs it", remedy=remedy))
     return found + _check_types(path, keys, target)
 
 

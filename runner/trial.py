@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from runner.batch import Batch
 from runner.config import build_all, calling, factory, fill, value
-from runner.errors import ConfigError, Problem, RunnerError
+from runner.errors import ConfigError, Problem, RunnerError, reason_of
 from runner.eval_mode import eval_mode
 from runner.model import Networks
 from runner.targets import OURS
@@ -49,7 +49,7 @@ def try_model(model: nn.Module, example: Tensor) -> object:
             return model(example)
     except Exception as error:  # whatever a model of the user's may raise
         log.debug("", exc_info=True)
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = reason_of(error)
         what = f"cannot take inputs of {_words(example)}{_where(model, example)}: {reason}"
         remedy = "larger pictures (dataset.size of an image folder, or a Resize), or a smaller model"
         if example.dim() == 2:
@@ -91,7 +91,7 @@ def try_step(gradient: Gradient, batch: Batch, sizes: Iterable[int]) -> None:
     try:
         model, loss = copy.deepcopy((gradient.model, gradient.loss))
     except Exception as error:  # whatever a model of the user's may hold
-        log.info("one batch was not tried, for the model cannot be copied (%s)", str(error).splitlines()[0])
+        log.info("one batch was not tried, for the model cannot be copied (%s)", reason_of(error))
         return
     parameters = [p for p in (*model.parameters(), *loss.parameters()) if p.requires_grad]
     trial = Gradient(
@@ -113,7 +113,7 @@ def try_step(gradient: Gradient, batch: Batch, sizes: Iterable[int]) -> None:
 
 
 def _untrainable(error: Exception, size: int) -> Problem:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    reason = reason_of(error)
     what = f"cannot be trained on a batch of {size}: {reason}"
     if "inplace operation" in reason:
         return Problem("model", what, remedy="debug=anomaly, which says where it is")

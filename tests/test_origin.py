@@ -64,3 +64,61 @@ def test_a_primary_file_of_ones_own_too(run: Run, capsys: pytest.CaptureFixture[
 def test_of_ours_the_key_is_enough(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("trainer.max_epochs=0") == 2
     assert capsys.readouterr().err.startswith("error: trainer.max_epochs: 0 is not allowed")
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("model/own", "_target_: nets.Net\nwidth: 3\nwidth: 4\n", "FILE, line 3: is not YAML: found duplicate key"),
+        ("model/own", "_target_: nets.Net\n\twidth: 3\n", "FILE, line 2: is not YAML: found character '\\t'"),
+        ("model/own", "- a\n- b\n", "FILE: holds a list\n  allowed: keys with values"),
+        ("model/own", "only words\n", "FILE: model._target_: is missing"),
+        ("model/own", "", "FILE: model._target_: is missing"),
+        ("model/own", "_target_: nets.Net\nnum_outputs: ${facts.num_outputs\n", "FILE: cannot be read: no viable"),
+        (
+            "model/own", "_target_: nets.Net\n",
+            "FILE: model.num_outputs: is missing: nets.Net needs it\n  try: num_outputs: ${facts",
+        ),
+        ("model/own", "defaults:\n  - mpl\n", "FILE, line 2: model: there is no option 'mpl'"),
+        ("model/own", "_target_: os.system\ncommand: ls\n", "FILE, line 1: model._target_: 'os.system' may not"),
+        ("experiment/own", "# @package _global_\ntrainer: {max_epoch: 3}\n", "FILE, line 2: trainer.max_epoch: there"),
+        ("experiment/own", "trainer: {max_epochs: 3}\n", "experiment: is not a recipe\n  try: # @package _global_, as"),
+        (
+            "experiment/own", "# @package _global_\ndefaults:\n  - override /modle: mlp\n",
+            "FILE, line 3: there is no group 'modle'",
+        ),
+        (
+            "experiment/own", "# @package _global_\ndefaults:\n  - override /model: mpl\n",
+            "FILE, line 3: model: there is no option 'mpl'",
+        ),
+        (
+            "experiment/own", "# @package _global_\ndefaults:\n  - model: mlp\n",
+            "FILE, line 3: there is no group 'model' below it\n  try: override /model: mlp",
+        ),
+        ("study", "defaults:\n  - config\n  - override model: mpl\n", "FILE, line 3: model: there is no option 'mpl'"),
+        ("study", "defaults:\n  - config\n  - model: mlp\n", "FILE, line 3: model is in the defaults list already"),
+        ("study", "defaults: [confg]\n", "--config-name: there is no confg.yaml beside runner's own config.yaml"),
+        ("study", "seed: 3\n", "--config-name: names a file with none of runner's groups\n  try: defaults: [config,"),
+    ],
+)  # fmt: skip
+def test_files_of_every_kind_of_broken(
+    run: Run, capsys: pytest.CaptureFixture[str], file: str, text: str, said: str
+) -> None:
+    Path("nets.py").write_text(NET)
+    mine(f"{file}.yaml", text)
+    group, _, name = file.rpartition("/")
+    assert run(*OPTIONS, *([f"{group}={name}"] if group else ["--config-name", name])) == 2
+    output = capsys.readouterr().err
+    assert (
+        output.removeprefix("error: ")
+        .replace(f"{Path.cwd()}/", "")
+        .startswith(said.replace("FILE", f"mine/{file}.yaml"))
+    )
+    assert len(output.splitlines()) <= 3
+    assert not Path("outputs").exists()
+
+
+def test_hydras_own_references_are_followed(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    mine("dataset/own.yaml", "_target_: runner.dataset.image_folder\nroot: ${hydra:runtime.cwd}/pictures\n")
+    assert run("--config-dir", "mine", "dataset=own") == 2
+    assert f"dataset.root: there is no folder '{Path.cwd()}/pictures'" in capsys.readouterr().err

@@ -22,7 +22,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from runner.dataset.arrays import ArrayDataset, Parts
 from runner.dataset.samples import as_input
-from runner.errors import ConfigError, DataError, Problem
+from runner.errors import ConfigError, DataError, Problem, reason_of
 from runner.files import write
 
 log = logging.getLogger("runner")
@@ -219,7 +219,7 @@ def _decode_all(pictures: Pictures, size: tuple[int, int]) -> tuple[np.ndarray[A
         try:
             pixels[number] = as_input(decode(pictures.samples[number][0], pictures.mode, size)).numpy()
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            return str(error).splitlines()[0] if str(error) else type(error).__name__
+            return reason_of(error)
         return None
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # the decoders let other threads run

@@ -16,7 +16,7 @@ from torch.utils.data import ConcatDataset, Dataset
 from torchvision.datasets import MNIST
 
 from runner.dataset.arrays import ArrayDataset, Parts
-from runner.errors import ConfigError, DataError, Problem, nearest
+from runner.errors import ConfigError, DataError, Problem, nearest, reason_of
 
 log = logging.getLogger("runner")
 
@@ -102,7 +102,7 @@ def _open(kind: Any, name: str, root: Path, options: Mapping[str, Any]) -> Any:
         raise DataError(problem) from error
     except Exception as error:  # whatever torchvision and the many libraries that it reads files with may raise
         log.debug("", exc_info=True)
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = reason_of(error)
         where = root / EXPECTED.get(name, "")
         what = f"{name} cannot be read: {reason.rstrip('.')} (looked for {where})"
         remedy = "dataset.download=true, or dataset.root=FOLDER that has the files"

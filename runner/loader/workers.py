@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from runner.batch import Batch
 from runner.draws import set_generators
-from runner.errors import DataError, Problem
+from runner.errors import DataError, Problem, reason_of
 from runner.loader.order import Order
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def receive(batches: Iterator[Batch | Problem], num_workers: int, what: str) -> 
             raise
         problem = Problem(
             "loader.num_workers",
-            f"{num_workers}: while {what} were read: {str(error).splitlines()[0]}",
+            f"{num_workers}: while {what} were read: {reason_of(error)}",
             remedy="loader.num_workers=0, to see the error itself",
         )
         raise DataError(problem) from error

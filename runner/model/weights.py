@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from runner.errors import DataError, Problem
+from runner.errors import DataError, Problem, reason_of
 from runner.table import Table
 
 WITHIN = ("model", "state_dict", "model_state_dict", "model_state", "net")
@@ -83,8 +83,9 @@ def _read(source: str) -> dict[str, Tensor]:
             Problem("model.weights", what, "what torch.load reads with weights_only=True", remedy)
         ) from error
     except Exception as error:  # whatever a damaged file makes of torch, zipfile and urllib
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(Problem("model.weights", f"{source!r} cannot be read: {reason}")) from error
+        reason = reason_of(error)
+        allowed = "what torch.load reads with weights_only=True, or safetensors"
+        raise DataError(Problem("model.weights", f"{source!r} cannot be read: {reason}", allowed)) from error
     while isinstance(state, Mapping) and not _is_state_dict(state):
         inside = next((state[key] for key in WITHIN if isinstance(state.get(key), Mapping)), None)
         if inside is None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from runner.errors import ConfigError, Problem
+from runner.errors import ConfigError, Problem, reason_of
 from runner.optimizer.groups import Rule, groups
 
 
@@ -73,7 +73,7 @@ def _check_values(factory: partial[Any], rule: Rule) -> None:
     try:
         factory([torch.zeros(1, 1)], **settings)
     except (TypeError, ValueError, IndexError, RuntimeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = reason_of(error)
         raise ConfigError(Problem(rule.key, f"{dict(rule.settings)} cannot be: {reason}")) from error
 
 

@@ -24,6 +24,7 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from runner import compose, config
 from runner.errors import ConfigError, Problem, RunnerError
+from runner.origin import own_folders
 
 if TYPE_CHECKING:
     from runner.data import Sources
@@ -82,7 +83,8 @@ def compose_all(cfg: DictConfig, check: Callable[[DictConfig], None]) -> Jobs | 
         except ConfigError as error:
             found.add([number], error.problems)
         except compose.FAILURES:
-            found.add([number], compose.explain(partial(_loader().load_sweep_config, cfg), overrides))
+            own, name = own_folders(cfg), cfg.hydra.job.config_name
+            found.add([number], compose.explain(partial(_loader().load_sweep_config, cfg), overrides, own, name))
     found.tell()
     return jobs
 
