@@ -30,8 +30,9 @@ ALLOWED = (
 )
 """Targets that a configuration may name. A user adds patterns of their own with ``allow_targets``."""
 
-NEVER = ("builtins", "os", "posix", "nt", "sys", "subprocess", "pickle", "shutil", "importlib", "torch.hub",
-         "torch.load", "torch.serialization")  # fmt: skip
+NEVER = ("builtins", "os", "posix", "nt", "sys", "subprocess", "pickle", "_pickle", "dill", "cloudpickle", "joblib",
+         "marshal", "runpy", "code", "ctypes", "shutil", "importlib", "torch.hub", "torch.load",
+         "torch.serialization")  # fmt: skip
 """Modules whose functions run or load whatever they are given; no pattern allows them."""
 
 GIVEN = {
