@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
-from runner import __version__, folder, signals
+from runner import __version__, folder, signals, streams
 from runner.command_line import check_typed, multirun, parse, quote, quoted, sort, value_of
 from runner.errors import ConfigError, InputError, Interrupted, Problem, RunnerError, nearest
 
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        with signals.exiting():
+        with signals.exiting(), streams.prepared():
             return _command(arguments)(arguments)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -101,8 +101,7 @@ def _look(command: str, arguments: list[str], run: Callable[[DictConfig], None],
 
     from hydra.core.hydra_config import HydraConfig
 
-    from runner import compose, config, preflight
-    from runner.terminal import ConsoleHandler
+    from runner import compose, config, preflight, terminal
 
     flags, overrides = sort(arguments)
     config_dir = value_of(flags, "--config-dir", "-cd")
@@ -123,8 +122,10 @@ def _look(command: str, arguments: list[str], run: Callable[[DictConfig], None],
         raise ConfigError(Problem("resume", f"means nothing to {command}", remedy="the same without it"))
     HydraConfig.instance().set_config(cfg.copy())  # where ${hydra:runtime.cwd} is looked up; makes it read-only
     preflight.check(cfg)
-    logging.getLogger().addHandler(ConsoleHandler())
+    logging.getLogger().addHandler(terminal.ConsoleHandler())
     logging.getLogger().setLevel(logging.INFO)
+    if "-v" in arguments:
+        logging.getLogger("runner").setLevel(logging.DEBUG)
     run(config.job(cfg))
     return 0
 

@@ -72,7 +72,7 @@ def _check_flags(flags: Sequence[str]) -> Iterator[Problem]:
             return
         if name not in known:
             # Of itself argparse would take the beginning of a name for the name.
-            names = [name for name in known if name not in ("--experimental-rerun", "--run", "-r")]
+            names = [*(name for name in known if name not in ("--experimental-rerun", "--run", "-r")), "-v"]
             yield Problem(name, "there is no such flag", ", ".join(names), nearest(name, names))
         elif known[name].nargs is None and value is None:
             yield Problem(name, "needs a value", remedy=f"{name} {known[name].metavar or known[name].dest.upper()}")
@@ -107,6 +107,9 @@ def sort(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     overrides: list[str] = []
     rest = iter(arguments)
     for argument in rest:
+        if argument == "-v":  # of ours alone: those of libraries would drown them
+            overrides.append("hydra.verbose=[runner]")
+            continue
         if not argument.startswith("-"):
             overrides.append(argument)
             continue

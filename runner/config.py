@@ -68,7 +68,7 @@ def calling(key: str) -> Iterator[None]:
         if not isinstance(error, (TypeError, ValueError)) or not reason:
             reason = f"{type(error).__name__}: {reason}".rstrip(": ")
         what = f"cannot be built: {reason}"
-        raise ConfigError(Problem(key, what, remedy="hydra.verbose=true, to see where")) from error
+        raise ConfigError(Problem(key, what, remedy="-v, to see where")) from error
 
 
 def build(node: DictConfig, **given: Any) -> Any:

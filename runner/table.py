@@ -21,9 +21,13 @@ class Table:
     exact: Sequence[str] = ()
     """Columns of numbers that were chosen and not measured: learning rates. They are not rounded to four decimals."""
 
-    def rich(self) -> RichTable:
-        """For a terminal, without its title, which rich would wrap at the table's width."""
-        table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
+    def rich(self, lines: bool = True) -> RichTable:
+        """For a terminal, without its title, which rich would wrap at the table's width.
+
+        Args:
+            lines: whether it has characters to draw lines with.
+        """
+        table = RichTable(box=box.SIMPLE_HEAD if lines else box.ASCII_DOUBLE_HEAD, pad_edge=False)
         for number, name in enumerate(self.columns):
             numeric = self._numeric(number)  # a number that is cut off is a wrong one
             table.add_column(Text(name), justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")

@@ -3,19 +3,43 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from io import StringIO
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from runner.table import Table
 
-console = Console(highlight=False, soft_wrap=True, emoji=False)
-error_console = Console(highlight=False, soft_wrap=True, emoji=False, stderr=True)
 log = logging.getLogger("runner")
+
+
+class Screen(Console):
+    """A terminal that may go away, as with ``| head``: the run goes on, and its lines are in the log file."""
+
+    def __init__(self, stderr: bool = False) -> None:
+        super().__init__(highlight=False, soft_wrap=True, emoji=False, stderr=stderr)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        try:
+            super().print(*objects, **options)
+        except BrokenPipeError:  # of an older rich, which does not call the next one
+            self.on_broken_pipe()
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        # Or Python would complain when it flushes the stream at its end.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.file.fileno())
+        os.close(nowhere)
+
+
+console: Console = Screen()
+error_console = Screen(stderr=True)
 
 SECONDS_BETWEEN_DRAWS = 0.5
 
@@ -24,12 +48,9 @@ class ConsoleHandler(logging.Handler):
     """Prints log lines above the progress bar, and errors on the error stream. Used by `conf/entry.yaml`."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.levelno >= logging.ERROR:
-            error_console.print(self.format(record), markup=False)
-        else:
-            console.print(
-                self.format(record), markup=False, style="yellow" if record.levelno >= logging.WARNING else None
-            )
+        screen = error_console if record.levelno >= logging.ERROR else console
+        style = "yellow" if record.levelno == logging.WARNING else None
+        screen.print(self.format(record), markup=False, style=style)
 
 
 class LogFile(logging.FileHandler):
@@ -44,7 +65,7 @@ def show(table: Table) -> None:
     """A table on the terminal and in the log file."""
     buffer = StringIO()
     width = console.width if console.is_terminal else 1000  # a file has room
-    Console(file=buffer, width=width, highlight=False).print(table.rich())
+    Console(file=buffer, width=width, highlight=False).print(table.rich(console.encoding.startswith("utf")))
     lines = [line.rstrip() for line in buffer.getvalue().splitlines()]
     log.info("\n%s\n%s", table.title, "\n".join(line for line in lines if line))
 

@@ -119,7 +119,7 @@ def _untrainable(error: Exception, size: int) -> Problem:
         return Problem("model", what, remedy="debug=anomaly, which says where it is")
     if size == 1:
         return Problem("loader.drop_last", f"false, and the model {what}", "true", "loader.drop_last=true")
-    return Problem("model", what, remedy="hydra.verbose=true, to see where")
+    return Problem("model", what, remedy="-v, to see where")
 
 
 def try_declared(cfg: DictConfig) -> list[Problem]:

@@ -27,6 +27,7 @@ def _own_process_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     for name, module in list(sys.modules.items()):
         if str(getattr(module, "__file__", "")).startswith(str(tmp_path)):
             del sys.modules[name]
+    logging.getLogger("runner").setLevel(logging.NOTSET)
     root = logging.getLogger()
     for handler in [h for h in root.handlers if type(h).__module__.startswith(("runner", "logging"))]:
         root.removeHandler(handler)

@@ -1,14 +1,25 @@
 from __future__ import annotations
 
+import json
 import logging
+import os
+import subprocess
+import sys
+import warnings
 from io import StringIO
+from pathlib import Path
 
 import pytest
+from conftest import QUICK, Run
 from rich.console import Console
 
+import runner
 from runner import terminal
+from runner.streams import prepared
 from runner.table import Table
 from runner.terminal import Bar, ConsoleHandler, show
+
+ROOT = Path(runner.__file__).parent.parent
 
 
 @pytest.fixture
@@ -51,3 +62,45 @@ def test_a_table_is_shown_under_its_title(caplog: pytest.LogCaptureFixture) -> N
     with caplog.at_level(logging.INFO):
         show(Table("A title that is longer than the table", ["n"], [[1], [23]]))
     assert caplog.messages == ["\nA title that is longer than the table\n  n\n ──\n  1\n 23"]
+
+
+def typed(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A command line in a shell, with the lines of the environment that matter to a terminal."""
+    runner = f"{sys.executable} -m runner {' '.join(QUICK)}"
+    return subprocess.run(
+        ["bash", "-c", f"{runner} {command}"], capture_output=True, text=True, check=False, encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+    )  # fmt: skip
+
+
+def test_a_terminal_that_goes_away_ends_no_run() -> None:
+    done = typed("2>&1 | head -n 1")
+    assert done.stdout.startswith("runner ")
+    assert len(done.stdout.splitlines()) == 1
+    (folder,) = Path("outputs").glob("*/*")
+    assert json.loads((folder / "result.json").read_text())["state"] == "completed"
+    assert "tensorboard --logdir" in (folder / "runner.log").read_text()
+
+
+def test_a_terminal_with_few_characters_gets_what_it_can_show() -> None:
+    done = typed("", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0
+    assert "|accuracy " in done.stdout
+    assert done.stdout.isascii()
+    (folder,) = Path("outputs").glob("*/*")
+    assert "×" in (folder / "runner.log").read_text(encoding="utf-8")
+
+
+def test_a_warning_of_a_library_is_one_line_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    with prepared(), warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning("too  much\nof it", UserWarning, "lib.py", 3)
+        warnings.showwarning("too  much\nof it", UserWarning, "lib.py", 3)
+    assert caplog.messages == ["UserWarning: too much of it (lib.py, line 3)"]
+
+
+def test_v_says_where_an_error_came_from(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("model.dropout=3") == 2
+    assert "torch/nn/modules/dropout.py" not in capsys.readouterr().out
+    assert run("-v", "model.dropout=3") == 2
+    assert "torch/nn/modules/dropout.py" in capsys.readouterr().out

@@ -92,7 +92,7 @@ def _to_its_end(source: IterableDataset[Any], name: str) -> list[Any]:
         held = list(islice(source, LIMIT + 1))
     except Exception as error:  # whatever a data set of the user's may raise
         what = f"the {name} part cannot be read: {type(error).__name__}: {error}"
-        raise DataError(Problem("dataset", what, remedy="hydra.verbose=true, to see where")) from error
+        raise DataError(Problem("dataset", what, remedy="-v, to see where")) from error
     if not 0 < len(held) <= LIMIT:
         what = "is empty" if not held else f"is a stream that has not ended after {LIMIT:,} samples"
         raise DataError(Problem("dataset", f"the {name} part {what}", "at least 1 sample, and an end"))

@@ -266,7 +266,7 @@ def _usual(sample: Mapping[str, Any]) -> dict[str, str]:
 
 def _unreadable(index: int, error: Exception) -> DataError:
     what = f"sample {index} cannot be read: {type(error).__name__}: {error}"
-    return DataError(Problem("dataset", what, remedy="hydra.verbose=true, to see where"))
+    return DataError(Problem("dataset", what, remedy="-v, to see where"))
 
 
 def facts(parts: Mapping[str, Samples]) -> dict[str, Any]:
