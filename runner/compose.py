@@ -6,6 +6,7 @@ fail are explained, and the keys of what remains are checked. Only ever run afte
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -42,6 +43,13 @@ def loader(config_name: str, config_dir: str | None, multirun: bool) -> Load:
     loads = ConfigLoaderImpl(search_path)
     mode = RunMode.MULTIRUN if multirun else RunMode.RUN
     return lambda overrides: loads.load_configuration(config_name, overrides, run_mode=mode)
+
+
+@functools.cache
+def default() -> DictConfig:
+    """The configuration of a run for which nothing was typed."""
+    cfg = loader("config", None, multirun=False)([])
+    return config.job(cfg)
 
 
 def explain(load: Load, overrides: Sequence[str], own: Iterable[Path] = (), name: str = "config") -> list[Problem]:

@@ -181,6 +181,22 @@ def _unset(tree: Any, path: str) -> Iterator[str]:
         yield path
 
 
+def difference(config: DictConfig, default: DictConfig) -> list[tuple[str, Any, Any]]:
+    """Dotted key, value and default of every value that is not as `default` has it, which the data do not give."""
+    ours, theirs = dict(_leaves(plain(config)[0], "")), dict(_leaves(plain(default)[0], ""))
+    known = {key: value for key, value in ours.items() if theirs.get(key) is not schema.UNKNOWN}
+    return [(key, value, theirs.get(key)) for key, value in known.items() if value != theirs.get(key)]
+
+
+def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Every value of a tree by its dotted key; a list is one value."""
+    if not isinstance(tree, dict):
+        yield path, tree
+        return
+    for name, child in tree.items():
+        yield from _leaves(child, f"{path}.{name}" if path else str(name))
+
+
 def save(config: DictConfig, path: Path) -> None:
     """Write the configuration with every reference resolved.
 

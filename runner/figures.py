@@ -46,6 +46,23 @@ class GradientNorms:
         return means
 
 
+class Histograms:
+    """The weights of a model, and the gradients of the last step."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._gradients: dict[str, Tensor] = {}
+
+    def observe(self) -> None:
+        """Keep hold of the gradients of a step, which the step itself lets go of."""
+        self._gradients = {name: p.grad for name, p in self._parameters.items() if p.grad is not None}
+
+    def read(self) -> dict[str, Tensor]:
+        """Values by tag."""
+        weights = {f"weights/{name}": p for name, p in self._parameters.items()}
+        return weights | {f"gradients/{name}": gradient for name, gradient in self._gradients.items()}
+
+
 def draw(
     model: nn.Module, loader: Loader, feature_maps: Sequence[str], grad_cam: str | None, samples: int | Sequence[int]
 ) -> dict[str, Tensor]:

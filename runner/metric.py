@@ -222,11 +222,29 @@ def per_class(part: str, said: Said, classes: Sequence[str]) -> Table:
     return Table(f"Per class, {part}", columns, rows)
 
 
+MOST_COLUMNS = 30
+"""Classes up to which a confusion is a table with a column for each."""
+
+
 def confusion(part: str, said: Said, classes: Sequence[str]) -> Table:
-    """How many samples of each class of a part (rows) were taken for each (columns)."""
-    matrix = sk.confusion_matrix(said.truth, said.predictions, labels=np.arange(len(classes)))
+    """How many samples of each class of a part (rows) were taken for each (columns); of many classes, the pairs that
+    were mistaken most."""
+    matrix = confusion_matrix(said, len(classes))
+    if len(classes) > MOST_COLUMNS:
+        np.fill_diagonal(matrix, 0)
+        order = np.argsort(-matrix, axis=None, kind="stable")[:MOST_COLUMNS]
+        pairs = [(int(n) // len(classes), int(n) % len(classes)) for n in order if matrix.flat[n]]
+        columns = ["true class", "said", "samples"]
+        mistaken = [[classes[truth], classes[taken], int(matrix[truth, taken])] for truth, taken in pairs]
+        return Table(f"What was mistaken most, {part}", columns, mistaken)
     rows = [[name, *map(int, row)] for name, row in zip(classes, matrix, strict=True)]
     return Table(f"Confusion, {part}: rows are what is right, columns what was said", ["true class", *classes], rows)
+
+
+def confusion_matrix(said: Said, classes: int) -> Array:
+    """(C, C) samples, by what is right and what was said."""
+    matrix: Array = sk.confusion_matrix(said.truth, said.predictions, labels=np.arange(classes))
+    return matrix
 
 
 def _one_hot(y_true: Array, y_prob: Array) -> Array:

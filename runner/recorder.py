@@ -42,11 +42,15 @@ class Recorder:
         self.run_dir, self.experiment, self.trainer, self.seconds = run_dir, experiment, trainer, seconds
         self.checkpoints = Checkpoints(run_dir / "checkpoints")
         progress, wanted = trainer.progress, cfg.tensorboard.enabled
-        self.board = Board(run_dir / "tensorboard", {record["step"] for record in progress.history}) if wanted else None
+        behind = {record["step"] for record in progress.history}
+        self.board = Board(run_dir / "tensorboard", behind, progress.step) if wanted else None
         self._every, self._keep = checkpoint_every(cfg), cfg.checkpoint.keep
         self._lines = report.EpochLines(cfg.facts.total_epochs, cfg.checkpoint.monitor)
+        self._steps = cfg.tensorboard.steps if wanted else None
         self._gradients = figures.GradientNorms(experiment.model) if wanted and cfg.tensorboard.gradients else None
-        trainer.gradient.observe = None if self._gradients is None else self._gradients.observe
+        self._histograms = figures.Histograms(experiment.model) if wanted and cfg.tensorboard.histograms else None
+        self._observers = [each for each in (self._gradients, self._histograms) if each is not None]
+        trainer.gradient.observe = self._observe if self._observers else None
         # The same in every checkpoint: what the state belongs to.
         self._belongs = {
             "runner": __version__,
@@ -57,24 +61,31 @@ class Recorder:
         self._saved = time.perf_counter()
         self._write_metrics()
 
-    def begin(self, tables: Mapping[str, Table], schedule: Tensor | None) -> None:
+    def _observe(self) -> None:
+        for each in self._observers:
+            each.observe()
+
+    def begin(self, tables: Mapping[str, Table], pictures: Mapping[str, Tensor], hparams: Mapping[str, Any]) -> None:
         """Put down what is known before training.
 
         Args:
-            schedule: a picture of it.
+            hparams: what tells the run from others.
         """
         if self.board is None:
             return
+        self.board.begin(["loss", *self.experiment.metrics], hparams)
         self.board.text("config", (self.run_dir / "config.yaml").read_text())
         for tag, table in tables.items():
             self.board.table(tag, table)
-        if schedule is not None:
-            self.board.image("optimizer/schedule", schedule)
+        for tag, picture in pictures.items():
+            self.board.image(tag, picture)
         self.board.flush()
 
     def add(self, record: dict[str, Any] | None) -> None:
         """Take in what `Trainer.fit` yielded."""
         progress = self.trainer.progress
+        if self.board is not None and record is None and self._steps and progress.step % self._steps == 0:
+            self.board.step(progress.step, self.trainer.last_loss, self.trainer.learning_rates)
         best = bool(record) and record is progress.best
         if record:
             self._evaluated(record, best)
@@ -87,6 +98,8 @@ class Recorder:
     def save(self, best: bool = False) -> None:
         """Write a checkpoint of the state as it is, in the background."""
         self.trainer.check()
+        if self.board is not None:
+            self.board.flush()  # points that a run which goes on from here does not draw again
         transform = self.experiment.data.transform.state_dict()
         state = {**self.trainer.state_dict(), "transform": transform, "seconds": self.seconds(), **self._belongs}
         self.checkpoints.save(state, best, self._kept())
@@ -102,6 +115,9 @@ class Recorder:
         # The curves before the checkpoint: what a resumed run does not measure again has to be there.
         if self.board is not None and self._gradients is not None:
             self.board.gradients(self._gradients.read(), record["step"])
+        if self.board is not None and self._histograms is not None:
+            for tag, values in self._histograms.read().items():
+                self.board.histogram(tag, values, record["step"])
         if self.board is not None:
             self.board.record(record, self.trainer.learning_rates, self.trainer.vitals)
         self._write_metrics()

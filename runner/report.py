@@ -11,12 +11,14 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from runner import __version__, folder
+from runner import __version__, compose, config, folder
 from runner.device import describe
+from runner.errors import shown
 from runner.experiment import Experiment
 from runner.model import unsaved
 from runner.optimizer import form
 from runner.table import Table, cell
+from runner.terminal import show
 from runner.trainer import Progress
 from runner.updates import samples_in_a_step
 
@@ -97,6 +99,35 @@ def split_table(experiment: Experiment) -> Table:
         rows = [[*row, weight] for row, weight in zip(rows, weights.tolist(), strict=True)]
     total = ["all", *(len(rows) for rows in experiment.data.split.parts.values()), *([] if weights is None else [None])]
     return Table("Samples", columns, [*rows, total])
+
+
+def difference_table(cfg: DictConfig) -> Table:
+    """What of a configuration is not as it would be if nothing had been typed."""
+    rows = [[key, shown(value), shown(default)] for key, value, default in config.difference(cfg, compose.default())]
+    return Table("What differs from the defaults", ["key", "value", "default"], rows)
+
+
+FITS = 24
+"""Rows up to which a table is shown on the terminal."""
+
+
+def show_if_short(table: Table) -> None:
+    if 0 < len(table.rows) <= FITS:
+        show(table)
+
+
+ALWAYS = ("dataset", "model", "loss", "optimizer")
+"""Groups whose options are among what tells runs from one another, whether they differ from the defaults or not."""
+
+
+def hparams(cfg: DictConfig) -> dict[str, str | float]:
+    """What tells a run from others: a few keys that always count, and all that differ from the defaults."""
+    found: dict[str, Any] = {group: _short(cfg[group]) for group in ALWAYS}
+    found |= {"optimizer.lr": cfg.optimizer.get("lr"), "loader.batch_size": cfg.loader.batch_size, "seed": cfg.seed}
+    rows = config.difference(cfg, compose.default())
+    found |= {key: value for key, value, _ in rows if not key.endswith("._target_") and key not in ("resume", "check")}
+    numbers = (int, float)
+    return {k: v if isinstance(v, numbers) and not isinstance(v, bool) else shown(v) for k, v in found.items()}
 
 
 class EpochLines:

@@ -260,6 +260,14 @@ class TensorBoard:
         resume=True,
     )
     samples: int | list[int] = key("how many val samples are drawn, or which, from 0", least=0, resume=True)
+    pictures: bool = key("samples, mistakes, confusion and curves as pictures", resume=True)
+    steps: int | None = key("steps between points of loss and learning rate; null: none", least=1, resume=True)
+    histograms: bool = key("weights and gradients of each layer, at each evaluation", resume=True)
+    embeddings: str | int | None = key(
+        "layer whose outputs on val are put in the projector",
+        allowed="the name of a layer, in quotes if it has a dot",
+        resume=True,
+    )
 
 
 @dataclasses.dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,10 +69,12 @@ def cell(value: Any) -> str:
         return str(value)
     if isinstance(value, int):
         return f"{value:,}"
+    if math.isnan(value):
+        return "NaN"
     return f"{value:.4f}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.3g}"
 
 
 def _escape(text: str) -> str:
-    for character, entity in {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "\n": "<br>"}.items():
-        text = text.replace(character, entity)
-    return text
+    # What Markdown or HTML would take for its own; line breaks stay.
+    special = {character: f"&#{ord(character)};" for character in r"&<>|*_`[]~\\"}
+    return "".join(special.get(character, character) for character in text).replace("\n", "<br>")

@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from runner import config, figures, folder, inspect, optimizer, plots, report, resume
+from runner import config, environment, figures, folder, inspect, optimizer, plots, report, resume
 from runner.checkpoint import BEST, read, read_newest, sha256
 from runner.data import Sources
 from runner.device import out_of_memory
@@ -134,13 +134,12 @@ def _run(
     )
     report.announce(cfg, experiment, trainer.optimizer, run_dir, trainer.progress)
     report.cautions(experiment, threads)
-    table, groups = report.split_table(experiment), optimizer.table(trainer.optimizer)
-    show(table)
-    show(groups)
+    tables = _tables(cfg, experiment, trainer, result)
+    result.update(tables={tag: table.records() for tag, table in tables.items()})
+    for tag in ("config/difference", "split", "model/layers", "optimizer/groups"):
+        report.show_if_short(tables[tag])
     with Recorder(cfg, run_dir, experiment, trainer, lambda: result.seconds) as recorder:
-        curves = trainer.schedule.preview()
-        picture = plots.to_image(plots.schedule(curves, cfg.facts.steps_per_epoch)) if curves else None
-        recorder.begin({"split": table, "optimizer/groups": groups, **inspect.tables(cfg, experiment)}, picture)
+        recorder.begin(tables, _pictures_before(cfg, trainer), report.hparams(cfg))
         try:
             _fit(cfg, run_dir, experiment.device, trainer, recorder, stop)
         except Interrupted:
@@ -149,6 +148,22 @@ def _run(
             raise
         recorder.close()
         _finish(cfg, run_dir, experiment, trainer, result, recorder.board)
+
+
+def _tables(cfg: DictConfig, experiment: Experiment, trainer: Trainer, result: Result) -> dict[str, Table]:
+    """What is known before training, by tag."""
+    return {
+        "config/difference": report.difference_table(cfg),
+        "environment": environment.table(experiment.device, result.content),
+        "split": report.split_table(experiment),
+        **inspect.tables(cfg, experiment),
+        "optimizer/groups": optimizer.table(trainer.optimizer),
+    }
+
+
+def _pictures_before(cfg: DictConfig, trainer: Trainer) -> dict[str, Tensor]:
+    curves = trainer.schedule.preview()
+    return {"optimizer/schedule": plots.to_image(plots.schedule(curves, cfg.facts.steps_per_epoch))} if curves else {}
 
 
 def _draw(cfg: DictConfig, experiment: Experiment) -> dict[str, Tensor]:
@@ -215,21 +230,24 @@ def _finish(
     experiment.loss.load_state_dict(state["loss"])
     found, tables = _examine(experiment)
     gap = inspect.norm_gap(experiment.model, experiment.loss, experiment.data.example.to(experiment.device))
-    summary = report.result_table(
+    tables["result"] = report.result_table(
         found, experiment.baseline, progress.best, cfg.checkpoint.monitor, experiment.loss.task
     )
     if board is not None:
-        for tag, table in {"result": summary, **tables}.items():
+        for tag, table in tables.items():
             board.table(tag, table, progress.step)
         for tag, image in _draw(cfg, experiment).items():
             board.image(tag, image, progress.step)
+        last = {f"final/{tag}": value for tag, value in progress.history[-1].items() if tag.startswith("val/")}
+        best = {f"best/{tag}": value for tag, value in found.items() if tag.startswith("val/")}
+        board.end({**best, **last, **{tag: v for tag, v in found.items() if tag.startswith("test/")}}, progress.step)
         board.flush()  # before the run says that it is complete, and is left as it is
     result.update(
         state="completed",
         metrics=found,
         baseline=dict(experiment.baseline),
         batch_norm=gap,
-        tables={tag: table.records() for tag, table in tables.items()},
+        tables=result.content["tables"] | {tag: table.records() for tag, table in tables.items()},
         best_epoch=progress.best["epoch"],
         best_step=progress.best["step"],
         ended_by=trainer.over,
@@ -240,9 +258,9 @@ def _finish(
         samples_per_second=round(trainer.vitals.get("samples_per_second", 0.0), 1),
         checkpoint={"path": f"checkpoints/{BEST}", "sha256": sha256(best_path)},
     )
-    if "test/per_class" in tables and len(tables["test/per_class"].rows) <= 22:
-        show(tables["test/per_class"])
-    show(summary)
+    if "test/per_class" in tables:
+        report.show_if_short(tables["test/per_class"])
+    show(tables["result"])
     inspect.report_gap(gap)
     report.farewell(cfg, run_dir, result.content["seconds"])
 

@@ -1,0 +1,137 @@
+"""What a run puts on its board."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tensorboard.compat.proto.event_pb2 import Event
+from torch import Tensor
+from torch.utils.tensorboard import summary
+
+from runner.table import Table
+from runner.tensorboard.events import EventFile, read
+
+VITALS = ("samples_per_second", "gradient_norm", "memory_mib")
+BETWEEN, HISTOGRAMS = "steps/", "histograms/"
+"""Beginnings of the tags of points between evaluations, and of histograms."""
+
+
+class Board:
+    """Writes a run's event file.
+
+    A run that is resumed writes it anew with what it has behind it: both of TensorBoard's loaders then show each point
+    once, which they do not where ``purge_step`` asks them to forget some.
+
+    What tells runs from one another is in a file of its own, a folder below: the HParams tab takes every curve beside
+    it for a figure to compare.
+
+    Args:
+        folder: the run's ``tensorboard`` folder.
+        steps: of the evaluations that a resumed run has behind it.
+        reached: the step that it goes on from.
+    """
+
+    def __init__(self, folder: Path, steps: Collection[int] = (), reached: int = 0) -> None:
+        self._events = EventFile(folder, _kept(folder, steps, reached))
+        self._hparams: EventFile | None = None
+        self.path = self._events.path
+
+    def begin(self, metrics: Collection[str], hparams: Mapping[str, Any]) -> None:
+        """Which curves share a chart among the custom scalars, those of train and val; what tells the run from others.
+
+        Args:
+            metrics: their names, without a part.
+            hparams: values of the configuration by key.
+        """
+        charts = {name: ["Multiline", [rf"^(train|val|train_eval)/{re.escape(name)}$"]] for name in metrics}
+        rates = {"of each group": ["Multiline", [r"^learning_rate/"]]}
+        vitals = {name: ["Multiline", [rf"^vitals/{name}$"]] for name in VITALS}
+        layout = {"train and val": charts, "learning rate": rates, "vitals": vitals}
+        self._events.add(summary.custom_scalars(layout))
+        # Without an experiment of their own TensorBoard finds the columns itself, in all runs that it is shown.
+        _, start, _ = summary.hparams(dict(hparams), {})
+        self._hparams = EventFile(self.path.parent / "hparams")
+        self._hparams.add(start)
+        self._hparams.flush()
+
+    def end(self, figures: Mapping[str, float], step: int) -> None:
+        """Tell the HParams tab that the run is complete, and what it reached, by tag."""
+        if self._hparams is not None:
+            for tag, value in figures.items():
+                self._hparams.add(summary.scalar(tag, value), step)
+            self._hparams.add(summary.hparams({}, {})[2])
+            self._hparams.flush()
+
+    def record(self, record: Mapping[str, Any], rates: Mapping[str, float], vitals: Mapping[str, float]) -> None:
+        """An evaluation's record as points of curves, over optimizer steps.
+
+        Args:
+            rates: the learning rate of each parameter group, by its name.
+            vitals: how training goes: samples per second, the norm of the gradient, …
+        """
+        step = record["step"]
+        for tag, value in record.items():
+            if "/" in tag:
+                self._scalar(tag, value, step)
+        for group, rate in rates.items():
+            self._scalar(f"learning_rate/{group}", rate, step)
+        for name, value in vitals.items():
+            self._scalar(f"vitals/{name}", value, step)
+        self.flush()
+
+    def step(self, step: int, loss: float, rates: Mapping[str, float]) -> None:
+        """Points between evaluations."""
+        self._scalar(f"{BETWEEN}train_loss", loss, step)
+        for group, rate in rates.items():
+            self._scalar(f"{BETWEEN}learning_rate/{group}", rate, step)
+
+    def gradients(self, norms: Mapping[str, float], step: int) -> None:
+        """The size of each layer's gradient as points of curves."""
+        for layer, norm in norms.items():
+            self._scalar(f"gradients/{layer}", norm, step)
+
+    def histogram(self, tag: str, values: Tensor, step: int) -> None:
+        """How the finite ones of some values are distributed."""
+        flat = values.detach().float().flatten()
+        finite = flat[flat.isfinite()].cpu()
+        if len(finite):
+            self._events.add(summary.histogram(f"{HISTOGRAMS}{tag}", finite.numpy(), bins=64), step)
+
+    def image(self, tag: str, image: Tensor, step: int = 0) -> None:
+        """An image, (3, height, width): floats of 0 … 1, or uint8."""
+        self._events.add(summary.image(tag, image, dataformats="CHW"), step)
+
+    def table(self, tag: str, table: Table, step: int = 0) -> None:
+        """A table in the text tab."""
+        self._events.add(summary.text(tag, table.markdown()), step)
+
+    def text(self, tag: str, text: str, step: int = 0) -> None:
+        """Preformatted text in the text tab."""
+        self._events.add(summary.text(tag, "\n".join("    " + line for line in text.splitlines())), step)
+
+    def flush(self) -> None:
+        self._events.flush()
+
+    def close(self) -> None:
+        self.flush()
+
+    def _scalar(self, tag: str, value: float, step: int) -> None:
+        self._events.add(summary.scalar(tag, value), step)
+
+
+def _kept(folder: Path, steps: Collection[int], reached: int) -> Iterator[Event]:
+    """Of what was written before, what is not measured again, each once."""
+    seen: set[tuple[str, int]] = set()
+    for event in read(folder):
+        if not event.summary.value:
+            continue
+        value = event.summary.value[0]
+        tag, between = value.tag, value.tag.startswith(BETWEEN)
+        wanted = value.HasField("simple_value") or tag.startswith(HISTOGRAMS)
+        behind = event.step <= reached if between else event.step in steps
+        if wanted and behind and (tag, event.step) not in seen:
+            seen.add((tag, event.step))
+            yield event
