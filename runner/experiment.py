@@ -64,6 +64,7 @@ class Experiment:
         made = predict(model, self.loss, self.data.loaders[part], self.precision.forward(model), self.before_batch)
         output, target = self.loss.read(made.output[made.kept]), made.target[made.kept]
         said = Said.of(self.loss.task, output, target, self.loss.gives_probabilities)
+        said = replace(said, index=made.index[made.kept].cpu().numpy())
         values = {"loss": made.loss, **metric.measure(self.metrics, said)}
         return {f"{part}/{name}": value for name, value in values.items()}, said
 

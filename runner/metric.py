@@ -94,11 +94,13 @@ class Said:
         truth: (N,) class indices; (N, C) of 0 and 1 where a sample has several classes; or the values.
         predictions: the same of the model.
         probabilities: (N, C) or None.
+        index: (N,) of each sample in its data set, or None.
     """
 
     truth: Array
     predictions: Array
     probabilities: Array | None = None
+    index: Array | None = None
 
     @classmethod
     def of(cls, task: str, output: Tensor, target: Tensor, probabilities: bool = True) -> Said:
@@ -220,6 +222,24 @@ def per_class(part: str, said: Said, classes: Sequence[str]) -> Table:
         )
         rows.append([f"{average} mean", *map(float, means[:3]), int(found[3].sum())])
     return Table(f"Per class, {part}", columns, rows)
+
+
+def most_confident_mistakes(said: Said, count: int) -> list[int]:
+    """The rows of the wrong predictions that were surest, the surest first."""
+    wrong = np.flatnonzero(said.truth != said.predictions)
+    sure = np.zeros(len(wrong)) if said.probabilities is None else said.probabilities[wrong].max(1)
+    return [int(row) for row in wrong[np.argsort(-sure, kind="stable")][:count]]
+
+
+def mistakes(part: str, said: Said, classes: Sequence[str], count: int = 20) -> Table:
+    """The wrong predictions that were surest."""
+    rows: list[list[Any]] = []
+    for row in most_confident_mistakes(said, count):
+        index = None if said.index is None else int(said.index[row])
+        sure = None if said.probabilities is None else float(said.probabilities[row].max())
+        rows.append([index, classes[said.truth[row]], classes[said.predictions[row]], sure])
+    columns = ["sample", "true class", "said", "probability"]
+    return Table(f"Most confident mistakes, {part}", columns, rows)
 
 
 MOST_COLUMNS = 30

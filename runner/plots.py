@@ -1,17 +1,26 @@
-"""Plots, with matplotlib, which is imported when the first one is drawn."""
+"""Plots, with matplotlib, which is imported when the first one is drawn.
+
+Names of classes are texts of the user's: nothing in them is taken for mathematics, and where no font has their letters
+the number of the class stands in their place.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+Array = NDArray[Any]
 
 POINTS = 2000
 """To which a line is thinned out: more than a plot has pixels across."""
@@ -50,10 +59,210 @@ def rate_search(rates: np.ndarray[Any, Any], losses: np.ndarray[Any, Any], smoot
     return figure
 
 
-def _axes(x: str, y: str) -> tuple[Figure, Any]:
+def confusion(matrix: Array, classes: Sequence[str], title: str) -> Figure:
+    """A confusion matrix, (C, C), in counts and as shares of each true class. Few classes have numbers and names, many
+    have colours alone."""
+    count, names = len(matrix), labels(classes)
+    side = min(max(3.0, 0.36 * count), 7.0)  # inches
+    left, below = 0.75 + 0.07 * max(map(len, names)), 0.6 + 0.07 * max(map(len, names))
+    width, height = 2 * (left + side + 0.7), below + side + 0.4
+    figure = _figure(width, height, layout=None)
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    shown, size = range(0, count, -(-count // 50)), 8 if count <= 20 else 5
+    for number, (values, name) in enumerate([(matrix, "samples"), (shares, "share of the true class")]):
+        axes = figure.add_axes(((left + number * width / 2) / width, below / height, side / width, side / height))
+        image = axes.imshow(values, cmap="Blues", vmin=0, vmax=1 if values is shares else None)
+        axes.set_title(f"{title}: {name}", fontsize=9)
+        axes.set(xlabel="said", ylabel="true")
+        axes.set_xticks(shown, [names[n] for n in shown], rotation=90, fontsize=size)
+        axes.set_yticks(shown, [names[n] for n in shown], fontsize=size)
+        if count > 20:
+            figure.colorbar(image, ax=axes, fraction=0.04)
+            continue
+        for row, column in np.argwhere(values):
+            value = values[row, column]
+            text = f"{value:.2f}" if values is shares else f"{value:,}"
+            colour = "w" if value > values.max() / 2 else "k"
+            axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
+    return _plain(figure)
+
+
+def ranking(truth: Array, probabilities: Array, classes: Sequence[str], title: str) -> Figure:
+    """ROC and precision–recall, one class against the rest, and the reliability diagram.
+
+    Args:
+        truth: (N,) class indices, or (N, C) of 0 and 1.
+        probabilities: (N, C)
+    """
+    from sklearn.metrics import precision_recall_curve, roc_curve
+
+    flags = truth if truth.ndim > 1 else np.eye(probabilities.shape[1], dtype=np.int64)[truth]
+    both = [c for c in range(flags.shape[1]) if 0 < flags[:, c].sum() < len(flags)]
+    few = both[1:] if flags.shape[1] == 2 and truth.ndim == 1 else both if len(both) <= 10 else []
+    names = labels(classes)
+    figure = _figure(13.0, 4.2, layout=None)
+    roc, recall, reliable = figure.subplots(1, 3)
+    figure.subplots_adjust(0.05, 0.12, 0.99, 0.92, 0.18)
+    lines = [(flags[:, c], probabilities[:, c], names[c], 1.0) for c in few]
+    lines += [(flags[:, both].ravel(), probabilities[:, both].ravel(), "all classes", 2.5)] if len(few) != 1 else []
+    for right, chance, name, width in lines if both else []:
+        style = {"label": name, "linewidth": width, "color": "k" if width > 1 else None}
+        false, true, _ = roc_curve(right, chance)
+        roc.plot(*_thinned(false, true), **style)
+        precision, found, _ = precision_recall_curve(right, chance)
+        recall.plot(*_thinned(found, precision), **style)
+    roc.plot([0, 1], [0, 1], color="0.7", linestyle="--")
+    roc.set(title=f"{title}: ROC", xlabel="false positive rate", ylabel="true positive rate")
+    recall.set(title="precision and recall", xlabel="recall", ylabel="precision")
+    recall.legend(fontsize=7)
+    _reliability(reliable, truth, probabilities)
+    for axes in (roc, recall, reliable):
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        axes.grid(alpha=0.3)
+    return _plain(figure)
+
+
+def _reliability(axes: Any, truth: Array, probabilities: Array, bins: int = 10) -> None:
+    """Accuracy over confidence, in bins of equal width (Guo et al., "On Calibration of Modern Neural Networks", 2017,
+    figure 1); of several classes per sample, the share that is right over what was said of each."""
+    several = truth.ndim > 1
+    confidence = probabilities.ravel() if several else probabilities.max(1)
+    right = truth.ravel() if several else probabilities.argmax(1) == truth
+    where = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    counts = np.bincount(where, minlength=bins)
+    accuracy = np.bincount(where, right, bins) / np.maximum(counts, 1)
+    middle = (np.arange(bins) + 0.5) / bins
+    axes.bar(middle, accuracy, 0.9 / bins, color="C0", alpha=0.8, label="share that is right")
+    axes.step(np.arange(bins + 1) / bins, np.append(counts, counts[-1]) / max(counts.sum(), 1), where="post",
+              color="C1", label="share of the samples")  # fmt: skip
+    axes.plot([0, 1], [0, 1], color="0.5", linestyle="--")
+    axes.set(title="reliability", xlabel="confidence")
+    axes.legend(fontsize=7, loc="upper left")
+
+
+def residuals(truth: Array, said: Array, title: str) -> Figure:
+    """What was said over what is true, and how far it is off, for the first four values of a sample: (N,) or (N, K)."""
+    truth, said = truth.reshape(len(truth), -1), said.reshape(len(said), -1)
+    shown = min(truth.shape[1], 4)
+    figure = _figure(9.0, 3.4 * shown)
+    for row, (over, off) in enumerate(figure.subplots(shown, 2, squeeze=False)):
+        true, found = truth[:POINTS, row], said[:POINTS, row]
+        over.scatter(true, found, s=8, alpha=0.5)
+        ends = [min(true.min(), found.min()), max(true.max(), found.max())]
+        over.plot(ends, ends, color="0.5", linestyle="--")
+        name = title if shown == 1 else f"{title}, value {row}"
+        over.set(title=name, xlabel="true", ylabel="predicted")
+        off.hist(said[:, row] - truth[:, row], bins=30)
+        off.set(title="residuals", xlabel="predicted − true", ylabel="samples")
+    return _plain(figure)
+
+
+TILE, GAP, CAPTION = 96, 10, 34
+"""Pixels of a picture's side, between pictures, and for what stands under one."""
+
+
+def pictures(rows: Sequence[Sequence[Array]], captions: Sequence[str], names: Sequence[str], title: str) -> Figure:
+    """Pictures in rows, with a caption under each column.
+
+    Args:
+        rows: each of n pictures, (H, W) or (H, W, 3), 0 … 1. Those of one row need not be as large as those of another.
+        captions: n of them.
+        names: one for each row.
+    """
+    per_line = min(len(captions), 8)
+    block = len(rows) * (TILE + GAP) + CAPTION
+    margin = 24 if any(names) else 4
+    width = margin + per_line * (TILE + GAP)
+    height = 28 + -(-len(captions) // per_line) * block
+    # On one canvas: axes for each would take many times as long.
+    canvas = np.ones((height, width, 3))
+    figure = _figure(width / DPI, height / DPI, layout=None)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    for number, caption in enumerate(captions):
+        line, column = divmod(number, per_line)
+        left, top = margin + column * (TILE + GAP), 28 + line * block
+        for row, held in enumerate(rows):
+            above = top + row * (TILE + GAP)
+            canvas[above : above + TILE, left : left + TILE] = _tile(held[number])
+            if column == 0:
+                axes.text(margin / 2, above + TILE / 2, names[row], rotation=90, ha="center", va="center", fontsize=7)
+        axes.text(left + TILE / 2, top + block - CAPTION - 6, caption, ha="center", va="top", fontsize=7)
+    axes.text(width / 2, 14, title, ha="center", va="center", fontsize=9)
+    axes.imshow(canvas, extent=(0, width, height, 0), interpolation="nearest", aspect="auto")
+    return _plain(figure)
+
+
+def _tile(picture: Array) -> Array:
+    """A picture, (H, W) or (H, W, 3), as large as its place and in its middle: (TILE, TILE, 3)."""
+    pixels = torch.from_numpy(np.ascontiguousarray(np.atleast_3d(picture))).permute(2, 0, 1)[None].float()
+    height, width = pixels.shape[2:]
+    scale = TILE / max(height, width)
+    size = [max(1, round(height * scale)), max(1, round(width * scale))]
+    mode = "nearest" if scale >= 1 else "area"
+    drawn = torch.nn.functional.interpolate(pixels, size, mode=mode)[0].expand(3, -1, -1)
+    tile = torch.ones(3, TILE, TILE)
+    above, left = (TILE - size[0]) // 2, (TILE - size[1]) // 2
+    tile[:, above : above + size[0], left : left + size[1]] = drawn
+    return np.asarray(tile.permute(1, 2, 0))
+
+
+def labels(classes: Sequence[str]) -> list[str]:
+    """Names that fit on an axis, in letters that there are."""
+    return [_label(name, number) for number, name in enumerate(classes)]
+
+
+def _label(name: str, number: int) -> str:
+    line = " ".join(name.split())
+    if not line or not all(_has_letter(letter) for letter in set(line)):
+        return f"class {number}"
+    return line if len(line) <= 18 else line[:17] + "…"
+
+
+@cache
+def _has_letter(letter: str) -> bool:
+    from matplotlib.font_manager import findfont, get_font
+
+    return letter == " " or any(get_font(findfont(font)).get_char_index(ord(letter)) for font in _fonts())
+
+
+@cache
+def _fonts() -> tuple[str, ...]:
+    """matplotlib's own font, and those of this machine that have many letters."""
+    from matplotlib.font_manager import fontManager
+
+    wide = re.compile(r"CJK|WenQuanYi|Unifont|Arial Unicode|IPAGothic|Noto Sans( |$)")
+    return ("DejaVu Sans", *sorted({font.name for font in fontManager.ttflist if wide.search(font.name)}))
+
+
+def _thinned(x: Array, y: Array) -> tuple[Array, Array]:
+    step = max(1, len(x) // POINTS)
+    keep = np.unique(np.append(np.arange(0, len(x), step), len(x) - 1))
+    return x[keep], y[keep]
+
+
+def _plain(figure: Figure) -> Figure:
+    """With every text taken as it is."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+        text.set_fontfamily(_fonts())
+    return figure
+
+
+DPI = 110
+
+
+def _figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
+    """A figure, in inches. With a layout it finds its margins itself, by drawing itself twice."""
     from matplotlib.figure import Figure  # without pyplot, which keeps figures alive and looks for a screen
 
-    figure = Figure(figsize=(6.4, 3.6), dpi=120, layout="constrained")
+    return Figure(figsize=(width, height), dpi=DPI, layout=layout)
+
+
+def _axes(x: str, y: str) -> tuple[Figure, Any]:
+    figure = _figure(6.4, 3.6)
     axes = figure.subplots()
     axes.set_xlabel(x)
     axes.set_ylabel(y)

@@ -290,6 +290,7 @@ class Config:
         "two batches of everything; one batch again and again; or name the operation that broke a gradient", resume=True
     )
     check: Literal["only"] | None = key("stop when everything was checked", resume=True)
+    figures: bool = key("keep the pictures as files, too: figures/*.png", resume=True)
     allow_targets: list[str] = key("patterns of targets that may be called besides the usual ones", resume=True)
     dataset: Dataset = key("the samples")
     split: Split = key("which samples train, which choose, which test")

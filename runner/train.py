@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +13,13 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from runner import config, environment, figures, folder, inspect, optimizer, plots, report, resume
+from runner import config, environment, figures, folder, gallery, inspect, optimizer, plots, report, resume
 from runner.checkpoint import BEST, read, read_newest, sha256
 from runner.data import Sources
 from runner.device import out_of_memory
 from runner.errors import Interrupted, Problem, RunFolderError, RunnerError
 from runner.experiment import Experiment, assemble
-from runner.metric import confusion, per_class
+from runner.metric import Said, confusion, mistakes, per_class
 from runner.profile import Profiler
 from runner.recorder import Recorder
 from runner.result import Result
@@ -139,7 +140,10 @@ def _run(
     for tag in ("config/difference", "split", "model/layers", "optimizer/groups"):
         report.show_if_short(tables[tag])
     with Recorder(cfg, run_dir, experiment, trainer, lambda: result.seconds) as recorder:
-        recorder.begin(tables, _pictures_before(cfg, trainer), report.hparams(cfg))
+        pictures = _pictures_before(cfg, experiment, trainer)
+        recorder.begin(tables, pictures, report.hparams(cfg))
+        if cfg.figures:
+            gallery.save(pictures, run_dir / "figures")
         try:
             _fit(cfg, run_dir, experiment.device, trainer, recorder, stop)
         except Interrupted:
@@ -161,9 +165,17 @@ def _tables(cfg: DictConfig, experiment: Experiment, trainer: Trainer, result: R
     }
 
 
-def _pictures_before(cfg: DictConfig, trainer: Trainer) -> dict[str, Tensor]:
-    curves = trainer.schedule.preview()
-    return {"optimizer/schedule": plots.to_image(plots.schedule(curves, cfg.facts.steps_per_epoch))} if curves else {}
+def _pictures_before(cfg: DictConfig, experiment: Experiment, trainer: Trainer) -> dict[str, Tensor]:
+    if not _wants_pictures(cfg):
+        return {}
+    pictures = gallery.before(experiment)
+    if curves := trainer.schedule.preview():
+        pictures["optimizer/schedule"] = plots.to_image(plots.schedule(curves, cfg.facts.steps_per_epoch))
+    return pictures
+
+
+def _wants_pictures(cfg: DictConfig) -> bool:
+    return bool(cfg.figures or (cfg.tensorboard.enabled and cfg.tensorboard.pictures))
 
 
 def _draw(cfg: DictConfig, experiment: Experiment) -> dict[str, Tensor]:
@@ -228,7 +240,15 @@ def _finish(
         raise RunFolderError(Problem(str(best_path), what))
     experiment.model.load_state_dict(state["ema"] or state["model"])
     experiment.loss.load_state_dict(state["loss"])
-    found, tables = _examine(experiment)
+    found: dict[str, float] = {}
+    said: dict[str, Said] = {}
+    for part in ("val", "test"):
+        values, said[part] = experiment.examine(part)
+        found |= values
+    tables = _tables_after(experiment, said)
+    pictures = _draw(cfg, experiment) | (gallery.after(experiment, said) if _wants_pictures(cfg) else {})
+    if cfg.figures:
+        gallery.save(pictures, run_dir / "figures")
     gap = inspect.norm_gap(experiment.model, experiment.loss, experiment.data.example.to(experiment.device))
     tables["result"] = report.result_table(
         found, experiment.baseline, progress.best, cfg.checkpoint.monitor, experiment.loss.task
@@ -236,7 +256,7 @@ def _finish(
     if board is not None:
         for tag, table in tables.items():
             board.table(tag, table, progress.step)
-        for tag, image in _draw(cfg, experiment).items():
+        for tag, image in pictures.items():
             board.image(tag, image, progress.step)
         last = {f"final/{tag}": value for tag, value in progress.history[-1].items() if tag.startswith("val/")}
         best = {f"best/{tag}": value for tag, value in found.items() if tag.startswith("val/")}
@@ -265,16 +285,16 @@ def _finish(
     report.farewell(cfg, run_dir, result.content["seconds"])
 
 
-def _examine(experiment: Experiment) -> tuple[dict[str, float], dict[str, Table]]:
-    """Every figure of val and test, and the tables per class."""
-    found: dict[str, float] = {}
+def _tables_after(experiment: Experiment, said: Mapping[str, Said]) -> dict[str, Table]:
+    """What was said about each part, class by class."""
     tables: dict[str, Table] = {}
     classes = experiment.data.samples["train"].classes
-    for part in ("val", "test"):
-        values, said = experiment.examine(part)
-        found |= values
+    for part, each in said.items():
         if classes:
-            tables[f"{part}/per_class"] = per_class(part, said, classes)
+            tables[f"{part}/per_class"] = per_class(part, each, classes)
         if classes and experiment.loss.task != "multilabel":
-            tables[f"{part}/confusion"] = confusion(part, said, classes)
-    return found, tables
+            tables[f"{part}/confusion"] = confusion(part, each, classes)
+    if classes and experiment.loss.task != "multilabel":
+        # Of val alone: who looks at the mistakes on test, and mends them, has no test any more.
+        tables["val/mistakes"] = mistakes("val", said["val"], classes)
+    return tables

@@ -1,0 +1,124 @@
+"""Pictures of an experiment: its samples, and what was said about them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.io import encode_png
+from torchvision.transforms import v2
+
+from runner import metric, plots, transform
+from runner.experiment import Experiment
+from runner.files import write
+from runner.metric import Said
+from runner.plots import to_image
+from runner.transform import Pipeline
+
+SHOWN = 16
+"""Samples on a picture."""
+
+
+def before(experiment: Experiment) -> dict[str, Tensor]:
+    """Samples of train as they are stored and as the model gets them, by tag; nothing if they are no pictures."""
+    data, example = experiment.data, experiment.data.example
+    train, found = data.samples["train"], example.input[:SHOWN]
+    if found.dim() != 4:
+        return {}
+    index = example.index[:SHOWN].tolist()
+    if max(index) >= len(train):  # of a stream, beyond its head
+        return {}
+    stored = [train.read(i)[0] for i in index]
+    if any(each.dim() != 3 for each in stored):
+        return {}
+    names = plots.labels(train.classes)
+    captions = [
+        f"{i}: {names[int(target)]}" if train.task == "classification" else str(i)
+        for i, target in zip(index, example.target, strict=False)
+    ]
+    given = list(undone(found.float(), data.transform))
+    span, theirs = _range(stored), _range(given)
+    # On one scale, so that a change of brightness is seen; unless a transform has brought them to another one.
+    same = 0.2 < (theirs[1] - theirs[0]) / max(span[1] - span[0], 1e-12) < 5
+    rows = [_displayed(stored, span), _displayed(given, span if same else theirs)]
+    figure = plots.pictures(rows, captions, ["stored", "to the model"], "Samples of train, with their index and class")
+    return {"train/samples": to_image(figure)}
+
+
+def after(experiment: Experiment, said: dict[str, Said]) -> dict[str, Tensor]:
+    """What was said about each part, by tag."""
+    task, classes = experiment.loss.task, experiment.data.samples["train"].classes
+    made = {}
+    for part, each in said.items():
+        if task == "regression":
+            made[f"{part}/residuals"] = plots.residuals(each.truth, each.predictions, part)
+            continue
+        if task != "multilabel":
+            matrix = metric.confusion_matrix(each, len(classes))
+            made[f"{part}/confusion"] = plots.confusion(matrix, classes, part)
+        if each.probabilities is not None:
+            made[f"{part}/ranking"] = plots.ranking(each.truth, each.probabilities, classes, part)
+    pictures = {tag: to_image(figure) for tag, figure in made.items()}
+    # Of val alone: who looks at the mistakes on test, and mends them, has no test any more.
+    return pictures | (_mistakes(experiment, said["val"]) if task in ("classification", "soft") else {})
+
+
+def _mistakes(experiment: Experiment, said: Said) -> dict[str, Tensor]:
+    rows = metric.most_confident_mistakes(said, SHOWN)
+    samples, names = experiment.data.samples["val"], plots.labels(experiment.data.samples["train"].classes)
+    if not rows or said.index is None:
+        return {}
+    stored = [samples.read(int(said.index[row]))[0] for row in rows]
+    if any(each.dim() != 3 for each in stored):
+        return {}
+    sure = said.probabilities
+    captions = [
+        f"{said.index[row]}: {names[said.truth[row]]}\nsaid {names[said.predictions[row]]}"
+        + ("" if sure is None else f" {sure[row].max():.0%}")
+        for row in rows
+    ]
+    title = "Most confident mistakes on val: index, true class, and what was said"
+    return {"val/mistakes": to_image(plots.pictures([_displayed(stored, _range(stored))], captions, [""], title))}
+
+
+def undone(inputs: Tensor, pipeline: Pipeline) -> Tensor:
+    """Inputs as they were before they were normalised, (B, C, H, W); other transforms stay."""
+    for step in reversed(pipeline.steps):
+        if isinstance(step, (transform.Normalize, v2.Normalize)):
+            mean, std = (torch.as_tensor(v, device=inputs.device).view(1, -1, 1, 1) for v in (step.mean, step.std))
+            inputs = inputs * std + mean
+        elif isinstance(step, transform.Float):
+            inputs = inputs / step.scale
+    return inputs
+
+
+def _range(pictures: list[Tensor]) -> tuple[float, float]:
+    """What is black, and what is white: of bytes 0 and 255, where they come near it."""
+    lowest, highest = min(float(each.min()) for each in pictures), max(float(each.max()) for each in pictures)
+    if lowest >= 0 and 64 < highest <= 255:
+        return 0.0, 255.0
+    return (0.0, 1.0) if lowest >= 0 and 0.5 < highest <= 1 else (lowest, highest)
+
+
+def _displayed(pictures: list[Tensor], span: tuple[float, float]) -> list[NDArray[Any]]:
+    """Pictures, each (C, H, W), as (H, W) or (H, W, 3) of 0 … 1."""
+    low, high = span
+    return [_channels_last(((each.cpu().float() - low) / max(high - low, 1e-12)).clamp(0, 1)) for each in pictures]
+
+
+def _channels_last(picture: Tensor) -> NDArray[Any]:
+    shown = picture[:3].permute(1, 2, 0) if len(picture) >= 3 else picture[0]
+    return np.asarray(shown)
+
+
+def save(pictures: Mapping[str, Tensor], folder: Path) -> None:
+    """Write pictures, (3, H, W) uint8 or floats of 0 … 1, as PNG."""
+    folder.mkdir(exist_ok=True)
+    for tag, picture in pictures.items():
+        pixels = picture if picture.dtype == torch.uint8 else (picture * 255).round().to(torch.uint8)
+        write(folder / f"{tag.replace('/', '-')}.png", encode_png(pixels.cpu().contiguous()).numpy().tobytes())
