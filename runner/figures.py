@@ -166,9 +166,38 @@ def jet(values: Tensor) -> Tensor:
     return torch.stack([(1.5 - (4 * values - centre).abs()).clamp(0, 1) for centre in (3, 2, 1)], -3)
 
 
+def embed(model: nn.Module, loader: Loader, layer: str, most: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What a layer makes of the first samples of a part, on the CPU.
+
+    Returns:
+        (n, D) the outputs, flattened, (n, ...) the targets, (n,) the samples' indices, (n, ...) the inputs.
+
+    Raises:
+        ConfigError: there is no such layer.
+    """
+    rows, count = [], 0
+    with _output_of(model, layer, "tensorboard.embeddings", pictures=False) as outputs, torch.no_grad():
+        for batch in loader.epoch():
+            model(batch.input)
+            if not outputs:
+                raise ConfigError(Problem("tensorboard.embeddings", f"layer {layer!r} is not used by the model"))
+            made = outputs[-1].flatten(1).float()
+            outputs.clear()
+            rows.append(tuple(each.detach().cpu() for each in (made, batch.target, batch.index, batch.input)))
+            count += len(batch)
+            if count >= most:
+                break
+    found = [torch.cat(part)[:most] for part in zip(*rows, strict=True)]
+    return found[0], found[1], found[2], found[3]
+
+
 @contextmanager
-def _output_of(model: nn.Module, layer: str, key: str) -> Iterator[list[Tensor]]:
-    """What `layer` makes while the context is open, in eval mode; then the hook is gone and the modes are back."""
+def _output_of(model: nn.Module, layer: str, key: str, pictures: bool = True) -> Iterator[list[Tensor]]:
+    """What `layer` makes while the context is open, in eval mode; then the hook is gone and the modes are back.
+
+    Args:
+        pictures: whether it has to make (B, C, H, W).
+    """
     modules = dict(model.named_modules())
     if layer not in modules or not layer:
         names = [name for name in modules if name]
@@ -181,7 +210,7 @@ def _output_of(model: nn.Module, layer: str, key: str) -> Iterator[list[Tensor]]
             yield seen
     finally:
         handle.remove()
-    if not seen or seen[0].dim() != 4:
+    if pictures and (not seen or seen[0].dim() != 4):
         what = f"layer {layer!r} makes {tuple(seen[0].shape) if seen else 'nothing'}"
         raise ConfigError(Problem(key, what, "a layer that makes (batch, channels, height, width)"))
 

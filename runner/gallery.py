@@ -10,14 +10,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 from torchvision.io import encode_png
 from torchvision.transforms import v2
 
-from runner import metric, plots, transform
+from runner import figures, metric, plots, transform
 from runner.experiment import Experiment
 from runner.files import write
 from runner.metric import Said
 from runner.plots import to_image
+from runner.table import Table
+from runner.tensorboard import Board
+from runner.tensorboard.projector import sprite_columns
 from runner.transform import Pipeline
 
 SHOWN = 16
@@ -114,6 +118,46 @@ def _displayed(pictures: list[Tensor], span: tuple[float, float]) -> list[NDArra
 def _channels_last(picture: Tensor) -> NDArray[Any]:
     shown = picture[:3].permute(1, 2, 0) if len(picture) >= 3 else picture[0]
     return np.asarray(shown)
+
+
+EMBEDDED = 5000
+"""Samples of val in the projector."""
+
+
+def embeddings(experiment: Experiment, layer: str, board: Board | None) -> dict[str, Table]:
+    """Put what a layer makes of val into the projector.
+
+    Returns:
+        how far classes are from one another there, by tag.
+    """
+    data, train = experiment.data, experiment.data.samples["train"]
+    points, target, index, inputs = figures.embed(experiment.model, data.loaders["val"], layer, EMBEDDED)
+    columns: dict[str, list[Any]] = {"sample": index.tolist()}
+    hard = train.task in ("classification", "soft")
+    truth = target.argmax(1) if train.task == "soft" else target
+    columns["class" if hard else "target"] = [train.classes[t] for t in truth.tolist()] if hard else truth.tolist()
+    if board is not None:
+        sprites = _sprites(undone(inputs, data.transform.cpu())) if inputs.dim() == 4 else None
+        data.transform.to(experiment.device)
+        board.points(f"val/{layer}", points.numpy(), columns, sprites)
+    if not hard:
+        return {}
+    tables = metric.class_distances(points.numpy(), truth.numpy(), train.classes)
+    return {f"embeddings/{tag}": table for tag, table in tables.items()}
+
+
+def _sprites(pictures: Tensor) -> Tensor:
+    """One picture of many, (B, C, H, W): (3, rows · side, columns · side) uint8."""
+    span = _range(list(pictures))
+    side = min(max(pictures.shape[2:]), 48)
+    scaled = ((pictures.float() - span[0]) / max(span[1] - span[0], 1e-12)).clamp(0, 1)
+    coloured = scaled[:, :3] if scaled.shape[1] >= 3 else scaled[:, :1].expand(-1, 3, -1, -1)
+    small = functional.interpolate(coloured, (side, side), mode="area")
+    columns = sprite_columns(len(small))
+    grid = torch.zeros(columns * columns, 3, side, side)
+    grid[: len(small)] = small
+    rows = grid.view(columns, columns, 3, side, side).permute(2, 0, 3, 1, 4)
+    return (rows.reshape(3, columns * side, columns * side) * 255).round().to(torch.uint8)
 
 
 def save(pictures: Mapping[str, Tensor], folder: Path) -> None:

@@ -242,6 +242,31 @@ def mistakes(part: str, said: Said, classes: Sequence[str], count: int = 20) -> 
     return Table(f"Most confident mistakes, {part}", columns, rows)
 
 
+def class_distances(points: Array, truth: Array, classes: Sequence[str]) -> dict[str, Table]:
+    """How far the means of classes are from one another, as Euclidean distances d, and how alike: 1 / (1 + d). Of many
+    classes, the nearest pairs alone.
+
+    Args:
+        points: (N, D)
+        truth: (N,) class indices.
+    """
+    there = [c for c in range(len(classes)) if (truth == c).any()]
+    means = np.stack([points[truth == c].mean(0) for c in there])
+    distances = np.sqrt(np.maximum(((means[:, None] - means[None]) ** 2).sum(2), 0))
+    names = [classes[c] for c in there]
+    if len(there) > MOST_COLUMNS:
+        first, second = np.triu_indices(len(there), 1)
+        order = np.argsort(distances[first, second], kind="stable")[:MOST_COLUMNS]
+        pairs = [(int(first[n]), int(second[n])) for n in order]
+        rows = [[names[a], names[b], float(distances[a, b]), float(1 / (1 + distances[a, b]))] for a, b in pairs]
+        return {"distances": Table("Nearest classes", ["class", "and", "distance", "similarity"], rows)}
+    tables = {}
+    for tag, values in (("distances", distances), ("similarities", 1 / (1 + distances))):
+        rows = [[name, *map(float, row)] for name, row in zip(names, values, strict=True)]
+        tables[tag] = Table(f"Means of classes: {tag}", ["class", *names], rows)
+    return tables
+
+
 MOST_COLUMNS = 30
 """Classes up to which a confusion is a table with a column for each."""
 

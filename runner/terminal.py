@@ -82,13 +82,18 @@ class Bar:
         columns = [
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(bar_width=None),
-            TextColumn("{task.percentage:>3.0f} %  loss {task.fields[loss]}  {task.fields[speed]} samples/s"),
+            TextColumn("{task.percentage:>3.0f} %  loss {task.fields[loss]}{task.fields[found]}"),
+            TextColumn("{task.fields[speed]} samples/s"),
             TimeRemainingColumn(compact=True),
         ]
         # Drawn when it is updated, a few times a second: a thread that draws takes the interpreter from training.
         self._progress = Progress(*columns, console=console, transient=True, auto_refresh=False)
         self._drawn = 0.0
-        self._task = self._progress.add_task("", total=total, completed=done, epoch="–", loss="–", speed="–")
+        self._task = self._progress.add_task("", total=total, completed=done, epoch="–", loss="–", speed="–", found="")
+
+    def evaluated(self, name: str, value: float) -> None:
+        """Show a figure of the last evaluation from here on."""
+        self._progress.update(self._task, found=f"  {name} {value:.4f}")
 
     def update(self, step: int, epoch: str, loss: float, samples_per_second: float) -> None:
         self._progress.update(

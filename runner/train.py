@@ -185,6 +185,8 @@ def _draw(cfg: DictConfig, experiment: Experiment) -> dict[str, Tensor]:
     # In a Sequential the layers' names are numbers, to YAML too.
     maps, cam = [str(name) for name in board["feature_maps"]], board["grad_cam"]
     loader = experiment.data.loaders["val"]
+    if board["embeddings"] is not None:
+        figures.embed(experiment.model, loader, str(board["embeddings"]), 1)
     return figures.draw(experiment.model, loader, maps, None if cam is None else str(cam), board["samples"])
 
 
@@ -212,8 +214,11 @@ def _fit(
         begun, first = time.perf_counter(), progress.step
         # Read once: a value of the configuration costs more than the rest of what is done here in a step.
         interval, compiled, epochs = cfg.trainer.log_interval, cfg.trainer.compile, cfg.facts.total_epochs
+        watched = f"val/{next(iter(cfg.metric), 'loss')}"
         for record in trainer.fit():
             recorder.add(record)
+            if record and watched in record:
+                bar.evaluated(watched, record[watched])
             if record is None:
                 if compiled and progress.step == first + 1:
                     log.info("compiled; the first step took %.1f s", time.perf_counter() - begun)
@@ -246,6 +251,8 @@ def _finish(
         values, said[part] = experiment.examine(part)
         found |= values
     tables = _tables_after(experiment, said)
+    if (layer := cfg.tensorboard.embeddings) is not None:
+        tables |= gallery.embeddings(experiment, str(layer), board)
     pictures = _draw(cfg, experiment) | (gallery.after(experiment, said) if _wants_pictures(cfg) else {})
     if cfg.figures:
         gallery.save(pictures, run_dir / "figures")

@@ -33,8 +33,9 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> StringIO:
 
 def test_the_bar_shows_epoch_loss_speed_and_share(screen: StringIO) -> None:
     with Bar(total=200, done=0) as bar:
+        bar.evaluated("val/accuracy", 0.98765)
         bar.update(50, "2/8", 0.12345, 9876.5)
-    for text in ("epoch 2/8", " 25 %", "loss 0.1235", "9,876 samples/s"):
+    for text in ("epoch 2/8", " 25 %", "loss 0.1235", "val/accuracy 0.9877", "9,876 samples/s"):
         assert text in screen.getvalue()
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
 from tensorboard.compat.proto.event_pb2 import Event
 from torch import Tensor
 from torch.utils.tensorboard import summary
 
 from runner.table import Table
 from runner.tensorboard.events import EventFile, read
+from runner.tensorboard.projector import place
+
+Array = NDArray[Any]
 
 VITALS = ("samples_per_second", "gradient_norm", "memory_mib")
 BETWEEN, HISTOGRAMS = "steps/", "histograms/"
@@ -111,6 +115,12 @@ class Board:
     def text(self, tag: str, text: str, step: int = 0) -> None:
         """Preformatted text in the text tab."""
         self._events.add(summary.text(tag, "\n".join("    " + line for line in text.splitlines())), step)
+
+    def points(
+        self, name: str, points: Array, columns: Mapping[str, Sequence[Any]], sprites: Tensor | None = None
+    ) -> None:
+        """Points, (N, D), in the projector; see `runner.tensorboard.projector.place`."""
+        place(self.path.parent, name, points, columns, sprites)
 
     def flush(self) -> None:
         self._events.flush()
