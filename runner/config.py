@@ -185,7 +185,9 @@ def difference(config: DictConfig, default: DictConfig) -> list[tuple[str, Any, 
     """Dotted key, value and default of every value that is not as `default` has it, which the data do not give."""
     ours, theirs = dict(_leaves(plain(config)[0], "")), dict(_leaves(plain(default)[0], ""))
     known = {key: value for key, value in ours.items() if theirs.get(key) is not schema.UNKNOWN}
-    return [(key, value, theirs.get(key)) for key, value in known.items() if value != theirs.get(key)]
+    rows = [(key, value, theirs.get(key)) for key, value in known.items() if value != theirs.get(key)]
+    # In an order that does not depend on whether the configuration came from the command line or from a run folder.
+    return sorted(rows, key=lambda row: (_place(row[0].partition(".")[0]), row[0]))
 
 
 def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:

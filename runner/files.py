@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def write(path: Path, content: bytes) -> None:
@@ -30,3 +35,12 @@ def write(path: Path, content: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def png(pixels: Tensor) -> bytes:
+    """A picture, (3, H, W) uint8, as a PNG file."""
+    from PIL import Image
+
+    held = BytesIO()
+    Image.fromarray(pixels.cpu().permute(1, 2, 0).contiguous().numpy()).save(held, "PNG")
+    return held.getvalue()

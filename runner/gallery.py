@@ -11,12 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
-from torchvision.io import encode_png
 from torchvision.transforms import v2
 
 from runner import figures, metric, plots, transform
 from runner.experiment import Experiment
-from runner.files import write
+from runner.files import png, write
 from runner.metric import Said
 from runner.plots import to_image
 from runner.table import Table
@@ -165,4 +164,4 @@ def save(pictures: Mapping[str, Tensor], folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     for tag, picture in pictures.items():
         pixels = picture if picture.dtype == torch.uint8 else (picture * 255).round().to(torch.uint8)
-        write(folder / f"{tag.replace('/', '-')}.png", encode_png(pixels.cpu().contiguous()).numpy().tobytes())
+        write(folder / f"{tag.replace('/', '-')}.png", png(pixels))

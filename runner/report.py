@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from omegaconf import DictConfig
 
 from runner import __version__, compose, config, folder
@@ -103,7 +104,7 @@ def split_table(experiment: Experiment) -> Table:
 
 def difference_table(cfg: DictConfig) -> Table:
     """What of a configuration is not as it would be if nothing had been typed."""
-    rows = [[key, shown(value), shown(default)] for key, value, default in config.difference(cfg, compose.default())]
+    rows = [[key, _text(value), _text(default)] for key, value, default in _differing(cfg)]
     return Table("What differs from the defaults", ["key", "value", "default"], rows)
 
 
@@ -116,6 +117,11 @@ def show_if_short(table: Table) -> None:
         show(table)
 
 
+def _differing(cfg: DictConfig) -> list[tuple[str, Any, Any]]:
+    rows = config.difference(cfg, compose.default())
+    return [row for row in rows if row[0] not in ("resume", "check")]  # which are about a start, and not about the run
+
+
 ALWAYS = ("dataset", "model", "loss", "optimizer")
 """Groups whose options are among what tells runs from one another, whether they differ from the defaults or not."""
 
@@ -124,10 +130,16 @@ def hparams(cfg: DictConfig) -> dict[str, str | float]:
     """What tells a run from others: a few keys that always count, and all that differ from the defaults."""
     found: dict[str, Any] = {group: _short(cfg[group]) for group in ALWAYS}
     found |= {"optimizer.lr": cfg.optimizer.get("lr"), "loader.batch_size": cfg.loader.batch_size, "seed": cfg.seed}
-    rows = config.difference(cfg, compose.default())
-    found |= {key: value for key, value, _ in rows if not key.endswith("._target_") and key not in ("resume", "check")}
+    found |= {key: value for key, value, _ in _differing(cfg) if not key.endswith("._target_")}
     numbers = (int, float)
-    return {k: v if isinstance(v, numbers) and not isinstance(v, bool) else shown(v) for k, v in found.items()}
+    return {k: v if isinstance(v, numbers) and not isinstance(v, bool) else _text(v) for k, v in found.items()}
+
+
+def _text(value: Any) -> str:
+    """A value as one would write it in a file, on one line."""
+    if isinstance(value, (list, dict)):
+        return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6).strip()
+    return value if isinstance(value, str) else shown(value)
 
 
 class EpochLines:

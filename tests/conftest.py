@@ -40,7 +40,9 @@ def run() -> Run:
     return lambda *arguments: main([str(argument) for argument in arguments])
 
 
-QUICK = ("model=mlp", "model.hidden=[16]", "trainer.max_epochs=2", "trainer.threads=1")
+QUICK = (
+    "model=mlp", "model.hidden=[16]", "trainer.max_epochs=2", "trainer.threads=1", "tensorboard.pictures=false"
+)  # fmt: skip
 """Overrides of a run that takes a fraction of a second."""
 
 

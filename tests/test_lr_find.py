@@ -57,7 +57,7 @@ def test_a_rate_is_found_and_nothing_of_a_run_is_touched(run: Run, capsys: pytes
     assert ratios == pytest.approx([1e8 ** (1 / 99)] * len(ratios))
     assert rows[0][1] == pytest.approx(math.log(10), abs=0.1)  # of ten classes, before anything is learnt
     with Image.open(folder / "lr_find.png") as figure:
-        assert figure.size == (768, 432)
+        assert figure.size == (704, 396)
     assert {path: path.read_bytes() for path in before} == before
     # And again: the same figures, in another folder.
     assert run("lr_find", "model=mlp", "trainer.threads=1", "optimizer=sgd") == 0

@@ -15,7 +15,7 @@ def test_markdown_shows_names_as_they_are_and_numbers_to_the_right() -> None:
         "| class | train | weight |",
         "| :--- | ---: | ---: |",
         "| a&#124;b | 1,234 | 0.5000 |",
-        "| &lt;i&gt;x&lt;/i&gt;<br>&amp; | 5 | – |",
+        "| &#60;i&#62;x&#60;/i&#62;<br>&#38; | 5 | – |",
     ]
 
 
@@ -42,7 +42,7 @@ def test_terminal_columns_are_aligned_and_markup_is_not_read() -> None:
     ("value", "text"),
     [
         (None, "–"), (0, "0"), (1234567, "1,234,567"), (0.0, "0.0000"), (0.12345, "0.1235"), (1e-7, "1e-07"),
-        (123456.0, "1.23e+05"), (float("nan"), "nan"), (True, "True"), ("text", "text"),
+        (123456.0, "1.23e+05"), (float("nan"), "NaN"), (True, "True"), ("text", "text"),
     ],
 )  # fmt: skip
 def test_cells(value: object, text: str) -> None:

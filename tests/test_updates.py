@@ -53,7 +53,7 @@ def applied(run: Run, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> list[
 
 
 def test_the_rules_of_a_configuration(run: Run) -> None:
-    assert run(*QUICK, GROUPS, "optimizer.decay_norms_and_biases=false") == 0
+    assert run(*QUICK, "tensorboard.pictures=true", GROUPS, "optimizer.decay_norms_and_biases=false") == 0
     saved = yaml.safe_load((only_run() / "config.yaml").read_text())
     assert saved["facts"]["param_groups"] == [
         {"group": r"^1\.", "rule": 0, "tensors": 1, "parameters": 1024, "lr": 0.01, "weight decay": 0.01},

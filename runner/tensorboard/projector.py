@@ -12,9 +12,8 @@ from google.protobuf import text_format
 from numpy.typing import NDArray
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 from torch import Tensor
-from torchvision.io import encode_png
 
-from runner.files import write
+from runner.files import png, write
 
 CONFIG = "projector_config.pbtxt"
 
@@ -43,7 +42,7 @@ def place(
     embedding.tensor_name = name
     embedding.tensor_path, embedding.metadata_path = "projector/vectors.tsv", "projector/metadata.tsv"
     if sprites is not None:
-        write(inside / "sprites.png", encode_png(sprites).numpy().tobytes())
+        write(inside / "sprites.png", png(sprites))
         embedding.sprite.image_path = "projector/sprites.png"
         side = sprites.shape[2] // sprite_columns(len(points))
         embedding.sprite.single_image_dim.extend([side, side])

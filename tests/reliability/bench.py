@@ -37,6 +37,7 @@ from runner.errors import RunFolderError
 
 COMMON = (
     "trainer.threads=1",
+    "tensorboard.pictures=false",  # which take more time than the steps
     "trainer.max_epochs=4",
     "checkpoint.every=5 steps",
     "trainer.ema=0.9",

@@ -1,0 +1,166 @@
+"""Pictures of an experiment. What is drawn is looked at by eye; here it is what is drawn, and where."""
+
+from __future__ import annotations
+
+import json
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import QUICK, Run, only_run
+from PIL import Image
+from sklearn.metrics import confusion_matrix
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from runner import gallery, metric, plots
+from runner.metric import Said
+from runner.transform import Crop, Float, Normalize, Pipeline
+
+RNG = np.random.default_rng(0)
+
+
+def texts(figure: object) -> list[str]:
+    from matplotlib.text import Text
+
+    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]  # type: ignore[attr-defined]
+
+
+def test_a_run_leaves_its_pictures_on_the_board_and_as_files(run: Run) -> None:
+    assert run(*QUICK, "tensorboard.pictures=true", "figures=true", "transform=crop_flip") == 0
+    made = only_run()
+    tags = {
+        "train/samples", "optimizer/schedule", "val/mistakes", *(f"{part}/confusion" for part in ("val", "test")),
+        *(f"{part}/ranking" for part in ("val", "test")),
+    }  # fmt: skip
+    board = EventAccumulator(str(made / "tensorboard")).Reload()
+    assert set(board.Tags()["images"]) == tags
+    assert {path.name for path in (made / "figures").iterdir()} == {tag.replace("/", "-") + ".png" for tag in tags}
+    for tag in tags:
+        on_board = Image.open(BytesIO(board.Images(tag)[0].encoded_image_string))
+        with Image.open(made / "figures" / (tag.replace("/", "-") + ".png")) as in_file:
+            assert on_board.size == in_file.size
+            assert on_board.tobytes() == in_file.tobytes()
+
+
+def test_figures_without_a_board(run: Run) -> None:
+    assert run(*QUICK, "tensorboard.enabled=false", "figures=true") == 0
+    assert len(list((only_run() / "figures").glob("*.png"))) == 7
+
+
+def test_the_mistakes_are_those_of_the_model_with_their_index(run: Run) -> None:
+    assert run(*QUICK) == 0
+    made = only_run()
+    rows = json.loads((made / "result.json").read_text())["tables"]["val/mistakes"]
+    with np.load(made / "split.npz") as split:
+        val = set(split["val"].tolist())
+    from sklearn.datasets import load_digits
+
+    truth = load_digits().target
+    assert rows
+    assert all(row["sample"] in val and str(truth[row["sample"]]) == row["true class"] != row["said"] for row in rows)
+    sure = [row["probability"] for row in rows]
+    assert sure == sorted(sure, reverse=True)
+
+
+def test_the_surest_mistakes_come_first() -> None:
+    chances = np.array([[0.9, 0.1], [0.2, 0.8], [0.45, 0.55], [0.01, 0.99]])
+    said = Said(np.array([1, 1, 0, 0]), chances.argmax(1), chances, np.array([7, 8, 9, 10]))
+    assert metric.most_confident_mistakes(said, 2) == [3, 0]
+    rows = metric.mistakes("val", said, ["a", "b"]).rows
+    assert rows == [[10, "a", "b", 0.99], [7, "b", "a", 0.9], [9, "a", "b", 0.55]]
+
+
+def test_what_was_normalised_is_undone() -> None:
+    stored = torch.randint(0, 256, (20, 3, 6, 6), dtype=torch.uint8)
+    pipeline = Pipeline([Crop(1), Float(1 / 255), Normalize()]).fit(lambda: iter([stored]))
+    given = pipeline(stored, torch.full((20, 2), 0.5))  # which shifts by nothing
+    assert not torch.allclose(given, stored.float(), atol=1)
+    assert torch.allclose(gallery.undone(given, pipeline), stored.float(), atol=1e-3)
+
+
+@pytest.mark.parametrize("classes", [2, 10, 100])
+def test_a_confusion_matrix_is_readable_for_few_and_for_many_classes(classes: int) -> None:
+    truth, said = RNG.integers(0, classes, 2000), RNG.integers(0, classes, 2000)
+    matrix = confusion_matrix(truth, said, labels=range(classes))
+    names = [f"class {n}" for n in range(classes)]
+    figure = plots.confusion(matrix, names, "val")
+    shown = texts(figure)
+    if classes <= 20:
+        cells = [f"{count:,}" for count in matrix.ravel() if count]
+        assert sorted(t for t in shown if t in cells) == sorted(cells)
+        assert f"{matrix[0, 0] / matrix[0].sum():.2f}" in shown
+    assert len({t for t in shown if t.startswith("class ")}) <= 50
+    _, height, width = plots.to_image(figure).shape
+    assert height < 1100
+    assert width < 2200
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("a|b", "a|b"), ("<script>alert(1)</script>", "<script>alert(1)<…"), ("$x^2$", "$x^2$"), ("Käse", "Käse"),
+        ("two\nlines", "two lines"), ("Ω", "Ω"), ("", "class 0"), ("x" * 40, "x" * 17 + "…"), ("\U000f0000", "class 0"),
+    ],
+)  # fmt: skip
+def test_names_of_classes_are_drawn_as_they_are(name: str, label: str) -> None:
+    """Warnings are errors here: one of a letter that no font has would fail the test."""
+    assert plots.labels([name]) == [label]
+    figure = plots.confusion(np.array([[3, 1], [0, 2]]), [name, "other"], "val")
+    plots.to_image(figure)
+    assert label in texts(figure)
+
+
+def test_a_thousand_classes_make_no_table_of_a_thousand_columns() -> None:
+    truth = np.repeat(np.arange(1000), 3)
+    said = truth.copy()
+    said[:5] = 999
+    table = metric.confusion("test", Said(truth, said), [f"c{n}" for n in range(1000)])
+    assert table.rows == [["c0", "c999", 3], ["c1", "c999", 2]]
+    matrix = metric.confusion_matrix(Said(truth, said), 1000)
+    plots.to_image(plots.confusion(matrix, [str(n) for n in range(1000)], "test"))
+
+
+@pytest.mark.parametrize("classes", [2, 3, 40])
+def test_rankings_of_any_number_of_classes(classes: int) -> None:
+    truth, chances = RNG.integers(0, classes, 300), RNG.dirichlet(np.ones(classes), 300)
+    figure = plots.ranking(truth, chances, [f"n{n}" for n in range(classes)], "val")
+    legend = [text for text in texts(figure) if text.startswith("n") and text[1:].isdigit()]
+    assert len(legend) == (1 if classes == 2 else 3 if classes == 3 else 0)
+    plots.to_image(figure)
+
+
+def test_distances_between_classes() -> None:
+    points = np.array([[0.0, 0.0], [2.0, 0.0], [4.0, 4.0], [4.0, 4.0]])
+    tables = metric.class_distances(points, np.array([0, 0, 2, 2]), ["a", "b", "c"])
+    assert tables["distances"].columns == ["class", "a", "c"]  # b has no sample
+    assert tables["distances"].rows == [["a", 0.0, 5.0], ["c", 5.0, 0.0]]
+    assert tables["similarities"].rows == [["a", 1.0, 1 / 6], ["c", 1 / 6, 1.0]]
+
+
+def test_values_have_residuals(run: Run) -> None:
+    quick = [o for o in QUICK if "pictures" not in o]
+    assert run(*quick, "dataset=diabetes", "loss=mse", "metric=regression", "transform=normalize") == 0
+    board = EventAccumulator(str(only_run() / "tensorboard")).Reload()
+    assert set(board.Tags()["images"]) == {"val/residuals", "test/residuals", "optimizer/schedule"}
+
+
+def test_embeddings_and_how_far_classes_are_apart(run: Run) -> None:
+    layer = "tensorboard.embeddings='1'"
+    assert run(*QUICK, layer) == 0
+    made = only_run()
+    vectors = np.loadtxt(made / "tensorboard/projector/vectors.tsv")
+    assert vectors.shape[0] == 359
+    tables = json.loads((made / "result.json").read_text())["tables"]
+    names = (made / "tensorboard/projector/metadata.tsv").read_text().splitlines()[1:]
+    classes = np.array([int(line.split("\t")[1]) for line in names])
+    expected = np.linalg.norm(vectors[classes == 0].mean(0) - vectors[classes == 1].mean(0))
+    assert tables["embeddings/distances"][0]["1"] == pytest.approx(expected, rel=1e-4)
+    assert tables["embeddings/similarities"][0]["1"] == pytest.approx(1 / (1 + expected), rel=1e-4)
+
+
+def test_a_layer_that_is_not_there_is_found_before_training(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*QUICK, "tensorboard.embeddings=nowhere") == 2
+    assert capsys.readouterr().err.startswith("error: tensorboard.embeddings: the model has no layer 'nowhere'")
+    assert not Path("outputs").exists()
