@@ -130,7 +130,8 @@ def hparams(cfg: DictConfig) -> dict[str, str | float]:
     """What tells a run from others: a few keys that always count, and all that differ from the defaults."""
     found: dict[str, Any] = {group: _short(cfg[group]) for group in ALWAYS}
     found |= {"optimizer.lr": cfg.optimizer.get("lr"), "loader.batch_size": cfg.loader.batch_size, "seed": cfg.seed}
-    found |= {key: value for key, value, _ in _differing(cfg) if not key.endswith("._target_")}
+    rows = [row for row in _differing(cfg) if row[0].partition(".")[0] not in ("tensorboard", "figures")]
+    found |= {key: value for key, value, _ in rows if not key.endswith("._target_")}
     numbers = (int, float)
     return {k: v if isinstance(v, numbers) and not isinstance(v, bool) else _text(v) for k, v in found.items()}
 

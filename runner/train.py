@@ -141,7 +141,7 @@ def _run(
         report.show_if_short(tables[tag])
     with Recorder(cfg, run_dir, experiment, trainer, lambda: result.seconds) as recorder:
         pictures = _pictures_before(cfg, experiment, trainer)
-        recorder.begin(tables, pictures, report.hparams(cfg))
+        recorder.begin(tables, pictures if cfg.tensorboard.pictures else {}, report.hparams(cfg))
         if cfg.figures:
             gallery.save(pictures, run_dir / "figures")
         try:
@@ -253,9 +253,10 @@ def _finish(
     tables = _tables_after(experiment, said)
     if (layer := cfg.tensorboard.embeddings) is not None:
         tables |= gallery.embeddings(experiment, str(layer), board)
-    pictures = _draw(cfg, experiment) | (gallery.after(experiment, said) if _wants_pictures(cfg) else {})
+    drawn = _draw(cfg, experiment)
+    pictures = gallery.after(experiment, said) if _wants_pictures(cfg) else {}
     if cfg.figures:
-        gallery.save(pictures, run_dir / "figures")
+        gallery.save(drawn | pictures, run_dir / "figures")
     gap = inspect.norm_gap(experiment.model, experiment.loss, experiment.data.example.to(experiment.device))
     tables["result"] = report.result_table(
         found, experiment.baseline, progress.best, cfg.checkpoint.monitor, experiment.loss.task
@@ -263,11 +264,10 @@ def _finish(
     if board is not None:
         for tag, table in tables.items():
             board.table(tag, table, progress.step)
-        for tag, image in pictures.items():
+        for tag, image in (drawn | (pictures if cfg.tensorboard.pictures else {})).items():
             board.image(tag, image, progress.step)
-        last = {f"final/{tag}": value for tag, value in progress.history[-1].items() if tag.startswith("val/")}
-        best = {f"best/{tag}": value for tag, value in found.items() if tag.startswith("val/")}
-        board.end({**best, **last, **{tag: v for tag, v in found.items() if tag.startswith("test/")}}, progress.step)
+        last = {f"with_last_weights/{tag}": value for tag, value in progress.history[-1].items() if "/" in tag}
+        board.end({f"with_best_weights/{tag}": value for tag, value in found.items()} | last, progress.step)
         board.flush()  # before the run says that it is complete, and is left as it is
     result.update(
         state="completed",
