@@ -73,7 +73,7 @@ def _command(arguments: list[str]) -> Callable[[list[str]], int]:
 def train(arguments: list[str]) -> int:
     """Train what the configuration describes."""
     flags, overrides = sort(arguments)
-    overrides = [quoted(override) for override in overrides]
+    overrides = [quoted(override, multirun(flags)) for override in overrides]
     check_typed(flags, overrides)
     resume = [value for value in map(_resumed, overrides) if value]
     if resume:
@@ -126,7 +126,8 @@ def _look(command: str, arguments: list[str], run: Callable[[DictConfig], None],
     logging.getLogger().setLevel(logging.INFO)
     if "-v" in arguments:
         logging.getLogger("runner").setLevel(logging.DEBUG)
-    run(config.job(cfg))
+    with signals.staying():
+        run(config.job(cfg))
     return 0
 
 

@@ -14,9 +14,16 @@ WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--confi
 """Hydra's flags that take the next argument."""
 
 
-def quoted(override: str) -> str:
-    """`override`, with its value in quotes if Hydra's grammar cannot read it as it is: ``input=my (1).png``."""
+def quoted(override: str, sweep: bool = False) -> str:
+    """`override`, with its value in quotes if Hydra's grammar cannot read it as it is: ``input=my (1).png``.
+
+    Args:
+        sweep: whether commas stand between values.
+    """
     key, equals, value = override.partition("=")
+    if sweep and parse(override) is None and equals and "," in value:
+        parts = [part if parse(f"{key}={part}") is not None else quote(part) for part in value.split(",")]
+        return f"{key}={','.join(parts)}"
     if parse(override) is None and equals and not value.startswith(("[", "{", "'", '"')):
         return f"{key}={quote(value)}"
     return override
@@ -89,8 +96,10 @@ def _check_override(override: str) -> Iterator[Problem]:
         yield Problem(override, "has no =", remedy=override.replace(":", "=", 1))
     elif not equals and not override.startswith("~"):
         yield Problem(override, "has no value", remedy=f"{key}=VALUE")
-    elif key == "hydra.callbacks" or key.startswith("hydra.callbacks.preflight"):
+    elif key == "hydra.callbacks" or key.startswith("hydra.callbacks."):
         yield Problem(key, "is what checks the configuration, and stays", remedy=remedy)
+    elif key in ("hydra.launcher._target_", "hydra.sweeper._target_"):
+        yield Problem(key, "is not for an override", remedy=f"{key.removesuffix('._target_').replace('.', '/')}=OPTION")
     elif key.partition(".")[0] == "facts":
         yield Problem(key, "is what the data say, and is filled in by the run", remedy=remedy)
     elif key in ("hydra.launcher", "hydra.sweeper", "hydra.job_logging", "hydra.hydra_logging"):

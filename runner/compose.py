@@ -15,6 +15,7 @@ import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from hydra.types import RunMode
@@ -76,6 +77,8 @@ def explain(load: Load, overrides: Sequence[str], own: Iterable[Path] = (), name
             found.append(_describe(override, error, cfg, _files(own, error, option)))
         else:
             kept.append(override)
+    if "hydra" in cfg:
+        HydraConfig.instance().set_config(cfg.copy())  # where ${hydra:runtime.cwd} is looked up
     return found + config.check_keys(config.job(cfg))
 
 

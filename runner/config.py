@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
+import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -137,6 +138,11 @@ def _plain(parent: DictConfig | ListConfig, key: Any, path: str, found: list[Pro
         raw = parent._get_node(key)
         what = f"{getattr(raw, '_value', lambda: raw)()!r} leads nowhere ({reason_of(error)})"
         found.append(Problem(path, what, remedy="the name of a key, as in ${facts.num_classes}"))
+        return schema.UNKNOWN
+    node = parent._get_node(key)
+    text = str(node._value()) if OmegaConf.is_interpolation(parent, key) else ""  # type: ignore[union-attr]
+    if value is None and (early := re.search(r"hydra:(runtime\.output_dir|job\.(num|id))", text)):
+        found.append(Problem(path, f"{early[1]} is known only when the run begins", remedy="a path of its own"))
         return schema.UNKNOWN
     if isinstance(value, DictConfig):
         return {name: _plain(value, name, f"{path}.{name}", found) for name in value}  # type: ignore[str-bytes-safe]

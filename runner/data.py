@@ -67,8 +67,10 @@ def read(cfg: DictConfig, sources: Sources | None = None) -> dict[str, Samples |
     set_generators(seed_of(0, "dataset"))
     with calling("dataset"):
         source = factory(cfg.dataset, OURS["dataset"])()
-    keys, layout = value(cfg.dataset.get("keys")), cfg.dataset.get("layout", "chw")
-    given = dataset.read(source, keys, layout, cfg.loss.get("ignore_index"))
+        keys, layout = value(cfg.dataset.get("keys")), cfg.dataset.get("layout", "chw")
+        given = dataset.read(source, keys, layout, cfg.loss.get("ignore_index"))
+        for part in given.values():  # so that what is wrong with it is found here
+            _ = part.head.classes if isinstance(part, Stream) else part.classes
     if sources is not None:
         sources[key] = given
     return given
@@ -183,11 +185,20 @@ def _fit_transforms(cfg: DictConfig, samples: Samples, train: Tensor, where: tor
         if samples.nbytes is not None:
             return (samples.arrays.inputs[rows] for rows in train.split(4096))
         steps, _ = pipeline.stages()
-        return (torch.stack([samples.read(i, steps)[0] for i in rows.tolist()]) for rows in train.split(64))
+        return (_stacked([samples.read(i, steps)[0] for i in rows.tolist()], rows) for rows in train.split(64))
 
     with calling("transform"):
         made = {kind: Pipeline(build_all(cfg.transform[kind])) for kind in ("train", "eval")}
     return {kind: pipeline.fit(partial(batches, pipeline)).to(where) for kind, pipeline in made.items()}
+
+
+def _stacked(inputs: list[Tensor], rows: Tensor) -> Tensor:
+    other = next((n for n, each in enumerate(inputs) if each.shape != inputs[0].shape), None)
+    if other is not None:
+        shapes = [f"sample {int(rows[n])} is {'×'.join(map(str, inputs[n].shape))}" for n in (0, other)]
+        remedy = "dataset.size=[HEIGHT,WIDTH] of an image folder, or a Resize that comes first"
+        raise DataError(Problem("transform", f"what it gets is not of one size: {' and '.join(shapes)}", remedy=remedy))
+    return torch.stack(inputs)
 
 
 def _train_loader(
@@ -292,7 +303,7 @@ def _finite(inputs: Tensor) -> Tensor:
     """(B,) whether each input is finite."""
     if not inputs.is_floating_point():
         return torch.ones(len(inputs), dtype=torch.bool)
-    return inputs.isfinite().flatten(1).all(1)
+    return inputs.isfinite().reshape(len(inputs), -1).all(1)
 
 
 def _raise_at(bad: Tensor, where: str, total: int, index: Tensor | None = None) -> None:

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from runner import optimizer
 from runner.batch import Batch
+from runner.errors import reason_of
 from runner.eval_mode import eval_mode
 from runner.experiment import Experiment, assemble
 from runner.loss import Loss
@@ -158,10 +159,18 @@ def memory(cfg: DictConfig, experiment: Experiment) -> Table:
 
 def tables(cfg: DictConfig, experiment: Experiment) -> dict[str, Table]:
     """Both tables, for the record of a run; of a large model the layers alone, for the other takes a copy of it."""
-    made = {"model/layers": layers(experiment.model, experiment.data.example.input)}
+    made: dict[str, Callable[[], Table]] = {
+        "model/layers": lambda: layers(experiment.model, experiment.data.example.input)
+    }
     if _bytes(experiment.model.parameters()) <= SMALL:
-        made["model/memory"] = memory(cfg, experiment)
-    return made
+        made["model/memory"] = lambda: memory(cfg, experiment)
+    found = {}
+    for tag, table in made.items():
+        try:
+            found[tag] = table()
+        except Exception as error:  # whatever a model of the user's may not stand: a copy, a hook, a count of FLOPs
+            log.info("no table of %s: %s", tag, reason_of(error))
+    return found
 
 
 @torch.no_grad()

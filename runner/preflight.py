@@ -17,15 +17,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from logging.handlers import MemoryHandler
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
-from runner import config, folder, schema
+from runner import config, folder, schema, signals
 from runner.command_line import quote
-from runner.errors import ConfigError, InputError, Problem, RunnerError, shown
+from runner.errors import ConfigError, InputError, Problem, RunnerError, reason_of, shown
 from runner.origin import marked
 from runner.relations import check_machine, check_relations
 from runner.result import Result
@@ -65,11 +66,14 @@ class Preflight(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _stopping(config):
+            import torch
+
+            torch.set_num_threads(1)  # a process in which code has computed with more cannot be forked
             _state.jobs = jobs.compose_all(config, check_values)
             _check_place(config, "sweep")
             if _state.jobs is not None and str(config.hydra.launcher._target_).endswith(".BasicLauncher"):
                 _try_jobs(_state.jobs)
-            if "check=only" in map(str, config.hydra.overrides.task):
+            if config.check == "only":
                 _end_check(None)
             sweep_dir = _claim(config, "sweep")
             with read_write(config), open_dict(config):
@@ -110,7 +114,8 @@ def _stopping(cfg: DictConfig) -> Iterator[None]:
     logging.getLogger().addHandler(_state.lines)
     HydraConfig.instance().set_config(cfg.copy())  # where ${hydra:runtime.cwd} is looked up; makes it read-only
     try:
-        yield
+        with signals.staying():
+            yield
     except RunnerError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_status) from error
@@ -168,7 +173,7 @@ def check_resume(cfg: DictConfig) -> Path:
     if folder.state(run_dir) == "completed" and not _has_more_to_do(cfg, run_dir):
         length = "max_epochs" if cfg.trainer.max_steps is None else "max_steps"
         print(f"{run_dir} is complete. To train on: {folder.resume_command(cfg, run_dir, f'trainer.{length}=MORE')}")
-        raise SystemExit(0)
+        raise signals.Exit(0)
     for key, before, after in differing:
         if key not in ("resume", "allow_targets"):
             print(f"{key} is {shown(after)} from here on, and was {shown(before)}")
@@ -197,7 +202,8 @@ def ready(cfg: DictConfig, run_dir: Path) -> Prepared:
     try:
         if shared is None or HydraConfig.get().job.num not in shared.configs:
             check(cfg)
-        return train.prepare(task_config(cfg), run_dir, None if shared is None else shared.sources)
+        with signals.staying():
+            return train.prepare(task_config(cfg), run_dir, None if shared is None else shared.sources)
     except InputError:
         folder.disclaim(run_dir)
         raise
@@ -224,11 +230,8 @@ def _prepare(cfg: DictConfig, run_dir: Path) -> Prepared:
 
 def _try_jobs(found: jobs.Jobs) -> None:
     """Try every job of a sweep that will run on this machine."""
-    import torch
-
     from runner import data, train
 
-    torch.set_num_threads(1)  # a process that has computed with more cannot be forked
     last: Prepared | None = None
     last_key = ""
 
@@ -242,6 +245,8 @@ def _try_jobs(found: jobs.Jobs) -> None:
             # The folder matters to a run that is resumed, and no job is.
             last, last_key = train.prepare(task, Path(), found.sources), key
 
+    if len(kinds := {cfg.check for cfg in found.configs.values()}) > 1:
+        raise ConfigError(Problem("check", f"is {shown(sorted(map(str, kinds)))}", "the same for all jobs"))
     jobs.try_all(found, check_declared, lambda cfg: data.read(task_config(cfg), found.sources), attempt)
 
 
@@ -255,7 +260,7 @@ def _end_check(prepared: Prepared | None) -> None:
     elif _state.jobs is not None:
         log.info("%d jobs", len(_state.jobs.configs))
     log.info("nothing is wrong with it; nothing was kept")
-    raise SystemExit(0)
+    raise signals.Exit(0)
 
 
 def _claim(cfg: DictConfig, kind: str) -> Path:
@@ -273,21 +278,36 @@ def _claim(cfg: DictConfig, kind: str) -> Path:
 
 
 def _is_named(cfg: DictConfig, kind: str) -> bool:
-    return any(str(override).startswith(f"hydra.{kind}.dir=") for override in cfg.hydra.overrides.hydra)
+    typed = OmegaConf.to_container(cfg.hydra.overrides.hydra, resolve=False)
+    return any(str(override).startswith(f"hydra.{kind}.dir=") for override in cast("list[str]", typed))
 
 
 def _check_place(cfg: DictConfig, kind: str) -> None:
     """That the folder of a run or a sweep can be made, and would overwrite nothing."""
-    wanted, key = Path(str(cfg.hydra[kind].dir)), f"hydra.{kind}.dir"
-    there = next(path for path in (wanted.absolute(), *wanted.absolute().parents) if path.exists())
+    key = f"hydra.{kind}.dir"
+    try:
+        wanted = Path(str(cfg.hydra[kind].dir))
+        there = next(path for path in (wanted.absolute(), *wanted.absolute().parents) if path.exists())
+    except (OSError, ValueError, OmegaConfBaseException) as error:
+        raise ConfigError(Problem(key, f"names no folder: {reason_of(error)}", "a path")) from error
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         what = f"'{wanted}' cannot be made: '{there}' is not a folder that can be written to"
         raise ConfigError(Problem(key, what, "a folder that can be written to"))
     if _is_named(cfg, kind) and folder.has_checkpoint(wanted):
         what = f"'{wanted}' has the checkpoints of an earlier run"
         raise ConfigError(Problem("hydra.run.dir", what, "a new folder", f"resume={wanted}, to go on with that run"))
+    if kind == "run" and _is_of_others(wanted / "config.yaml"):
+        what = f"'{wanted}' has a config.yaml that is not of a run, and would be overwritten"
+        raise ConfigError(Problem(key, what, "a new folder"))
     if kind == "sweep" and _is_named(cfg, kind) and wanted.is_dir() and any(wanted.iterdir()):
         raise ConfigError(Problem("hydra.sweep.dir", f"'{wanted}' is not empty", "a new folder"))
+
+
+def _is_of_others(path: Path) -> bool:
+    try:
+        return "\ninterpolations:" not in path.read_text(errors="replace")
+    except OSError:
+        return False
 
 
 def _differences(old: Any, new: Any, path: str) -> list[tuple[str, Any, Any]]:

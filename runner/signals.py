@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
-from runner.errors import Interrupted
+from runner.errors import ConfigError, Interrupted, Problem
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -59,6 +59,22 @@ class StopFlag:
             signal.signal(signum, handler)
 
 
+class Exit(SystemExit):
+    """A signal ended the process. Any other `SystemExit` comes from code that was called."""
+
+
+@contextmanager
+def staying() -> Iterator[None]:
+    """While entered, code that leaves the process (``sys.exit``) is a mistake in the configuration that names it."""
+    try:
+        yield
+    except Exit:
+        raise
+    except SystemExit as error:
+        what = f"code that it names called sys.exit({error.code!r}), which would end the run without a word"
+        raise ConfigError(Problem("configuration", what)) from error
+
+
 @contextmanager
 def exiting() -> Iterator[None]:
     """While entered, signals that would end the process on the spot end it by `SystemExit`, which cleans up."""
@@ -67,7 +83,7 @@ def exiting() -> Iterator[None]:
         return
 
     def leave(signum: int, frame: FrameType | None) -> None:
-        raise SystemExit(Interrupted(signum).exit_status)
+        raise Exit(Interrupted(signum).exit_status)
 
     before = {signum: signal.signal(signum, leave) for signum in STOPPING if signum != signal.SIGINT}
     try:

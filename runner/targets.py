@@ -7,6 +7,7 @@ user.
 from __future__ import annotations
 
 import fnmatch
+import functools
 import importlib
 import inspect
 import re
@@ -16,7 +17,7 @@ from typing import Any
 
 from runner import schema
 from runner.entries import check_entries
-from runner.errors import Problem, nearest, shown
+from runner.errors import Problem, nearest, reason_of, shown
 
 PARTS = ("dataset", "split", "transform", "loader", "model", "loss", "optimizer", "scheduler", "metric")
 ALLOWED = (
@@ -77,16 +78,27 @@ def check(tree: Mapping[str, Any]) -> list[Problem]:
     patterns = tree.get("allow_targets")
     allowed = (*ALLOWED, *(patterns if isinstance(patterns, list) else ()))
     found = [problem for path, node in _targets(tree, "") for problem in _check_target(path, node, allowed)]
+    found += [
+        Problem(f"{path}._target_", "comes from the data, which may not say what is called", "a path, written out")
+        for path, node in _groups(tree, "") if node.get("_target_") is schema.UNKNOWN
+    ]  # fmt: skip
     return found + check_entries(tree)
 
 
 def _targets(tree: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every group of keys that names a target, at any depth, with its dotted key."""
+    for place, node in _groups(tree, path):
+        if isinstance(node.get("_target_"), str) and node["_target_"] != "???":
+            yield place, node
+
+
+def _groups(tree: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every group of keys, at any depth, with its dotted key."""
     children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    if isinstance(tree, dict) and isinstance(tree.get("_target_"), str) and tree["_target_"] != "???":
+    if isinstance(tree, dict) and path:
         yield path, tree
     for name, child in children:
-        yield from _targets(child, f"{path}.{name}" if path else str(name))
+        yield from _groups(child, f"{path}.{name}" if path else str(name))
 
 
 def _check_target(path: str, node: dict[str, Any], allowed: Sequence[str]) -> list[Problem]:
@@ -101,7 +113,8 @@ def _check_target(path: str, node: dict[str, Any], allowed: Sequence[str]) -> li
     except LookupError as error:
         return [Problem(key, f"{name!r} cannot be found: {error}", "the dotted path of a class or function")]
     # The object is judged too, not only its spelling: torch.nn.utils.prune.torch.load is torch.load.
-    true_name = f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', '')}"
+    judged = target.func if isinstance(target, functools.partial) else target
+    true_name = f"{getattr(judged, '__module__', '')}.{getattr(judged, '__qualname__', '')}"
     if not callable(target) or not _matches(true_name, allowed):
         what = f"{name!r} is {true_name if callable(target) else 'not callable'}"
         return [Problem(key, what, ", ".join(allowed))]
@@ -134,6 +147,8 @@ def _check_arguments(path: str, node: dict[str, Any], target: Callable[..., Any]
             found.append(Problem(f"{path}.{key}", what, ", ".join(choices), nearest(str(key), choices, f"{path}.")))
     if not node.get("_args_") and not node.get("_partial_"):
         required = [p.name for p in signature.parameters.values() if p.default is p.empty and p.name in known]
+        if group == "metric":
+            required = required[2:]  # what is true and what was said, whatever they are called
         for key in [name for name in required if name not in (*keys, *given, *ours)]:
             remedy = f"{key}: ${{facts.{key}}}" if key in OF_THE_DATA else f"+{path}.{key}=VALUE"
             found.append(Problem(f"{path}.{key}", f"is missing: {node['_target_']} needs it", remedy=remedy))
@@ -159,6 +174,9 @@ def _check_types(path: str, keys: Mapping[str, Any], target: Callable[..., Any])
 
         keys = {key: value for key, value in keys.items() if key not in LENGTHS}
     simple = (int, float, bool, str)
+    defaults = {p.name: p.default for p in inspect.signature(target).parameters.values()}
+    # Many write `width: int = None` and mean that it may be None.
+    keys = {key: value for key, value in keys.items() if value is not None or defaults.get(key, 0) is not None}
     return [
         Problem(f"{path}.{key}", f"{shown(value)} is not allowed", schema.describe(hints[key]))
         for key, value in keys.items()
@@ -202,5 +220,5 @@ def _import(name: str, parent: Any) -> Any:
             raise LookupError(f"there is no module {name!r}") from error
         close = nearest(word, dir(parent), above + ".")
         raise LookupError(f"{above} has no {word!r}" + (f"; there is {close}" if close else "")) from error
-    except Exception as error:  # the module is there, and fails when it is imported
-        raise LookupError(f"importing {name} failed: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:  # the module is there, and fails when it is imported
+        raise LookupError(f"importing {name} failed: {type(error).__name__}: {reason_of(error)}") from error

@@ -65,6 +65,8 @@ def main(prepared: Prepared, run_dir: Path) -> None:
             raise
         except BaseException as error:
             what = _explained(error, cfg, experiment, run_dir)
+            if isinstance(error, SystemExit):
+                what = f"code that the configuration names called sys.exit({error.code!r})"
             _end(result, "failed", f"{type(error).__name__}: {what or error}")
             if what is not None:
                 raise RunnerError(what) from error
@@ -103,7 +105,8 @@ def prepare(cfg: DictConfig, run_dir: Path, sources: Sources | None = None) -> P
     experiment = assemble(cfg, resumed, sources)
     trainer = plan(cfg, experiment, seconds)
     order, example = experiment.data.loaders["train"].order, experiment.data.example
-    alone = any(len(batch) == 1 for batch in order.batches(0)[-1:]) and len(example) > 1
+    whole = cfg.facts.total_steps >= cfg.facts.steps_per_epoch  # else the last batch never comes
+    alone = whole and any(len(batch) == 1 for batch in order.batches(0)[-1:]) and len(example) > 1
     try_step(trainer.gradient, example.to(experiment.device), [len(example), *([1] if alone else [])])
     _draw(cfg, experiment)  # at the end it is drawn for good; what cannot be drawn is better found now
     resume.check_space(cfg, run_dir, trainer)
@@ -138,7 +141,8 @@ def _run(
     tables = _tables(cfg, experiment, trainer, result)
     result.update(tables={tag: table.records() for tag, table in tables.items()})
     for tag in ("config/difference", "split", "model/layers", "optimizer/groups"):
-        report.show_if_short(tables[tag])
+        if tag in tables:
+            report.show_if_short(tables[tag])
     with Recorder(cfg, run_dir, experiment, trainer, lambda: result.seconds) as recorder:
         pictures = _pictures_before(cfg, experiment, trainer)
         recorder.begin(tables, pictures if cfg.tensorboard.pictures else {}, report.hparams(cfg))

@@ -194,4 +194,4 @@ def _where(model: nn.Module, example: Tensor) -> str:
 
 
 def _words(batch: Tensor) -> str:
-    return "×".join(map(str, batch.shape[1:]))
+    return "×".join(map(str, batch.shape[1:])) or "one number"

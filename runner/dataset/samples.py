@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset
 
 from runner.dataset.arrays import Array, ArrayDataset
-from runner.errors import DataError, Problem
+from runner.errors import DataError, Problem, reason_of
 
 
 @dataclass
@@ -71,11 +71,17 @@ class Samples:
 
         Args:
             steps: transforms of the input as the data set gives it, such as a PIL picture.
+
+        Raises:
+            DataError: it holds what makes no tensor.
         """
         given, target, extra = self.raw(index)
         for step in steps:
             given = step(given)
-        return as_input(given, self.layout), as_target(target), {k: torch.as_tensor(v) for k, v in extra.items()}
+        try:
+            return as_input(given, self.layout), as_target(target), {k: torch.as_tensor(v) for k, v in extra.items()}
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise _unreadable(index, error) from error
 
     @property
     def targets(self) -> Tensor:
@@ -189,6 +195,9 @@ class Samples:
         names = self.names
         known = self.known()
         count = known.shape[1] if known.dim() > 1 else int(known.max()) + 1 if len(known) else 0
+        if not names and count > max(10 * len(known), 100_000):
+            what = f"has targets up to {count - 1:,} in {len(known):,} samples: these are values, and no classes"
+            raise DataError(Problem("dataset", what, "class indices from 0, or floats"))
         if names and len(names) < count:
             what = f"names {len(names)} classes, and has targets up to {count - 1}"
             raise DataError(Problem("dataset", what, "a name for each class"))
@@ -265,7 +274,7 @@ def _usual(sample: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _unreadable(index: int, error: Exception) -> DataError:
-    what = f"sample {index} cannot be read: {type(error).__name__}: {error}"
+    what = f"sample {index} cannot be read: {type(error).__name__}: {reason_of(error)}"
     return DataError(Problem("dataset", what, remedy="-v, to see where"))
 
 

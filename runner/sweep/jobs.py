@@ -13,18 +13,20 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from runner import compose, config
-from runner.errors import ConfigError, Problem, RunnerError
+from runner.errors import ConfigError, Problem, RunnerError, reason_of
 from runner.origin import own_folders
+from runner.signals import staying
 
 if TYPE_CHECKING:
     from runner.data import Sources
@@ -51,7 +53,9 @@ def expand(cfg: DictConfig) -> list[list[str]] | None:
     if not str(cfg.hydra.sweeper._target_).endswith(".BasicSweeper"):
         return None
     arguments = [f"{key}={value}" for key, value in (cfg.hydra.sweeper.params or {}).items()]
-    overrides = OverridesParser.create(_loader()).parse_overrides([*arguments, *cfg.hydra.overrides.task])
+    # Not resolved: a reference in an override is the job's, and not the sweep's.
+    typed = cast("list[str]", OmegaConf.to_container(cfg.hydra.overrides.task, resolve=False))
+    overrides = OverridesParser.create(_loader()).parse_overrides([*arguments, *typed])
     endless = [o for o in overrides if o.is_sweep_override() and not o.is_discrete_sweep()]
     if endless:
         what, remedy = "is a range of which every sweep would be a part", "range(START,STOP,STEP), or values: a,b,c"
@@ -60,6 +64,10 @@ def expand(cfg: DictConfig) -> list[list[str]] | None:
     if empty:
         raise ConfigError(*(Problem(str(o.input_line), "stands for no value at all", "at least one") for o in empty))
     return BasicSweeper.split_arguments(overrides, None)[0]
+
+
+SECONDS_TO_COMPUTE = 20
+"""In which a child process that can compute has shown it."""
 
 
 def compose_all(cfg: DictConfig, check: Callable[[DictConfig], None]) -> Jobs | None:
@@ -78,8 +86,11 @@ def compose_all(cfg: DictConfig, check: Callable[[DictConfig], None]) -> Jobs | 
     composer, jobs, found = _Composer(cfg), Jobs({}), _Found()
     for number, overrides in enumerate(wanted):
         try:
-            jobs.configs[number] = composer(overrides)
-            check(jobs.configs[number])
+            jobs.configs[number] = job = composer(overrides)
+            with read_write(job), open_dict(job):
+                job.hydra.job.num = job.hydra.job.id = number
+            HydraConfig.instance().set_config(job.copy())  # where ${hydra:job.num} is looked up
+            check(job)
         except ConfigError as error:
             found.add([number], error.problems)
         except compose.FAILURES:
@@ -114,15 +125,21 @@ def try_all(
     once = _alike(trees, set(trees[0]) - {"seed"})
     for numbers in once:
         try:
+            HydraConfig.instance().set_config(configs[numbers[0]].copy())
             read(configs[numbers[0]])
         except RunnerError as error:
             found.add(numbers, _problems(error))
     experiments = {numbers[0]: _text(trees[numbers[0]], set(trees[0]) - TRAINED_WITH) for numbers in once}
     left = [numbers for numbers in once if not found.has(numbers[0])]
     left.sort(key=lambda numbers: (experiments[numbers[0]], numbers))
-    for numbers, problems in _in_child("configuration", left, lambda n: attempt(configs[n], experiments[n])):
+    for numbers, problems in _in_child("configuration", left, lambda n: _entered(configs[n], attempt, experiments[n])):
         found.add(numbers, problems)
     found.tell()
+
+
+def _entered(cfg: DictConfig, attempt: Callable[[DictConfig, str], object], experiment: str) -> object:
+    HydraConfig.instance().set_config(cfg.copy())
+    return attempt(cfg, experiment)
 
 
 def _alike(trees: Mapping[int, dict[str, Any]], names: Collection[str]) -> list[list[int]]:
@@ -153,6 +170,10 @@ def _in_child(
         child.start()
         theirs.close()
         try:
+            if not ours.poll(SECONDS_TO_COMPUTE):
+                what = "code that it names has computed in several threads, which no process can do that makes others"
+                raise ConfigError(Problem(key, what, remedy="torch.set_num_threads(1) before it does"))
+            ours.recv()
             while rest:
                 problems = ours.recv()
                 yield rest.pop(0), problems
@@ -169,15 +190,30 @@ def _in_child(
 
 def _attempt_each(key: str, groups: Iterable[list[int]], attempt: Callable[[int], object], pipe: Connection) -> None:
     logging.disable()  # each says it again when it is run
+    _compute()
+    pipe.send("here")
     for numbers in groups:
         problems: Sequence[Problem] = ()
         try:
-            attempt(numbers[0])
+            with staying():
+                attempt(numbers[0])
         except RunnerError as error:
             problems = _problems(error)
+        except KeyboardInterrupt:  # which the parent has, too
+            return
         except Exception as error:  # whatever code of the user's may raise
-            problems = [Problem(key, f"cannot be built: {type(error).__name__}: {error}")]
+            problems = [Problem(key, f"cannot be built: {type(error).__name__}: {reason_of(error)}")]
         pipe.send(problems)
+
+
+def _compute() -> None:
+    """Compute in two threads, which hangs in the child of a process that has done so before."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    torch.ones(2**17).add_(1)
+    torch.set_num_threads(threads)
 
 
 def _problems(error: RunnerError) -> Sequence[Problem]:

@@ -1,0 +1,158 @@
+"""Code of the user that leaves, raises or says something unusual: a message, exit status 2, and nothing left."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import Run
+
+CODE = """\
+import sys
+import threading
+import torch
+from torch import nn
+
+
+class Data(torch.utils.data.Dataset):
+    def __init__(self, how="ok"):
+        self.how = how
+        if how == "exit":
+            sys.exit(0)
+        if how == "names":
+            self.classes = ["evil.f", "b"]
+
+    def __len__(self):
+        if self.how == "len":
+            raise ValueError("no length")
+        return 160
+
+    def __getitem__(self, i):
+        if self.how == "raise":
+            raise ValueError("one\\ntwo\\nthree")
+        if self.how == "leave":
+            sys.exit(0)
+        x = {"text": "x", "scalar": 3.0}.get(self.how, torch.randn(4))
+        return x, {"none": None, "word": "cat", "id": 10**9 * (i % 2)}.get(self.how, i % 2)
+
+
+class Net(nn.Module):
+    def __init__(self, num_outputs, how="ok", tag=None, part=None, width: int = None):
+        super().__init__()
+        self.layer, self.how, self.lock = nn.Linear(4, num_outputs), how, None
+        if how == "init":
+            sys.exit(3)
+        if how == "lock":
+            self.lock = threading.Lock()
+        if how == "parametrised":
+            self.layer = torch.nn.utils.parametrizations.weight_norm(self.layer)
+
+    def forward(self, x):
+        if self.how == "forward":
+            sys.exit(0)
+        return self.layer(x)
+
+
+def share(said, right):
+    return float((said == right).mean())
+"""
+BASE = (
+    "--config-dir", "mine", "allow_targets=[hostile.*]", "dataset=own", "transform=none", "model=own",
+    "trainer.max_epochs=1", "trainer.threads=1", "tensorboard.pictures=false",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("hostile.py").write_text(CODE)
+    Path("evil.py").write_text("def f():\n    open('EVIL', 'w').close()\n")
+    for group, text in {
+        "dataset": "_target_: hostile.Data\nhow: ok\n",
+        "model": "_target_: hostile.Net\nnum_outputs: ${facts.num_outputs}\nhow: ok\ntag: null\nwidth: null\n",
+    }.items():
+        Path("mine", group).mkdir(parents=True)
+        Path("mine", group, "own.yaml").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("dataset.how=exit", "configuration: code that it names called sys.exit(0)"),
+        ("dataset.how=leave", "configuration: code that it names called sys.exit(0)"),
+        ("model.how=init", "configuration: code that it names called sys.exit(3)"),
+        ("model.how=forward", "configuration: code that it names called sys.exit(0)"),
+        ("dataset.how=len", "dataset: cannot be built: no length"),
+        ("dataset.how=raise", "dataset: sample 0 cannot be read: ValueError: one"),
+        ("dataset.how=none", "dataset: sample 0 cannot be read"),
+        ("dataset.how=word", "dataset: sample 0 cannot be read"),
+        ("dataset.how=text", "dataset: sample 0 cannot be read"),
+        ("dataset.how=scalar", "model: cannot take inputs of "),
+        ("dataset.how=id", "dataset: has targets up to 1,000,000,000 in 160 samples: these are values"),
+        ("model.tag=${hydra:runtime.output_dir}", "model.tag: runtime.output_dir is known only when the run begins"),
+        ("hydra.run.dir=${nowhere}", "hydra.run.dir: names no folder: Interpolation key 'nowhere' not found"),
+        ("hydra.run.dir=" + "x" * 300, "hydra.run.dir: names no folder: "),
+        ("+hydra.callbacks.x._target_=evil.f", "hydra.callbacks.x._target_: is what checks the configuration"),
+    ],
+)
+def test_it_is_said(run: Run, capsys: pytest.CaptureFixture[str], override: str, said: str) -> None:
+    assert run(*BASE, override) == 2
+    output = capsys.readouterr().err
+    assert output.startswith(f"error: {said}")
+    assert len(output.splitlines()) <= 3
+    assert not Path("outputs").exists()
+    assert not Path("EVIL").exists()
+
+
+@pytest.mark.parametrize("target", ["+model.part._target_", "loss._target_"])
+def test_the_data_do_not_say_what_is_called(run: Run, capsys: pytest.CaptureFixture[str], target: str) -> None:
+    assert run(*BASE, "dataset.how=names", f"{target}=${{facts.class_names.0}}") == 2
+    assert "comes from the data, which may not say what is called" in capsys.readouterr().err
+    assert not Path("EVIL").exists()
+
+
+@pytest.mark.parametrize("override", ["model.how=lock", "model.how=parametrised", "+metric.own._target_=hostile.share"])
+def test_what_is_unusual_and_right_is_run(run: Run, override: str) -> None:
+    """A model that cannot be copied, one that FLOPs cannot be counted of, arguments with other names than usual."""
+    assert run(*BASE, override) == 0
+
+
+def test_values_of_a_sweep_may_have_any_characters(run: Run) -> None:
+    assert run(*BASE, "-m", "model.tag=a(1),ä,x=2") == 0
+    results = [json.loads(path.read_text()) for path in sorted(Path("outputs/multirun").glob("*/*/*/result.json"))]
+    tags = [row["value"] for r in results for row in r["tables"]["config/difference"] if row["key"] == "model.tag"]
+    assert tags == ["a(1)", "ä", "x=2"]
+
+
+def test_every_job_of_a_sweep_has_its_own_number_when_it_is_checked(run: Run) -> None:
+    assert run(*BASE, "-m", "seed=0,1", "model.width=${hydra:job.num}") == 0
+    saved = [path.read_text() for path in sorted(Path("outputs/multirun").glob("*/*/*/config.yaml"))]
+    assert ["width: 0" in saved[0], "width: 1" in saved[1]] == [True, True]
+
+
+@pytest.mark.parametrize("override", ["++check=only", "check='only'"])
+def test_a_sweep_is_only_checked_however_that_is_written(run: Run, override: str) -> None:
+    assert run(*BASE, "-m", override, "seed=0,1") == 0
+    assert not Path("outputs").exists()
+
+
+def test_a_configuration_that_is_not_of_a_run_is_not_overwritten(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("study").mkdir()
+    Path("study/config.yaml").write_text("mine: 1\n")
+    assert run(*BASE, "hydra.run.dir=study") == 2
+    assert "'study' has a config.yaml that is not of a run" in capsys.readouterr().err
+    assert Path("study/config.yaml").read_text() == "mine: 1\n"
+
+
+def test_pictures_of_many_sizes_are_named(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    import numpy as np
+    from PIL import Image
+
+    for name in "ab":
+        Path("photos", name).mkdir(parents=True)
+        for number in range(10):
+            side = 9 if name == "b" and number == 3 else 8
+            Image.fromarray(np.full((side, side), 10 * number, "uint8")).save(f"photos/{name}/{number}.png")
+    assert run("dataset=image_folder", "dataset.root=photos", "dataset.cache=null") == 2
+    assert "what it gets is not of one size: sample " in capsys.readouterr().err
