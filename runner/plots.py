@@ -65,7 +65,7 @@ def confusion(matrix: Array, classes: Sequence[str], title: str) -> Figure:
     count, names = len(matrix), labels(classes)
     side = min(max(3.0, 0.36 * count), 7.0)  # inches
     left, below = 0.75 + 0.07 * max(map(len, names)), 0.6 + 0.07 * max(map(len, names))
-    width, height = 2 * (left + side + 0.7), below + side + 0.4
+    width, height = 2 * (left + side + (1.1 if count > 20 else 0.4)), below + side + 0.4
     figure = _figure(width, height, layout=None)
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     shown, size = range(0, count, -(-count // 50)), 8 if count <= 20 else 5
