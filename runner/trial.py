@@ -133,11 +133,14 @@ def try_declared(cfg: DictConfig) -> list[Problem]:
         return []
     trial = copy.deepcopy(cfg)
     fill(trial, {"input_shape": list(example.shape[1:]), "num_outputs": 2, "num_classes": 2})
+    problems: list[Problem] = []
     for device in ("meta", "cpu"):
         try:
             with torch.device(device), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of pretrained weights, which a model on the meta device cannot hold
                 try_model(make_model(trial.model), example.to(device))
+            if problems:
+                log.info("the model does not work on the meta device, and was tried on the CPU: %s", problems[0].what)
             return []
         except ConfigError as error:
             problems = list(error.problems)

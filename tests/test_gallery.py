@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from io import BytesIO
 from pathlib import Path
 
@@ -164,3 +166,11 @@ def test_a_layer_that_is_not_there_is_found_before_training(run: Run, capsys: py
     assert run(*QUICK, "tensorboard.embeddings=nowhere") == 2
     assert capsys.readouterr().err.startswith("error: tensorboard.embeddings: the model has no layer 'nowhere'")
     assert not Path("outputs").exists()
+
+
+def test_without_pictures_matplotlib_is_not_imported() -> None:
+    program = (
+        f"import sys; from runner.__main__ import main; main({list(QUICK)!r}); sys.exit('matplotlib' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr

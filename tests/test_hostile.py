@@ -156,3 +156,18 @@ def test_pictures_of_many_sizes_are_named(run: Run, capsys: pytest.CaptureFixtur
             Image.fromarray(np.full((side, side), 10 * number, "uint8")).save(f"photos/{name}/{number}.png")
     assert run("dataset=image_folder", "dataset.root=photos", "dataset.cache=null") == 2
     assert "what it gets is not of one size: sample " in capsys.readouterr().err
+
+
+def test_a_model_that_does_not_work_on_the_meta_device_is_a_notice(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("own.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Sequential):\n"
+        "    def __init__(self, num_outputs):\n"
+        "        super().__init__(nn.Flatten(), nn.Linear(64, num_outputs))\n"
+        "        assert float(self[1].weight.sum()) < 1e6\n"
+    )
+    Path("mine/model/looks.yaml").write_text("_target_: own.Net\nnum_outputs: ${facts.num_outputs}\n")
+    assert run("--config-dir", "mine", "model=looks", "allow_targets=[own.*]", "check=only") == 0
+    assert "the model does not work on the meta device, and was tried on the CPU" in capsys.readouterr().out
