@@ -238,6 +238,8 @@ def _try_jobs(found: jobs.Jobs) -> None:
     def attempt(cfg: DictConfig, key: str) -> None:
         nonlocal last, last_key
         task = task_config(cfg)
+        with read_write(task):
+            task.trainer.threads = 1  # of the trial, in a child process; see `runner.sweep.jobs`
         if last is not None and key == last_key:
             config.fill(task, last.cfg.facts)
             train.plan(task, last.experiment)

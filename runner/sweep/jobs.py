@@ -66,10 +66,6 @@ def expand(cfg: DictConfig) -> list[list[str]] | None:
     return BasicSweeper.split_arguments(overrides, None)[0]
 
 
-SECONDS_TO_COMPUTE = 20
-"""In which a child process that can compute has shown it."""
-
-
 def compose_all(cfg: DictConfig, check: Callable[[DictConfig], None]) -> Jobs | None:
     """Compose and check every job from its configuration alone.
 
@@ -170,10 +166,6 @@ def _in_child(
         child.start()
         theirs.close()
         try:
-            if not ours.poll(SECONDS_TO_COMPUTE):
-                what = "code that it names has computed in several threads, which no process can do that makes others"
-                raise ConfigError(Problem(key, what, remedy="torch.set_num_threads(1) before it does"))
-            ours.recv()
             while rest:
                 problems = ours.recv()
                 yield rest.pop(0), problems
@@ -189,9 +181,10 @@ def _in_child(
 
 
 def _attempt_each(key: str, groups: Iterable[list[int]], attempt: Callable[[int], object], pipe: Connection) -> None:
+    import torch
+
+    torch.set_num_threads(1)  # with more it hangs, if the parent has ever computed with more
     logging.disable()  # each says it again when it is run
-    _compute()
-    pipe.send("here")
     for numbers in groups:
         problems: Sequence[Problem] = ()
         try:
@@ -204,16 +197,6 @@ def _attempt_each(key: str, groups: Iterable[list[int]], attempt: Callable[[int]
         except Exception as error:  # whatever code of the user's may raise
             problems = [Problem(key, f"cannot be built: {type(error).__name__}: {reason_of(error)}")]
         pipe.send(problems)
-
-
-def _compute() -> None:
-    """Compute in two threads, which hangs in the child of a process that has done so before."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    torch.ones(2**17).add_(1)
-    torch.set_num_threads(threads)
 
 
 def _problems(error: RunnerError) -> Sequence[Problem]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -140,3 +143,16 @@ def test_jobs_are_composed_as_hydra_composes_them(run: Run, monkeypatch: pytest.
     monkeypatch.setattr(jobs, "compose_all", compare)
     run("-m", "check=only", *line.split())
     assert compared == ([0, 1] if "param_groups" in line else [0, 1, 2, 3])
+
+
+def test_code_that_has_computed_in_several_threads_can_be_tried() -> None:
+    """A child of a process that has done so hangs as soon as it does the same."""
+    own = own_model("import torch\nW = torch.randn(1500, 1500) @ torch.randn(1500, 1500)\n" + NET)
+    program = (
+        f"import sys; from runner.__main__ import main; sys.exit(main({[*own, '-m', 'check=only', 'seed=0,1']!r}))"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=False, env=environment, timeout=120
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
