@@ -69,6 +69,7 @@ def write_pictures(folder: Path) -> None:
 def page(runs: Path) -> Iterator[Callable[[str], Any]]:
     """Opens a tab of a TensorBoard that shows the runs, and returns the browser."""
     from selenium import webdriver
+    from selenium.common.exceptions import WebDriverException
     from selenium.webdriver.chrome.service import Service
 
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(runs), "--host", "127.0.0.1", "--port", "0"]
@@ -80,7 +81,11 @@ def page(runs: Path) -> Iterator[Callable[[str], Any]]:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None
         match = next(filter(None, (re.search(r"at (http://127.0.0.1:\d+/)", line) for line in server.stderr)))
-        browser = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
+        try:
+            browser = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
+        except WebDriverException as error:
+            server.kill()
+            pytest.skip(f"the browser does not start here: {error.msg}")
 
         def show(tab: str) -> Any:
             browser.get("about:blank")
