@@ -99,8 +99,6 @@ def _look(command: str, arguments: list[str], run: Callable[[DictConfig], None],
     """Compose the configuration and `run` on it, in no folder."""
     import logging
 
-    from hydra.core.hydra_config import HydraConfig
-
     from runner import compose, config, preflight, terminal
 
     flags, overrides = sort(arguments)
@@ -120,8 +118,7 @@ def _look(command: str, arguments: list[str], run: Callable[[DictConfig], None],
         ) from error
     if cfg.resume is not None:
         raise ConfigError(Problem("resume", f"means nothing to {command}", remedy="the same without it"))
-    HydraConfig.instance().set_config(cfg.copy())  # where ${hydra:runtime.cwd} is looked up; makes it read-only
-    preflight.check(cfg)
+    preflight.check(config.enter(cfg))
     logging.getLogger().addHandler(terminal.ConsoleHandler())
     logging.getLogger().setLevel(logging.INFO)
     if "-v" in arguments:

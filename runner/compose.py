@@ -15,7 +15,6 @@ import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from hydra.types import RunMode
@@ -78,7 +77,7 @@ def explain(load: Load, overrides: Sequence[str], own: Iterable[Path] = (), name
         else:
             kept.append(override)
     if "hydra" in cfg:
-        HydraConfig.instance().set_config(cfg.copy())  # where ${hydra:runtime.cwd} is looked up
+        config.enter(cfg)
     return found + config.check_keys(config.job(cfg))
 
 
@@ -115,7 +114,7 @@ def _describe(override: str, error: Exception, cfg: DictConfig | None, files: Se
             return Problem(f"{place}: {group}", what, ", ".join(options), remedy.replace("=", ": "))
         return Problem(group, what, ", ".join(options) or "nothing yet: the group has no options", remedy)
     if files and isinstance(error, ConfigCompositionException):
-        return _of_file(said, files, cfg)
+        return _of_file(said, files)
     try:
         several = OverridesParser.create().parse_override(override).is_sweep_override()
     except HydraException:
@@ -139,7 +138,7 @@ def _describe(override: str, error: Exception, cfg: DictConfig | None, files: Se
     return Problem(override or "configuration", first_line)
 
 
-def _of_file(said: str, files: Sequence[Path], cfg: DictConfig | None) -> Problem:
+def _of_file(said: str, files: Sequence[Path]) -> Problem:
     """What is wrong in a file of the user's that Hydra cannot take up."""
     path, groups = str(near(files[0])), sorted(p.name for p in config.folder().iterdir() if p.is_dir())
     if match := re.search(r"Could not override '([^']+)'", said):

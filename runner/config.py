@@ -104,6 +104,14 @@ def offline(config: DictConfig) -> None:
                 config.dataset[name] = value
 
 
+def enter(config: DictConfig) -> DictConfig:
+    """Make a configuration with Hydra's part the one in which ``${hydra:…}`` is looked up, and return it."""
+    from hydra.core.hydra_config import HydraConfig
+
+    HydraConfig.instance().set_config(config.copy())  # a copy, for what it is given becomes read-only
+    return config
+
+
 def value(node: Any) -> Any:
     """A value of the configuration as plain containers."""
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node

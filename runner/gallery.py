@@ -136,8 +136,7 @@ def embeddings(experiment: Experiment, layer: str, board: Board | None) -> dict[
     truth = target.argmax(1) if train.task == "soft" else target
     columns["class" if hard else "target"] = [train.classes[t] for t in truth.tolist()] if hard else truth.tolist()
     if board is not None:
-        sprites = _sprites(undone(inputs, data.transform.cpu())) if inputs.dim() == 4 else None
-        data.transform.to(experiment.device)
+        sprites = _sprites(undone(inputs, data.transform)) if inputs.dim() == 4 else None
         board.points(f"val/{layer}", points.numpy(), columns, sprites)
     if not hard:
         return {}

@@ -112,7 +112,7 @@ def _stopping(cfg: DictConfig) -> Iterator[None]:
     _state = _State()
     # There is no file for them yet.
     logging.getLogger().addHandler(_state.lines)
-    HydraConfig.instance().set_config(cfg.copy())  # where ${hydra:runtime.cwd} is looked up; makes it read-only
+    config.enter(cfg)
     try:
         with signals.staying():
             yield

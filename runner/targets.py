@@ -78,31 +78,23 @@ def check(tree: Mapping[str, Any]) -> list[Problem]:
     patterns = tree.get("allow_targets")
     allowed = (*ALLOWED, *(patterns if isinstance(patterns, list) else ()))
     found = [problem for path, node in _targets(tree, "") for problem in _check_target(path, node, allowed)]
-    found += [
-        Problem(f"{path}._target_", "comes from the data, which may not say what is called", "a path, written out")
-        for path, node in _groups(tree, "") if node.get("_target_") is schema.UNKNOWN
-    ]  # fmt: skip
     return found + check_entries(tree)
 
 
 def _targets(tree: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every group of keys that names a target, at any depth, with its dotted key."""
-    for place, node in _groups(tree, path):
-        if isinstance(node.get("_target_"), str) and node["_target_"] != "???":
-            yield place, node
-
-
-def _groups(tree: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every group of keys, at any depth, with its dotted key."""
     children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    if isinstance(tree, dict) and path:
+    target = tree.get("_target_", "???") if isinstance(tree, dict) else "???"
+    if target is schema.UNKNOWN or (isinstance(target, str) and target != "???"):
         yield path, tree
     for name, child in children:
-        yield from _groups(child, f"{path}.{name}" if path else str(name))
+        yield from _targets(child, f"{path}.{name}" if path else str(name))
 
 
 def _check_target(path: str, node: dict[str, Any], allowed: Sequence[str]) -> list[Problem]:
     name, key = node["_target_"], f"{path}._target_"
+    if name is schema.UNKNOWN:
+        return [Problem(key, "comes from the data, which may not say what is called", "a path, written out")]
     if _forbidden(name):
         return [Problem(key, f"{name!r} may not be called: it runs or loads whatever it is given")]
     if not _matches(name, allowed) or any(word.startswith("_") for word in name.split(".")):

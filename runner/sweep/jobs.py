@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, cast
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -85,8 +84,7 @@ def compose_all(cfg: DictConfig, check: Callable[[DictConfig], None]) -> Jobs | 
             jobs.configs[number] = job = composer(overrides)
             with read_write(job), open_dict(job):
                 job.hydra.job.num = job.hydra.job.id = number
-            HydraConfig.instance().set_config(job.copy())  # where ${hydra:job.num} is looked up
-            check(job)
+            check(config.enter(job))
         except ConfigError as error:
             found.add([number], error.problems)
         except compose.FAILURES:
@@ -114,28 +112,26 @@ def try_all(
         ConfigError: with everything that was found, and in which jobs.
     """
     configs, found = jobs.configs, _Found()
+
+    def entered(number: int) -> DictConfig:
+        return config.enter(configs[number])
+
     trees = {number: config.plain(config.job(cfg))[0] for number, cfg in configs.items()}
-    for numbers, problems in _in_child("model", _alike(trees, MODELS), lambda n: declared(configs[n])):
+    for numbers, problems in _in_child("model", _alike(trees, MODELS), lambda n: declared(entered(n))):
         found.add(numbers, problems)
     found.tell()
     once = _alike(trees, set(trees[0]) - {"seed"})
     for numbers in once:
         try:
-            HydraConfig.instance().set_config(configs[numbers[0]].copy())
-            read(configs[numbers[0]])
+            read(entered(numbers[0]))
         except RunnerError as error:
             found.add(numbers, _problems(error))
     experiments = {numbers[0]: _text(trees[numbers[0]], set(trees[0]) - TRAINED_WITH) for numbers in once}
     left = [numbers for numbers in once if not found.has(numbers[0])]
     left.sort(key=lambda numbers: (experiments[numbers[0]], numbers))
-    for numbers, problems in _in_child("configuration", left, lambda n: _entered(configs[n], attempt, experiments[n])):
+    for numbers, problems in _in_child("configuration", left, lambda n: attempt(entered(n), experiments[n])):
         found.add(numbers, problems)
     found.tell()
-
-
-def _entered(cfg: DictConfig, attempt: Callable[[DictConfig, str], object], experiment: str) -> object:
-    HydraConfig.instance().set_config(cfg.copy())
-    return attempt(cfg, experiment)
 
 
 def _alike(trees: Mapping[int, dict[str, Any]], names: Collection[str]) -> list[list[int]]:
