@@ -109,6 +109,8 @@ def prepare(cfg: DictConfig, run_dir: Path, sources: Sources | None = None) -> P
     alone = whole and any(len(batch) == 1 for batch in order.batches(0)[-1:]) and len(example) > 1
     try_step(trainer.gradient, example.to(experiment.device), [len(example), *([1] if alone else [])])
     _draw(cfg, experiment)  # at the end it is drawn for good; what cannot be drawn is better found now
+    if (layer := cfg.tensorboard.embeddings) is not None:
+        figures.embed(experiment.model, experiment.data.loaders["val"], str(layer), 1)
     resume.check_space(cfg, run_dir, trainer)
     if state is not None:
         resume.load(cfg, run_dir, experiment, trainer, state)
@@ -189,8 +191,6 @@ def _draw(cfg: DictConfig, experiment: Experiment) -> dict[str, Tensor]:
     # In a Sequential the layers' names are numbers, to YAML too.
     maps, cam = [str(name) for name in board["feature_maps"]], board["grad_cam"]
     loader = experiment.data.loaders["val"]
-    if board["embeddings"] is not None:
-        figures.embed(experiment.model, loader, str(board["embeddings"]), 1)
     return figures.draw(experiment.model, loader, maps, None if cam is None else str(cam), board["samples"])
 
 
