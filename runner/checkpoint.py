@@ -24,6 +24,9 @@ log = logging.getLogger("runner")
 FORMAT = 2
 """Version of the layout, under the key ``format`` of every checkpoint."""
 
+_FOLDER = 0x10
+"""Of the attributes that a zip archive has for each of its files."""
+
 LAST, BEST = "last.pt", "best.pt"
 
 
@@ -39,11 +42,7 @@ def read(path: Path) -> dict[str, Any]:
         RunFolderError: it is missing, damaged, not a checkpoint of ours, or of a format this version does not know.
     """
     try:
-        # torch.load does not look at the checksums that the file holds: a flipped bit would be loaded as a weight.
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise zipfile.BadZipFile(f"checksum of {damaged} is wrong")
+        check_archive(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # Whatever a damaged file makes of zipfile, pickle and torch; none of it is more than "unreadable" to a user.
@@ -55,6 +54,23 @@ def read(path: Path) -> dict[str, Any]:
         what = f"is a checkpoint of format {found.get('format')}, written{by}"
         raise RunFolderError(Problem(str(path), what, f"format {FORMAT}, which is what this version reads"))
     return state
+
+
+def check_archive(path: Path) -> None:
+    """Look for damage in what `torch.save` wrote, which `torch.load` would load as other weights.
+
+    It looks at no checksum; and what is marked as a folder, a single bit outside of them, it leaves unread.
+
+    Raises:
+        zipfile.BadZipFile: it is damaged, or no archive.
+    """
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
+        folders = [entry.filename for entry in archive.infolist() if entry.external_attr & _FOLDER]
+        if folders:
+            raise zipfile.BadZipFile(f"{folders[0]} is marked as a folder")
 
 
 def read_newest(folder: Path) -> dict[str, Any]:

@@ -19,7 +19,6 @@ class StopFlag:
 
     def __init__(self) -> None:
         self.signum: int | None = None
-        self._at_once = False
         self._before: dict[signal.Signals, Any] = {}
 
     def check(self) -> None:
@@ -31,22 +30,10 @@ class StopFlag:
         if self.signum is not None:
             raise Interrupted(self.signum)
 
-    @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """A part in which there is nothing to save: a signal ends it where it is."""
-        self.check()
-        self._at_once = True
-        try:
-            yield
-        finally:
-            self._at_once = False
-
     def _note(self, signum: int, frame: FrameType | None) -> None:
         if self.signum is not None and signum == signal.SIGINT:
             raise KeyboardInterrupt
         self.signum = self.signum or signum
-        if self._at_once:
-            raise Interrupted(signum)
 
     def __enter__(self) -> StopFlag:
         self._before = {signum: signal.signal(signum, self._note) for signum in STOPPING}
@@ -77,17 +64,26 @@ def staying() -> Iterator[None]:
 
 @contextmanager
 def exiting() -> Iterator[None]:
-    """While entered, signals that would end the process on the spot end it by `SystemExit`, which cleans up."""
+    """While entered, signals that would end the process on the spot end it by `Exit`, which cleans up.
+
+    They come at any moment, also while a library is cleaning up, which then may raise an error of its own instead: so
+    what counts in the end is that a signal came.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def leave(signum: int, frame: FrameType | None) -> None:
-        raise Exit(Interrupted(signum).exit_status)
+    came: list[Exit] = []
 
-    before = {signum: signal.signal(signum, leave) for signum in STOPPING if signum != signal.SIGINT}
+    def leave(signum: int, frame: FrameType | None) -> None:
+        came.append(Exit(Interrupted(signum).exit_status))
+        raise came[0]
+
+    before = {signum: signal.signal(signum, leave) for signum in STOPPING}
     try:
         yield
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+        if came:
+            raise came[0]

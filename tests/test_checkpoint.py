@@ -72,6 +72,25 @@ def test_every_flipped_bit_in_the_weights_is_noticed(tmp_path: Path) -> None:
             read(path)
 
 
+def test_every_flipped_bit_in_the_directory_of_the_archive_is_noticed_or_harmless(tmp_path: Path) -> None:
+    save(tmp_path, {"model": {"weight": torch.arange(3.0)}, "progress": {"step": 7}})
+    path = tmp_path / "last.pt"
+    good = path.read_bytes()
+    noticed, start = 0, good.index(b"PK\x01\x02")
+    for bit in range(start * 8, len(good) * 8):
+        spoilt = bytearray(good)
+        spoilt[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(spoilt)
+        try:
+            state = read(path)
+        except RunFolderError:
+            noticed += 1
+        else:
+            assert torch.equal(state["model"]["weight"], torch.arange(3.0)), bit
+            assert state["progress"] == {"step": 7}
+    assert noticed > (len(good) - start) * 4  # the others are those of dates, versions and the like
+
+
 @pytest.mark.parametrize("content", [b"", b"not a zip file", b"PK\x03\x04" + b"\0" * 100])
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "last.pt").write_bytes(content)

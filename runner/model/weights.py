@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from runner.checkpoint import check_archive
 from runner.errors import DataError, Problem, reason_of
 from runner.table import Table
 
@@ -126,11 +127,11 @@ def _fetch(source: str) -> Any:
             )
             raise DataError(Problem("model.weights", what, remedy=remedy)) from error
         return load_file(path)
-    if zipfile.is_zipfile(path):  # torch.load does not look at the checksums
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise DataError(Problem("model.weights", f"'{path}' is damaged: the checksum of {damaged} is wrong"))
+    if zipfile.is_zipfile(path):
+        try:
+            check_archive(path)
+        except zipfile.BadZipFile as error:
+            raise DataError(Problem("model.weights", f"'{path}' is damaged: {error}")) from error
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
