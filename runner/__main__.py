@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING
 # second process made a step up to 36 times as long; and cuBLAS takes a workspace with which it is deterministic.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+# Whether there is a card is asked of its driver, and CUDA is not started: the process may be about to fork.
+os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 
 from runner import __version__, folder, signals, streams
 from runner.command_line import check_typed, multirun, parse, quote, quoted, sort, value_of
-from runner.errors import ConfigError, InputError, Interrupted, Problem, RunnerError, nearest
+from runner.errors import ConfigError, InputError, Interrupted, Problem, nearest
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -76,8 +78,10 @@ def train(arguments: list[str]) -> int:
     overrides = [quoted(override, multirun(flags)) for override in overrides]
     check_typed(flags, overrides)
     resume = [value for value in map(_resumed, overrides) if value]
-    if resume:
-        return _hydra(flags, _resume(resume[-1], flags, overrides), _train_task, "saved")
+    if resume and (sweep_dir := folder.find_sweep(resume[-1], multirun(flags))) is not None:
+        flags, overrides = _resume_sweep(sweep_dir, flags, overrides)
+    elif resume:
+        return _hydra(flags, _resume(resume[-1], overrides), _train_task, "saved")
     return _hydra(flags, overrides, _train_task, "config")
 
 
@@ -142,8 +146,13 @@ def _train_task(cfg: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     from runner import preflight, train
+    from runner.sweep import folds
 
     run_dir = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
+    if folds.wanted(cfg):
+        preflight.begin_log()
+        folds.main(*preflight.whole(cfg), run_dir)
+        return
     prepared = preflight.ready(cfg, run_dir)
     if cfg.debug == "overfit":
         from runner import overfit
@@ -162,7 +171,7 @@ def _resumed(override: str) -> str | None:
     return None if value is None else str(value)
 
 
-def _resume(name: str, flags: Sequence[str], overrides: Sequence[str]) -> list[str]:
+def _resume(name: str, overrides: Sequence[str]) -> list[str]:
     """Take the configuration of a run folder as the one to run, and return the overrides that go on in that folder.
 
     The saved tree is composed anew under our own Hydra settings, so that overrides are checked like any others and
@@ -172,8 +181,6 @@ def _resume(name: str, flags: Sequence[str], overrides: Sequence[str]) -> list[s
 
     from runner import config
 
-    if multirun(flags):
-        raise ConfigError(Problem("resume", "a run that goes on is not a sweep", remedy="the same without -m"))
     run_dir = folder.find(name, "resume")
     swapped = [o for o in overrides if (config.folder() / o.partition("=")[0].lstrip("+~")).is_dir()]
     if swapped:
@@ -187,11 +194,32 @@ def _resume(name: str, flags: Sequence[str], overrides: Sequence[str]) -> list[s
     return [*rest, f"resume={place}", f"hydra.run.dir={place}", "hydra.output_subdir=null"]
 
 
+def _resume_sweep(sweep_dir: Path, flags: list[str], overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Flags and overrides with which a sweep is gone on with: what it was started with, and what was typed now.
+
+    Of what its folder says nothing is taken that may name code, or where it is: that is the word of whoever types.
+    """
+    from runner.sweep.record import Record
+
+    before = [
+        override
+        for override in Record.read(sweep_dir).typed
+        if override.lstrip("+~").partition("=")[0] not in ("allow_targets", "resume", "check")
+        and not override.lstrip("+~").startswith("hydra")
+    ]
+    rest = [override for override in overrides if not _resumed(override)]
+    # Of two for one key the last counts: more values of a key are more jobs.
+    both = {override.partition("=")[0].lstrip("+"): override for override in [*before, *rest]}
+    place = quote(str(sweep_dir))
+    return [*flags, *([] if multirun(flags) else ["-m"])], [*both.values(), f"hydra.sweep.dir={place}"]
+
+
 def _hydra(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictConfig], None], config_name: str) -> int:
     """Compose the configuration and run `task` on it, the way Hydra does."""
     import hydra
 
     from runner import compose, config
+    from runner.task import guarded
 
     _check_names(value_of(flags, "--config-dir", "-cd"))
     _find_own_code()
@@ -200,7 +228,7 @@ def _hydra(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictC
     before, sys.argv = sys.argv, ["runner", *flags, *overrides]
     try:
         hydra.main(config_path=str(config.folder()), config_name=config_name, version_base="1.3")(
-            lambda cfg: statuses.append(_guarded(task, cfg))
+            lambda cfg: statuses.append(guarded(lambda: task(cfg)))
         )()
     except compose.FAILURES as error:
         if statuses:
@@ -215,24 +243,6 @@ def _hydra(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictC
     finally:
         sys.argv = before
     return max(statuses, default=0)
-
-
-def _guarded(task: Callable[[DictConfig], None], cfg: DictConfig) -> int:
-    """The exit status of one job. What goes wrong in it is said and logged here, and ends no other job of a sweep."""
-    import logging
-
-    log = logging.getLogger("runner")
-    try:
-        task(cfg)
-    except Interrupted as error:
-        raise SystemExit(error.exit_status) from error
-    except RunnerError as error:
-        log.error("error: %s", error)
-        return error.exit_status
-    except Exception:
-        log.exception("error:")
-        return 1
-    return 0
 
 
 def _find_own_code() -> None:

@@ -6,7 +6,6 @@ import hashlib
 import io
 import logging
 import shutil
-import zipfile
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,15 +16,12 @@ from typing import Any
 import torch
 
 from runner.errors import Problem, RunFolderError, RunnerError, reason_of
-from runner.files import write
+from runner.files import check_archive, write
 
 log = logging.getLogger("runner")
 
 FORMAT = 2
 """Version of the layout, under the key ``format`` of every checkpoint."""
-
-_FOLDER = 0x10
-"""Of the attributes that a zip archive has for each of its files."""
 
 LAST, BEST = "last.pt", "best.pt"
 
@@ -54,23 +50,6 @@ def read(path: Path) -> dict[str, Any]:
         what = f"is a checkpoint of format {found.get('format')}, written{by}"
         raise RunFolderError(Problem(str(path), what, f"format {FORMAT}, which is what this version reads"))
     return state
-
-
-def check_archive(path: Path) -> None:
-    """Look for damage in what `torch.save` wrote, which `torch.load` would load as other weights.
-
-    It looks at no checksum; and what is marked as a folder, a single bit outside of them, it leaves unread.
-
-    Raises:
-        zipfile.BadZipFile: it is damaged, or no archive.
-    """
-    with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()
-        if damaged is not None:
-            raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
-        folders = [entry.filename for entry in archive.infolist() if entry.external_attr & _FOLDER]
-        if folders:
-            raise zipfile.BadZipFile(f"{folders[0]} is marked as a folder")
 
 
 def read_newest(folder: Path) -> dict[str, Any]:

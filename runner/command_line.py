@@ -21,7 +21,7 @@ def quoted(override: str, sweep: bool = False) -> str:
         sweep: whether commas stand between values.
     """
     key, equals, value = override.partition("=")
-    if sweep and parse(override) is None and equals and "," in value:
+    if sweep and parse(override) is None and equals and "," in value and not value.startswith(("[", "{")):
         parts = [part if parse(f"{key}={part}") is not None else quote(part) for part in value.split(",")]
         return f"{key}={','.join(parts)}"
     if parse(override) is None and equals and not value.startswith(("[", "{", "'", '"')):

@@ -159,11 +159,23 @@ def _plain(parent: DictConfig | ListConfig, key: Any, path: str, found: list[Pro
     return value
 
 
+def task(config: DictConfig) -> DictConfig:
+    """The configuration of a run as `check` and `debug` have it, without Hydra's part."""
+    made = job(config)
+    if config.check == "only":
+        offline(made)
+    if config.debug == "dev_run":
+        shorten(made)
+    return made
+
+
 def check(config: DictConfig) -> list[Problem]:
     """Everything that can be found wrong without looking at the data."""
     tree, found = plain(config)
     found = _check_keys(tree, found)
     said = {problem.key for problem in found}
+    if isinstance(split := tree.get("split"), dict) and split.get("fold") == "all":
+        tree = {**tree, "split": {**split, "fold": 0}}  # the function gets one after the other
     return found + [problem for problem in targets.check(tree) if problem.key not in said]
 
 
@@ -219,13 +231,19 @@ def save(config: DictConfig, path: Path) -> None:
     A value that was a reference to another key is entered twice: as the value it became, and under
     ``interpolations`` as the reference it was, so that a resumed run with more epochs gets a longer schedule.
     """
-    tree = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(tree, dict)
+    tree = _known(plain(config)[0]) | {"facts": value(config.facts)}
     tree = {name: _target_first(tree[name]) for name in sorted(tree, key=_place)}
     tree["interpolations"] = dict(sorted(_references(config, "")))
     if "resume" in tree:
         tree["resume"] = None  # what is written is how to run it, and not how it was started last
     write(path, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120).encode())
+
+
+def _known(tree: Any) -> Any:
+    """A tree with ``???`` for what the data have not said yet."""
+    if isinstance(tree, dict):
+        return {name: _known(child) for name, child in tree.items()}
+    return [_known(child) for child in tree] if isinstance(tree, list) else "???" if tree is schema.UNKNOWN else tree
 
 
 def _place(name: Any) -> int:

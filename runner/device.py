@@ -17,7 +17,7 @@ WORTH_A_THREAD = 5e8
 
 
 def resolve(name: str) -> torch.device:
-    """The device that the configuration's ``device`` names.
+    """The device that the configuration's ``device`` names. CUDA is asked what is there, and not started.
 
     Args:
         name: ``cpu``, ``cuda``, ``cuda:N``, ``mps``; or ``auto``, for the first of CUDA, MPS and CPU that is there.
@@ -32,11 +32,22 @@ def resolve(name: str) -> torch.device:
     cards = torch.cuda.device_count() if kind == "cuda" and torch.cuda.is_available() else 0
     if (kind == "cuda" and int(number or 0) >= cards) or (kind == "mps" and not _has_mps()):
         raise ConfigError(Problem("device", f"there is no {name!r} on this machine", _present(), "device=auto"))
-    if kind != "cuda":
-        return torch.device(name)
-    device = torch.device("cuda", int(number or 0))
-    _check_built_for(device)
-    return device
+    return torch.device("cuda", int(number or 0)) if kind == "cuda" else torch.device(name)
+
+
+def check(device: torch.device, cudnn: bool) -> None:
+    """That this torch can compute on it. Starts CUDA, after which a process cannot be forked any more.
+
+    Args:
+        cudnn: whether it will compute with cuDNN.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if device.type == "cuda":
+        _check_built_for(device)
+        if cudnn:
+            _check_cudnn()
 
 
 def _check_built_for(device: torch.device) -> None:
@@ -60,7 +71,7 @@ def _check_built_for(device: torch.device) -> None:
         raise ConfigError(Problem("device", what, ", ".join(built), remedy))
 
 
-def check_cudnn() -> None:
+def _check_cudnn() -> None:
     """That the cuDNN that is loaded is one that this torch can work with.
 
     Raises:
@@ -79,7 +90,7 @@ def describe(device: torch.device) -> str:
     if device.type != "cuda":
         return str(device)
     # What is called cuda:0 here may be another card of the machine.
-    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    visible = _visible()
     place = f", card {visible[device.index]} of the machine" if len(visible) > (device.index or 0) else ""
     return f"{device} ({torch.cuda.get_device_name(device)}{place})"
 
@@ -109,7 +120,7 @@ def threads(wanted: int | str, model: nn.Module, example: torch.Tensor) -> int:
     """
     if isinstance(wanted, int):
         return wanted
-    return _cores() if example.device.type == "cpu" and _flops(model, example) > WORTH_A_THREAD else 1
+    return len(cores()) if example.device.type == "cpu" and _flops(model, example) > WORTH_A_THREAD else 1
 
 
 def _flops(model: nn.Module, example: torch.Tensor) -> int:
@@ -124,9 +135,19 @@ def _flops(model: nn.Module, example: torch.Tensor) -> int:
     return int(counter.get_total_flops())
 
 
-def _cores() -> int:
+def cores() -> list[int]:
     """The cores that this process may use, which in a container or a Slurm job are fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
+def cards() -> list[str]:
+    """The CUDA cards that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return (_visible() or [str(number) for number in range(count)])[:count]
+
+
+def _visible() -> list[str]:
+    return [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
 
 
 def _has_mps() -> bool:

@@ -80,6 +80,7 @@ def assemble(cfg: DictConfig, resumed: bool = False, sources: Sources | None = N
         InputError: the data are not what the configuration needs.
     """
     where = device.resolve(cfg.device)
+    device.check(where, cfg.trainer.cudnn)
     _set_backends(cfg)
     data = prepare(cfg, where, sources)
 

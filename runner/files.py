@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import zipfile
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+_FOLDER = 0x10
+"""Of the attributes that a zip archive has for each of its files."""
 
 
 def write(path: Path, content: bytes) -> None:
@@ -35,6 +40,23 @@ def write(path: Path, content: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def check_archive(path: Path) -> None:
+    """Look for damage in what `torch.save` wrote, which `torch.load` would load as other weights.
+
+    It looks at no checksum; and what is marked as a folder, a single bit outside of them, it leaves unread.
+
+    Raises:
+        zipfile.BadZipFile: it is damaged, or no archive.
+    """
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
+        folders = [entry.filename for entry in archive.infolist() if entry.external_attr & _FOLDER]
+        if folders:
+            raise zipfile.BadZipFile(f"{folders[0]} is marked as a folder")
 
 
 def png(pixels: Tensor) -> bytes:

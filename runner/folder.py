@@ -19,6 +19,9 @@ from runner.errors import Problem, RunFolderError
 
 OUTPUTS = Path("outputs")
 
+SWEEP = "sweep.json"
+"""In the folder of a sweep: which jobs it has."""
+
 _made: set[Path] = set()
 """The folders that this process has claimed, and may take back."""
 
@@ -138,6 +141,19 @@ def state(folder: Path) -> str | None:
     return None if result is None else str(result.get("state"))
 
 
+def is_sweep(folder: Path) -> bool:
+    return (folder / SWEEP).is_file()
+
+
+def has_more_to_do(cfg: Any, run_dir: Path) -> bool:
+    """Whether a completed run is shorter than its configuration now says."""
+    result = read_result(run_dir) or {}
+    epochs, steps = cfg.trainer.max_epochs, cfg.trainer.max_steps
+    by_epochs = epochs is None or epochs > result.get("epochs", 0)
+    by_steps = steps is None or steps > result.get("steps", 0)
+    return by_epochs and by_steps
+
+
 def read_result(folder: Path) -> dict[str, Any] | None:
     """What ``result.json`` says, or None if there is none that can be read."""
     try:
@@ -164,10 +180,38 @@ def find(name: str, key: str) -> Path:
 
 
 def newest() -> Path | None:
-    """The run in ``outputs/`` that was started last. A job of a sweep is no run of its own."""
+    """The run in ``outputs/`` that was started last. A job of a sweep is no run of its own, and neither is a fold."""
     found = [path.parent for depth in ("*", "*/*") for path in OUTPUTS.glob(f"{depth}/config.yaml")]
-    runs = [r for r in found if not r.name.startswith(".") and not (r.parent / "multirun.yaml").is_file()]
+    runs = [run for run in found if not run.name.startswith(".") and not _is_part(run)]
     return max(runs, key=_started, default=None)
+
+
+def _is_part(run: Path) -> bool:
+    return any((run.parent / name).is_file() for name in (SWEEP, "multirun.yaml", "config.yaml"))
+
+
+def find_sweep(name: str, wanted: bool) -> Path | None:
+    """The folder of a sweep that the value `name` of the override ``resume`` means; None if it means a run.
+
+    Args:
+        wanted: whether it has to be a sweep: then ``last`` is the newest of them.
+
+    Raises:
+        RunFolderError: it has to be a sweep, and is none.
+    """
+    folder = newest_sweep() if name == "last" and wanted else None if name == "last" else Path(name).expanduser()
+    if folder is not None and is_sweep(folder):
+        return folder
+    if wanted:
+        what = f"there is no sweep in {OUTPUTS}/" if folder is None else f"{str(folder)!r} is not the folder of a sweep"
+        raise RunFolderError(Problem("resume", what, "the folder of a sweep, or last", "the same without -m"))
+    return None
+
+
+def newest_sweep() -> Path | None:
+    """The sweep in ``outputs/`` that was started last, or gone on with."""
+    found = [path for depth in ("*", "*/*", "*/*/*") for path in OUTPUTS.glob(f"{depth}/{SWEEP}")]
+    return max((path.parent for path in found), key=lambda path: (path / SWEEP).stat().st_mtime, default=None)
 
 
 def _started(folder: Path) -> tuple[float, list[str | int]]:

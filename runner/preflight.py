@@ -27,13 +27,14 @@ from omegaconf.errors import OmegaConfBaseException
 from runner import config, folder, schema, signals
 from runner.command_line import quote
 from runner.errors import ConfigError, InputError, Problem, RunnerError, reason_of, shown
-from runner.origin import marked
+from runner.origin import marked, near, own_folders
 from runner.relations import check_machine, check_relations
 from runner.result import Result
 from runner.sweep import jobs
 from runner.terminal import LogFile
 
 if TYPE_CHECKING:
+    from runner.data import Sources
     from runner.train import Prepared
 
 log = logging.getLogger("runner")
@@ -54,9 +55,13 @@ class Preflight(Callback):
             else:
                 folder.lock(resumed, "resume")
             run_dir = resumed or Path(str(config.hydra.run.dir))
-            prepared = _prepare(config, run_dir)
+            if _is_cross_validation(config):
+                prepared = None
+                found = _prepare_folds(config)
+            else:
+                prepared = _prepare(config, run_dir)
             if config.check == "only":
-                _end_check(prepared)
+                _end_check(prepared, "" if prepared is not None else f"{len(found)} folds")
             if resumed is None:
                 run_dir = _scratch() if config.debug in LEAVING_NOTHING else _claim(config, "run")
                 folder.lock(run_dir, "hydra.run.dir")
@@ -66,15 +71,14 @@ class Preflight(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _stopping(config):
-            import torch
-
-            torch.set_num_threads(1)  # a process in which code has computed with more cannot be forked
-            _state.jobs = jobs.compose_all(config, check_values)
+            _before_forks()
+            _refuse(config, check_sweep(config))
+            found = _state.jobs = jobs.compose_all(config, check_values)
             _check_place(config, "sweep")
-            if _state.jobs is not None and str(config.hydra.launcher._target_).endswith(".BasicLauncher"):
-                _try_jobs(_state.jobs)
+            if found is not None and str(config.hydra.launcher._target_).endswith(".BasicLauncher"):
+                raise signals.Exit(_sweep(config, found))
             if config.check == "only":
-                _end_check(None)
+                _end_check(None, "" if found is None else f"{len(found.jobs)} jobs")
             sweep_dir = _claim(config, "sweep")
             with read_write(config), open_dict(config):
                 config.hydra.sweep.dir = str(sweep_dir)
@@ -134,6 +138,11 @@ def check(cfg: DictConfig) -> None:
     check_declared(cfg)
 
 
+def check_sweep(cfg: DictConfig) -> list[Problem]:
+    """What is wrong with how a sweep is to be done."""
+    return schema.problems(config.value(cfg.sweep), schema.Sweep, "sweep.")
+
+
 def check_values(cfg: DictConfig) -> None:
     """Check all of a configuration that can be checked without calling what it names."""
     _refuse(cfg, config.check(config.job(cfg)) or [*check_relations(cfg), *check_machine(cfg)])
@@ -170,7 +179,7 @@ def check_resume(cfg: DictConfig) -> Path:
             *(Problem(key, f"is {shown(before)} in {run_dir} and cannot become {shown(after)}", remedy=remedy)
               for key, before, after in refused)
         )  # fmt: skip
-    if folder.state(run_dir) == "completed" and not _has_more_to_do(cfg, run_dir):
+    if _is_complete(cfg, run_dir):
         length = "max_epochs" if cfg.trainer.max_steps is None else "max_steps"
         print(f"{run_dir} is complete. To train on: {folder.resume_command(cfg, run_dir, f'trainer.{length}=MORE')}")
         raise signals.Exit(0)
@@ -178,6 +187,14 @@ def check_resume(cfg: DictConfig) -> Path:
         if key not in ("resume", "allow_targets"):
             print(f"{key} is {shown(after)} from here on, and was {shown(before)}")
     return run_dir
+
+
+def _is_complete(cfg: DictConfig, run_dir: Path) -> bool:
+    if cfg.split.get("fold") == "all":
+        from runner.sweep import folds
+
+        return not folds.works("", cfg, run_dir, {})
+    return folder.state(run_dir) == "completed" and not folder.has_more_to_do(cfg, run_dir)
 
 
 def ready(cfg: DictConfig, run_dir: Path) -> Prepared:
@@ -189,12 +206,7 @@ def ready(cfg: DictConfig, run_dir: Path) -> Prepared:
     """
     from runner import train
 
-    root = logging.getLogger()
-    root.removeHandler(_state.lines)
-    for handler in root.handlers:
-        if isinstance(handler, LogFile):
-            _state.lines.setTarget(handler)
-            _state.lines.flush()
+    begin_log()
     prepared, _state.prepared = _state.prepared, None
     if prepared is not None:
         return prepared
@@ -203,7 +215,7 @@ def ready(cfg: DictConfig, run_dir: Path) -> Prepared:
         if shared is None or HydraConfig.get().job.num not in shared.configs:
             check(cfg)
         with signals.staying():
-            return train.prepare(task_config(cfg), run_dir, None if shared is None else shared.sources)
+            return train.prepare(config.task(cfg), run_dir, None if shared is None else shared.sources)
     except InputError:
         folder.disclaim(run_dir)
         raise
@@ -212,24 +224,89 @@ def ready(cfg: DictConfig, run_dir: Path) -> Prepared:
         raise
 
 
-def task_config(cfg: DictConfig) -> DictConfig:
-    """The configuration of a run as `check` and `debug` have it, without Hydra's part."""
-    task = config.job(cfg)
-    if cfg.check == "only":
-        config.offline(task)
-    if cfg.debug == "dev_run":
-        config.shorten(task)
-    return task
+def begin_log() -> None:
+    """Write what was logged before there was a file."""
+    root = logging.getLogger()
+    root.removeHandler(_state.lines)
+    for handler in root.handlers:
+        if isinstance(handler, LogFile):
+            _state.lines.setTarget(handler)
+            _state.lines.flush()
+
+
+def _before_forks() -> None:
+    """Import what every run needs, so that the processes that are forked from this one have it."""
+    import torch
+
+    import runner.train  # noqa: F401
+
+    torch.set_num_threads(1)  # a process in which code has computed with more cannot be forked
+    torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])  # imports the compiler, which takes seconds
 
 
 def _prepare(cfg: DictConfig, run_dir: Path) -> Prepared:
     from runner import train
 
-    return train.prepare(task_config(cfg), run_dir)
+    return train.prepare(config.task(cfg), run_dir)
 
 
-def _try_jobs(found: jobs.Jobs) -> None:
-    """Try every job of a sweep that will run on this machine."""
+def _is_cross_validation(cfg: DictConfig) -> bool:
+    from runner.sweep import folds
+
+    if cfg.debug == "overfit" and folds.wanted(cfg):
+        folds.take_first(cfg)
+    return folds.wanted(cfg)
+
+
+def _prepare_folds(cfg: DictConfig) -> list[DictConfig]:
+    """Try every fold of a cross-validation, and return their configurations."""
+    from runner.sweep import folds
+
+    _before_forks()
+    found, _state.jobs = folds.each(cfg), jobs.Jobs([])
+    _try(dict(enumerate(found)), {number: f"fold {number}" for number in range(len(found))}, _state.jobs.sources)
+    return found
+
+
+def whole(cfg: DictConfig) -> tuple[DictConfig, Sources]:
+    """The configuration of a task with Hydra's part again, and the data sets that were read before it was called."""
+    made = cfg.copy()
+    with read_write(made), open_dict(made):
+        made.hydra = HydraConfig.get()
+    return made, {} if _state.jobs is None else _state.jobs.sources
+
+
+def _sweep(cfg: DictConfig, found: jobs.Jobs) -> int:
+    """Check and do a sweep, and return the exit status."""
+    from runner.sweep import folds
+    from runner.sweep.record import Record
+    from runner.sweep.run import Sweep
+
+    named = _is_named(cfg, "sweep") and folder.is_sweep(Path(str(cfg.hydra.sweep.dir)))
+    sweep = Sweep(cfg, found, Record.read(Path(str(cfg.hydra.sweep.dir))) if named else Record.new())
+    leaves: dict[int, DictConfig] = {}
+    words: dict[int, str] = {}
+    for number in sweep.left():
+        for fold in folds.each(found.configs[number]):
+            words[len(leaves)] = f"job {number}"
+            leaves[len(leaves)] = fold
+    if len(kinds := {cfg.check for cfg in found.configs.values()}) > 1:
+        raise ConfigError(Problem("check", f"is {shown(sorted(map(str, kinds)))}", "the same for all jobs"))
+    _try(leaves, words, found.sources)
+    if next(iter(kinds), None) == "only":
+        _end_check(None, f"{len(found.jobs)} jobs")
+    sweep.record.folder = _claim(cfg, "sweep")
+    folder.lock(sweep.record.folder, "hydra.sweep.dir")
+    file = LogFile(sweep.record.folder / "sweep.log", encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    logging.getLogger().addHandler(file)
+    begin_log()
+    typed = cast("list[str]", OmegaConf.to_container(cfg.hydra.overrides.task, resolve=False))
+    return sweep.run(typed, [word for path in own_folders(cfg) for word in ("--config-dir", str(near(path)))])
+
+
+def _try(leaves: dict[int, DictConfig], words: dict[int, str], sources: Sources) -> None:
+    """Try every run that will be a process forked from this one."""
     from runner import data, train
 
     last: Prepared | None = None
@@ -237,7 +314,7 @@ def _try_jobs(found: jobs.Jobs) -> None:
 
     def attempt(cfg: DictConfig, key: str) -> None:
         nonlocal last, last_key
-        task = task_config(cfg)
+        task = config.task(cfg)
         with read_write(task):
             task.trainer.threads = 1  # of the trial, in a child process; see `runner.sweep.jobs`
         if last is not None and key == last_key:
@@ -245,22 +322,21 @@ def _try_jobs(found: jobs.Jobs) -> None:
             train.plan(task, last.experiment)
         else:
             # The folder matters to a run that is resumed, and no job is.
-            last, last_key = train.prepare(task, Path(), found.sources), key
+            last, last_key = train.prepare(task, Path(), sources), key
 
-    if len(kinds := {cfg.check for cfg in found.configs.values()}) > 1:
-        raise ConfigError(Problem("check", f"is {shown(sorted(map(str, kinds)))}", "the same for all jobs"))
-    jobs.try_all(found, check_declared, lambda cfg: data.read(task_config(cfg), found.sources), attempt)
+    if leaves:
+        jobs.try_all(leaves, words, check_declared, lambda cfg: data.read(config.task(cfg), sources), attempt)
 
 
-def _end_check(prepared: Prepared | None) -> None:
+def _end_check(prepared: Prepared | None, what: str = "") -> None:
     """Say what was checked, and end."""
     from runner import report
 
     if prepared is not None:
         done = prepared.trainer
         report.announce(prepared.cfg, prepared.experiment, done.optimizer, None, done.progress)
-    elif _state.jobs is not None:
-        log.info("%d jobs", len(_state.jobs.configs))
+    elif what:
+        log.info("%s", what)
     log.info("nothing is wrong with it; nothing was kept")
     raise signals.Exit(0)
 
@@ -302,6 +378,8 @@ def _check_place(cfg: DictConfig, kind: str) -> None:
         what = f"'{wanted}' has a config.yaml that is not of a run, and would be overwritten"
         raise ConfigError(Problem(key, what, "a new folder"))
     if kind == "sweep" and _is_named(cfg, kind) and wanted.is_dir() and any(wanted.iterdir()):
+        if folder.is_sweep(wanted) and jobs.is_ours(cfg):
+            return  # and is gone on with
         raise ConfigError(Problem("hydra.sweep.dir", f"'{wanted}' is not empty", "a new folder"))
 
 
@@ -325,11 +403,3 @@ def _differences(old: Any, new: Any, path: str) -> list[tuple[str, Any, Any]]:
 
 def _within(key: str, keys: set[str]) -> bool:
     return any(key == other or key.startswith(other + ".") for other in keys)
-
-
-def _has_more_to_do(cfg: DictConfig, run_dir: Path) -> bool:
-    result = folder.read_result(run_dir) or {}
-    epochs, steps = cfg.trainer.max_epochs, cfg.trainer.max_steps
-    by_epochs = epochs is None or epochs > result.get("epochs", 0)
-    by_steps = steps is None or steps > result.get("steps", 0)
-    return by_epochs and by_steps

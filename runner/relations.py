@@ -61,12 +61,11 @@ def _check_plateau(node: DictConfig, key: str, written: Sequence[str]) -> list[P
 
 
 def check_machine(cfg: DictConfig) -> list[Problem]:
-    """That the device is there, and works."""
-    from runner.device import check_cudnn, resolve
+    """That the device is there. Whether it works is seen when it is used: before a fork it must not be."""
+    from runner.device import resolve
 
     try:
-        if resolve(cfg.device).type == "cuda" and cfg.trainer.cudnn:
-            check_cudnn()
+        resolve(cfg.device)
     except ConfigError as error:
         return list(error.problems)
     return []

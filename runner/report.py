@@ -119,7 +119,8 @@ def show_if_short(table: Table) -> None:
 
 def _differing(cfg: DictConfig) -> list[tuple[str, Any, Any]]:
     rows = config.difference(cfg, compose.default())
-    return [row for row in rows if row[0] not in ("resume", "check")]  # which are about a start, and not about the run
+    # Those are about a start, and not about the run.
+    return [row for row in rows if row[0].partition(".")[0] not in ("resume", "check", "sweep")]
 
 
 ALWAYS = ("dataset", "model", "loss", "optimizer")

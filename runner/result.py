@@ -44,9 +44,8 @@ class Result:
             self.content["threads"] = before["threads"]
 
     def update(self, **content: Any) -> None:
-        """Enter `content` and write the file."""
-        self.content |= content
-        self.content["seconds"] = round(self.seconds, 3)
+        """Enter `content`, and the seconds so far if it does not have them, and write the file."""
+        self.content |= {"seconds": round(self.seconds, 3)} | content
         write(self.path, to_json(self.content, indent=2).encode() + b"\n")
 
     @property

@@ -72,7 +72,7 @@ class Split:
         optional=True,
     )
     n_splits: int = key("folds", least=2, optional=True)
-    fold: int = key("the fold that is held out, from 0", least=0, optional=True)
+    fold: int | Literal["all"] = key("the fold that is held out, from 0; all: each once", least=0, optional=True)
     path: str | None = key("use the split of this file (split.json, split.npz or a run folder) again", optional=True)
 
 
@@ -271,6 +271,25 @@ class TensorBoard:
 
 
 @dataclasses.dataclass
+class Sweep:
+    method: Literal["grid", "random", "latin_hypercube", "sobol"] = key("where the jobs come from")
+    n_jobs: int = key("jobs at a time", least=1, resume=True)
+    on_error: Literal["continue", "stop"] = key("what a failed job means for the others", resume=True)
+    timeout: str | None = key(
+        "time that a job may take",
+        pattern=rf"{NUMBER} (seconds?|minutes?|hours?)", allowed="30 minutes, 2 hours", resume=True,
+    )  # fmt: skip
+    zip: list[str | list[str]] = key("keys whose values go together, the first with the first", resume=True)
+    jobs: str | dict[str, Any] | None = key("jobs by their names, or a YAML file of them", resume=True)
+    rank_by: str | None = key(
+        "metric that jobs are ranked by; null: checkpoint.monitor",
+        pattern=r"(train|val|test|out_of_fold)/\w+", allowed="val/<metric>", resume=True,
+    )  # fmt: skip
+    points: int = key("points that are drawn", least=1, optional=True)
+    seed: int = key("decides which points", least=0, optional=True)
+
+
+@dataclasses.dataclass
 class LrFind:
     start: float = key("the first step's learning rate", above=0)
     end: float = key("the last step's learning rate", above=0)
@@ -304,6 +323,7 @@ class Config:
     trainer: Trainer = key("length and manner of the training")
     checkpoint: Checkpoint = key("which epoch is kept")
     tensorboard: TensorBoard = key("curves and tables")
+    sweep: Sweep = key("how the jobs of a sweep are made and done", resume=True)
     lr_find: LrFind = key("how the learning rate is looked for", optional=True)
     facts: Any = key("what only the data know; filled in by the run", resume=True)
 

@@ -24,6 +24,7 @@ from runner.profile import Profiler
 from runner.recorder import Recorder
 from runner.result import Result
 from runner.signals import StopFlag
+from runner.sweep import predictions
 from runner.table import Table
 from runner.tensorboard import Board
 from runner.terminal import Bar, show
@@ -254,6 +255,9 @@ def _finish(
     for part in ("val", "test"):
         values, said[part] = experiment.examine(part)
         found |= values
+    split = experiment.data.split
+    if split.fold is not None:
+        predictions.keep(run_dir / predictions.NAME, "val" if "test" in split.official else "test", said)
     tables = _tables_after(experiment, said)
     if (layer := cfg.tensorboard.embeddings) is not None:
         tables |= gallery.embeddings(experiment, str(layer), board)

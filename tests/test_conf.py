@@ -12,6 +12,7 @@ from PIL import Image
 
 from runner import config, targets
 from runner.experiment import assemble
+from runner.sweep import folds
 from runner.updates import make_optimizer, make_schedule
 
 OPTIONS = sorted(str(path.relative_to(config.folder()).with_suffix("")) for path in config.folder().glob("*/*.yaml"))
@@ -81,6 +82,7 @@ def test_option(option: str) -> None:
     group, name = option.split("/")
     cfg = composed(f"{group}={name}", "trainer.threads=1", *NEEDS.get(option, []))
     assert config.check(cfg) == []
+    cfg = folds.each(cfg)[-1]
     if option in FILES:
         return
     experiment = assemble(cfg)

@@ -75,13 +75,14 @@ def test_a_card_that_torch_is_not_built_for(
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda where: capability)
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: built)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda where: "NVIDIA Something")
+    assert device.resolve("cuda:1") == torch.device("cuda:1")
+    assert device.resolve("auto") == torch.device("cuda:0")
     if fits:
-        assert device.resolve("cuda:1") == torch.device("cuda:1")
-        assert device.resolve("auto") == torch.device("cuda:0")
+        device.check(torch.device("cuda:1"), cudnn=False)
     else:
         message = r"cuda:1 \(NVIDIA Something\) has compute capability \d+\.0, and this torch is built for others"
         with pytest.raises(ConfigError, match=message):
-            device.resolve("cuda:1")
+            device.check(torch.device("cuda:1"), cudnn=False)
 
 
 def test_the_card_is_named_as_the_machine_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,5 +100,7 @@ def test_another_cudnn_than_the_one_torch_was_built_with(monkeypatch: pytest.Mon
         )
 
     monkeypatch.setattr(torch.backends.cudnn, "version", version)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda where: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_90"])
     with pytest.raises(ConfigError, match=r"trainer.cudnn: cuDNN version incompatibility.*\n  try: an LD_LIBRARY_PATH"):
-        device.check_cudnn()
+        device.check(torch.device("cuda:0"), cudnn=True)

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from runner.checkpoint import check_archive
 from runner.errors import DataError, Problem, reason_of
+from runner.files import check_archive
 from runner.table import Table
 
 WITHIN = ("model", "state_dict", "model_state_dict", "model_state", "net")

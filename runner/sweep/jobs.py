@@ -16,7 +16,6 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, cast
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -26,6 +25,7 @@ from runner import compose, config
 from runner.errors import ConfigError, Problem, RunnerError, reason_of
 from runner.origin import own_folders
 from runner.signals import staying
+from runner.sweep.grid import Job, expand
 
 if TYPE_CHECKING:
     from runner.data import Sources
@@ -39,34 +39,17 @@ TRAINED_WITH = {"seed", "optimizer", "scheduler", "tensorboard"}
 
 @dataclass
 class Jobs:
-    """Every job of a sweep, by its number, and what they share."""
+    """Every job of a sweep, and what they share."""
 
-    configs: dict[int, DictConfig]
-    """With Hydra's part."""
+    jobs: list[Job]
+    configs: dict[int, DictConfig] = field(default_factory=dict)
+    """Of each by its number, with Hydra's part."""
     sources: Sources = field(default_factory=dict)
     """The data sets that they share."""
 
 
-def expand(cfg: DictConfig) -> list[list[str]] | None:
-    """The overrides of each job, as Hydra's basic sweeper makes them; None for a sweeper that decides as it goes."""
-    if not str(cfg.hydra.sweeper._target_).endswith(".BasicSweeper"):
-        return None
-    arguments = [f"{key}={value}" for key, value in (cfg.hydra.sweeper.params or {}).items()]
-    # Not resolved: a reference in an override is the job's, and not the sweep's.
-    typed = cast("list[str]", OmegaConf.to_container(cfg.hydra.overrides.task, resolve=False))
-    overrides = OverridesParser.create(_loader()).parse_overrides([*arguments, *typed])
-    endless = [o for o in overrides if o.is_sweep_override() and not o.is_discrete_sweep()]
-    if endless:
-        what, remedy = "is a range of which every sweep would be a part", "range(START,STOP,STEP), or values: a,b,c"
-        raise ConfigError(*(Problem(str(o.input_line), what, remedy=remedy) for o in endless))
-    empty = [o for o in overrides if o.is_sweep_override() and not list(o.sweep_iterator())]
-    if empty:
-        raise ConfigError(*(Problem(str(o.input_line), "stands for no value at all", "at least one") for o in empty))
-    return BasicSweeper.split_arguments(overrides, None)[0]
-
-
 def compose_all(cfg: DictConfig, check: Callable[[DictConfig], None]) -> Jobs | None:
-    """Compose and check every job from its configuration alone.
+    """Compose and check every job from its configuration alone; None for a sweeper that decides as it goes.
 
     Args:
         cfg: of the sweep.
@@ -75,11 +58,14 @@ def compose_all(cfg: DictConfig, check: Callable[[DictConfig], None]) -> Jobs | 
     Raises:
         ConfigError: with everything that was found, and in which jobs.
     """
-    wanted = expand(cfg)
-    if wanted is None:
+    if not is_ours(cfg):
         return None
-    composer, jobs, found = _Composer(cfg), Jobs({}), _Found()
-    for number, overrides in enumerate(wanted):
+    # Not resolved: a reference in an override is the job's, and not the sweep's.
+    typed = cast("list[str]", OmegaConf.to_container(cfg.hydra.overrides.task, resolve=False))
+    given = [f"{key}={value}" for key, value in (cfg.hydra.sweeper.params or {}).items()]
+    jobs = Jobs(expand(cfg, [*given, *typed], OverridesParser.create(_loader())))
+    composer, found = _Composer(cfg), _Found()
+    for number, overrides in enumerate(list(job.overrides) for job in jobs.jobs):
         try:
             jobs.configs[number] = job = composer(overrides)
             with read_write(job), open_dict(job):
@@ -94,15 +80,23 @@ def compose_all(cfg: DictConfig, check: Callable[[DictConfig], None]) -> Jobs | 
     return jobs
 
 
+def is_ours(cfg: DictConfig) -> bool:
+    """Whether the jobs of a sweep are known before it starts, and no other sweeper makes them up as it goes."""
+    return str(cfg.hydra.sweeper._target_).endswith(".BasicSweeper")
+
+
 def try_all(
-    jobs: Jobs,
+    configs: Mapping[int, DictConfig],
+    words: Mapping[int, str],
     declared: Callable[[DictConfig], object],
     read: Callable[[DictConfig], object],
     attempt: Callable[[DictConfig, str], object],
 ) -> None:
-    """Try every job, in a child process, which a crash or what they leave behind ends with.
+    """Try every run, in a child process, which a crash or what they leave behind ends with.
 
     Args:
+        configs: with Hydra's part.
+        words: what each is called in a message, ``job 3``.
         declared: tries the model of a job without data.
         read: reads the data set of a job, in this process, from which the jobs are going to have it.
         attempt: builds a job and tries it. It also gets a text that is the same for jobs that are the same experiment,
@@ -111,7 +105,7 @@ def try_all(
     Raises:
         ConfigError: with everything that was found, and in which jobs.
     """
-    configs, found = jobs.configs, _Found()
+    found = _Found(words)
 
     def entered(number: int) -> DictConfig:
         return config.enter(configs[number])
@@ -120,13 +114,14 @@ def try_all(
     for numbers, problems in _in_child("model", _alike(trees, MODELS), lambda n: declared(entered(n))):
         found.add(numbers, problems)
     found.tell()
-    once = _alike(trees, set(trees[0]) - {"seed"})
+    keys = {key for tree in trees.values() for key in tree}
+    once = _alike(trees, keys - {"seed"})
     for numbers in once:
         try:
             read(entered(numbers[0]))
         except RunnerError as error:
             found.add(numbers, _problems(error))
-    experiments = {numbers[0]: _text(trees[numbers[0]], set(trees[0]) - TRAINED_WITH) for numbers in once}
+    experiments = {numbers[0]: _text(trees[numbers[0]], keys - TRAINED_WITH) for numbers in once}
     left = [numbers for numbers in once if not found.has(numbers[0])]
     left.sort(key=lambda numbers: (experiments[numbers[0]], numbers))
     for numbers, problems in _in_child("configuration", left, lambda n: attempt(entered(n), experiments[n])):
@@ -202,8 +197,9 @@ def _problems(error: RunnerError) -> Sequence[Problem]:
 class _Found:
     """What is wrong, and with which jobs."""
 
-    def __init__(self) -> None:
+    def __init__(self, words: Mapping[int, str] | None = None) -> None:
         self._jobs: dict[Problem, list[int]] = {}
+        self._words = words
 
     def add(self, jobs: Iterable[int], problems: Iterable[Problem]) -> None:
         for problem in problems:
@@ -214,13 +210,13 @@ class _Found:
 
     def tell(self) -> None:
         if self._jobs:
-            raise ConfigError(*(replace(p, key=f"{p.key} ({_numbers(jobs)})") for p, jobs in self._jobs.items()))
+            raise ConfigError(*(replace(p, key=f"{p.key} ({self._said(jobs)})") for p, jobs in self._jobs.items()))
 
-
-def _numbers(jobs: Sequence[int]) -> str:
-    jobs = sorted(jobs)
-    shown = ", ".join(map(str, jobs[:5]))
-    return f"job {shown}" if len(jobs) <= 5 else f"{len(jobs)} jobs: {shown}, …"
+    def _said(self, jobs: Iterable[int]) -> str:
+        words = [f"job {job}" if self._words is None else self._words[job] for job in sorted(set(jobs))]
+        kind, numbers = words[0].partition(" ")[0], [word.partition(" ")[2] for word in dict.fromkeys(words)]
+        shown = ", ".join(numbers[:5])
+        return f"{kind} {shown}" if len(numbers) <= 5 else f"{len(numbers)} {kind}s: {shown}, …"
 
 
 class _Composer:

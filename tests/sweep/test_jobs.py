@@ -127,7 +127,8 @@ def test_jobs_are_composed_as_hydra_composes_them(run: Run, monkeypatch: pytest.
     def compare(cfg: DictConfig, check: Callable[[DictConfig], None]) -> jobs.Jobs | None:
         ours = compose_all(cfg, lambda cfg: None)
         assert ours is not None
-        for number, overrides in enumerate(jobs.expand(cfg) or []):
+        for number, job in enumerate(ours.jobs):
+            overrides = list(job.overrides)
             theirs, mine = (
                 GlobalHydra.instance().config_loader().load_sweep_config(cfg, overrides),
                 ours.configs[number],

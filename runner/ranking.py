@@ -1,0 +1,180 @@
+"""Runs side by side: which settings are better, by how much, and how sure that is."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from runner.metric import direction
+from runner.table import Table, cell
+
+REPEATED = ("seed", "split.seed")
+"""Keys in which runs of one setting may differ: what they reach is averaged over them."""
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run, or one fold of a run.
+
+    Args:
+        job: what it is called, without the fold.
+        keys: what tells it from others, by key.
+        fold: which one was held out, or None.
+        result: its ``result.json``.
+    """
+
+    job: str
+    keys: Mapping[str, str]
+    fold: int | None
+    result: Mapping[str, Any]
+
+    @property
+    def state(self) -> str:
+        return str(self.result.get("state"))
+
+    def figure(self, tag: str) -> float:
+        """A metric, ``<part>/<metric>``; NaN where there is none."""
+        value = self.result.get("metrics", {}).get(tag)
+        return math.nan if value is None else float(value)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A mean over repetitions, and how far it can be trusted.
+
+    Args:
+        std: of the repetitions, with n − 1 in the denominator; NaN for one alone, as are the bounds.
+        low, high: the interval that holds the true mean in 95 of 100 cases, if the repetitions are independent draws
+            from a normal distribution: mean ± t · std / √n, with Student's t of n − 1 degrees of freedom.
+    """
+
+    mean: float
+    std: float
+    n: int
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Figure:
+        n = len(values)
+        mean = statistics.fmean(values) if values else math.nan
+        if n < 2 or not all(map(math.isfinite, values)):
+            return cls(mean, math.nan, n, math.nan, math.nan)
+        from scipy.stats import t
+
+        std = statistics.stdev(values)
+        half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * std / math.sqrt(n)
+        return cls(mean, std, n, mean - half, mean + half)
+
+    def __str__(self) -> str:
+        return cell(self.mean) if math.isnan(self.std) else f"{cell(self.mean)} ± {cell(self.std)}"
+
+    @property
+    def interval(self) -> str:
+        return "–" if math.isnan(self.low) else f"{cell(self.low)} … {cell(self.high)}"
+
+
+@dataclass
+class Setting:
+    """Runs that differ in nothing but their seeds and folds."""
+
+    keys: dict[str, str]
+    rows: list[Row] = field(default_factory=list)
+
+    @property
+    def completed(self) -> list[Row]:
+        return [row for row in self.rows if row.state == "completed"]
+
+    @property
+    def repetitions(self) -> list[list[Row]]:
+        """The completed runs of each seed; of a cross-validation, its folds."""
+        found: dict[tuple[str, ...], list[Row]] = {}
+        for row in self.completed:
+            found.setdefault(tuple(row.keys.get(key, "") for key in REPEATED), []).append(row)
+        return list(found.values())
+
+    def figure(self, tag: str) -> Figure:
+        """A metric over seeds, of each the mean of its folds; of one seed alone, over its folds."""
+        each = [[row.figure(tag) for row in rows] for rows in self.repetitions]
+        return Figure.of(each[0] if len(each) == 1 else [statistics.fmean(values) for values in each])
+
+    @property
+    def count(self) -> str:
+        """How many runs the figures are of: ``3 seeds × 5 folds``."""
+        seeds, folds = len(self.repetitions), max((len(rows) for rows in self.repetitions), default=0)
+        words = [f"{n} {word}{'s' if n > 1 else ''}" for n, word in ((seeds, "seed"), (folds, "fold")) if n > 1]
+        return " × ".join(words) or str(len(self.completed))
+
+
+def settings(rows: Sequence[Row]) -> list[Setting]:
+    """Rows that differ in nothing but seeds and folds, together."""
+    found: dict[tuple[tuple[str, str], ...], Setting] = {}
+    for row in rows:
+        keys = {key: value for key, value in row.keys.items() if key not in REPEATED}
+        found.setdefault(tuple(keys.items()), Setting(keys)).rows.append(row)
+    return list(found.values())
+
+
+def rank(rows: Sequence[Row], tag: str, mode: str = "auto") -> list[Setting]:
+    """Settings, the best first; what has no figure comes last.
+
+    Args:
+        tag: the metric, ``<part>/<metric>``.
+        mode: ``min``, ``max``, or ``auto`` for what its name says.
+    """
+    sign = 1.0 if direction(tag, mode) == "min" else -1.0
+
+    def place(setting: Setting) -> tuple[bool, float]:
+        mean = setting.figure(tag).mean
+        return math.isnan(mean), sign * mean if math.isfinite(mean) else math.inf
+
+    return sorted(settings(rows), key=place)
+
+
+def table(ranked: Sequence[Setting], tag: str) -> Table:
+    """A row for each setting: what it is, how many runs it is the mean of, and what they reached.
+
+    Args:
+        ranked: the best first.
+        tag: the metric of val that they are ranked by; beside it stands that of test.
+    """
+    keys = list(dict.fromkeys(key for setting in ranked for key in setting.keys))
+    shown = [tag, *_others(ranked, tag)]
+    several = any(setting.figure(tag).n > 1 for setting in ranked)
+    failed = any(len(setting.completed) < len(setting.rows) for setting in ranked)
+    columns = ["", *keys, "runs", *shown, *(["95 % interval"] if several else []), *(["failed"] if failed else [])]
+    if several:  # beside the figure that it belongs to
+        columns.remove("95 % interval")
+        columns.insert(columns.index(tag) + 1, "95 % interval")
+    lines = []
+    for place, setting in enumerate(ranked, 1):
+        figures = {name: setting.figure(name) for name in shown}
+        cells: dict[str, Any] = {"": place, **{key: setting.keys.get(key) for key in keys}, "runs": setting.count}
+        cells |= {name: _shown(figure) for name, figure in figures.items()}
+        cells |= {"95 % interval": figures[tag].interval, "failed": len(setting.rows) - len(setting.completed)}
+        lines.append([cells[name] for name in columns])
+    direction_ = {"min": "less is better", "max": "more is better"}[direction(tag)]
+    return Table(f"Ranked by {tag} ({direction_})", columns, lines)
+
+
+def _shown(figure: Figure) -> str | float | None:
+    return None if figure.n == 0 else figure.mean if math.isnan(figure.std) else str(figure)
+
+
+def _others(ranked: Sequence[Setting], tag: str) -> list[str]:
+    """The same metric of test; and if that is the loss, the first of the metrics."""
+    there = dict.fromkeys(key for setting in ranked for row in setting.completed for key in row.result["metrics"])
+    of_test = [key for key in there if key.startswith("test/")]
+    wanted = [f"test/{tag.partition('/')[2]}", *([key for key in of_test if key != "test/loss"][:1])]
+    return [key for key in dict.fromkeys(wanted) if key in there and key != tag]
+
+
+def differing(keys: Collection[Mapping[str, str]]) -> list[str]:
+    """The keys whose values are not the same in all of several mappings."""
+    names = list(dict.fromkeys(name for each in keys for name in each))
+    return [name for name in names if len({each.get(name) for each in keys}) > 1]

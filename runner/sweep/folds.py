@@ -1,0 +1,240 @@
+"""Cross-validation: ``split.fold=all`` trains every fold, each as a run of its own in ``fold-0``, ``fold-1``, …"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import shlex
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, read_write
+
+from runner import config, folder
+from runner.data import Sources
+from runner.errors import ConfigError, Interrupted, Problem, RunnerError
+from runner.result import Result
+from runner.signals import StopFlag
+from runner.sweep.predictions import together
+from runner.sweep.processes import Work, run_all
+from runner.sweep.record import place
+from runner.table import Table
+from runner.task import in_process
+from runner.tensorboard import Board
+from runner.terminal import show
+
+log = logging.getLogger("runner")
+
+
+def wanted(cfg: DictConfig) -> bool:
+    """Whether a run is a cross-validation."""
+    return bool(cfg.split.get("fold") == "all")
+
+
+def each(cfg: DictConfig) -> list[DictConfig]:
+    """The configuration of each fold; of a run that is no cross-validation, its own.
+
+    Raises:
+        ConfigError: it is not known how many there are.
+    """
+    if not wanted(cfg):
+        return [cfg]
+    if cfg.split.get("n_splits") is None:
+        what = "all is every one of split.n_splits folds, which this split does not have"
+        raise ConfigError(Problem("split.fold", what, remedy="split=stratified_kfold"))
+    if cfg.split.get("path") is not None:
+        what = "holds one split, and split.fold=all is all of them"
+        raise ConfigError(Problem("split.path", what, "null", "split.fold=0"))
+    return [_fold(cfg, number) for number in range(cfg.split.n_splits)]
+
+
+def _fold(cfg: DictConfig, number: int) -> DictConfig:
+    made = copy.deepcopy(cfg)
+    with read_write(made):
+        made.split.fold = number
+    return made
+
+
+def take_first(cfg: DictConfig) -> None:
+    """Make a cross-validation its first fold, for what looks at one run."""
+    with read_write(cfg):
+        cfg.split.fold = 0
+
+
+def works(name: str, cfg: DictConfig, run_dir: Path, sources: Sources) -> list[Work]:
+    """What is left to do of a run: itself, or those of its folds that are not completed.
+
+    Args:
+        name: by which people know it.
+        cfg: with Hydra's part.
+    """
+    if not wanted(cfg):
+        return [] if _is_done(cfg, run_dir) else [_work(name, cfg, run_dir, sources)]
+    found = []
+    for number, of_fold in enumerate(each(cfg)):
+        of_its_own = place(run_dir, number)
+        if not _is_done(of_fold, of_its_own):
+            found.append(_work(f"{name} fold {number}".strip(), of_fold, of_its_own, sources))
+    return found
+
+
+LENGTH = ("max_epochs", "max_steps", "max_time")
+
+
+def _is_done(cfg: DictConfig, run_dir: Path) -> bool:
+    """Whether a run is completed, and was as long as it is to be."""
+    if folder.state(run_dir) != "completed":
+        return False
+    before = config.load(run_dir / "config.yaml")["trainer"]
+    return all(before[name] == cfg.trainer[name] for name in LENGTH)
+
+
+def _work(name: str, cfg: DictConfig, run_dir: Path, sources: Sources) -> Work:
+    def call() -> int:
+        with read_write(cfg), read_write(cfg.hydra):
+            cfg.resume = str(run_dir) if (run_dir / "config.yaml").is_file() else None
+            cfg.hydra.runtime.output_dir = str(run_dir.absolute())
+        return in_process(cfg, run_dir, sources)
+
+    return Work(name, run_dir, call, str(cfg.device) in ("auto", "cuda"))
+
+
+def main(cfg: DictConfig, sources: Sources, run_dir: Path) -> None:
+    """Train every fold that is not completed, and say what they reached together.
+
+    Args:
+        cfg: with Hydra's part.
+
+    Raises:
+        Interrupted: a signal stopped it; what has been done stays done.
+        RunnerError: a fold failed.
+    """
+    begin(cfg, run_dir)
+    left = works("", cfg, run_dir, sources)
+    count = cfg.split.n_splits
+    log.info("%s\n%d folds%s", run_dir, count, f", {count - len(left)} are done" if len(left) < count else "")
+
+    def ended(work: Work) -> bool:
+        log.info("%s", said_of(work.name, folder.read_result(work.folder) or {}, cfg.checkpoint.monitor))
+        return True
+
+    options = cfg.sweep
+    with StopFlag() as stop:
+        summarise(cfg, run_dir)
+        run_all(iter(left), ended, stop, options.n_jobs, seconds(options.timeout))
+        content = summarise(cfg, run_dir)
+    if stop.signum is not None:
+        log.info("stopped; to go on: %s", folder.resume_command(cfg, run_dir))
+        raise Interrupted(stop.signum)
+    table = fold_table(content, cfg.checkpoint.monitor)
+    show(table)
+    if cfg.tensorboard.enabled:
+        board = Board(run_dir / "tensorboard")
+        board.table("folds", table)
+        board.close()
+    if content["state"] != "completed":
+        raise RunnerError(f"{content['error']}\n  try: {folder.resume_command(cfg, run_dir)}, to train it again")
+    log.info("\n%s in %.1f s", run_dir, content["seconds"])
+    log.info("  curves and tables  tensorboard --logdir %s", shlex.quote(str(run_dir)))
+
+
+def begin(cfg: DictConfig, run_dir: Path) -> None:
+    """Write down what a cross-validation is, before its folds begin: it can be gone on with from there."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    config.save(config.job(cfg), run_dir / "config.yaml")
+
+
+def said_of(name: str, result: Mapping[str, Any], monitor: str) -> str:
+    """One run that has ended, in a line."""
+    state, metrics = str(result.get("state", "failed")), result.get("metrics", {})
+    spent = f"{result.get('seconds') or 0:.1f} s"
+    if state != "completed":
+        reason = str(result.get("error", "it left no word")).splitlines()[0]
+        return f"{name}: {state}: {reason}  {spent}"
+    tags = dict.fromkeys([monitor, *(tag for tag in metrics if tag.startswith("test/"))])
+    figures = "  ".join(f"{tag} {_number(metrics.get(tag)):.4f}" for tag in list(tags)[:3])
+    return f"{name}: {figures}  {spent}"
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def seconds(text: str | None) -> float | None:
+    """A length of time such as ``2 hours``, in seconds."""
+    if text is None:
+        return None
+    number, unit = str(text).split()
+    return float(number) * {"second": 1, "minute": 60, "hour": 3600}[unit.rstrip("s")]
+
+
+def summarise(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
+    """Write the ``result.json`` of a cross-validation from those of its folds, and what was said of every sample by
+    the model that had not seen it; and return what ``result.json`` says."""
+    numbers = [number for number in range(cfg.split.n_splits) if place(run_dir, number).is_dir()]
+    results = {number: folder.read_result(place(run_dir, number)) or {} for number in numbers}
+    states = [results.get(number, {}).get("state", "running") for number in range(cfg.split.n_splits)]
+    state = next((s for s in ("failed", "interrupted", "running") if s in states), "completed")
+    completed = [result["metrics"] for result in results.values() if result.get("state") == "completed"]
+    made = Result(run_dir, results.get(0))
+    made.content |= {
+        "state": state,
+        "metrics": _over_folds(completed),
+        "folds": [{"fold": number, **_kept(result)} for number, result in results.items()],
+        "epochs": max((result.get("epochs", 0) for result in results.values()), default=0),
+        "steps": max((result.get("steps", 0) for result in results.values()), default=0),
+    }
+    broken = [f"fold {number}: {result.get('error')}" for number, result in results.items() if result.get("error")]
+    if broken:
+        made.content["error"] = broken[0]
+    if state == "completed":
+        made.content["metrics"] |= together(cfg, [place(run_dir, number) for number in numbers], run_dir)
+    made.update(seconds=round(sum(result.get("seconds", 0.0) for result in results.values()), 3))
+    return made.content
+
+
+def _kept(result: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("state", "error", "metrics", "best_epoch", "epochs", "seconds")
+    return {name: result[name] for name in names if name in result}
+
+
+def _over_folds(found: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
+    """Mean and standard deviation (of a sample, n − 1) of every metric."""
+    figures: dict[str, float] = {}
+    for tag in found[0] if found else ():
+        values = [_number(metrics.get(tag)) for metrics in found]
+        figures[tag] = statistics.fmean(values)
+        known = all(map(math.isfinite, values)) and len(values) > 1
+        figures[f"{tag}_std"] = statistics.stdev(values) if known else math.nan
+    return figures
+
+
+def fold_table(content: Mapping[str, Any], monitor: str) -> Table:
+    """A row for each fold, and what they reached together.
+
+    Args:
+        content: of the ``result.json`` of the cross-validation.
+        monitor: the metric of val that stands beside those of test.
+    """
+    metrics = content["metrics"]
+    tags = [tag for tag in metrics if tag == monitor or (tag.startswith("test/") and not tag.endswith("_std"))]
+    rows: list[list[Any]] = [
+        [str(each["fold"]), each.get("best_epoch"), *(each.get("metrics", {}).get(tag) for tag in tags)]
+        for each in content["folds"]
+    ]
+    rows.append(["mean", None, *(metrics[tag] for tag in tags)])
+    rows.append(["std", None, *(metrics[f"{tag}_std"] for tag in tags)])
+    for part, title in (("out_of_fold", "all out of fold"), ("ensemble", "ensemble")):
+        if any(tag.startswith(f"{part}/") for tag in metrics):
+            rows.append([title, None, *(_same(metrics, part, tag) for tag in tags)])
+    return Table("Folds", ["fold", "best epoch", *tags], rows)
+
+
+def _same(metrics: Mapping[str, float], part: str, tag: str) -> float | None:
+    """The metric of `tag` on a part, if that is what the part stands in place of."""
+    of, _, name = tag.partition("/")
+    stands_for = "test" if part == "ensemble" or "ensemble/" not in "".join(metrics) else "val"
+    return metrics.get(f"{part}/{name}") if of == stands_for else None

@@ -1,0 +1,120 @@
+"""What the folds of a cross-validation said of every sample, and what they say together."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+
+from runner import config, metric
+from runner.files import write
+from runner.metric import Metric, Said
+from runner.targets import OURS
+
+NAME = "predictions.npz"
+"""In the folder of a fold: what was said about val and test."""
+
+SAID = ("truth", "predictions", "probabilities", "index")
+
+
+def keep(path: Path, held_out: str, said: Mapping[str, Said]) -> None:
+    """Write what a fold said about each part.
+
+    Args:
+        held_out: the part that is the fold.
+    """
+    arrays = {f"{part}_{name}": getattr(each, name) for part, each in said.items() for name in SAID}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, held_out=np.array(held_out), **{k: v for k, v in arrays.items() if v is not None})
+    write(path, buffer.getvalue())
+
+
+def together(cfg: DictConfig, places: Sequence[Path], run_dir: Path) -> dict[str, float]:
+    """Every metric over all samples, each said by the fold that held it out; and on an official test part those of the
+    mean of what all folds say."""
+    held, official = [], []
+    for place in places:
+        with np.load(place / NAME, allow_pickle=False) as arrays:
+            parts = {part: _said(arrays, part) for part in ("val", "test")}
+            of_fold = str(arrays["held_out"])
+        held.append(parts[of_fold])
+        if of_fold == "val":
+            official.append(parts["test"])
+    metrics = _metrics(cfg)
+    whole = Said(*(_joined([getattr(said, name) for said in held]) for name in SAID))
+    numbers = np.concatenate([np.full(len(said.truth), number) for number, said in enumerate(held)])
+    _write_csv(run_dir / "out_of_fold.csv", whole, numbers, _classes(places[0]))
+    found = {f"out_of_fold/{name}": value for name, value in _measure(metrics, whole).items()}
+    if official and (said := _mean(official)) is not None:
+        found |= {f"ensemble/{name}": value for name, value in _measure(metrics, said).items()}
+    return found
+
+
+def _said(arrays: Mapping[str, NDArray[Any]], part: str) -> Said:
+    truth, predictions, probabilities, index = (arrays.get(f"{part}_{name}") for name in SAID)
+    assert truth is not None
+    assert predictions is not None
+    return Said(truth, predictions, probabilities, index)
+
+
+def _joined(pieces: Sequence[NDArray[Any] | None]) -> Any:
+    return None if any(piece is None for piece in pieces) else np.concatenate([p for p in pieces if p is not None])
+
+
+def _mean(said: Sequence[Said]) -> Said | None:
+    """What several models say of the same samples together: the mean of their probabilities, or of their values."""
+    first = said[0]
+    if first.probabilities is not None:
+        chances = np.mean([each.probabilities for each in said if each.probabilities is not None], axis=0)
+        multilabel = first.truth.ndim > 1
+        chosen = (chances > 0.5).astype(np.int64) if multilabel else chances.argmax(1)
+        return Said(first.truth, chosen, chances, first.index)
+    if np.issubdtype(first.predictions.dtype, np.floating):
+        return Said(first.truth, np.mean([each.predictions for each in said], axis=0), None, first.index)
+    return None  # classes without probabilities
+
+
+def _metrics(cfg: DictConfig) -> dict[str, Metric]:
+    nodes = {str(name): node for name, node in cfg.metric.items() if node is not None}
+    return {name: Metric(config.factory(node, OURS["metric"]), node.get("takes")) for name, node in nodes.items()}
+
+
+def _measure(metrics: Mapping[str, Metric], said: Said) -> dict[str, float]:
+    can = {n: m for n, m in metrics.items() if said.probabilities is not None or not m.wants_probabilities}
+    return metric.measure(can, said)
+
+
+def _classes(place: Path) -> list[str]:
+    tree = OmegaConf.load(place / "config.yaml")
+    return [str(name) for name in OmegaConf.select(tree, "facts.class_names") or []]
+
+
+def _write_csv(path: Path, said: Said, numbers: NDArray[Any], classes: Sequence[str]) -> None:
+    """A line for each sample, in the order of the data set."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    single = said.truth.ndim == 1
+    names = classes or [str(number) for number in range(1 if single else said.truth.shape[1])]
+    probabilities = [] if said.probabilities is None else [f"probability_{name}" for name in names]
+    columns = ["target", "prediction"] if single else [f"{w}_{n}" for w in ("target", "prediction") for n in names]
+    writer.writerow(["index", "fold", *columns, *probabilities])
+    assert said.index is not None
+    for row in np.argsort(said.index, kind="stable"):
+        writer.writerow([said.index[row], numbers[row], *_cells(said, row, classes if single else ())])
+    write(path, buffer.getvalue().encode())
+
+
+def _cells(said: Said, row: int, classes: Sequence[str]) -> Iterator[Any]:
+    for values in (said.truth[row], said.predictions[row]):
+        if classes:
+            yield classes[int(values)]
+        else:
+            yield from np.atleast_1d(values).tolist()
+    if said.probabilities is not None:
+        yield from (f"{value:.6g}" for value in said.probabilities[row])

@@ -1,0 +1,194 @@
+"""Runs in processes of their own, forked from this one: torch is imported once, and no death of one touches another.
+
+This process computes with one thread and never initialises CUDA: a fork would break either.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import multiprocessing
+import multiprocessing.connection
+import os
+import platform
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner import folder, signals
+from runner.device import cards, cores
+from runner.files import write
+from runner.result import to_json
+from runner.signals import StopFlag
+
+log = logging.getLogger("runner")
+
+GRACE = 30.0
+"""Seconds that a process has to write its state when it is told to end, before it is killed."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One run, that is to be done in a process of its own.
+
+    Args:
+        name: by which people know it.
+        folder: the run's.
+        call: does it, and returns the exit status.
+        on_card: whether it takes a CUDA card, any of those that are there.
+    """
+
+    name: str
+    folder: Path
+    call: Callable[[], int]
+    on_card: bool = False
+
+
+@dataclass
+class _Running:
+    work: Work
+    process: Any
+    since: float
+    told: float | None = None
+    """When it was told to end, because its time was over."""
+
+
+def run_all(
+    works: Iterator[Work],
+    ended: Callable[[Work], bool],
+    stop: StopFlag,
+    n_jobs: int = 1,
+    timeout: float | None = None,
+) -> None:
+    """Do all of `works`, `n_jobs` at a time, and return when none is running any more.
+
+    Args:
+        ended: called with each that has ended, whose ``result.json`` then says how; returns whether to begin others.
+        stop: a signal is handed on to what is running, which saves its state; nothing else is begun.
+        timeout: seconds after which one is told to end, as by a signal, and then killed.
+    """
+    slots: list[_Running | None] = [None] * n_jobs
+    more, told = True, False
+    try:
+        while True:
+            for number, slot in enumerate(slots):
+                if slot is None and more and stop.signum is None:
+                    work = next(works, None)
+                    more = work is not None
+                    if work is not None:
+                        slots[number] = _start(work, number, n_jobs)
+            running = [slot for slot in slots if slot is not None]
+            if not running:
+                return
+            if stop.signum is not None and not told:
+                told = True
+                _tell(running, stop.signum)
+            _end_overdue(running, timeout)
+            multiprocessing.connection.wait([slot.process.sentinel for slot in running], timeout=0.2)
+            for number, slot in enumerate(slots):
+                if slot is not None and not slot.process.is_alive():
+                    slots[number] = None
+                    slot.process.join()
+                    _settle(slot, timeout)
+                    more = ended(slot.work) and more
+    except BaseException:  # a second Ctrl-C: what runs ends at once
+        for slot in slots:
+            if slot is not None:
+                _kill(slot.process.pid)
+                slot.process.join()
+        raise
+
+
+def _tell(running: Iterable[_Running], signum: int) -> None:
+    """Hand a signal on."""
+    for slot in running:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(slot.process.pid, signum)
+
+
+def _end_overdue(running: list[_Running], timeout: float | None) -> None:
+    now = time.monotonic()
+    for slot in running:
+        if slot.told is None and timeout is not None and now - slot.since > timeout:
+            slot.told = now
+            slot.process.terminate()
+        elif slot.told is not None and now - slot.told > GRACE:
+            _kill(slot.process.pid)
+
+
+def _kill(process: int) -> None:
+    """A process and its workers, which are in its group."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process, signal.SIGKILL)
+
+
+def _start(work: Work, slot: int, slots: int) -> _Running:
+    sys.stdout.flush()  # or the child would print once more what is still in the buffer
+    sys.stderr.flush()
+    process = multiprocessing.get_context("fork").Process(target=_child, args=(work, slot, slots, os.getpid()))
+    process.start()
+    return _Running(work, process, time.monotonic())
+
+
+def _child(work: Work, slot: int, slots: int, parent: int) -> None:
+    os.setpgid(0, 0)  # a Ctrl-C reaches the parent alone, which hands it on
+    _die_with(parent)
+    _take_share(work, slot, slots)
+    status = 1
+    try:
+        with signals.exiting():
+            work.folder.mkdir(parents=True, exist_ok=True)
+            # All that is printed, also by libraries in C, is in the log, in its order.
+            with (work.folder / "runner.log").open("ab", buffering=0) as file:
+                os.dup2(file.fileno(), 1)
+                os.dup2(file.fileno(), 2)
+            status = work.call()
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else 1
+    except KeyboardInterrupt:
+        status = 128 + signal.SIGINT
+    finally:
+        folder.unlock(work.folder)
+    sys.exit(status)
+
+
+def _die_with(parent: int) -> None:
+    """When the parent dies, however it does, this process is told to end, and saves its state."""
+    if platform.system() == "Linux":
+        PR_SET_PDEATHSIG = 1
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it died in between
+            os._exit(128 + signal.SIGTERM)
+
+
+def _take_share(work: Work, slot: int, slots: int) -> None:
+    """Of the cores and cards of this machine."""
+    mine = cores()[slot::slots] if slots <= len(cores()) else [cores()[slot % len(cores())]]
+    if slots > 1 and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, mine)
+    if work.on_card and (there := cards()):
+        os.environ["CUDA_VISIBLE_DEVICES"] = there[slot % len(there)]
+
+
+def _settle(slot: _Running, timeout: float | None) -> None:
+    """See to it that ``result.json`` says how a run ended that could not say it itself."""
+    path, status = slot.work.folder / "result.json", slot.process.exitcode
+    _kill(slot.process.pid)  # workers that it may have left behind
+    content = folder.read_result(slot.work.folder) or {"state": "running", "metrics": {}}
+    if slot.told is not None and content["state"] != "completed":
+        error = f"took longer than sweep.timeout ({timeout:g} seconds)"
+    elif content["state"] != "running":
+        return
+    elif status < 0:
+        name = signal.Signals(-status).name
+        error = f"killed by {name}" + (", perhaps because memory was short" if name == "SIGKILL" else "")
+    else:
+        error = f"the process ended with exit status {status}, before the run was over"
+    content |= {"state": "failed", "error": error, "seconds": round(time.monotonic() - slot.since, 3)}
+    with contextlib.suppress(OSError):
+        write(path, to_json(content, indent=2).encode() + b"\n")

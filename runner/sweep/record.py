@@ -1,0 +1,122 @@
+"""``sweep.json``: which jobs a sweep has, and in which folders; written before the first of them starts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from runner import __version__, config, folder
+from runner.errors import Problem, RunFolderError, reason_of
+from runner.files import write
+from runner.ranking import Row
+from runner.result import to_json
+from runner.sweep.grid import Job
+
+NAME = folder.SWEEP
+
+NOT_OF_THE_RUN = {"sweep", "resume", "check", "allow_targets", "facts"}
+"""Keys that may differ between two runs of which one need not be run."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A job of a sweep.
+
+    Args:
+        name: of its folder.
+        hash: of its configuration.
+        overrides, swept: see `runner.sweep.grid.Job`.
+    """
+
+    name: str
+    hash: str
+    overrides: tuple[str, ...]
+    swept: Mapping[str, str]
+
+
+@dataclass
+class Record:
+    """Every job that a sweep ever had, in the order in which they came."""
+
+    folder: Path
+    typed: list[str]
+    """The overrides that the sweep was started with last."""
+    entries: list[Entry]
+
+    @classmethod
+    def new(cls) -> Record:
+        """Of a sweep that has no folder yet."""
+        return cls(Path(), [], [])
+
+    @classmethod
+    def read(cls, sweep_dir: Path) -> Record:
+        """That of a sweep that is there.
+
+        Raises:
+            RunFolderError: the file is none of ours.
+        """
+        path = sweep_dir / NAME
+        try:
+            content = json.loads(path.read_text())
+            entries = [
+                Entry(str(e["name"]), str(e["hash"]), tuple(map(str, e["overrides"])), dict(e["swept"]))
+                for e in content["jobs"]
+            ]
+            unsafe = [entry.name for entry in entries if Path(entry.name).name != entry.name]
+            if unsafe:
+                raise ValueError(f"{unsafe[0]!r} is no name of a folder")
+            return cls(sweep_dir, list(map(str, content["typed"])), entries)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            what = f"is not the record of a sweep ({reason_of(error)})"
+            raise RunFolderError(Problem(str(path), what)) from error
+
+    def enter(self, jobs: Sequence[tuple[Job, str]]) -> list[Entry]:
+        """Enter jobs, with the hashes of their configurations, and return their entries: of those that were there, as
+        they are, and of two that are the same one."""
+        by_hash = {entry.hash: entry for entry in self.entries}
+        wanted: dict[str, Entry] = {}
+        for job, digest in jobs:
+            if digest not in by_hash:
+                taken = {entry.name for entry in self.entries}
+                # An earlier run of another configuration keeps its folder.
+                name = job.name if job.name not in taken else f"{job.name}-{digest[:8]}"
+                by_hash[digest] = Entry(name, digest, job.overrides, job.swept)
+                self.entries.append(by_hash[digest])
+            wanted[digest] = by_hash[digest]
+        return list(wanted.values())
+
+    def write(self) -> None:
+        content = {"runner": __version__, "typed": self.typed, "jobs": [asdict(entry) for entry in self.entries]}
+        write(self.folder / NAME, to_json(content, indent=1).encode() + b"\n")
+
+    def rows(self) -> Iterator[Row]:
+        """What is known of each job that has ended, of a cross-validation fold by fold."""
+        for entry in self.entries:
+            for fold, path in folds(self.folder / entry.name) or [(None, self.folder / entry.name)]:
+                result = folder.read_result(path)
+                if result is not None and result.get("state") != "running":
+                    yield Row(entry.name, entry.swept, fold, result)
+
+
+def place(run_dir: Path, fold: int) -> Path:
+    """The folder of a fold of a run."""
+    return run_dir / f"fold-{fold}"
+
+
+def folds(run_dir: Path) -> list[tuple[int | None, Path]]:
+    """The folds of a run that have a folder, by their numbers."""
+    numbers = sorted(int(path.name.removeprefix("fold-")) for path in run_dir.glob("fold-*[0-9]") if path.is_dir())
+    return [(number, place(run_dir, number)) for number in numbers]
+
+
+def digest(cfg: DictConfig) -> str:
+    """SHA-256 of the configuration of a job: two that have the same are the same run."""
+    tree, _ = config.plain(config.job(cfg))
+    kept: dict[str, Any] = {key: value for key, value in tree.items() if key not in NOT_OF_THE_RUN}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=repr).encode()).hexdigest()

@@ -1,0 +1,134 @@
+"""The table of a sweep: ``results.csv`` and ``results.md``, which grow as jobs end, the terminal and TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from omegaconf import DictConfig
+
+from runner import ranking
+from runner.files import write
+from runner.ranking import Row
+from runner.sweep.record import Record
+from runner.table import Table
+from runner.tensorboard import Board
+from runner.terminal import show
+
+log = logging.getLogger("runner")
+
+FITS = 40
+"""Settings up to which the terminal has them all."""
+
+
+def write_files(record: Record, cfg: DictConfig) -> None:
+    """Write ``results.csv``, every figure of every run that has ended, and ``results.md``, for people.
+
+    Args:
+        cfg: of the sweep.
+    """
+    rows = _rows(record)
+    write(record.folder / "results.csv", _csv(rows).encode())
+    ended = f"{len({row.job for row in rows})} of {len(record.entries)} jobs have ended"
+    failed = _failed(rows)
+    parts = [f"# {record.folder.name}\n\n{ended}{f', {len(failed)} runs failed' if failed else ''}."]
+    tag = _rank_by(cfg, rows)
+    tables = [ranking.table(ranking.rank(rows, tag), tag), _runs(rows, tag)]
+    for table in [*tables, *([_failures(failed)] if failed else [])]:
+        parts.append(f"## {table.title}\n\n{table.markdown()}")
+    write(record.folder / "results.md", ("\n\n".join(parts) + "\n").encode())
+
+
+def tell(record: Record, cfg: DictConfig, flags: Sequence[str], seconds: float) -> int:
+    """Say what a sweep reached, on the terminal and in TensorBoard, and return how many of its runs failed."""
+    write_files(record, cfg)
+    rows = _rows(record)
+    tag, failed = _rank_by(cfg, rows), _failed(rows)
+    ranked = ranking.rank(rows, tag)
+    table, runs = ranking.table(ranked, tag), _runs(rows, tag)
+    show(table if len(ranked) <= FITS else Table(f"{table.title}, the first {FITS}", table.columns, table.rows[:FITS]))
+    if failed:
+        show(_failures(failed))
+    board = Board(record.folder / "tensorboard")
+    for name, each in {"ranking": table, "runs": runs, **({"failures": _failures(failed)} if failed else {})}.items():
+        board.table(f"sweep/{name}", each)
+    board.close()
+    log.info("\n%s in %.1f s", record.folder, seconds)
+    log.info("  every figure           %s", record.folder / "results.csv")
+    log.info("  curves and tables      tensorboard --logdir %s", shlex.quote(str(record.folder)))
+    if ranked and ranked[0].completed:
+        first = next(entry for entry in record.entries if entry.name == ranked[0].completed[0].job)
+        own = [override for override in first.overrides if not override.startswith("sweep")]
+        log.info("  the best one again     %s", shlex.join(["python", "-m", "runner", *flags, *own]))
+    return len(failed)
+
+
+def _rows(record: Record) -> list[Row]:
+    """With the keys alone in which the jobs differ."""
+    keys = ranking.differing([entry.swept for entry in record.entries])
+    return [Row(r.job, {k: v for k, v in r.keys.items() if k in keys}, r.fold, r.result) for r in record.rows()]
+
+
+def _failed(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row.state != "completed"]
+
+
+def _rank_by(cfg: DictConfig, rows: Sequence[Row]) -> str:
+    """The metric of val by which the settings are ranked."""
+    if cfg.sweep.rank_by is not None:
+        return str(cfg.sweep.rank_by)
+    monitor = str(cfg.checkpoint.monitor)
+    of_losses = any(key.partition(".")[0] == "loss" for row in rows for key in row.keys)
+    there = dict.fromkeys(tag for row in rows for tag in row.result.get("metrics", {}))
+    others = [tag for tag in there if tag.startswith("val/") and tag != "val/loss" and not tag.endswith("_std")]
+    # Figures of different losses cannot be compared.
+    return others[0] if monitor == "val/loss" and of_losses and others else monitor
+
+
+def _csv(rows: Sequence[Row]) -> str:
+    lines = [_line(row) for row in rows]
+    columns = list(dict.fromkeys(name for line in lines for name in line))
+    last = [name for name in ("seconds", "error") if name in columns]
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, [*(name for name in columns if name not in last), *last], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return buffer.getvalue()
+
+
+def _line(row: Row) -> dict[str, Any]:
+    result: Mapping[str, Any] = row.result
+    line = {"folder": row.job, **row.keys, **({} if row.fold is None else {"fold": row.fold}), "state": row.state}
+    line |= {name: result[name] for name in ("epochs", "best_epoch") if name in result}
+    line |= {tag: row.figure(tag) for tag in result.get("metrics", {})}
+    error = str(result.get("error") or "").partition("\n")[0]
+    return line | {"seconds": result.get("seconds"), "error": error}
+
+
+def _runs(rows: Sequence[Row], tag: str) -> Table:
+    """A row for each run, with a few of its figures."""
+    keys = list(dict.fromkeys(key for row in rows for key in row.keys))
+    test = f"test/{tag.partition('/')[2]}"
+    folds = [] if all(row.fold is None for row in rows) else ["fold"]
+    cells = [
+        [row.keys.get(key) for key in keys] + [row.fold for _ in folds]
+        + [row.state, row.result.get("best_epoch"), _figure(row, tag), _figure(row, test), row.result.get("seconds")]
+        for row in rows
+    ]  # fmt: skip
+    return Table("Runs", [*keys, *folds, "state", "best epoch", tag, test, "seconds"], cells)
+
+
+def _figure(row: Row, tag: str) -> float | None:
+    return row.figure(tag) if tag in row.result.get("metrics", {}) else None
+
+
+def _failures(failed: Sequence[Row]) -> Table:
+    rows = [
+        [row.job if row.fold is None else f"{row.job}/fold-{row.fold}", row.state, _line(row)["error"]]
+        for row in failed
+    ]
+    return Table("Not completed", ["folder", "state", "why"], rows)

@@ -1,0 +1,103 @@
+"""Points of a search space, drawn before a sweep starts: at random, in a Latin hypercube, from a Sobol sequence."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+from hydra.core.override_parser.types import IntervalSweep, Override
+from numpy.typing import NDArray
+
+from runner.errors import ConfigError, Problem
+
+Draws = NDArray[np.float64]
+
+
+def points(options: Any, looked_for: Mapping[str, Override]) -> list[dict[str, str]]:
+    """What each point overrides.
+
+    Args:
+        options: the group ``sweep``: ``method``, ``points`` and ``seed``.
+        looked_for: overrides that stand for several values, or for a range of them, by key.
+
+    Raises:
+        ConfigError: there is nothing to look for, or a range is none.
+    """
+    if not looked_for:
+        what = f"{options.method} has nothing to draw from"
+        remedy = "a range, as in optimizer.lr='tag(log,interval(1e-4,1e-1))', or sweep=grid"
+        raise ConfigError(Problem("sweep", what, remedy=remedy))
+    values = {key: dimension(override) for key, override in looked_for.items()}
+    drawn = METHODS[str(options.method)](len(values), int(options.points), int(options.seed))
+    rows = [{key: at(u) for (key, at), u in zip(values.items(), row.tolist(), strict=True)} for row in drawn]
+    return [dict(row) for row in dict.fromkeys(tuple(row.items()) for row in rows)]
+
+
+def uniform(dimensions: int, count: int, seed: int) -> Draws:
+    """(`count`, `dimensions`) independent numbers from [0, 1). More points of a seed begin with the same ones."""
+    return np.random.default_rng(seed).random((count, dimensions))
+
+
+def latin_hypercube(dimensions: int, count: int, seed: int) -> Draws:
+    """As `uniform`, with one number in each of `count` equal pieces of every axis (McKay, Beckman and Conover 1979)."""
+    from scipy.stats import qmc
+
+    return np.asarray(qmc.LatinHypercube(dimensions, seed=seed).random(count))
+
+
+def sobol(dimensions: int, count: int, seed: int) -> Draws:
+    """As `uniform`, filling the space evenly (Sobol' 1967, scrambled as in Owen 1998). It does so best for 2^n points;
+    more points of a seed begin with the same ones."""
+    from scipy.stats import qmc
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that the number is not a power of two
+        return np.asarray(qmc.Sobol(dimensions, scramble=True, seed=seed).random(count))
+
+
+METHODS: dict[str, Callable[[int, int, int], Draws]] = {
+    "random": uniform,
+    "latin_hypercube": latin_hypercube,
+    "sobol": sobol,
+}
+
+
+def dimension(override: Override) -> Callable[[float], str]:
+    """What a number from [0, 1) stands for, as it is typed.
+
+    ``int(interval(1,10))`` has whole numbers, the last one too; ``tag(log,…)`` measures in orders of magnitude.
+
+    Raises:
+        ConfigError: it is no range, or has no logarithm.
+    """
+    swept = override.value()
+    if not isinstance(swept, IntervalSweep):
+        return partial(_choice, list(override.sweep_string_iterator()))
+    start: Any = swept.start
+    end: Any = swept.end
+    low, high, log = float(start), float(end), "log" in swept.tags
+    if not low < high or (log and low <= 0):
+        allowed = "interval(LOW,HIGH), above 0 for tag(log,…)" if log else "interval(LOW,HIGH)"
+        raise ConfigError(Problem(override.key_or_group, f"{override.input_line} is no range", allowed))
+    if isinstance(start, int) and isinstance(end, int):  # as int(interval(1,10)) makes them
+        return partial(_whole, int(low), int(high), log)
+    return partial(_between, low, high, log)
+
+
+def _choice(texts: list[str], u: float) -> str:
+    return texts[int(u * len(texts))]
+
+
+def _between(low: float, high: float, log: bool, u: float) -> str:
+    value = math.exp(math.log(low) + u * (math.log(high) - math.log(low))) if log else low + u * (high - low)
+    return f"{value:.6g}"
+
+
+def _whole(low: int, high: int, log: bool, u: float) -> str:
+    if log:  # between the bounds of what is rounded to the first and to the last of them
+        return str(round(float(_between(low - 0.499, high + 0.499, True, u))))
+    return str(low + int(u * (high - low + 1)))

@@ -1,0 +1,95 @@
+"""One run, in a folder that is there: what Hydra calls, and what a process of a sweep does."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig, OmegaConf
+
+from runner import config, folder, signals
+from runner.errors import Interrupted, RunFolderError, RunnerError
+from runner.result import Result
+from runner.terminal import LogFile
+
+if TYPE_CHECKING:
+    from runner.data import Sources
+
+log = logging.getLogger("runner")
+
+PATIENCE = 30.0
+"""Seconds to wait for a folder that another process has: it may be about to end, after a sweep that was killed."""
+
+
+def guarded(task: Callable[[], object]) -> int:
+    """The exit status of one run. What goes wrong in it is said and logged here, and ends no other run of a sweep."""
+    try:
+        task()
+    except Interrupted as error:
+        raise SystemExit(error.exit_status) from error
+    except RunnerError as error:
+        log.error("error: %s", error)
+        return error.exit_status
+    except Exception:
+        log.exception("error:")
+        return 1
+    return 0
+
+
+def in_process(cfg: DictConfig, run_dir: Path, sources: Sources) -> int:
+    """Do a run in a process that is there for it alone, and return the exit status.
+
+    Args:
+        cfg: with Hydra's part.
+        run_dir: of the run; the log is there.
+        sources: data sets that were read already.
+    """
+    _log_to(run_dir / "runner.log")
+    config.enter(cfg)
+    os.environ.update({str(name): str(value) for name, value in cfg.hydra.job.env_set.items()})
+    return guarded(lambda: _train(cfg, run_dir, sources))
+
+
+def _train(cfg: DictConfig, run_dir: Path, sources: Sources) -> None:
+    from runner import train
+
+    _lock(run_dir)
+    (run_dir / ".hydra").mkdir(exist_ok=True)
+    OmegaConf.save(cfg.hydra.overrides.task, run_dir / ".hydra" / "overrides.yaml")
+    try:
+        with signals.staying():
+            prepared = train.prepare(config.task(cfg), run_dir, sources)
+    except Exception as error:
+        # `train.main` writes how a run ended, and it has not begun.
+        Result(run_dir, folder.read_result(run_dir)).update(state="failed", error=_said(error))
+        raise
+    train.main(prepared, run_dir)
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, RunnerError) else f"{type(error).__name__}: {error}"
+
+
+def _lock(run_dir: Path) -> None:
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return folder.lock(run_dir, "hydra.sweep.dir")
+        except RunFolderError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
+
+
+def _log_to(path: Path) -> None:
+    """All that is logged goes to the file, and nothing to the terminal."""
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+    file = LogFile(path, encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    root.addHandler(file)

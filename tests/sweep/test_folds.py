@@ -1,0 +1,172 @@
+"""Cross-validation: scikit-learn's folds, a model of its own for each, and what they say together."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import QUICK, Run
+from sklearn.datasets import load_digits, load_wine
+from sklearn.metrics import accuracy_score
+from sklearn.model_selection import KFold, StratifiedKFold
+
+FOLDS = 3
+CROSS = (*QUICK, "trainer.max_epochs=1", "split=stratified_kfold", f"split.n_splits={FOLDS}")
+
+
+def read(folder: str | Path) -> Any:
+    return json.loads((Path(folder) / "result.json").read_text())
+
+
+def out_of_fold(folder: str | Path) -> list[dict[str, str]]:
+    with open(Path(folder) / "out_of_fold.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "bundled", "split", "folds"),
+    [
+        ("digits", load_digits, "stratified_kfold", StratifiedKFold),
+        ("wine", load_wine, "stratified_kfold", StratifiedKFold),
+        ("wine", load_wine, "kfold", KFold),
+    ],
+)
+def test_the_folds_are_those_of_scikit_learn(run: Run, dataset: str, bundled: Any, split: str, folds: Any) -> None:
+    arguments = [*QUICK, "trainer.max_epochs=1", f"dataset={dataset}", f"split={split}", "split.seed=7"]
+    assert run(*arguments, "split.n_splits=4", "hydra.run.dir=here") == 0
+    inputs, targets = bundled(return_X_y=True)
+    expected = folds(4, shuffle=True, random_state=7).split(inputs, targets)
+    for number, (_, held_out) in enumerate(expected):
+        with np.load(f"here/fold-{number}/split.npz") as parts:
+            assert np.array_equal(parts["test"], held_out)
+            everything = np.concatenate([parts[name] for name in ("train", "val", "test")])
+        assert np.array_equal(np.sort(everything), np.arange(len(targets)))
+
+
+def test_what_the_folds_reach_together(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*CROSS, "hydra.run.dir=here") == 0
+    folds, whole = [read(f"here/fold-{n}") for n in range(FOLDS)], read("here")
+    assert whole["state"] == "completed"
+    for tag in ("val/loss", "test/accuracy", "test/macro_f1"):
+        values = [fold["metrics"][tag] for fold in folds]
+        assert whole["metrics"][tag] == pytest.approx(statistics.fmean(values), abs=1e-12)
+        assert whole["metrics"][f"{tag}_std"] == pytest.approx(statistics.stdev(values), abs=1e-12)
+    said = out_of_fold("here")
+    assert [int(row["index"]) for row in said] == list(range(1797))
+    assert [int(row["target"]) for row in said] == load_digits().target.tolist()
+    accuracy = accuracy_score([row["target"] for row in said], [row["prediction"] for row in said])
+    assert whole["metrics"]["out_of_fold/accuracy"] == pytest.approx(accuracy)
+    for number in range(FOLDS):
+        mine = [row for row in said if row["fold"] == str(number)]
+        right = statistics.fmean(row["target"] == row["prediction"] for row in mine)
+        assert right == pytest.approx(folds[number]["metrics"]["test/accuracy"])
+    assert f"{FOLDS} folds" in (printed := capsys.readouterr().out)
+    assert f"mean                       –     {whole['metrics']['val/loss']:.4f}" in printed
+
+
+def test_every_fold_begins_with_a_new_model_and_is_the_run_that_it_would_be_alone(run: Run) -> None:
+    assert run(*CROSS, "hydra.run.dir=here") == 0
+    assert run(*CROSS, "split.fold=2", "hydra.run.dir=alone") == 0
+    of_fold, alone = (torch.load(f"{f}/checkpoints/last.pt", weights_only=True) for f in ("here/fold-2", "alone"))
+    assert all(torch.equal(of_fold["model"][name], alone["model"][name]) for name in alone["model"])
+    assert not Path("alone/fold-0").exists()
+
+
+def test_a_fold_that_is_missing_is_trained_and_no_other(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*CROSS, "hydra.run.dir=here") == 0
+    before, first = read("here"), Path("here/fold-0/checkpoints/last.pt").stat().st_mtime_ns
+    assert run("resume=here") == 0
+    assert "here is complete" in capsys.readouterr().out
+    shutil.rmtree("here/fold-1")
+    Path("here/out_of_fold.csv").unlink()
+    assert run("resume=here") == 0
+    assert "3 folds, 2 are done" in capsys.readouterr().out
+    assert read("here")["metrics"] == before["metrics"]
+    assert Path("here/fold-0/checkpoints/last.pt").stat().st_mtime_ns == first
+    assert len(out_of_fold("here")) == 1797
+
+
+def test_a_longer_training_goes_on_in_every_fold(run: Run) -> None:
+    assert run(*CROSS, "hydra.run.dir=here") == 0
+    assert run("resume=here", "trainer.max_epochs=2") == 0
+    assert [read(f"here/fold-{n}")["epochs"] for n in range(FOLDS)] == [2, 2, 2]
+    assert "resumed after epoch 1" in Path("here/fold-1/runner.log").read_text()
+
+
+def test_where_there_is_an_official_test_part_the_fold_is_val_and_all_folds_say_it_together(run: Run) -> None:
+    images = np.random.default_rng(0).normal(size=(120, 1, 4, 4)).astype(np.float32)
+    labels = (images.mean((1, 2, 3)) > 0).astype(np.int64)
+    np.savez("data.npz", x_train=images[:90], y_train=labels[:90], x_test=images[90:], y_test=labels[90:])
+    Path("own_data.py").write_text(
+        "import numpy as np, torch\nfrom runner.dataset import Parts\n"
+        "def parts():\n"
+        "    d = np.load('data.npz')\n"
+        "    made = {p: torch.utils.data.TensorDataset(torch.from_numpy(d[f'x_{p}']), torch.from_numpy(d[f'y_{p}']))\n"
+        "            for p in ('train', 'test')}\n"
+        "    return Parts(**made)\n"
+    )
+    Path("mine/dataset").mkdir(parents=True)
+    Path("mine/dataset/own.yaml").write_text("_target_: own_data.parts\n")
+    own = "--config-dir", "mine", "dataset=own", "allow_targets=[own_data.*]", "transform=none"
+    assert run(*own, *CROSS, "metric=classification_full", "hydra.run.dir=here") == 0
+    whole, said = read("here"), out_of_fold("here")
+    assert [int(row["index"]) for row in said] == list(range(90))
+    accuracy = statistics.fmean(row["target"] == row["prediction"] for row in said)
+    assert whole["metrics"]["out_of_fold/accuracy"] == pytest.approx(accuracy)
+    chances = [np.load(f"here/fold-{n}/predictions.npz")["test_probabilities"] for n in range(FOLDS)]
+    ensemble = np.mean(chances, axis=0).argmax(1)
+    assert whole["metrics"]["ensemble/accuracy"] == pytest.approx(accuracy_score(labels[90:], ensemble))
+    assert "ensemble/auroc" in whole["metrics"] or "ensemble/roc_auc" in whole["metrics"]
+
+
+def test_values_are_averaged_and_kept_for_every_sample(run: Run) -> None:
+    values = "dataset=diabetes", "loss=mse", "metric=regression"
+    assert run(*QUICK, *values, "split=kfold", "split.n_splits=3", "hydra.run.dir=here") == 0
+    said = out_of_fold("here")
+    errors = [abs(float(row["target"]) - float(row["prediction"])) for row in said]
+    assert len(said) == 442
+    assert read("here")["metrics"]["out_of_fold/mae"] == pytest.approx(statistics.fmean(errors), rel=1e-4)
+
+
+def test_in_a_sweep_folds_and_seeds_count_apart(run: Run) -> None:
+    assert run("-m", *CROSS, "seed=0,1", "optimizer.lr=0.01,0.001", "hydra.sweep.dir=sweep", "sweep.n_jobs=2") == 0
+    with open("sweep/results.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 12
+    assert {(row["seed"], row["fold"]) for row in rows} == {(s, f) for s in "01" for f in "012"}
+    table = Path("sweep/results.md").read_text()
+    assert "| 2 seeds × 3 folds |" in table
+    assert read("sweep/seed=0,optimizer.lr=0.01")["metrics"]["test/accuracy_std"] > 0
+    assert run("resume='sweep/seed=0,optimizer.lr=0.01'", "trainer.max_epochs=2") == 0
+    assert read("sweep/seed=0,optimizer.lr=0.01")["epochs"] == 2
+
+
+def test_a_fold_that_fails_is_named(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*CROSS, "optimizer=sgd", "optimizer.lr=1e30", "hydra.run.dir=here") == 1
+    assert read("here")["state"] == "failed"
+    assert read("here")["error"].startswith("fold 0: ")
+    assert "try: python -m runner resume=here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("split=kfold", "split.n_splits=1"), "split.n_splits: 1 is not allowed"),
+        (("split=kfold", "split.fold=some"), "split.fold: 'some' is not allowed"),
+        (("split=kfold", "split.path=split.npz"), "split.path: holds one split"),
+        (("split=stratified", "+split.fold=all"), "split.fold: runner.split.stratified has no argument 'fold'"),
+    ],
+)
+def test_what_is_no_cross_validation(
+    run: Run, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    assert run(*QUICK, *arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not Path("outputs").exists()

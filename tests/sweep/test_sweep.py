@@ -1,0 +1,269 @@
+"""A sweep loses nothing: whatever happens to a job is a row of the table, and what is missing is done the next time."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import QUICK, Run, own_model
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from runner.sweep import processes
+
+NET = """\
+import os, time
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, num_outputs, how="fine"):
+        super().__init__()
+        self.layer, self.how, self.calls = nn.Linear(64, num_outputs), how, 0
+
+    def forward(self, x):
+        self.calls += 1
+        if self.calls > 25 and not os.path.exists("mended"):  # later than in the trial
+            if self.how == "raise":
+                raise RuntimeError("no luck")
+            if self.how == "exit":
+                os._exit(3)
+            if self.how == "kill":
+                os.kill(os.getpid(), 9)
+            if self.how == "hang":
+                time.sleep(1000)
+        return self.layer(x.flatten(1))
+"""
+
+
+def broken(*hows: str) -> tuple[str, ...]:
+    """A sweep over a model of which some forms fail in the middle of the training."""
+    own = own_model(NET)
+    Path("mine/model/own.yaml").write_text("_target_: own_net.Net\nnum_outputs: ${facts.num_outputs}\nhow: fine\n")
+    short = "trainer.max_epochs=2", "trainer.threads=1", "tensorboard.pictures=false"
+    return "-m", *own, *short, f"model.how={','.join(hows)}", "hydra.sweep.dir=sweep"
+
+
+def rows(folder: str | Path = "sweep") -> list[dict[str, str]]:
+    with open(Path(folder) / "results.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def states(folder: str | Path = "sweep") -> dict[str, str]:
+    return {row["folder"]: row["state"] for row in rows(folder)}
+
+
+def times(folder: str) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def result(job: str, folder: str = "sweep") -> Any:
+    return json.loads((Path(folder) / job / "result.json").read_text())
+
+
+def test_eight_of_twelve_jobs_end_well_and_four_are_named_failures(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "GRACE", 0.2)
+    arguments = [*broken("fine", "raise", "exit", "kill", "hang"), "sweep.timeout=4 seconds", "sweep.n_jobs=2"]
+    Path("jobs.yaml").write_text(
+        "\n".join([f"good-{n}: [model.how=fine, seed={n}]" for n in range(8)]
+                  + [f"{how}: [model.how={how}]" for how in ("raise", "exit", "kill", "hang")])
+    )  # fmt: skip
+    assert run(*[a for a in arguments if not a.startswith("model.how=")], "sweep.jobs=jobs.yaml") == 1
+    good, bad = [f"good-{n}" for n in range(8)], ["raise", "exit", "kill", "hang"]
+    assert states() == {**dict.fromkeys(good, "completed"), **dict.fromkeys(bad, "failed")}
+    errors = {row["folder"]: row["error"] for row in rows() if row["state"] == "failed"}
+    assert errors == {
+        "raise": "RuntimeError: no luck",
+        "exit": "the process ended with exit status 3, before the run was over",
+        "kill": "killed by SIGKILL, perhaps because memory was short",
+        "hang": "took longer than sweep.timeout (4 seconds)",
+    }
+    said = capsys.readouterr().out
+    for name, error in errors.items():
+        assert f"{name}: failed: {error}" in said
+        assert f"sweep/{name}/runner.log" in said
+    assert "RuntimeError: no luck" in Path("sweep/raise/runner.log").read_text()
+    assert "12 of 12 jobs have ended, 4 runs failed." in Path("sweep/results.md").read_text()
+
+
+def test_a_job_is_the_run_that_it_would_be_alone(run: Run) -> None:
+    assert run("-m", *QUICK, "seed=3,4", "model.dropout=0.2", "hydra.sweep.dir=sweep", "sweep.n_jobs=2") == 0
+    assert run(*QUICK, "seed=4", "model.dropout=0.2", "hydra.run.dir=alone") == 0
+    ours, alone = (torch.load(f"{f}/checkpoints/last.pt", weights_only=True) for f in ("sweep/seed=4", "alone"))
+    assert all(torch.equal(ours["model"][name], alone["model"][name]) for name in alone["model"])
+    assert Path("sweep/seed=4/metrics.jsonl").read_bytes() == Path("alone/metrics.jsonl").read_bytes()
+    assert result("seed=4")["metrics"] == json.loads(Path("alone/result.json").read_text())["metrics"]
+    assert result("seed=3")["metrics"] != result("seed=4")["metrics"]
+
+
+def test_the_table_has_what_the_jobs_have(run: Run) -> None:
+    assert run("-m", *QUICK, "optimizer.lr=0.01,0.001", "seed=0,1", "hydra.sweep.dir=sweep") == 0
+    for row in rows():
+        found = result(row["folder"])
+        assert {tag: float(row[tag]) for tag in found["metrics"]} == found["metrics"]
+        assert row["folder"] == f"optimizer.lr={row['optimizer.lr']},seed={row['seed']}"
+    ranked = Path("sweep/results.md").read_text().split("## Runs")[0].splitlines()
+    means = {lr: sum(float(r["val/loss"]) for r in rows() if r["optimizer.lr"] == lr) / 2 for lr in ("0.01", "0.001")}
+    first, second = [line.split(" | ") for line in ranked if line.startswith(("| 1", "| 2"))]
+    assert means[first[1]] < means[second[1]]
+    assert first[2] == "2 seeds"
+    assert first[3].startswith(f"{means[first[1]]:.4f} ± ")
+    board = EventAccumulator("sweep/tensorboard").Reload()
+    text = board.Tensors("sweep/ranking/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert text in Path("sweep/results.md").read_text()
+
+
+def test_typed_again_it_does_what_is_missing_and_more_values_are_more_jobs(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = broken("fine", "raise", "exit")
+    assert run(*arguments) == 1
+    before = times("sweep/model.how=fine")
+    Path("mended").touch()
+    again = [*(a for a in arguments if not a.startswith("model.how")), "model.how=fine,raise,exit", "seed=0"]
+    assert run(*again) == 0
+    assert "3 jobs, 1 of them done" in capsys.readouterr().out
+    assert before == times("sweep/model.how=fine")
+    assert set(states().values()) == {"completed"}
+    assert run("--config-dir", "mine", "allow_targets=[own_net.*]", "resume=sweep", "seed=0,1") == 0
+    assert "6 jobs, 3 of them done" in capsys.readouterr().out
+    assert len(rows()) == 6
+    assert {row["folder"] for row in rows()} >= {"model.how=fine", "model.how=fine,seed=1"}
+    assert run("--config-dir", "mine", "allow_targets=[own_net.*]", "-m", "resume=sweep") == 0
+    assert "6 jobs, 6 of them done" in capsys.readouterr().out
+
+
+def test_another_configuration_under_the_same_name_gets_a_folder_of_its_own(run: Run) -> None:
+    assert run("-m", *QUICK, "seed=0,1", "hydra.sweep.dir=sweep") == 0
+    before = Path("sweep/seed=0/metrics.jsonl").read_bytes()
+    assert run("-m", *QUICK, "seed=0,1", "optimizer.lr=0.1", "hydra.sweep.dir=sweep") == 0
+    assert Path("sweep/seed=0/metrics.jsonl").read_bytes() == before
+    assert len(rows()) == 4
+    assert len({row["folder"] for row in rows()}) == 4
+
+
+def test_two_jobs_that_are_the_same_run_are_done_once(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("-m", *QUICK, "sweep.jobs={a: ['seed=0'], b: ['seed=1'], c: ['seed=0']}", "hydra.sweep.dir=sweep") == 0
+    assert "1 job is the same run as another, and done once" in capsys.readouterr().out
+    assert [row["folder"] for row in rows()] == ["a", "b"]
+
+
+def test_it_stops_at_the_first_failure_if_that_is_wanted(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*broken("fine", "raise", "exit", "kill"), "sweep.on_error=stop") == 1
+    assert list(states()) == ["model.how=fine", "model.how=raise"]
+
+
+def test_a_folder_that_is_no_sweep_is_left_alone(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("sweep").mkdir()
+    Path("sweep/notes.txt").write_text("mine")
+    assert run("-m", *QUICK, "seed=0,1", "hydra.sweep.dir=sweep") == 2
+    assert "hydra.sweep.dir: 'sweep' is not empty" in capsys.readouterr().err
+    assert [path.name for path in Path("sweep").iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is not the record of a sweep"),
+        ('{"jobs": [{"name": "../x", "hash": "", "overrides": [], "swept": {}}], "typed": []}', "no name of a folder"),
+        ('{"jobs": 3, "typed": []}', "is not the record of a sweep"),
+    ],
+)  # fmt: skip
+def test_a_record_that_is_none(run: Run, capsys: pytest.CaptureFixture[str], content: str, message: str) -> None:
+    Path("sweep").mkdir()
+    Path("sweep/sweep.json").write_text(content)
+    assert run("resume=sweep") == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_folder_of_a_sweep_names_no_code(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*broken("fine", "raise")) == 1
+    assert run("--config-dir", "mine", "resume=sweep") == 2
+    assert "allow_targets=[own_net.*]" in capsys.readouterr().err
+    record = json.loads(Path("sweep/sweep.json").read_text())
+    record["typed"] = [
+        "seed=0,1",
+        "hydra.callbacks.x._target_=os.system",
+        "+hydra.launcher.y=1",
+        "allow_targets=[os.*]",
+    ]
+    Path("sweep/sweep.json").write_text(json.dumps(record))
+    assert run("resume=sweep", "check=only") == 0
+
+
+def test_values_go_together(run: Run) -> None:
+    together = "optimizer.lr=0.01,0.001", "loader.batch_size=32,64", "sweep.zip=[optimizer.lr,loader.batch_size]"
+    assert run("-m", *QUICK, *together, "hydra.sweep.dir=sweep") == 0
+    assert [(row["optimizer.lr"], row["loader.batch_size"]) for row in rows()] == [("0.01", "32"), ("0.001", "64")]
+
+
+def test_a_search_draws_its_points_and_trains_each_with_every_seed(run: Run) -> None:
+    space = "optimizer.lr=tag(log,interval(1e-4,1e-2))", "model.dropout=interval(0,0.5)"
+    assert run("-m", *QUICK, "sweep=sobol", "sweep.points=3", *space, "seed=0,1", "hydra.sweep.dir=sweep") == 0
+    assert len(rows()) == 6
+    assert len({row["optimizer.lr"] for row in rows()}) == 3
+    assert all(1e-4 <= float(row["optimizer.lr"]) <= 1e-2 for row in rows())
+
+
+def test_losses_are_not_compared_with_one_another(run: Run) -> None:
+    assert run("-m", *QUICK, "loss=cross_entropy,focal", "hydra.sweep.dir=sweep") == 0
+    assert "Ranked by val/accuracy (more is better)" in Path("sweep/results.md").read_text()
+
+
+def test_jobs_share_the_cores(run: Run) -> None:
+    assert run("-m", *QUICK, "trainer.threads=auto", "seed=0,1,2", "hydra.sweep.dir=sweep", "sweep.n_jobs=3") == 0
+    threads = {path: json.loads(path.read_text())["threads"] for path in Path("sweep").glob("*/result.json")}
+    assert set(threads.values()) == {1}
+
+
+LINE = [sys.executable, "-m", "runner", "-m", *QUICK, "trainer.max_epochs=30", "checkpoint.every=5 steps",
+        "optimizer.lr=0.01,0.001", "seed=0,1", "hydra.sweep.dir=sweep"]  # fmt: skip
+
+
+def wait_for(path: Path) -> None:
+    until = time.monotonic() + 120
+    while not path.exists():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_what_runs_and_typed_again_it_goes_on(signum: int, status: int) -> None:
+    process = subprocess.Popen(LINE, stdout=subprocess.PIPE, text=True)
+    second = Path("sweep/optimizer.lr=0.01,seed=1")
+    wait_for(second / "checkpoints/last.pt")
+    process.send_signal(signum)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == status
+    assert "to go on: python -m runner -m resume=sweep" in said
+    assert states() == {"optimizer.lr=0.01,seed=0": "completed", "optimizer.lr=0.01,seed=1": "interrupted"}
+    again = subprocess.run(
+        [sys.executable, "-m", "runner", "resume=sweep"], capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 0, again.stderr
+    assert "4 jobs, 1 of them done" in again.stdout
+    assert "resumed after epoch" in (second / "runner.log").read_text()
+    assert set(states().values()) == {"completed"}
+
+
+def test_killed_with_its_jobs_still_running_it_leaves_no_process_behind() -> None:
+    process = subprocess.Popen(LINE, stdout=subprocess.DEVNULL)
+    first = Path("sweep/optimizer.lr=0.01,seed=0")
+    wait_for(first / "checkpoints/last.pt")
+    process.kill()
+    process.wait()
+    again = subprocess.run(LINE, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert set(states().values()) == {"completed"}
+    assert (
+        "stopped by SIGTERM" in (first / "runner.log").read_text()
+        or "resumed" not in (first / "runner.log").read_text()
+    )
