@@ -86,6 +86,10 @@ class Interrupted(BaseException):
         self.exit_status = 128 + (signal.SIGINT if signum == signal.SIGINT else signal.SIGTERM)
 
 
+class Pruned(Exception):
+    """A search gave a run up, whose evaluations did not look as if it could be the best."""
+
+
 def nearest(name: str, names: Iterable[str], prefix: str = "") -> str:
     """The remedy for a misspelt name: the closest of `names` behind `prefix`, or nothing."""
     by_small_letters = {known.lower(): known for known in names}

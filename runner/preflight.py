@@ -7,6 +7,7 @@ Hydra calls `Preflight` (see `conf/entry.yaml`) after it has composed the config
 from __future__ import annotations
 
 import atexit
+import importlib.util
 import logging
 import os
 import shutil
@@ -24,7 +25,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from runner import config, folder, schema, signals
+from runner import config, folder, schema, signals, targets
 from runner.command_line import quote
 from runner.errors import ConfigError, InputError, Problem, RunnerError, reason_of, shown
 from runner.origin import marked, near, own_folders
@@ -103,6 +104,7 @@ class _State:
     def __init__(self) -> None:
         self.prepared: Prepared | None = None
         self.jobs: jobs.Jobs | None = None
+        self.sources: Sources = {}
         self.lines = MemoryHandler(sys.maxsize, flushLevel=sys.maxsize)
 
 
@@ -140,7 +142,11 @@ def check(cfg: DictConfig) -> None:
 
 def check_sweep(cfg: DictConfig) -> list[Problem]:
     """What is wrong with how a sweep is to be done."""
-    return schema.problems(config.value(cfg.sweep), schema.Sweep, "sweep.")
+    if cfg.sweep.get("method") == "optuna" and importlib.util.find_spec("optuna") is None:
+        return [Problem("sweep", "needs optuna, which is not installed", remedy="uv pip install optuna")]
+    tree, _ = config.plain(cfg)
+    found = schema.problems(tree["sweep"], schema.Sweep, "sweep.")
+    return found or targets.check({"sweep": tree["sweep"], "allow_targets": tree.get("allow_targets")})
 
 
 def check_values(cfg: DictConfig) -> None:
@@ -263,8 +269,8 @@ def _prepare_folds(cfg: DictConfig) -> list[DictConfig]:
     from runner.sweep import folds
 
     _before_forks()
-    found, _state.jobs = folds.each(cfg), jobs.Jobs([])
-    _try(dict(enumerate(found)), {number: f"fold {number}" for number in range(len(found))}, _state.jobs.sources)
+    found = folds.each(cfg)
+    _try(dict(enumerate(found)), {number: f"fold {number}" for number in range(len(found))}, _state.sources)
     return found
 
 
@@ -273,7 +279,7 @@ def whole(cfg: DictConfig) -> tuple[DictConfig, Sources]:
     made = cfg.copy()
     with read_write(made), open_dict(made):
         made.hydra = HydraConfig.get()
-    return made, {} if _state.jobs is None else _state.jobs.sources
+    return made, _state.sources
 
 
 def _sweep(cfg: DictConfig, found: jobs.Jobs) -> int:
@@ -281,9 +287,12 @@ def _sweep(cfg: DictConfig, found: jobs.Jobs) -> int:
     from runner.sweep import folds
     from runner.sweep.record import Record
     from runner.sweep.run import Sweep
+    from runner.sweep.study import Study
 
     named = _is_named(cfg, "sweep") and folder.is_sweep(Path(str(cfg.hydra.sweep.dir)))
-    sweep = Sweep(cfg, found, Record.read(Path(str(cfg.hydra.sweep.dir))) if named else Record.new())
+    kind = Study if cfg.sweep.method == "optuna" else Sweep
+    sweep = kind(cfg, found, Record.read(Path(str(cfg.hydra.sweep.dir))) if named else Record.new())
+    sweep.enter()
     leaves: dict[int, DictConfig] = {}
     words: dict[int, str] = {}
     for number in sweep.left():

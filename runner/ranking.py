@@ -91,6 +91,10 @@ class Setting:
         return [row for row in self.rows if row.state == "completed"]
 
     @property
+    def failed(self) -> int:
+        return sum(row.state not in ("completed", "pruned") for row in self.rows)
+
+    @property
     def repetitions(self) -> list[list[Row]]:
         """The completed runs of each seed; of a cross-validation, its folds."""
         found: dict[tuple[str, ...], list[Row]] = {}
@@ -107,6 +111,8 @@ class Setting:
     def count(self) -> str:
         """How many runs the figures are of: ``3 seeds × 5 folds``."""
         seeds, folds = len(self.repetitions), max((len(rows) for rows in self.repetitions), default=0)
+        if not self.completed and any(row.state == "pruned" for row in self.rows):
+            return "given up"
         words = [f"{n} {word}{'s' if n > 1 else ''}" for n, word in ((seeds, "seed"), (folds, "fold")) if n > 1]
         return " × ".join(words) or str(len(self.completed))
 
@@ -146,7 +152,7 @@ def table(ranked: Sequence[Setting], tag: str) -> Table:
     keys = list(dict.fromkeys(key for setting in ranked for key in setting.keys))
     shown = [tag, *_others(ranked, tag)]
     several = any(setting.figure(tag).n > 1 for setting in ranked)
-    failed = any(len(setting.completed) < len(setting.rows) for setting in ranked)
+    failed = any(setting.failed for setting in ranked)
     columns = ["", *keys, "runs", *shown, *(["95 % interval"] if several else []), *(["failed"] if failed else [])]
     if several:  # beside the figure that it belongs to
         columns.remove("95 % interval")
@@ -156,7 +162,7 @@ def table(ranked: Sequence[Setting], tag: str) -> Table:
         figures = {name: setting.figure(name) for name in shown}
         cells: dict[str, Any] = {"": place, **{key: setting.keys.get(key) for key in keys}, "runs": setting.count}
         cells |= {name: _shown(figure) for name, figure in figures.items()}
-        cells |= {"95 % interval": figures[tag].interval, "failed": len(setting.rows) - len(setting.completed)}
+        cells |= {"95 % interval": figures[tag].interval, "failed": setting.failed}
         lines.append([cells[name] for name in columns])
     direction_ = {"min": "less is better", "max": "more is better"}[direction(tag)]
     return Table(f"Ranked by {tag} ({direction_})", columns, lines)

@@ -272,7 +272,7 @@ class TensorBoard:
 
 @dataclasses.dataclass
 class Sweep:
-    method: Literal["grid", "random", "latin_hypercube", "sobol"] = key("where the jobs come from")
+    method: Literal["grid", "random", "latin_hypercube", "sobol", "optuna"] = key("where the jobs come from")
     n_jobs: int = key("jobs at a time", least=1, resume=True)
     on_error: Literal["continue", "stop"] = key("what a failed job means for the others", resume=True)
     timeout: str | None = key(
@@ -287,6 +287,8 @@ class Sweep:
     )  # fmt: skip
     points: int = key("points that are drawn", least=1, optional=True)
     seed: int = key("decides which points", least=0, optional=True)
+    sampler: dict[str, Any] = key("of Optuna: what is tried next", optional=True)
+    pruner: dict[str, Any] | None = key("of Optuna: what is given up", optional=True)
 
 
 @dataclasses.dataclass

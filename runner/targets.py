@@ -28,6 +28,8 @@ ALLOWED = (
     "torchvision.*",
     "sklearn.*",
     "timm.*",
+    "optuna.samplers.*",
+    "optuna.pruners.*",
 )
 """Targets that a configuration may name. A user adds patterns of their own with ``allow_targets``."""
 
@@ -43,6 +45,7 @@ GIVEN = {
     "optimizer": ("params",),
     "scheduler": ("optimizer",),
     "trainer": ("model", "loss", "batch"),
+    "sweep": ("seed",),
     "metric": ("y_true", "y_pred", "y_score", "y_prob", "y_proba", "y1", "y2"),
 }
 """By group: the arguments of its target that the run gives, and the configuration need not."""

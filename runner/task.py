@@ -18,6 +18,7 @@ from runner.terminal import LogFile
 
 if TYPE_CHECKING:
     from runner.data import Sources
+    from runner.train import Watch
 
 log = logging.getLogger("runner")
 
@@ -40,21 +41,22 @@ def guarded(task: Callable[[], object]) -> int:
     return 0
 
 
-def in_process(cfg: DictConfig, run_dir: Path, sources: Sources) -> int:
+def in_process(cfg: DictConfig, run_dir: Path, sources: Sources, watch: Watch | None = None) -> int:
     """Do a run in a process that is there for it alone, and return the exit status.
 
     Args:
         cfg: with Hydra's part.
         run_dir: of the run; the log is there.
         sources: data sets that were read already.
+        watch: see `runner.train.main`.
     """
     _log_to(run_dir / "runner.log")
     config.enter(cfg)
     os.environ.update({str(name): str(value) for name, value in cfg.hydra.job.env_set.items()})
-    return guarded(lambda: _train(cfg, run_dir, sources))
+    return guarded(lambda: _train(cfg, run_dir, sources, watch))
 
 
-def _train(cfg: DictConfig, run_dir: Path, sources: Sources) -> None:
+def _train(cfg: DictConfig, run_dir: Path, sources: Sources, watch: Watch | None) -> None:
     from runner import train
 
     _lock(run_dir)
@@ -67,7 +69,7 @@ def _train(cfg: DictConfig, run_dir: Path, sources: Sources) -> None:
         # `train.main` writes how a run ended, and it has not begun.
         Result(run_dir, folder.read_result(run_dir)).update(state="failed", error=_said(error))
         raise
-    train.main(prepared, run_dir)
+    train.main(prepared, run_dir, watch)
 
 
 def _said(error: Exception) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -17,7 +18,7 @@ from runner import config, environment, figures, folder, gallery, inspect, optim
 from runner.checkpoint import BEST, read, read_newest, sha256
 from runner.data import Sources
 from runner.device import out_of_memory
-from runner.errors import Interrupted, Problem, RunFolderError, RunnerError
+from runner.errors import Interrupted, Problem, Pruned, RunFolderError, RunnerError
 from runner.experiment import Experiment, assemble
 from runner.metric import Said, confusion, mistakes, per_class
 from runner.profile import Profiler
@@ -34,6 +35,8 @@ from runner.updates import limits_of, make_optimizer, make_schedule, make_traine
 
 log = logging.getLogger("runner")
 
+Watch = Callable[[Mapping[str, Any]], None]
+
 
 @dataclass
 class Prepared:
@@ -47,8 +50,11 @@ class Prepared:
     """That the run has taken before, if it is resumed."""
 
 
-def main(prepared: Prepared, run_dir: Path) -> None:
+def main(prepared: Prepared, run_dir: Path, watch: Watch | None = None) -> None:
     """Train in `run_dir`, and leave ``result.json`` there whatever happens.
+
+    Args:
+        watch: called with the record of each evaluation; may raise `Pruned`, which ends the run.
 
     Raises:
         Interrupted: a signal stopped the run, and its state was saved.
@@ -59,7 +65,13 @@ def main(prepared: Prepared, run_dir: Path) -> None:
         result = Result(run_dir, before, prepared.seconds)
         experiment.before_batch = stop.check
         try:
-            _run(cfg, run_dir, experiment, trainer, result, stop)
+            _run(cfg, run_dir, experiment, trainer, result, stop, watch)
+        except Pruned as error:
+            best = trainer.progress.best or {}
+            reached = {tag: value for tag, value in best.items() if tag.startswith("val/")}
+            result.update(metrics=reached, epochs=trainer.progress.epoch, steps=trainer.progress.step)
+            _end(result, "pruned", str(error))
+            log.info("%s", error)
         except (Interrupted, KeyboardInterrupt) as error:
             _end(result, "interrupted", str(error) or "stopped by a second Ctrl-C")
             log.info("%s; to go on: %s", result.content["error"], folder.resume_command(cfg, run_dir))
@@ -131,8 +143,9 @@ def plan(cfg: DictConfig, experiment: Experiment, seconds: float = 0.0) -> Train
 
 
 def _run(
-    cfg: DictConfig, run_dir: Path, experiment: Experiment, trainer: Trainer, result: Result, stop: StopFlag
-) -> None:
+    cfg: DictConfig, run_dir: Path, experiment: Experiment, trainer: Trainer, result: Result, stop: StopFlag,
+    watch: Watch | None,
+) -> None:  # fmt: skip
     fingerprint, threads = experiment.data.samples["train"].fingerprint, result.content.get("threads")
     experiment.data.split.save(run_dir, experiment.data.counts, fingerprint)
     config.save(cfg, run_dir / "config.yaml")
@@ -152,7 +165,7 @@ def _run(
         if cfg.figures:
             gallery.save(pictures, run_dir / "figures")
         try:
-            _fit(cfg, run_dir, experiment.device, trainer, recorder, stop)
+            _fit(cfg, run_dir, experiment.device, trainer, recorder, stop, watch)
         except Interrupted:
             recorder.save()
             recorder.close()
@@ -204,8 +217,9 @@ def _evaluate(experiment: Experiment, model: torch.nn.Module) -> dict[str, float
 
 
 def _fit(
-    cfg: DictConfig, run_dir: Path, device: torch.device, trainer: Trainer, recorder: Recorder, stop: StopFlag
-) -> None:
+    cfg: DictConfig, run_dir: Path, device: torch.device, trainer: Trainer, recorder: Recorder, stop: StopFlag,
+    watch: Watch | None,
+) -> None:  # fmt: skip
     """Train, write down what is found, and show how far it is.
 
     Raises:
@@ -222,6 +236,8 @@ def _fit(
         watched = f"val/{next(iter(cfg.metric), 'loss')}"
         for record in trainer.fit():
             recorder.add(record)
+            if record and watch is not None:
+                watch(record)
             if record and watched in record:
                 bar.evaluated(watched, record[watched])
             if record is None:

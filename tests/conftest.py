@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import csv
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -58,3 +60,22 @@ def own_model(code: str) -> tuple[str, ...]:
     Path("mine/model").mkdir(parents=True)
     Path("mine/model/own.yaml").write_text("_target_: own_net.Net\nnum_outputs: ${facts.num_outputs}\n")
     return "--config-dir", "mine", "model=own", "allow_targets=[own_net.*]"
+
+
+def rows(folder: str | Path = "sweep") -> list[dict[str, str]]:
+    """The lines of the table of a sweep."""
+    with open(Path(folder) / "results.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def states(folder: str | Path = "sweep") -> dict[str, str]:
+    """How each job of a sweep stands."""
+    return {row["folder"]: row["state"] for row in rows(folder)}
+
+
+def wait_for(path: Path) -> None:
+    """Return when there is a file, for which a process is waited that makes it."""
+    until = time.monotonic() + 120
+    while not path.exists():
+        assert time.monotonic() < until
+        time.sleep(0.01)

@@ -7,7 +7,7 @@ import logging
 import math
 import shlex
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from runner.table import Table
 from runner.task import in_process
 from runner.tensorboard import Board
 from runner.terminal import show
+from runner.train import Watch
 
 log = logging.getLogger("runner")
 
@@ -64,15 +65,18 @@ def take_first(cfg: DictConfig) -> None:
         cfg.split.fold = 0
 
 
-def works(name: str, cfg: DictConfig, run_dir: Path, sources: Sources) -> list[Work]:
+def works(
+    name: str, cfg: DictConfig, run_dir: Path, sources: Sources, watch: Callable[[], Watch] | None = None
+) -> list[Work]:
     """What is left to do of a run: itself, or those of its folds that are not completed.
 
     Args:
         name: by which people know it.
         cfg: with Hydra's part.
+        watch: called in the process of a run that is no cross-validation, returns what looks at its evaluations.
     """
     if not wanted(cfg):
-        return [] if _is_done(cfg, run_dir) else [_work(name, cfg, run_dir, sources)]
+        return [] if _is_done(cfg, run_dir) else [_work(name, cfg, run_dir, sources, watch)]
     found = []
     for number, of_fold in enumerate(each(cfg)):
         of_its_own = place(run_dir, number)
@@ -86,18 +90,22 @@ LENGTH = ("max_epochs", "max_steps", "max_time")
 
 def _is_done(cfg: DictConfig, run_dir: Path) -> bool:
     """Whether a run is completed, and was as long as it is to be."""
+    if folder.state(run_dir) == "pruned":
+        return True
     if folder.state(run_dir) != "completed":
         return False
     before = config.load(run_dir / "config.yaml")["trainer"]
     return all(before[name] == cfg.trainer[name] for name in LENGTH)
 
 
-def _work(name: str, cfg: DictConfig, run_dir: Path, sources: Sources) -> Work:
+def _work(
+    name: str, cfg: DictConfig, run_dir: Path, sources: Sources, watch: Callable[[], Watch] | None = None
+) -> Work:
     def call() -> int:
         with read_write(cfg), read_write(cfg.hydra):
             cfg.resume = str(run_dir) if (run_dir / "config.yaml").is_file() else None
             cfg.hydra.runtime.output_dir = str(run_dir.absolute())
-        return in_process(cfg, run_dir, sources)
+        return in_process(cfg, run_dir, sources, None if watch is None else watch())
 
     return Work(name, run_dir, call, str(cfg.device) in ("auto", "cuda"))
 
@@ -151,12 +159,12 @@ def said_of(name: str, result: Mapping[str, Any], monitor: str) -> str:
     """One run that has ended, in a line."""
     state, metrics = str(result.get("state", "failed")), result.get("metrics", {})
     spent = f"{result.get('seconds') or 0:.1f} s"
-    if state != "completed":
+    if state not in ("completed", "pruned"):
         reason = str(result.get("error", "it left no word")).splitlines()[0]
         return f"{name}: {state}: {reason}  {spent}"
     tags = dict.fromkeys([monitor, *(tag for tag in metrics if tag.startswith("test/"))])
     figures = "  ".join(f"{tag} {_number(metrics.get(tag)):.4f}" for tag in list(tags)[:3])
-    return f"{name}: {figures}  {spent}"
+    return f"{name}: {'given up: ' if state == 'pruned' else ''}{figures}  {spent}"
 
 
 def _number(value: Any) -> float:

@@ -62,19 +62,20 @@ Axis = list[Job]
 """Alternatives, each with what it overrides."""
 
 
-def expand(cfg: DictConfig, typed: Sequence[str], parser: OverridesParser) -> list[Job]:
+def expand(
+    cfg: DictConfig, typed: Sequence[str], parser: OverridesParser, points: Sequence[Mapping[str, str]] | None = None
+) -> list[Job]:
     """The jobs of a sweep, in the order in which the combinations of their values are counted: the last changes first.
 
     Args:
         cfg: of the sweep, which has the key ``sweep``.
         typed: the overrides; of two for one key the last counts.
+        points: of a search, what each overrides; None for those that it draws before it starts.
 
     Raises:
         ConfigError: they cannot be combined.
     """
-    overrides = {
-        o.key_or_group + ("@" + o.package if o.package else ""): o for o in parser.parse_overrides(list(typed))
-    }
+    overrides = _by_key(typed, parser)
     swept = {key: o for key, o in overrides.items() if o.is_sweep_override()}
     ours = [key for key in swept if key.partition(".")[0] == "sweep"]
     if ours:
@@ -87,11 +88,23 @@ def expand(cfg: DictConfig, typed: Sequence[str], parser: OverridesParser) -> li
     else:
         from runner.sweep import search  # which imports numpy
 
-        looked_for = {key: swept.pop(key) for key in list(swept) if key not in REPEATED}
-        axes.append([_job(values, looked_for) for values in search.points(cfg.sweep, looked_for)])
+        space = {key: swept.pop(key) for key in list(swept) if key not in REPEATED}
+        axes.append([_job(point, space) for point in (search.points(cfg.sweep, space) if points is None else points)])
     axes += _axes(swept, cfg.sweep.zip)
     axes += [named] if named else []
     return [_together(combination) for combination in itertools.product(*axes)]
+
+
+def looked_for(typed: Sequence[str], parser: OverridesParser) -> dict[str, Override]:
+    """Of a search: the overrides that stand for several values, or for a range of them, by key."""
+    overrides = _by_key(typed, parser)
+    return {key: o for key, o in overrides.items() if o.is_sweep_override() and key not in REPEATED}
+
+
+def _by_key(typed: Sequence[str], parser: OverridesParser) -> dict[str, Override]:
+    """Overrides as they were read; of two for one key the last."""
+    read = parser.parse_overrides(list(typed))
+    return {o.key_or_group + ("@" + o.package if o.package else ""): o for o in read}
 
 
 def _axes(swept: Mapping[str, Override], zipped: Any) -> list[Axis]:

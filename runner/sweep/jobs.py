@@ -42,6 +42,8 @@ class Jobs:
     """Every job of a sweep, and what they share."""
 
     jobs: list[Job]
+    compose: Callable[[Job, int], DictConfig]
+    """The configuration of one, which has a number; raises a `ConfigError`."""
     configs: dict[int, DictConfig] = field(default_factory=dict)
     """Of each by its number, with Hydra's part."""
     sources: Sources = field(default_factory=dict)
@@ -60,24 +62,40 @@ def compose_all(cfg: DictConfig, check: Callable[[DictConfig], None]) -> Jobs | 
     """
     if not is_ours(cfg):
         return None
-    # Not resolved: a reference in an override is the job's, and not the sweep's.
-    typed = cast("list[str]", OmegaConf.to_container(cfg.hydra.overrides.task, resolve=False))
-    given = [f"{key}={value}" for key, value in (cfg.hydra.sweeper.params or {}).items()]
-    jobs = Jobs(expand(cfg, [*given, *typed], OverridesParser.create(_loader())))
     composer, found = _Composer(cfg), _Found()
-    for number, overrides in enumerate(list(job.overrides) for job in jobs.jobs):
+
+    def made(job: Job, number: int) -> DictConfig:
+        overrides = list(job.overrides)
         try:
-            jobs.configs[number] = job = composer(overrides)
-            with read_write(job), open_dict(job):
-                job.hydra.job.num = job.hydra.job.id = number
-            check(config.enter(job))
+            of_job = composer(overrides)
+        except compose.FAILURES as error:
+            load, own, name = partial(_loader().load_sweep_config, cfg), own_folders(cfg), cfg.hydra.job.config_name
+            raise ConfigError(*compose.explain(load, overrides, own, name)) from error
+        with read_write(of_job), open_dict(of_job):
+            of_job.hydra.job.num = of_job.hydra.job.id = number
+        check(config.enter(of_job))
+        return of_job
+
+    jobs = Jobs(expand(cfg, typed_of(cfg), parser()), made)
+    for number, job in enumerate(jobs.jobs):
+        try:
+            jobs.configs[number] = made(job, number)
         except ConfigError as error:
             found.add([number], error.problems)
-        except compose.FAILURES:
-            own, name = own_folders(cfg), cfg.hydra.job.config_name
-            found.add([number], compose.explain(partial(_loader().load_sweep_config, cfg), overrides, own, name))
     found.tell()
     return jobs
+
+
+def typed_of(cfg: DictConfig) -> list[str]:
+    """The overrides of a sweep."""
+    # Not resolved: a reference in an override is the job's, and not the sweep's.
+    typed = cast("list[str]", OmegaConf.to_container(cfg.hydra.overrides.task, resolve=False))
+    return [*(f"{key}={value}" for key, value in (cfg.hydra.sweeper.params or {}).items()), *typed]
+
+
+def parser() -> OverridesParser:
+    """Reads overrides, ``model=glob(*)`` too."""
+    return OverridesParser.create(_loader())
 
 
 def is_ours(cfg: DictConfig) -> bool:

@@ -74,7 +74,7 @@ def _rows(record: Record) -> list[Row]:
 
 
 def _failed(rows: Sequence[Row]) -> list[Row]:
-    return [row for row in rows if row.state != "completed"]
+    return [row for row in rows if row.state not in ("completed", "pruned")]
 
 
 def _rank_by(cfg: DictConfig, rows: Sequence[Row]) -> str:

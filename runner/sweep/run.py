@@ -10,8 +10,7 @@ import itertools
 import logging
 import shlex
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 from omegaconf import DictConfig
 
@@ -37,24 +36,39 @@ class Sweep:
 
     def __init__(self, cfg: DictConfig, jobs: Jobs, record: Record) -> None:
         self.cfg, self.jobs, self.record, self._is_new = cfg, jobs, record, not record.entries
-        hashes = [digest(config.enter(jobs.configs[number])) for number in range(len(jobs.jobs))]
-        self.entries = self.record.enter(list(zip(jobs.jobs, hashes, strict=True)))
+        self.configs: dict[str, DictConfig] = {}
+        self._works: dict[str, list[Work]] = {}
+        self._ended = 0
+
+    def enter(self) -> None:
+        """Enter the jobs in the record."""
+        hashes = [digest(config.enter(self.jobs.configs[number])) for number in range(len(self.jobs.jobs))]
+        self.entries = self.record.enter(list(zip(self.jobs.jobs, hashes, strict=True)))
         self._numbers = {digest: number for number, digest in reversed(list(enumerate(hashes)))}
-        self.configs = {entry.name: jobs.configs[self._numbers[entry.hash]] for entry in self.entries}
-        same = len(hashes) - len(self.entries)
-        if same:
+        self.configs = {entry.name: self.jobs.configs[self._numbers[entry.hash]] for entry in self.entries}
+        if same := len(hashes) - len(self.entries):
             log.info("%d job%s the same run as another, and done once", same, "s are" if same > 1 else " is")
 
     def left(self) -> list[int]:
         """The numbers of the jobs that are not completed."""
-        return [self._numbers[entry.hash] for entry in self.entries if self._is_new or self._works(entry)]
+        return [self._numbers[entry.hash] for entry in self.entries if self._is_new or self._works_of(entry)]
 
-    @property
-    def folder(self) -> Path:
-        return self.record.folder
+    def begin(self) -> None:
+        """Say what is going to be done, and make what has to be there before."""
+        for entry in self.entries:
+            self.open(entry, self._works_of(entry))
+        jobs, runs, done = len(self.entries), self._total(), sum(not works for works in self._works.values())
+        words = [f"{jobs} job{'s' if jobs != 1 else ''}", *([f"{done} of them done"] if done else [])]
+        words += [f"{runs} folds to train"] if any(map(folds.wanted, self.configs.values())) else []
+        words += [f"{self.cfg.sweep.n_jobs} at a time"] if self.cfg.sweep.n_jobs > 1 else []
+        log.info("%s\n%s", self.record.folder, ", ".join(words))
 
-    def _works(self, entry: Entry) -> list[Work]:
-        return folds.works(entry.name, self.configs[entry.name], self.folder / entry.name, self.jobs.sources)
+    def works(self) -> Iterator[Work]:
+        """What is left to do."""
+        return itertools.chain.from_iterable(self._works.values())
+
+    def settled(self, entry: Entry) -> None:
+        """Called when everything of a job has ended."""
 
     def run(self, typed: Sequence[str], flags: Sequence[str]) -> int:
         """Do what is missing, and return the exit status: 1 if a job failed.
@@ -69,27 +83,11 @@ class Sweep:
         begun, options = time.monotonic(), self.cfg.sweep
         self.record.typed = list(typed)
         self.record.write()
-        works = {entry.name: self._works(entry) for entry in self.entries}
-        left = list(itertools.chain.from_iterable(works.values()))
-        for entry in self.entries:
-            if folds.wanted(self.configs[entry.name]) and works[entry.name]:
-                folds.begin(config.enter(self.configs[entry.name]), self.folder / entry.name)
-        self._announce(works)
-        counted = itertools.count(1)
-
-        def ended(work: Work) -> bool:
-            self._settle(work, works)
-            result = folder.read_result(work.folder) or {}
-            line = folds.said_of(work.name, result, self.cfg.checkpoint.monitor)
-            log.info("%*d/%d  %s", len(str(len(left))), next(counted), len(left), line)
-            if result.get("state") != "completed":
-                log.info("%s  %s", " " * (2 * len(str(len(left))) + 1), work.folder / "runner.log")
-            return options.on_error == "continue" or result.get("state") == "completed"
-
+        self.begin()
         with StopFlag() as stop:
-            run_all(iter(left), ended, stop, options.n_jobs, folds.seconds(options.timeout))
+            run_all(self.works(), self._one_ended, stop, options.n_jobs, folds.seconds(options.timeout))
         allowed = [override for override in typed if override.startswith("allow_targets=")]
-        command = shlex.join(["python", "-m", "runner", *flags, "-m", f"resume={self.folder}", *allowed])
+        command = shlex.join(["python", "-m", "runner", *flags, "-m", f"resume={self.record.folder}", *allowed])
         if stop.signum is not None:
             results.write_files(self.record, self.cfg)
             log.info("stopped; to go on: %s", command)
@@ -99,19 +97,31 @@ class Sweep:
             log.info("  try what failed again  %s", command)
         return int(failed > 0)
 
-    def _settle(self, work: Work, works: dict[str, list[Work]]) -> None:
-        """Bring the files up to date that speak of a run that has ended."""
-        name = next(name for name, mine in works.items() if work in mine)
-        if folds.wanted(self.configs[name]):
-            folds.summarise(config.enter(self.configs[name]), self.folder / name)
-        results.write_files(self.record, self.cfg)
+    def open(self, entry: Entry, works: list[Work]) -> None:
+        """Begin a job, of which `works` are left."""
+        self._works[entry.name] = works
+        if works and folds.wanted(self.configs[entry.name]):
+            folds.begin(config.enter(self.configs[entry.name]), self.record.folder / entry.name)
 
-    def _announce(self, works: dict[str, list[Work]]) -> None:
-        runs, jobs = sum(map(len, works.values())), len(self.entries)
-        done = sum(not mine for mine in works.values())
-        cross_validated = any(folds.wanted(cfg) for cfg in self.configs.values())
-        at_a_time = f", {self.cfg.sweep.n_jobs} at a time" if self.cfg.sweep.n_jobs > 1 else ""
-        what = f"{jobs} job{'s' if jobs != 1 else ''}"
-        what += f", {done} of them done" if done else ""
-        what += f", {runs} folds to train" if cross_validated else ""
-        log.info("%s\n%s%s", self.folder, what, at_a_time)
+    def _works_of(self, entry: Entry) -> list[Work]:
+        cfg, place = self.configs[entry.name], self.record.folder / entry.name
+        return folds.works(entry.name, cfg, place, self.jobs.sources)
+
+    def _total(self) -> int:
+        return sum(map(len, self._works.values()))
+
+    def _one_ended(self, work: Work) -> bool:
+        """Bring everything up to date, and return whether others may begin."""
+        name = next(name for name, works in self._works.items() if work in works)
+        entry = next(entry for entry in self.record.entries if entry.name == name)
+        if folds.wanted(self.configs[name]):
+            folds.summarise(config.enter(self.configs[name]), self.record.folder / name)
+        self.settled(entry)
+        results.write_files(self.record, self.cfg)
+        self._ended += 1
+        result, total = folder.read_result(work.folder) or {}, str(self._total())
+        line = folds.said_of(work.name, result, self.cfg.checkpoint.monitor)
+        log.info("%*d/%s  %s", len(total), self._ended, total, line)
+        if (is_well := result.get("state") in ("completed", "pruned")) is False:
+            log.info("%s  %s", " " * (2 * len(total) + 1), work.folder / "runner.log")
+        return self.cfg.sweep.on_error == "continue" or is_well

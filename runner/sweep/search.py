@@ -32,9 +32,27 @@ def points(options: Any, looked_for: Mapping[str, Override]) -> list[dict[str, s
         remedy = "a range, as in optimizer.lr='tag(log,interval(1e-4,1e-1))', or sweep=grid"
         raise ConfigError(Problem("sweep", what, remedy=remedy))
     values = {key: dimension(override) for key, override in looked_for.items()}
+    if str(options.method) not in METHODS:
+        return corners(looked_for)
     drawn = METHODS[str(options.method)](len(values), int(options.points), int(options.seed))
     rows = [{key: at(u) for (key, at), u in zip(values.items(), row.tolist(), strict=True)} for row in drawn]
     return [dict(row) for row in dict.fromkeys(tuple(row.items()) for row in rows)]
+
+
+def corners(looked_for: Mapping[str, Override]) -> list[dict[str, str]]:
+    """Points in which every end of every range, and every choice, is tried, each with the first of the others: what a
+    search may come to that makes its points up as it goes."""
+    values = {key: _ends(override) for key, override in looked_for.items()}
+    first = {key: ends[0] for key, ends in values.items()}
+    found = [{**first, key: end} for key, ends in values.items() for end in ends]
+    return [dict(point) for point in dict.fromkeys(tuple(point.items()) for point in found)]
+
+
+def _ends(override: Override) -> list[str]:
+    if not isinstance(override.value(), IntervalSweep):
+        return list(override.sweep_string_iterator())
+    at = dimension(override)
+    return [at(0.0), at(1.0 - 1e-9)]
 
 
 def uniform(dimensions: int, count: int, seed: int) -> Draws:

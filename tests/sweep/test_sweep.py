@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import QUICK, Run, own_model
+from conftest import QUICK, Run, own_model, rows, states, wait_for
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from runner.sweep import processes
@@ -48,15 +46,6 @@ def broken(*hows: str) -> tuple[str, ...]:
     Path("mine/model/own.yaml").write_text("_target_: own_net.Net\nnum_outputs: ${facts.num_outputs}\nhow: fine\n")
     short = "trainer.max_epochs=2", "trainer.threads=1", "tensorboard.pictures=false"
     return "-m", *own, *short, f"model.how={','.join(hows)}", "hydra.sweep.dir=sweep"
-
-
-def rows(folder: str | Path = "sweep") -> list[dict[str, str]]:
-    with open(Path(folder) / "results.csv", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def states(folder: str | Path = "sweep") -> dict[str, str]:
-    return {row["folder"]: row["state"] for row in rows(folder)}
 
 
 def times(folder: str) -> dict[Path, int]:
@@ -226,13 +215,6 @@ def test_jobs_share_the_cores(run: Run) -> None:
 
 LINE = [sys.executable, "-m", "runner", "-m", *QUICK, "trainer.max_epochs=30", "checkpoint.every=5 steps",
         "optimizer.lr=0.01,0.001", "seed=0,1", "hydra.sweep.dir=sweep"]  # fmt: skip
-
-
-def wait_for(path: Path) -> None:
-    until = time.monotonic() + 120
-    while not path.exists():
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

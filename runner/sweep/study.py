@@ -1,0 +1,184 @@
+"""A search that Optuna leads: what was reached so far decides what is tried next, and what does not look good is given
+up. It is kept in the folder of the sweep, and goes on from there."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from hydra.core.override_parser.types import IntervalSweep, Override
+from omegaconf import DictConfig
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from runner import config
+from runner.draws import seed_of
+from runner.errors import ConfigError, Pruned
+from runner.metric import direction
+from runner.sweep import folds
+from runner.sweep.grid import expand, looked_for
+from runner.sweep.jobs import Jobs, parser, typed_of
+from runner.sweep.processes import Work
+from runner.sweep.record import Entry, Record, digest
+from runner.sweep.run import Sweep, log
+from runner.train import Watch
+
+FILE, NAME = "optuna.log", "runner"
+"""The journal in the folder of the sweep, and the study in it."""
+
+
+class Study(Sweep):
+    """A sweep whose jobs are made up as it goes. Arguments as of `Sweep`; `jobs` are those that were tried before."""
+
+    def __init__(self, cfg: DictConfig, jobs: Jobs, record: Record) -> None:
+        super().__init__(cfg, jobs, record)
+        self.tag = str(cfg.sweep.rank_by or cfg.checkpoint.monitor)
+        self._space = {key: distribution(o) for key, o in looked_for(typed_of(cfg), parser()).items()}
+        self._trials: dict[str, int] = {}  # of each job by its name
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+    def enter(self) -> None:
+        """Nothing yet."""
+
+    def left(self) -> list[int]:
+        return list(self.jobs.configs)
+
+    def begin(self) -> None:
+        options = self.cfg.sweep
+        self.study = optuna.create_study(
+            storage=storage(self.record.folder), study_name=NAME, load_if_exists=True,
+            direction="minimize" if direction(self.tag, self.cfg.checkpoint.mode) == "min" else "maximize",
+            sampler=self._sampler(), pruner=pruner(options.pruner),
+        )  # fmt: skip
+        self._take_up()
+        done = self._count(TrialState.COMPLETE, TrialState.PRUNED)
+        log.info("%s\n%d points to try%s", self.record.folder, options.points, f", {done} of them done" if done else "")
+
+    def works(self) -> Iterator[Work]:
+        for _ in range(self.cfg.sweep.points - self._count(TrialState.COMPLETE, TrialState.PRUNED)):
+            trial = self.study.ask(self._space)
+            try:
+                yield from self._works_of_trial(trial)
+            except ConfigError as error:
+                log.warning("point %d cannot be tried: %s", trial.number, error)
+                self.study.tell(trial, state=TrialState.FAIL)
+
+    def settled(self, entry: Entry) -> None:
+        number = self._trials[entry.name]
+        mine = [name for name, other in self._trials.items() if other == number]
+        rows = [row for row in self.record.rows() if row.job in mine]
+        wanted = sum(len(folds.each(self.configs[name])) for name in mine)
+        states = {row.state for row in rows}
+        if "interrupted" in states or len(rows) < wanted:
+            return  # it is not over
+        if states == {"pruned"}:
+            self.study.tell(number, state=TrialState.PRUNED)
+        elif states == {"completed"}:
+            self.study.tell(number, statistics.fmean(row.figure(self.tag) for row in rows))  # of NaN it makes a failure
+        else:
+            self.study.tell(number, state=TrialState.FAIL)
+
+    def _works_of_trial(self, trial: optuna.Trial) -> Iterator[Work]:
+        """The runs of a point: one, or one for each seed, named job and fold."""
+        point = {key: text_of(trial.params[key]) for key in self._space}
+        jobs = expand(self.cfg, typed_of(self.cfg), parser(), [point])
+        made = [self.jobs.compose(job, trial.number) for job in jobs]
+        hashes = [digest(config.enter(cfg)) for cfg in made]
+        entries = self.record.enter(list(zip(jobs, hashes, strict=True)))
+        self.record.write()
+        found: list[Work] = []
+        for entry in entries:
+            cfg = self.configs[entry.name] = made[hashes.index(entry.hash)]
+            self._trials[entry.name] = trial.number
+            watch = self._watch(trial.number) if len(entries) == 1 and self.cfg.sweep.pruner is not None else None
+            works = folds.works(entry.name, cfg, self.record.folder / entry.name, self.jobs.sources, watch)
+            self.open(entry, works)
+            found += works
+        if not found:  # it has been tried before
+            self.settled(entries[0])
+        yield from found
+
+    def _watch(self, number: int) -> Callable[[], Watch]:
+        place, options, tag = self.record.folder, self.cfg.sweep, self.tag
+        return lambda: watcher(place, number, tag, options.pruner)
+
+    def _total(self) -> int:
+        return max(int(self.cfg.sweep.points), super()._total())
+
+    def _sampler(self) -> optuna.samplers.BaseSampler:
+        node = self.cfg.sweep.sampler
+        # Another seed for each start, or a search that goes on would begin with the points that it began with before.
+        seed = seed_of(self.cfg.sweep.seed, "sampler", len(self.record.entries)) % 2**32
+        given = {"seed": seed} if "seed" in node else {}
+        made: optuna.samplers.BaseSampler = config.factory(node, ("seed",))(**given)
+        return made
+
+    def _count(self, *states: TrialState) -> int:
+        return len(self.study.get_trials(deepcopy=False, states=states))
+
+    def _take_up(self) -> None:
+        """Have what was running when the search was stopped, and what failed, tried again."""
+        trials = self.study.get_trials(deepcopy=False)
+        for trial in trials:
+            if trial.state == TrialState.RUNNING:
+                self.study.tell(trial.number, state=TrialState.FAIL)
+        over = [trial.params for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+        again = [t.params for t in trials if t.state in (TrialState.RUNNING, TrialState.FAIL) and t.params]
+        for number, params in enumerate(again):
+            if params not in over and params not in again[:number]:
+                self.study.enqueue_trial(params)
+
+
+def storage(place: Path) -> JournalStorage:
+    return JournalStorage(JournalFileBackend(str(place / FILE)))
+
+
+def pruner(node: DictConfig | None) -> optuna.pruners.BasePruner:
+    made: optuna.pruners.BasePruner = optuna.pruners.NopPruner() if node is None else config.build(node)
+    return made
+
+
+def watcher(place: Path, number: int, tag: str, node: DictConfig) -> Watch:
+    """Tells the study of a trial's evaluations, from the process in which it runs, and gives it up if that is wise.
+
+    It reads the journal anew: of two processes that share what was read before a fork, each would take what the other
+    writes for its own.
+    """
+    study = optuna.load_study(storage=storage(place), study_name=NAME, pruner=pruner(node))
+    trial = optuna.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
+
+    seen: set[int] = set()
+
+    def watch(record: Mapping[str, Any]) -> None:
+        # Once an epoch: of points with other sizes of batches the steps could not be compared.
+        if math.isfinite(record.get(tag, math.nan)) and record["epoch"] not in seen:
+            seen.add(record["epoch"])
+            trial.report(record[tag], record["epoch"])
+            if trial.should_prune():
+                raise Pruned(f"given up after epoch {record['epoch']}, with {tag} {record[tag]:.4f}")
+
+    return watch
+
+
+def distribution(override: Override) -> BaseDistribution:
+    """What Optuna draws from."""
+    swept = override.value()
+    if not isinstance(swept, IntervalSweep):
+        return CategoricalDistribution(list(dict.fromkeys(override.sweep_string_iterator())))
+    start: Any = swept.start
+    end: Any = swept.end
+    log_scale = "log" in swept.tags
+    if isinstance(start, int) and isinstance(end, int):
+        return IntDistribution(start, end, log=log_scale)
+    return FloatDistribution(start, end, log=log_scale)
+
+
+def text_of(value: Any) -> str:
+    """A value as it is typed."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

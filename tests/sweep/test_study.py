@@ -1,0 +1,113 @@
+"""A search that Optuna leads: it draws in its ranges, gives up what does not look good, and goes on after a kill."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+from conftest import QUICK, Run, rows, states, wait_for
+from optuna.trial import TrialState
+
+from runner.sweep import study
+
+SEARCH = ("-m", *QUICK, "sweep=optuna", "sweep.points=6", "optimizer.lr=tag(log,interval(1e-5,1e-1))",
+          "model.dropout=interval(0,0.5)", "hydra.sweep.dir=sweep")  # fmt: skip
+
+
+def trials(folder: str = "sweep") -> list[optuna.trial.FrozenTrial]:
+    return optuna.load_study(storage=study.storage(Path(folder)), study_name=study.NAME).get_trials()
+
+
+def test_what_was_reached_is_what_optuna_knows(run: Run) -> None:
+    assert run(*SEARCH, "sweep.rank_by=val/accuracy", "sweep.pruner=null") == 0
+    assert [trial.state for trial in trials()] == [TrialState.COMPLETE] * 6
+    for trial, row in zip(trials(), rows(), strict=True):
+        assert 1e-5 <= trial.params["optimizer.lr"] <= 1e-1
+        assert float(row["optimizer.lr"]) == pytest.approx(trial.params["optimizer.lr"], rel=1e-5)
+        assert trial.value == float(row["val/accuracy"])
+    found = optuna.load_study(storage=study.storage(Path("sweep")), study_name=study.NAME)
+    assert found.direction == optuna.study.StudyDirection.MAXIMIZE
+    assert found.best_value == max(float(row["val/accuracy"]) for row in rows())
+
+
+def test_what_does_not_look_good_is_given_up(run: Run) -> None:
+    pruner = "sweep.pruner.n_startup_trials=1", "trainer.max_epochs=4"
+    assert run(*SEARCH, *pruner, "sweep.points=8", "optimizer.lr=tag(log,interval(1e-9,1e-1))") == 0
+    given_up = [trial for trial in trials() if trial.state == TrialState.PRUNED]
+    assert given_up
+    for trial in given_up:
+        (row,) = [row for row in rows() if float(row["optimizer.lr"]) == float(trial.params["optimizer.lr"])]
+        assert row["state"] == "pruned"
+        result = json.loads(Path(f"sweep/{row['folder']}/result.json").read_text())
+        assert result["epochs"] < 4
+        assert result["error"].startswith(f"given up after epoch {result['epochs']}, with val/loss")
+        lines = Path(f"sweep/{row['folder']}/metrics.jsonl").read_text().splitlines()
+        reported = [json.loads(line)["val/loss"] for line in lines]
+        assert list(trial.intermediate_values.values()) == reported
+
+
+def test_more_points_go_on_from_those_that_were_tried(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*SEARCH) == 0
+    before = rows()
+    assert run("resume=sweep", "sweep.points=8") == 0
+    assert "8 points to try, 6 of them done" in capsys.readouterr().out
+    assert [row["folder"] for row in rows()][:6] == [row["folder"] for row in before]
+    assert len({row["optimizer.lr"] for row in rows()}) == 8
+
+
+def test_a_point_is_tried_with_every_seed(run: Run) -> None:
+    assert run(*SEARCH, "sweep.points=2", "seed=0,1") == 0
+    assert len(rows()) == 4
+    for trial in trials():
+        rate = pytest.approx(trial.params["optimizer.lr"], rel=1e-5)
+        mine = [row for row in rows() if float(row["optimizer.lr"]) == rate]
+        assert {row["seed"] for row in mine} == {"0", "1"}
+        assert trial.value == pytest.approx(sum(float(row["val/loss"]) for row in mine) / 2)
+
+
+def test_killed_in_the_middle_it_goes_on_with_what_it_was_at() -> None:
+    long = "trainer.max_epochs=100", "checkpoint.every=5 steps", "sweep.pruner=null", "sweep.points=3"
+    line = [sys.executable, "-m", "runner", *SEARCH, *long]
+    process = subprocess.Popen(line, stdout=subprocess.DEVNULL)
+    until = Path("sweep/results.csv")
+    wait_for(until)  # the first point has ended
+    while len(list(Path("sweep").glob("*/checkpoints/last.pt"))) < 2:
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    halves = {path.parent.parent.name for path in Path("sweep").glob("*/checkpoints/last.pt")}
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "3 points to try, 1 of them done" in done.stdout
+    assert set(states().values()) == {"completed"}
+    assert halves <= set(states())
+    assert len(rows()) == 3
+    assert [trial.state for trial in trials()].count(TrialState.COMPLETE) == 3
+
+
+def test_a_value_that_may_be_drawn_and_is_wrong_is_found_before_anything_starts(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*SEARCH, "optimizer.weight_decay=interval(-1,0)") == 2
+    assert "optimizer.weight_decay (" in (said := capsys.readouterr().err)
+    assert "-1 is not allowed" in said
+    assert not Path("sweep").exists()
+
+
+def test_where_optuna_is_missing_that_is_said(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert run(*SEARCH) == 2
+    assert capsys.readouterr().err == (
+        "error: sweep: needs optuna, which is not installed\n  try: uv pip install optuna\n"
+    )
+
+
+def test_only_samplers_and_pruners_can_be_named(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*SEARCH, "sweep.sampler._target_=os.system") == 2
+    assert "sweep.sampler._target_: 'os.system' may not be called" in capsys.readouterr().err
