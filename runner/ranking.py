@@ -173,11 +173,12 @@ def _shown(figure: Figure) -> str | float | None:
 
 
 def _others(ranked: Sequence[Setting], tag: str) -> list[str]:
-    """The same metric of test; and if that is the loss, the first of the metrics."""
+    """The same metric of test, or the first one if that is the loss."""
     there = dict.fromkeys(key for setting in ranked for row in setting.completed for key in row.result["metrics"])
-    of_test = [key for key in there if key.startswith("test/")]
-    wanted = [f"test/{tag.partition('/')[2]}", *([key for key in of_test if key != "test/loss"][:1])]
-    return [key for key in dict.fromkeys(wanted) if key in there and key != tag]
+    name = tag.partition("/")[2]
+    of_test = [key for key in there if key.startswith("test/") and not key.endswith(("/loss", "_std"))]
+    wanted = of_test[:1] if name == "loss" and of_test else [f"test/{name}"]
+    return [key for key in wanted if key in there and key != tag]
 
 
 def differing(keys: Collection[Mapping[str, str]]) -> list[str]:

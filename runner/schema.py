@@ -277,7 +277,7 @@ class Sweep:
     on_error: Literal["continue", "stop"] = key("what a failed job means for the others", resume=True)
     timeout: str | None = key(
         "time that a job may take",
-        pattern=rf"{NUMBER} (seconds?|minutes?|hours?)", allowed="30 minutes, 2 hours", resume=True,
+        pattern=rf"\s*{NUMBER}\s*(seconds?|minutes?|hours?)\s*", allowed="30 minutes, 2 hours", resume=True,
     )  # fmt: skip
     zip: list[str | list[str]] = key("keys whose values go together, the first with the first", resume=True)
     jobs: str | dict[str, Any] | None = key("jobs by their names, or a YAML file of them", resume=True)

@@ -11,7 +11,9 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from runner.table import Table
 
@@ -68,6 +70,38 @@ def show(table: Table) -> None:
     Console(file=buffer, width=width, highlight=False).print(table.rich(console.encoding.startswith("utf")))
     lines = [line.rstrip() for line in buffer.getvalue().splitlines()]
     log.info("\n%s\n%s", table.title, "\n".join(line for line in lines if line))
+
+
+class Status:
+    """One line below what is logged, that says what goes on; nothing at all where the output is no terminal.
+
+    Drawn when it is told to, and by no thread: the process may be forked.
+    """
+
+    def __init__(self) -> None:
+        self._live = Live(
+            console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
+        )
+        self._drawn = 0.0
+
+    def is_due(self) -> bool:
+        """Whether it is time to show something new."""
+        return console.is_terminal and time.monotonic() - self._drawn > SECONDS_BETWEEN_DRAWS
+
+    def show(self, text: str) -> None:
+        self._drawn = time.monotonic()
+        self._live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
+
+    def __enter__(self) -> Status:
+        if console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if console.is_terminal:
+            self._live.stop()
 
 
 class Bar:

@@ -37,7 +37,7 @@ def limits_of(cfg: DictConfig, seconds: float = 0.0) -> Limits:
     options, stopping = cfg.trainer, cfg.trainer.early_stopping
     epochs, steps = _every(cfg, options.evaluate_every, "trainer.evaluate_every")
     monitor = stopping.monitor or cfg.checkpoint.monitor
-    left = None if options.max_time is None else (_seconds(options.max_time) or 0.0) - seconds
+    left = None if options.max_time is None else (seconds_of(options.max_time) or 0.0) - seconds
     return Limits(
         options.max_epochs, options.max_steps, left,
         early_stopping(stopping.patience, metric.better(monitor, stopping.mode, stopping.min_delta)),
@@ -47,7 +47,7 @@ def limits_of(cfg: DictConfig, seconds: float = 0.0) -> Limits:
 
 def checkpoint_every(cfg: DictConfig) -> Every:
     """How often the last state is written."""
-    if (seconds := _seconds(cfg.checkpoint.every)) is not None:
+    if (seconds := seconds_of(cfg.checkpoint.every)) is not None:
         return Every(seconds=seconds)
     return Every(*_every(cfg, cfg.checkpoint.every, "checkpoint.every"))
 
@@ -66,9 +66,9 @@ def _every(cfg: DictConfig, text: str, key: str) -> tuple[int | None, int | None
     return (every, None) if by_epochs else (None, every)
 
 
-def _seconds(text: str) -> float | None:
-    """A length of time; None if the text is in another unit."""
-    match = re.fullmatch(r"\s*([\d.]+)\s*(second|minute|hour)s?\s*", text)
+def seconds_of(text: str | None) -> float | None:
+    """A length of time such as ``2 hours``; None if there is none, or the text is in another unit."""
+    match = re.fullmatch(r"\s*([\d.]+)\s*(second|minute|hour)s?\s*", text or "")
     return float(match[1]) * {"second": 1, "minute": 60, "hour": 3600}[match[2]] if match else None
 
 

@@ -20,12 +20,14 @@ from runner.result import Result
 from runner.signals import StopFlag
 from runner.sweep.predictions import together
 from runner.sweep.processes import Work, run_all
+from runner.sweep.progress import Progress
 from runner.sweep.record import place
 from runner.table import Table
 from runner.task import in_process
 from runner.tensorboard import Board
 from runner.terminal import show
 from runner.train import Watch
+from runner.updates import seconds_of
 
 log = logging.getLogger("runner")
 
@@ -125,14 +127,15 @@ def main(cfg: DictConfig, sources: Sources, run_dir: Path) -> None:
     count = cfg.split.n_splits
     log.info("%s\n%d folds%s", run_dir, count, f", {count - len(left)} are done" if len(left) < count else "")
 
-    def ended(work: Work) -> bool:
-        log.info("%s", said_of(work.name, folder.read_result(work.folder) or {}, cfg.checkpoint.monitor))
-        return True
+    options, progress = cfg.sweep, Progress(len(left), cfg.checkpoint.monitor)
 
-    options = cfg.sweep
-    with StopFlag() as stop:
+    def ended(work: Work) -> bool:
         summarise(cfg, run_dir)
-        run_all(iter(left), ended, stop, options.n_jobs, seconds(options.timeout))
+        return progress.ended(work) or bool(options.on_error == "continue")
+
+    with StopFlag() as stop, progress:
+        summarise(cfg, run_dir)
+        run_all(iter(left), ended, stop, options.n_jobs, seconds_of(options.timeout), progress.running)
         content = summarise(cfg, run_dir)
     if stop.signum is not None:
         log.info("stopped; to go on: %s", folder.resume_command(cfg, run_dir))
@@ -153,30 +156,6 @@ def begin(cfg: DictConfig, run_dir: Path) -> None:
     """Write down what a cross-validation is, before its folds begin: it can be gone on with from there."""
     run_dir.mkdir(parents=True, exist_ok=True)
     config.save(config.job(cfg), run_dir / "config.yaml")
-
-
-def said_of(name: str, result: Mapping[str, Any], monitor: str) -> str:
-    """One run that has ended, in a line."""
-    state, metrics = str(result.get("state", "failed")), result.get("metrics", {})
-    spent = f"{result.get('seconds') or 0:.1f} s"
-    if state not in ("completed", "pruned"):
-        reason = str(result.get("error", "it left no word")).splitlines()[0]
-        return f"{name}: {state}: {reason}  {spent}"
-    tags = dict.fromkeys([monitor, *(tag for tag in metrics if tag.startswith("test/"))])
-    figures = "  ".join(f"{tag} {_number(metrics.get(tag)):.4f}" for tag in list(tags)[:3])
-    return f"{name}: {'given up: ' if state == 'pruned' else ''}{figures}  {spent}"
-
-
-def _number(value: Any) -> float:
-    return math.nan if value is None else float(value)
-
-
-def seconds(text: str | None) -> float | None:
-    """A length of time such as ``2 hours``, in seconds."""
-    if text is None:
-        return None
-    number, unit = str(text).split()
-    return float(number) * {"second": 1, "minute": 60, "hour": 3600}[unit.rstrip("s")]
 
 
 def summarise(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
@@ -218,6 +197,10 @@ def _over_folds(found: Sequence[Mapping[str, float | None]]) -> dict[str, float]
         known = all(map(math.isfinite, values)) and len(values) > 1
         figures[f"{tag}_std"] = statistics.stdev(values) if known else math.nan
     return figures
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
 
 
 def fold_table(content: Mapping[str, Any], monitor: str) -> Table:

@@ -15,7 +15,7 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,7 @@ def run_all(
     stop: StopFlag,
     n_jobs: int = 1,
     timeout: float | None = None,
+    watch: Callable[[Sequence[Work]], None] = lambda works: None,
 ) -> None:
     """Do all of `works`, `n_jobs` at a time, and return when none is running any more.
 
@@ -71,6 +72,7 @@ def run_all(
         ended: called with each that has ended, whose ``result.json`` then says how; returns whether to begin others.
         stop: a signal is handed on to what is running, which saves its state; nothing else is begun.
         timeout: seconds after which one is told to end, as by a signal, and then killed.
+        watch: called several times a second, with what is running.
     """
     slots: list[_Running | None] = [None] * n_jobs
     more, told = True, False
@@ -89,6 +91,7 @@ def run_all(
                 told = True
                 _tell(running, stop.signum)
             _end_overdue(running, timeout)
+            watch([slot.work for slot in running])
             multiprocessing.connection.wait([slot.process.sentinel for slot in running], timeout=0.2)
             for number, slot in enumerate(slots):
                 if slot is not None and not slot.process.is_alive():

@@ -14,13 +14,15 @@ from collections.abc import Iterator, Sequence
 
 from omegaconf import DictConfig
 
-from runner import config, folder
+from runner import config
 from runner.errors import Interrupted
 from runner.signals import StopFlag
 from runner.sweep import folds, results
 from runner.sweep.jobs import Jobs
 from runner.sweep.processes import Work, run_all
+from runner.sweep.progress import Progress
 from runner.sweep.record import Entry, Record, digest
+from runner.updates import seconds_of
 
 log = logging.getLogger("runner")
 
@@ -38,7 +40,6 @@ class Sweep:
         self.cfg, self.jobs, self.record, self._is_new = cfg, jobs, record, not record.entries
         self.configs: dict[str, DictConfig] = {}
         self._works: dict[str, list[Work]] = {}
-        self._ended = 0
 
     def enter(self) -> None:
         """Enter the jobs in the record."""
@@ -84,8 +85,10 @@ class Sweep:
         self.record.typed = list(typed)
         self.record.write()
         self.begin()
-        with StopFlag() as stop:
-            run_all(self.works(), self._one_ended, stop, options.n_jobs, folds.seconds(options.timeout))
+        self.progress = Progress(self._total(), self.cfg.checkpoint.monitor)
+        limit = seconds_of(options.timeout)
+        with StopFlag() as stop, self.progress:
+            run_all(self.works(), self._one_ended, stop, options.n_jobs, limit, self.progress.running)
         allowed = [override for override in typed if override.startswith("allow_targets=")]
         command = shlex.join(["python", "-m", "runner", *flags, "-m", f"resume={self.record.folder}", *allowed])
         if stop.signum is not None:
@@ -118,10 +121,5 @@ class Sweep:
             folds.summarise(config.enter(self.configs[name]), self.record.folder / name)
         self.settled(entry)
         results.write_files(self.record, self.cfg)
-        self._ended += 1
-        result, total = folder.read_result(work.folder) or {}, str(self._total())
-        line = folds.said_of(work.name, result, self.cfg.checkpoint.monitor)
-        log.info("%*d/%s  %s", len(total), self._ended, total, line)
-        if (is_well := result.get("state") in ("completed", "pruned")) is False:
-            log.info("%s  %s", " " * (2 * len(total) + 1), work.folder / "runner.log")
-        return self.cfg.sweep.on_error == "continue" or is_well
+        self.progress.total = self._total()
+        return self.progress.ended(work) or bool(self.cfg.sweep.on_error == "continue")

@@ -40,7 +40,8 @@ def test_what_does_not_look_good_is_given_up(run: Run) -> None:
     given_up = [trial for trial in trials() if trial.state == TrialState.PRUNED]
     assert given_up
     for trial in given_up:
-        (row,) = [row for row in rows() if float(row["optimizer.lr"]) == float(trial.params["optimizer.lr"])]
+        rate = pytest.approx(trial.params["optimizer.lr"], rel=1e-5)
+        (row,) = [row for row in rows() if float(row["optimizer.lr"]) == rate]
         assert row["state"] == "pruned"
         result = json.loads(Path(f"sweep/{row['folder']}/result.json").read_text())
         assert result["epochs"] < 4

@@ -1,0 +1,86 @@
+"""What a person sees of runs in processes of their own: a line when one has ended, and what is running now."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from runner import folder
+from runner.sweep.processes import Work
+from runner.terminal import Status
+
+log = logging.getLogger("runner")
+
+
+class Progress:
+    """Counts runs.
+
+    Args:
+        total: how many there will be.
+        monitor: the metric that is shown of each.
+    """
+
+    def __init__(self, total: int, monitor: str) -> None:
+        self.total, self.monitor = total, monitor
+        self._ended = self._failed = 0
+        self._status, self._since = Status(), time.monotonic()
+
+    def ended(self, work: Work) -> bool:
+        """Say how a run has ended, and return whether it ended well."""
+        self._ended += 1
+        result, total = folder.read_result(work.folder) or {}, str(self.total)
+        is_well = result.get("state") in ("completed", "pruned")
+        self._failed += not is_well
+        line = _line(work.name, result, self.monitor)
+        log.info("%*d/%s  %s", len(total), self._ended, total, line)
+        if not is_well:
+            log.info("%s  %s", " " * (2 * len(total) + 1), work.folder / "runner.log")
+        return is_well
+
+    def running(self, works: Sequence[Work]) -> None:
+        """Show what is running; called several times a second."""
+        if not self._status.is_due():
+            return
+        names = [f"{work.name}{_epoch(work)}" for work in works]
+        failed = f", {self._failed} failed" if self._failed else ""
+        spent = time.strftime("%H:%M:%S", time.gmtime(time.monotonic() - self._since))
+        self._status.show(f"{spent}  {self._ended} of {self.total} ended{failed}; running: {', '.join(names)}")
+
+    def __enter__(self) -> Progress:
+        self._status.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._status.__exit__(kind, error, trace)
+
+
+def _line(name: str, result: Mapping[str, Any], monitor: str) -> str:
+    """One run that has ended."""
+    state, metrics = str(result.get("state", "failed")), result.get("metrics", {})
+    spent = f"{result.get('seconds') or 0:.1f} s"
+    if state not in ("completed", "pruned"):
+        reason = str(result.get("error", "it left no word")).partition("\n")[0]
+        return f"{name}: {state}: {reason}  {spent}"
+    tags = dict.fromkeys([monitor, *(tag for tag in metrics if tag.startswith("test/"))])
+    figures = "  ".join(f"{tag} {_number(metrics.get(tag)):.4f}" for tag in list(tags)[:3])
+    return f"{name}: {'given up: ' if state == 'pruned' else ''}{figures}  {spent}"
+
+
+def _epoch(work: Work) -> str:
+    """How far a run is, from what it has written."""
+    try:
+        last = json.loads((work.folder / "metrics.jsonl").read_text().splitlines()[-1])
+        return f" (epoch {last['epoch']})"
+    except (OSError, ValueError, LookupError):
+        return ""
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
