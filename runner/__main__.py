@@ -123,6 +123,10 @@ def _look(command: str, arguments: list[str], run: Callable[[DictConfig], None],
     if cfg.resume is not None:
         raise ConfigError(Problem("resume", f"means nothing to {command}", remedy="the same without it"))
     preflight.check(config.enter(cfg))
+    if cfg.split.get("fold") == "all":
+        from runner.sweep import folds
+
+        folds.take_first(cfg)
     logging.getLogger().addHandler(terminal.ConsoleHandler())
     logging.getLogger().setLevel(logging.INFO)
     if "-v" in arguments:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -27,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from runner import config, folder, schema, signals, targets
 from runner.command_line import quote
-from runner.errors import ConfigError, InputError, Problem, RunnerError, reason_of, shown
+from runner.errors import ConfigError, InputError, Problem, RunFolderError, RunnerError, reason_of, shown
 from runner.origin import marked, near, own_folders
 from runner.relations import check_machine, check_relations
 from runner.result import Result
@@ -299,19 +299,51 @@ def _sweep(cfg: DictConfig, found: jobs.Jobs) -> int:
         for fold in folds.each(found.configs[number]):
             words[len(leaves)] = f"job {number}"
             leaves[len(leaves)] = fold
-    if len(kinds := {cfg.check for cfg in found.configs.values()}) > 1:
-        raise ConfigError(Problem("check", f"is {shown(sorted(map(str, kinds)))}", "the same for all jobs"))
+    kinds = _alike(found)
     _try(leaves, words, found.sources)
-    if next(iter(kinds), None) == "only":
+    if kinds["check"] == "only":
         _end_check(None, f"{len(found.jobs)} jobs")
-    sweep.record.folder = _claim(cfg, "sweep")
+    typed = jobs.typed_of(cfg)
+    if not named:
+        _mention_unfinished(typed)
+    sweep.record.folder = _scratch() if kinds["debug"] in LEAVING_NOTHING else _claim(cfg, "sweep")
     folder.lock(sweep.record.folder, "hydra.sweep.dir")
     file = LogFile(sweep.record.folder / "sweep.log", encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
     logging.getLogger().addHandler(file)
     begin_log()
-    typed = cast("list[str]", OmegaConf.to_container(cfg.hydra.overrides.task, resolve=False))
-    return sweep.run(typed, [word for path in own_folders(cfg) for word in ("--config-dir", str(near(path)))])
+    return sweep.run(typed, _flags(cfg))
+
+
+def _alike(found: jobs.Jobs) -> dict[str, Any]:
+    """The values of keys that all jobs of a sweep must have in common."""
+    kinds = {key: {cfg[key] for cfg in found.configs.values()} for key in ("check", "debug")}
+    for key, values in kinds.items():
+        if len(values) > 1:
+            raise ConfigError(Problem(key, f"is {shown(sorted(map(str, values)))}", "the same for all jobs"))
+    if kinds["debug"] == {"overfit"}:
+        raise ConfigError(Problem("debug", "overfit looks at one run", "dev_run, anomaly", "the same without -m"))
+    return {key: next(iter(values)) for key, values in kinds.items()}
+
+
+def _mention_unfinished(typed: list[str]) -> None:
+    """Say so if the newest sweep is the same, and has something left to do."""
+    from runner.sweep.record import Record
+
+    newest = folder.newest_sweep()
+    if newest is None:
+        return
+    with suppress(RunFolderError):
+        record = Record.read(newest)
+        if record.typed == typed and not record.is_complete:
+            log.info("%s is the same sweep, and not complete; to go on with it: resume=%s", newest, quote(str(newest)))
+
+
+def _flags(cfg: DictConfig) -> list[str]:
+    """With which the same configuration would be found again."""
+    name = str(cfg.hydra.job.config_name)
+    named = [] if name == "config" else ["--config-name", name]
+    return [*named, *(word for path in own_folders(cfg) for word in ("--config-dir", str(near(path))))]
 
 
 def _try(leaves: dict[int, DictConfig], words: dict[int, str], sources: Sources) -> None:

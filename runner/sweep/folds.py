@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import shlex
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, read_write
 
-from runner import config, folder
+from runner import config, folder, report
 from runner.data import Sources
 from runner.errors import ConfigError, Interrupted, Problem, RunnerError
 from runner.result import Result
@@ -148,8 +147,7 @@ def main(cfg: DictConfig, sources: Sources, run_dir: Path) -> None:
         board.close()
     if content["state"] != "completed":
         raise RunnerError(f"{content['error']}\n  try: {folder.resume_command(cfg, run_dir)}, to train it again")
-    log.info("\n%s in %.1f s", run_dir, content["seconds"])
-    log.info("  curves and tables  tensorboard --logdir %s", shlex.quote(str(run_dir)))
+    report.farewell(cfg, run_dir, content["seconds"])
 
 
 def begin(cfg: DictConfig, run_dir: Path) -> None:

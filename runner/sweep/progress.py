@@ -27,17 +27,17 @@ class Progress:
 
     def __init__(self, total: int, monitor: str) -> None:
         self.total, self.monitor = total, monitor
-        self._ended = self._failed = 0
+        self.count = self._failed = 0
         self._status, self._since = Status(), time.monotonic()
 
     def ended(self, work: Work) -> bool:
         """Say how a run has ended, and return whether it ended well."""
-        self._ended += 1
+        self.count += 1
         result, total = folder.read_result(work.folder) or {}, str(self.total)
         is_well = result.get("state") in ("completed", "pruned")
         self._failed += not is_well
         line = _line(work.name, result, self.monitor)
-        log.info("%*d/%s  %s", len(total), self._ended, total, line)
+        log.info("%*d/%s  %s", len(total), self.count, total, line)
         if not is_well:
             log.info("%s  %s", " " * (2 * len(total) + 1), work.folder / "runner.log")
         return is_well
@@ -49,7 +49,7 @@ class Progress:
         names = [f"{work.name}{_epoch(work)}" for work in works]
         failed = f", {self._failed} failed" if self._failed else ""
         spent = time.strftime("%H:%M:%S", time.gmtime(time.monotonic() - self._since))
-        self._status.show(f"{spent}  {self._ended} of {self.total} ended{failed}; running: {', '.join(names)}")
+        self._status.show(f"{spent}  {self.count} of {self.total} ended{failed}; running: {', '.join(names)}")
 
     def __enter__(self) -> Progress:
         self._status.__enter__()

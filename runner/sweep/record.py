@@ -91,6 +91,12 @@ class Record:
             wanted[digest] = by_hash[digest]
         return list(wanted.values())
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether every job has ended well."""
+        states = (folder.state(self.folder / entry.name) for entry in self.entries)
+        return all(state in ("completed", "pruned") for state in states)
+
     def write(self) -> None:
         content = {"runner": __version__, "typed": self.typed, "jobs": [asdict(entry) for entry in self.entries]}
         write(self.folder / NAME, to_json(content, indent=1).encode() + b"\n")

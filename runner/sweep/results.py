@@ -57,6 +57,9 @@ def tell(record: Record, cfg: DictConfig, flags: Sequence[str], seconds: float) 
     for name, each in {"ranking": table, "runs": runs, **({"failures": _failures(failed)} if failed else {})}.items():
         board.table(f"sweep/{name}", each)
     board.close()
+    if cfg.debug == "dev_run":
+        log.info("\nnothing was kept; it took %.1f s", seconds)
+        return len(failed)
     log.info("\n%s in %.1f s", record.folder, seconds)
     log.info("  every figure           %s", record.folder / "results.csv")
     log.info("  curves and tables      tensorboard --logdir %s", shlex.quote(str(record.folder)))

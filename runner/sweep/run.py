@@ -95,6 +95,8 @@ class Sweep:
             results.write_files(self.record, self.cfg)
             log.info("stopped; to go on: %s", command)
             raise Interrupted(stop.signum)
+        if (not_begun := self.progress.total - self.progress.count) > 0:
+            log.info("%d of %d were not begun, for sweep.on_error is stop", not_begun, self.progress.total)
         failed = results.tell(self.record, self.cfg, flags, time.monotonic() - begun)
         if failed:
             log.info("  try what failed again  %s", command)
