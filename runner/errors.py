@@ -102,6 +102,11 @@ def reason_of(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def counted(number: int, word: str) -> str:
+    """``1 job``, ``2 jobs``."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
 def shown(value: object) -> str:
     """A value as YAML has it."""
     words = {None: "null", True: "true", False: "false"}

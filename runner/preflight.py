@@ -27,7 +27,17 @@ from omegaconf.errors import OmegaConfBaseException
 
 from runner import config, folder, schema, signals, targets
 from runner.command_line import quote
-from runner.errors import ConfigError, InputError, Problem, RunFolderError, RunnerError, reason_of, shown
+from runner.errors import (
+    ConfigError,
+    InputError,
+    Problem,
+    RunFolderError,
+    RunnerError,
+    counted,
+    nearest,
+    reason_of,
+    shown,
+)
 from runner.origin import marked, near, own_folders
 from runner.relations import check_machine, check_relations
 from runner.result import Result
@@ -62,7 +72,7 @@ class Preflight(Callback):
             else:
                 prepared = _prepare(config, run_dir)
             if config.check == "only":
-                _end_check(prepared, "" if prepared is not None else f"{len(found)} folds")
+                _end_check(prepared, "" if prepared is not None else counted(len(found), "fold"))
             if resumed is None:
                 run_dir = _scratch() if config.debug in LEAVING_NOTHING else _claim(config, "run")
                 folder.lock(run_dir, "hydra.run.dir")
@@ -76,15 +86,19 @@ class Preflight(Callback):
             _refuse(config, check_sweep(config))
             found = _state.jobs = jobs.compose_all(config, check_values)
             _check_place(config, "sweep")
-            if found is not None and str(config.hydra.launcher._target_).endswith(".BasicLauncher"):
+            if found is not None:
                 raise signals.Exit(_sweep(config, found))
             if config.check == "only":
-                _end_check(None, "" if found is None else f"{len(found.jobs)} jobs")
-            sweep_dir = _claim(config, "sweep")
-            with read_write(config), open_dict(config):
-                config.hydra.sweep.dir = str(sweep_dir)
-                # Each job is composed anew from the overrides, and would get the folder of the default again.
-                config.hydra.overrides.hydra.append("hydra.sweep.dir=" + quote(str(sweep_dir)))
+                _end_check(None)
+            _put_in(config, _claim(config, "sweep"))
+
+
+def _put_in(cfg: DictConfig, sweep_dir: Path) -> None:
+    """Have the jobs of a sweep in a folder, also those that others compose."""
+    with read_write(cfg), open_dict(cfg):
+        cfg.hydra.sweep.dir = str(sweep_dir)
+        # Each is composed anew from the overrides, and would get the folder of the default again.
+        cfg.hydra.overrides.hydra.append("hydra.sweep.dir=" + quote(str(sweep_dir)))
 
 
 LEAVING_NOTHING = ("dev_run", "overfit")
@@ -276,22 +290,24 @@ def _prepare_folds(cfg: DictConfig) -> list[DictConfig]:
 
 def whole(cfg: DictConfig) -> tuple[DictConfig, Sources]:
     """The configuration of a task with Hydra's part again, and the data sets that were read before it was called."""
-    made = cfg.copy()
-    with read_write(made), open_dict(made):
-        made.hydra = HydraConfig.get()
-    return made, _state.sources
+    from runner.task import with_hydra
+
+    return with_hydra(cfg), _state.sources
 
 
 def _sweep(cfg: DictConfig, found: jobs.Jobs) -> int:
     """Check and do a sweep, and return the exit status."""
-    from runner.sweep import folds
+    from runner.sweep import folds, launcher
     from runner.sweep.record import Record
     from runner.sweep.run import Sweep
-    from runner.sweep.study import Study
 
     named = _is_named(cfg, "sweep") and folder.is_sweep(Path(str(cfg.hydra.sweep.dir)))
-    kind = Study if cfg.sweep.method == "optuna" else Sweep
+    kind: type[Sweep] = Sweep
+    if cfg.sweep.method == "optuna":
+        from runner.sweep.study import Study as kind  # which imports optuna, that need not be installed
     sweep = kind(cfg, found, Record.read(Path(str(cfg.hydra.sweep.dir))) if named else Record.new())
+    kinds = _alike(found)
+    _check_rank_by(cfg, found)
     sweep.enter()
     leaves: dict[int, DictConfig] = {}
     words: dict[int, str] = {}
@@ -299,14 +315,15 @@ def _sweep(cfg: DictConfig, found: jobs.Jobs) -> int:
         for fold in folds.each(found.configs[number]):
             words[len(leaves)] = f"job {number}"
             leaves[len(leaves)] = fold
-    kinds = _alike(found)
-    _try(leaves, words, found.sources)
+    if not launcher.wanted(cfg):  # else they may run elsewhere
+        _try(leaves, words, found.sources)
     if kinds["check"] == "only":
-        _end_check(None, f"{len(found.jobs)} jobs")
+        _end_check(None, counted(len(found.jobs), "job"))
     typed = jobs.typed_of(cfg)
     if not named:
         _mention_unfinished(typed)
     sweep.record.folder = _scratch() if kinds["debug"] in LEAVING_NOTHING else _claim(cfg, "sweep")
+    _put_in(cfg, sweep.record.folder)
     folder.lock(sweep.record.folder, "hydra.sweep.dir")
     file = LogFile(sweep.record.folder / "sweep.log", encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
@@ -316,14 +333,25 @@ def _sweep(cfg: DictConfig, found: jobs.Jobs) -> int:
 
 
 def _alike(found: jobs.Jobs) -> dict[str, Any]:
-    """The values of keys that all jobs of a sweep must have in common."""
-    kinds = {key: {cfg[key] for cfg in found.configs.values()} for key in ("check", "debug")}
+    """The values of keys that are for a sweep as a whole."""
+    kinds = {key: {cfg[key] for cfg in found.configs.values()} for key in ("check", "debug", "resume")}
     for key, values in kinds.items():
         if len(values) > 1:
-            raise ConfigError(Problem(key, f"is {shown(sorted(map(str, values)))}", "the same for all jobs"))
+            words = ", ".join("null" if value is None else str(value) for value in sorted(values, key=str))
+            raise ConfigError(Problem(key, f"is {words}", "the same for all jobs"))
     if kinds["debug"] == {"overfit"}:
         raise ConfigError(Problem("debug", "overfit looks at one run", "dev_run, anomaly", "the same without -m"))
     return {key: next(iter(values)) for key, values in kinds.items()}
+
+
+def _check_rank_by(cfg: DictConfig, found: jobs.Jobs) -> None:
+    """That every job has the metric by which they are to be ranked."""
+    wanted = cfg.sweep.rank_by
+    for number, job in found.configs.items():
+        there = [f"{part}/{name}" for part in ("val", "test") for name in ("loss", *job.metric)]
+        if wanted is not None and wanted not in there:
+            what, remedy = f"no evaluation writes {wanted!r}", nearest(wanted, there, "sweep.rank_by=")
+            raise ConfigError(Problem(f"sweep.rank_by (job {number})", what, ", ".join(there), remedy))
 
 
 def _mention_unfinished(typed: list[str]) -> None:

@@ -174,7 +174,8 @@ def _shown(figure: Figure) -> str | float | None:
 
 def _others(ranked: Sequence[Setting], tag: str) -> list[str]:
     """The same metric of test, or the first one if that is the loss."""
-    there = dict.fromkeys(key for setting in ranked for row in setting.completed for key in row.result["metrics"])
+    completed = [row for setting in ranked for row in setting.completed]
+    there = dict.fromkeys(key for row in completed for key in row.result.get("metrics", {}))
     name = tag.partition("/")[2]
     of_test = [key for key in there if key.startswith("test/") and not key.endswith(("/loss", "_std"))]
     wanted = of_test[:1] if name == "loss" and of_test else [f"test/{name}"]

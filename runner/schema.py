@@ -283,7 +283,7 @@ class Sweep:
     jobs: str | dict[str, Any] | None = key("jobs by their names, or a YAML file of them", resume=True)
     rank_by: str | None = key(
         "metric that jobs are ranked by; null: checkpoint.monitor",
-        pattern=r"(train|val|test|out_of_fold)/\w+", allowed="val/<metric>", resume=True,
+        pattern=r"(val|test)/\w+", allowed="val/<metric>", resume=True,
     )  # fmt: skip
     points: int = key("points that are drawn", least=1, optional=True)
     seed: int = key("decides which points", least=0, optional=True)

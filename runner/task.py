@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from runner import config, folder, signals
 from runner.errors import Interrupted, RunFolderError, RunnerError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("runner")
 
-PATIENCE = 30.0
+PATIENCE = 40.0
 """Seconds to wait for a folder that another process has: it may be about to end, after a sweep that was killed."""
 
 
@@ -54,6 +54,27 @@ def in_process(cfg: DictConfig, run_dir: Path, sources: Sources, watch: Watch | 
     config.enter(cfg)
     os.environ.update({str(name): str(value) for name, value in cfg.hydra.job.env_set.items()})
     return guarded(lambda: _train(cfg, run_dir, sources, watch))
+
+
+def launched(cfg: DictConfig) -> int:
+    """Do a run that a launcher of Hydra's has started somewhere, and return the exit status."""
+    from runner.sweep import folds
+
+    whole = with_hydra(cfg)
+    run_dir = Path(os.path.relpath(whole.hydra.runtime.output_dir))
+    if folds.wanted(whole):
+        return guarded(lambda: folds.main(whole, {}, run_dir))
+    return guarded(lambda: _train(whole, run_dir, {}, None))
+
+
+def with_hydra(cfg: DictConfig) -> DictConfig:
+    """The configuration that Hydra hands to a task, with Hydra's own part again."""
+    from hydra.core.hydra_config import HydraConfig
+
+    made = cfg.copy()
+    with read_write(made), open_dict(made):
+        made.hydra = HydraConfig.get()
+    return made
 
 
 def _train(cfg: DictConfig, run_dir: Path, sources: Sources, watch: Watch | None) -> None:

@@ -14,10 +14,10 @@ from omegaconf import DictConfig, read_write
 
 from runner import config, folder, report
 from runner.data import Sources
-from runner.errors import ConfigError, Interrupted, Problem, RunnerError
+from runner.errors import ConfigError, Interrupted, Problem, RunnerError, counted
 from runner.result import Result
 from runner.signals import StopFlag
-from runner.sweep.predictions import together
+from runner.sweep import predictions
 from runner.sweep.processes import Work, run_all
 from runner.sweep.progress import Progress
 from runner.sweep.record import place
@@ -90,23 +90,32 @@ LENGTH = ("max_epochs", "max_steps", "max_time")
 
 
 def _is_done(cfg: DictConfig, run_dir: Path) -> bool:
-    """Whether a run is completed, and was as long as it is to be."""
-    if folder.state(run_dir) == "pruned":
+    """Whether a run is completed, was as long as it is to be, and has what a completed one has."""
+    result = folder.read_result(run_dir) or {}
+    if result.get("state") == "pruned":
         return True
-    if folder.state(run_dir) != "completed":
+    if result.get("state") != "completed" or not result.get("metrics"):
         return False
-    before = config.load(run_dir / "config.yaml")["trainer"]
-    return all(before[name] == cfg.trainer[name] for name in LENGTH)
+    if cfg.split.get("fold") is not None and not (run_dir / predictions.NAME).is_file():
+        return False
+    try:
+        before = config.load(run_dir / "config.yaml")["trainer"]
+    except ConfigError:
+        return False  # and is written again
+    return all(before.get(name) == cfg.trainer[name] for name in LENGTH)
 
 
 def _work(
     name: str, cfg: DictConfig, run_dir: Path, sources: Sources, watch: Callable[[], Watch] | None = None
 ) -> Work:
+    absolute = run_dir.absolute()  # code of the user's may go to another folder
+
     def call() -> int:
         with read_write(cfg), read_write(cfg.hydra):
-            cfg.resume = str(run_dir) if (run_dir / "config.yaml").is_file() else None
-            cfg.hydra.runtime.output_dir = str(run_dir.absolute())
-        return in_process(cfg, run_dir, sources, None if watch is None else watch())
+            there = (run_dir / "config.yaml").is_file() or folder.has_checkpoint(run_dir)
+            cfg.resume = str(absolute) if there else None
+            cfg.hydra.runtime.output_dir = str(absolute)
+        return in_process(cfg, absolute, sources, None if watch is None else watch())
 
     return Work(name, run_dir, call, str(cfg.device) in ("auto", "cuda"))
 
@@ -124,7 +133,8 @@ def main(cfg: DictConfig, sources: Sources, run_dir: Path) -> None:
     begin(cfg, run_dir)
     left = works("", cfg, run_dir, sources)
     count = cfg.split.n_splits
-    log.info("%s\n%d folds%s", run_dir, count, f", {count - len(left)} are done" if len(left) < count else "")
+    done = [f"{count - len(left)} of them done"] if len(left) < count else []
+    log.info("%s\n%s", run_dir, ", ".join([counted(count, "fold"), *done]))
 
     options, progress = cfg.sweep, Progress(len(left), cfg.checkpoint.monitor)
 
@@ -176,7 +186,11 @@ def summarise(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     if broken:
         made.content["error"] = broken[0]
     if state == "completed":
-        made.content["metrics"] |= together(cfg, [place(run_dir, number) for number in numbers], run_dir)
+        try:
+            said = predictions.together(cfg, [place(run_dir, number) for number in numbers], run_dir)
+            made.content["metrics"] |= said
+        except RunnerError as error:
+            made.content |= {"state": "failed", "error": str(error)}
     made.update(seconds=round(sum(result.get("seconds", 0.0) for result in results.values()), 3))
     return made.content
 

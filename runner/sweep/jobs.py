@@ -9,6 +9,8 @@ from __future__ import annotations
 import copy
 import logging
 import multiprocessing
+import os
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -194,8 +196,14 @@ def _attempt_each(key: str, groups: Iterable[list[int]], attempt: Callable[[int]
 
     torch.set_num_threads(1)  # with more it hangs, if the parent has ever computed with more
     logging.disable()  # each says it again when it is run
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    here, environment = os.getcwd(), dict(os.environ)
     for numbers in groups:
         problems: Sequence[Problem] = ()
+        os.chdir(here)  # what code of the user's does to one must not make a difference to the next
+        os.environ.clear()
+        os.environ.update(environment)
         try:
             with staying():
                 attempt(numbers[0])

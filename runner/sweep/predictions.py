@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
 from runner import config, metric
+from runner.errors import Problem, RunFolderError, reason_of
 from runner.files import write
 from runner.metric import Metric, Said
 from runner.targets import OURS
@@ -40,9 +41,7 @@ def together(cfg: DictConfig, places: Sequence[Path], run_dir: Path) -> dict[str
     mean of what all folds say."""
     held, official = [], []
     for place in places:
-        with np.load(place / NAME, allow_pickle=False) as arrays:
-            parts = {part: _said(arrays, part) for part in ("val", "test")}
-            of_fold = str(arrays["held_out"])
+        parts, of_fold = _read(place / NAME)
         held.append(parts[of_fold])
         if of_fold == "val":
             official.append(parts["test"])
@@ -54,6 +53,16 @@ def together(cfg: DictConfig, places: Sequence[Path], run_dir: Path) -> dict[str
     if official and (said := _mean(official)) is not None:
         found |= {f"ensemble/{name}": value for name, value in _measure(metrics, said).items()}
     return found
+
+
+def _read(path: Path) -> tuple[dict[str, Said], str]:
+    """What a fold said about each part, and which of them is the fold."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {part: _said(arrays, part) for part in ("val", "test")}, str(arrays["held_out"])
+    except Exception as error:  # whatever a damaged file makes of numpy and zipfile
+        what = f"cannot be read ({reason_of(error)})"
+        raise RunFolderError(Problem(str(path), what, remedy=f"rm {path}, and the same again")) from error
 
 
 def _said(arrays: Mapping[str, NDArray[Any]], part: str) -> Said:

@@ -6,15 +6,15 @@ This process computes with one thread and never initialises CUDA: a fork would b
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import multiprocessing
 import multiprocessing.connection
 import os
-import platform
 import signal
 import sys
+import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +55,9 @@ class _Running:
     process: Any
     since: float
     told: float | None = None
-    """When it was told to end, because its time was over."""
+    """When it was told to end."""
+    is_late: bool = False
+    """Whether that was because its time was over."""
 
 
 def run_all(
@@ -110,6 +112,7 @@ def run_all(
 def _tell(running: Iterable[_Running], signum: int) -> None:
     """Hand a signal on."""
     for slot in running:
+        slot.told = slot.told or time.monotonic()
         with contextlib.suppress(ProcessLookupError):
             os.kill(slot.process.pid, signum)
 
@@ -118,7 +121,7 @@ def _end_overdue(running: list[_Running], timeout: float | None) -> None:
     now = time.monotonic()
     for slot in running:
         if slot.told is None and timeout is not None and now - slot.since > timeout:
-            slot.told = now
+            slot.told, slot.is_late = now, True
             slot.process.terminate()
         elif slot.told is not None and now - slot.told > GRACE:
             _kill(slot.process.pid)
@@ -140,7 +143,7 @@ def _start(work: Work, slot: int, slots: int) -> _Running:
 
 def _child(work: Work, slot: int, slots: int, parent: int) -> None:
     os.setpgid(0, 0)  # a Ctrl-C reaches the parent alone, which hands it on
-    _die_with(parent)
+    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     _take_share(work, slot, slots)
     status = 1
     try:
@@ -150,23 +153,27 @@ def _child(work: Work, slot: int, slots: int, parent: int) -> None:
             with (work.folder / "runner.log").open("ab", buffering=0) as file:
                 os.dup2(file.fileno(), 1)
                 os.dup2(file.fileno(), 2)
+            sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
             status = work.call()
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else 1
     except KeyboardInterrupt:
         status = 128 + signal.SIGINT
-    finally:
-        folder.unlock(work.folder)
-    sys.exit(status)
+    except BaseException:
+        traceback.print_exc()
+    folder.unlock(work.folder)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # code of the user's may have left threads that would be waited for
 
 
 def _die_with(parent: int) -> None:
-    """When the parent dies, however it does, this process is told to end, and saves its state."""
-    if platform.system() == "Linux":
-        PR_SET_PDEATHSIG = 1
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it died in between
-            os._exit(128 + signal.SIGTERM)
+    """When the parent dies, however it does, have this process save its state and end."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE)
+    os.killpg(0, signal.SIGKILL)
 
 
 def _take_share(work: Work, slot: int, slots: int) -> None:
@@ -183,15 +190,18 @@ def _settle(slot: _Running, timeout: float | None) -> None:
     path, status = slot.work.folder / "result.json", slot.process.exitcode
     _kill(slot.process.pid)  # workers that it may have left behind
     content = folder.read_result(slot.work.folder) or {"state": "running", "metrics": {}}
-    if slot.told is not None and content["state"] != "completed":
+    state = "failed"
+    if slot.is_late and content.get("state") != "completed":
         error = f"took longer than sweep.timeout ({timeout:g} seconds)"
-    elif content["state"] != "running":
+    elif content.get("state") != "running":
         return
+    elif status in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+        state, error = "interrupted", "stopped by a signal before it could begin"
     elif status < 0:
         name = signal.Signals(-status).name
         error = f"killed by {name}" + (", perhaps because memory was short" if name == "SIGKILL" else "")
     else:
         error = f"the process ended with exit status {status}, before the run was over"
-    content |= {"state": "failed", "error": error, "seconds": round(time.monotonic() - slot.since, 3)}
+    content |= {"state": state, "error": error, "seconds": round(time.monotonic() - slot.since, 3)}
     with contextlib.suppress(OSError):
         write(path, to_json(content, indent=2).encode() + b"\n")

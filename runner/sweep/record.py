@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,6 +39,13 @@ class Entry:
     hash: str
     overrides: tuple[str, ...]
     swept: Mapping[str, str]
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """All that was typed of it, by key: when a sweep is gone on with, jobs may come that differ in other keys."""
+        typed = [override.lstrip("+").partition("=") for override in self.overrides]
+        rest = {key: value for key, _, value in typed if key.partition(".")[0] not in NOT_OF_THE_RUN}
+        return {**self.swept, **rest}
 
 
 @dataclass
@@ -107,7 +115,7 @@ class Record:
             for fold, path in folds(self.folder / entry.name) or [(None, self.folder / entry.name)]:
                 result = folder.read_result(path)
                 if result is not None and result.get("state") != "running":
-                    yield Row(entry.name, entry.swept, fold, result)
+                    yield Row(entry.name, entry.keys, fold, result)
 
 
 def place(run_dir: Path, fold: int) -> Path:
@@ -117,8 +125,8 @@ def place(run_dir: Path, fold: int) -> Path:
 
 def folds(run_dir: Path) -> list[tuple[int | None, Path]]:
     """The folds of a run that have a folder, by their numbers."""
-    numbers = sorted(int(path.name.removeprefix("fold-")) for path in run_dir.glob("fold-*[0-9]") if path.is_dir())
-    return [(number, place(run_dir, number)) for number in numbers]
+    names = [re.fullmatch(r"fold-(\d+)", path.name) for path in run_dir.glob("fold-*") if path.is_dir()]
+    return [(number, place(run_dir, number)) for number in sorted(int(name[1]) for name in names if name)]
 
 
 def digest(cfg: DictConfig) -> str:

@@ -72,8 +72,14 @@ def tell(record: Record, cfg: DictConfig, flags: Sequence[str], seconds: float) 
 
 def _rows(record: Record) -> list[Row]:
     """With the keys alone in which the jobs differ."""
-    keys = ranking.differing([entry.swept for entry in record.entries])
-    return [Row(r.job, {k: v for k, v in r.keys.items() if k in keys}, r.fold, r.result) for r in record.rows()]
+    keys = ranking.differing([entry.keys for entry in record.entries])
+    return [_row(row, [key for key in keys if key in row.keys]) for row in record.rows()]
+
+
+def _row(row: Row, keys: Sequence[str]) -> Row:
+    kept = {key: row.keys[key] for key in keys}
+    fold = kept.pop("split.fold", "")  # of folds that were given as values of a key
+    return Row(row.job, kept, int(fold) if fold.isdigit() else row.fold, row.result)
 
 
 def _failed(rows: Sequence[Row]) -> list[Row]:

@@ -15,9 +15,9 @@ from collections.abc import Iterator, Sequence
 from omegaconf import DictConfig
 
 from runner import config
-from runner.errors import Interrupted
+from runner.errors import Interrupted, counted
 from runner.signals import StopFlag
-from runner.sweep import folds, results
+from runner.sweep import folds, launcher, results
 from runner.sweep.jobs import Jobs
 from runner.sweep.processes import Work, run_all
 from runner.sweep.progress import Progress
@@ -59,8 +59,8 @@ class Sweep:
         for entry in self.entries:
             self.open(entry, self._works_of(entry))
         jobs, runs, done = len(self.entries), self._total(), sum(not works for works in self._works.values())
-        words = [f"{jobs} job{'s' if jobs != 1 else ''}", *([f"{done} of them done"] if done else [])]
-        words += [f"{runs} folds to train"] if any(map(folds.wanted, self.configs.values())) else []
+        words = [counted(jobs, "job"), *([f"{done} of them done"] if done else [])]
+        words += [f"{counted(runs, 'fold')} to train"] if any(map(folds.wanted, self.configs.values())) else []
         words += [f"{self.cfg.sweep.n_jobs} at a time"] if self.cfg.sweep.n_jobs > 1 else []
         log.info("%s\n%s", self.record.folder, ", ".join(words))
 
@@ -110,7 +110,9 @@ class Sweep:
 
     def _works_of(self, entry: Entry) -> list[Work]:
         cfg, place = self.configs[entry.name], self.record.folder / entry.name
-        return folds.works(entry.name, cfg, place, self.jobs.sources)
+        works = folds.works(entry.name, cfg, place, self.jobs.sources)
+        # A launcher has a whole job, with the folds that are missing.
+        return [launcher.work(self.cfg, entry, place)] if works and launcher.wanted(self.cfg) else works
 
     def _total(self) -> int:
         return sum(map(len, self._works.values()))

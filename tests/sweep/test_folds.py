@@ -87,7 +87,7 @@ def test_a_fold_that_is_missing_is_trained_and_no_other(run: Run, capsys: pytest
     shutil.rmtree("here/fold-1")
     Path("here/out_of_fold.csv").unlink()
     assert run("resume=here") == 0
-    assert "3 folds, 2 are done" in capsys.readouterr().out
+    assert "3 folds, 2 of them done" in capsys.readouterr().out
     assert read("here")["metrics"] == before["metrics"]
     assert Path("here/fold-0/checkpoints/last.pt").stat().st_mtime_ns == first
     assert len(out_of_fold("here")) == 1797
@@ -170,3 +170,26 @@ def test_what_is_no_cross_validation(
     assert run(*QUICK, *arguments) == 2
     assert message in capsys.readouterr().err
     assert not Path("outputs").exists()
+
+
+def test_folds_that_are_values_of_a_key_are_folds_all_the_same(run: Run) -> None:
+    assert run("-m", *CROSS, "split.fold=0,1", "seed=0,1", "hydra.sweep.dir=sweep") == 0
+    assert "| 2 seeds × 2 folds |" in Path("sweep/results.md").read_text()
+
+
+def test_what_is_damaged_is_made_again(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*CROSS, "hydra.run.dir=here") == 0
+    before = read("here")["metrics"]
+    Path("here/fold-0/predictions.npz").unlink()
+    shutil.copytree("here/fold-1", "here/fold-backup1")  # not a fold
+    shutil.rmtree("here/fold-2")
+    assert run("resume=here") == 0
+    assert read("here")["metrics"] == before
+    Path("here/fold-1/predictions.npz").write_bytes(b"PK")
+    shutil.rmtree("here/fold-2")
+    assert run("resume=here") == 1
+    assert "here/fold-1/predictions.npz: cannot be read" in (said := capsys.readouterr().err)
+    assert "try: rm here/fold-1/predictions.npz, and the same again" in said
+    Path("here/fold-1/predictions.npz").unlink()
+    assert run("resume=here") == 0
+    assert read("here")["metrics"] == before

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -249,3 +253,149 @@ def test_killed_with_its_jobs_still_running_it_leaves_no_process_behind() -> Non
         "stopped by SIGTERM" in (first / "runner.log").read_text()
         or "resumed" not in (first / "runner.log").read_text()
     )
+
+
+STRANGE = """\
+import os, threading, time
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, num_outputs, how="fine"):
+        super().__init__()
+        if how == "go":
+            os.chdir("/")
+            os.environ["LEFT"] = "1"
+        if how == "look" and ("LEFT" in os.environ or not os.path.exists("strange.py")):
+            raise RuntimeError("what another job did is still there")
+        if how == "thread":
+            threading.Thread(target=time.sleep, args=(1000,)).start()
+        print("made", how)
+        self.layer, self.how, self.calls = nn.Linear(64, num_outputs), how, 0
+
+    def forward(self, x):
+        self.calls += 1
+        if self.how == "hang" and self.calls > 25:
+            open("hangs", "w").write(str(os.getpid()))
+            time.sleep(1000)
+        return self.layer(x.flatten(1))
+"""
+
+
+def strange(*hows: str) -> tuple[str, ...]:
+    Path("strange.py").write_text(STRANGE)
+    Path("mine/model").mkdir(parents=True)
+    Path("mine/model/own.yaml").write_text("_target_: strange.Net\nnum_outputs: ${facts.num_outputs}\nhow: fine\n")
+    short = "trainer.max_epochs=2", "trainer.threads=1", "tensorboard.pictures=false", "hydra.sweep.dir=sweep"
+    own = "--config-dir", "mine", "allow_targets=[strange.*]", "model=own"
+    return "-m", *own, *short, f"model.how={','.join(hows)}"
+
+
+def test_what_a_job_leaves_behind_makes_no_difference_to_another(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    """Nor does a thread that never ends keep its process, or a print of its get between the lines of the sweep."""
+    assert run(*strange("go", "thread", "look")) == 0
+    assert set(states().values()) == {"completed"}
+    assert "made" not in capfd.readouterr().out
+    assert "made look" in Path("sweep/model.how=look/runner.log").read_text()
+
+
+def gone(process: int, within: float) -> bool:
+    until = time.monotonic() + within
+    while time.monotonic() < until:
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_a_job_that_hangs_outlives_no_sweep(signum: int) -> None:
+    program = (
+        "import sys; from runner.__main__ import main; from runner.sweep import processes; processes.GRACE = 0.5; "
+        f"sys.exit(main({list(strange('hang', 'fine'))!r}))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL)
+    wait_for(Path("hangs"))
+    process.send_signal(signum)
+    assert process.wait(timeout=30) == (143 if signum == signal.SIGTERM else -9)
+    assert gone(int(Path("hangs").read_text()), within=30)
+    if signum == signal.SIGTERM:
+        assert states() == {"model.how=hang": "failed"}
+    Path("strange.py").write_text(STRANGE.replace("time.sleep(1000)", "pass"))
+    again = subprocess.run(
+        [sys.executable, "-m", "runner", *strange_again()], capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 0, again.stdout
+    assert set(states().values()) == {"completed"}
+
+
+def strange_again() -> tuple[str, ...]:
+    return "--config-dir", "mine", "allow_targets=[strange.*]", "resume=sweep"
+
+
+def test_what_is_damaged_is_made_again_and_ends_nothing(run: Run) -> None:
+    assert run("-m", *QUICK, "seed=range(6)", "hydra.sweep.dir=sweep") == 0
+    before = {row["folder"]: row for row in rows()}
+    shutil.rmtree("sweep/seed=0")
+    Path("sweep/seed=1/result.json").write_text('{"state": "completed"}')
+    Path("sweep/seed=2/result.json").write_text("{")
+    Path("sweep/seed=3/config.yaml").write_text("garbage: [")
+    Path("sweep/seed=4/config.yaml").unlink()
+    assert run("resume=sweep") == 0
+    assert {name: {**row, "seconds": ""} for name, row in before.items()} == {
+        row["folder"]: {**row, "seconds": ""} for row in rows()
+    }
+
+
+def test_jobs_that_came_later_are_told_from_those_before(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("-m", *QUICK, "seed=0,1", "hydra.sweep.dir=sweep") == 0
+    assert run("-m", *QUICK, "seed=0,1", "optimizer.lr=0.01", "hydra.sweep.dir=sweep") == 0
+    assert [(row["seed"], row["optimizer.lr"]) for row in rows()] == [
+        ("0", ""),
+        ("1", ""),
+        ("0", "0.01"),
+        ("1", "0.01"),
+    ]
+    assert "|  | optimizer.lr | runs |" in Path("sweep/results.md").read_text()
+    assert "optimizer.lr=0.01" in capsys.readouterr().out.splitlines()[-1]  # the command of the better one
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("sweep.rank_by=val/nonsense",), "sweep.rank_by (job 0): no evaluation writes 'val/nonsense'\n  allowed: val/loss"),
+        (("debug=overfit",), "debug: overfit looks at one run"),
+        (("check=only,null",), "check: is null, only"),
+        (("resume=last,here",), "resume: is here, last"),
+        (("hydra.sweep.subdir=x",), "hydra.sweep.subdir: is made of what differs between the jobs"),
+        (("sweep.n_jobs=0",), "sweep.n_jobs: 0 is not allowed"),
+        (("sweep.timeout=5",), "sweep.timeout: 5 is not allowed\n  allowed: 30 minutes, 2 hours"),
+        (("sweep=nonsense",), "sweep: there is no option 'nonsense'"),
+    ],
+)  # fmt: skip
+def test_what_is_no_sweep(
+    run: Run, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    assert run("-m", *QUICK, "seed=0,1", *arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not Path("outputs").exists()
+
+
+def test_a_trial_of_a_sweep_leaves_nothing(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("-m", *QUICK, "seed=0,1", "debug=dev_run") == 0
+    assert "nothing was kept" in capsys.readouterr().out
+    assert not list(Path().iterdir())
+
+
+def test_a_sweep_that_was_not_finished_is_mentioned(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [*broken("fine", "raise")[:-1], "sweep.on_error=stop"]
+    assert run(*arguments) == 1
+    capsys.readouterr()
+    Path("mended").touch()
+    assert run(*arguments) == 0
+    assert re.match(
+        r"outputs/multirun/\S+ is the same sweep, and not complete; to go on with it: resume=", capsys.readouterr().out
+    )
+    assert run(*arguments) == 0
+    assert "is the same sweep" not in capsys.readouterr().out

@@ -1,0 +1,88 @@
+"""Jobs that a launcher of Hydra's starts: as processes of their own on this machine, on a cluster."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+from runner import folder
+from runner.command_line import quote
+from runner.errors import reason_of
+from runner.result import Result
+from runner.signals import STOPPING
+from runner.sweep.processes import GRACE, Work
+from runner.sweep.record import Entry
+from runner.task import launched
+
+log = logging.getLogger("runner")
+
+
+def wanted(cfg: DictConfig) -> bool:
+    """Whether a launcher was chosen, and the jobs are not processes forked from this one."""
+    return not str(cfg.hydra.launcher._target_).endswith(".BasicLauncher")
+
+
+def work(cfg: DictConfig, entry: Entry, run_dir: Path) -> Work:
+    """A job that is handed to the launcher, by a process that waits for it.
+
+    One by one: of several jobs a launcher says that it lost one while others are still running, and never says when
+    those are over.
+
+    Args:
+        cfg: of the sweep.
+        run_dir: of the job.
+    """
+
+    def call() -> int:
+        resume = [f"resume={quote(str(run_dir))}"] if (run_dir / "config.yaml").is_file() else []
+        for signum in STOPPING:
+            signal.signal(signum, _HandOn())
+        try:
+            _launch(cfg, [*entry.overrides, f"hydra.sweep.subdir={quote(entry.name)}", *resume])
+        except Exception as error:  # whatever a launcher raises when it lost a job
+            said = f"{type(error).__name__}: {reason_of(error)}"
+            log.error("%s", said)
+            before = folder.read_result(run_dir) or {}
+            if before.get("state") in (None, "running"):
+                Result(run_dir, before).update(state="failed", error=said)
+            return 1
+        return 0
+
+    return Work(entry.name, run_dir, call)
+
+
+def _launch(cfg: DictConfig, overrides: list[str]) -> None:
+    context = HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=Callbacks(cfg))
+    chosen = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=launched, config=cfg)
+    chosen.launch([overrides], initial_job_idx=0)
+
+
+class _HandOn:
+    """On a signal, tells what runs on this machine for the job to save its state, and waits for it.
+
+    It is told again and again, for it may be at a moment at which it does not listen. On another machine a job does not
+    hear of it, and goes on by itself.
+    """
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        for each in STOPPING:
+            signal.signal(each, signal.SIG_IGN)
+        self.until = time.monotonic() + GRACE
+        signal.signal(signal.SIGALRM, self.tell)
+        signal.setitimer(signal.ITIMER_REAL, 0.01, 1.0)
+
+    def tell(self, signum: int, frame: FrameType | None) -> None:
+        if time.monotonic() > self.until:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            raise SystemExit(128 + signal.SIGTERM)
+        os.killpg(0, signal.SIGTERM)
