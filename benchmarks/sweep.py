@@ -44,7 +44,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def overhead() -> float:
-    """Seconds per job of a sweep beyond what its run says that it took: the fork, the log, the table."""
+    """Seconds per job of a sweep beyond what its run takes from its folder on: building it, the fork, the table."""
     said = sweep()
     whole = float(re.findall(r"in ([\d.]+) s\n", said)[-1])
     each = [float(text) for text in re.findall(r"([\d.]+) s$", said, re.MULTILINE)]

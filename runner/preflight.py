@@ -7,7 +7,6 @@ Hydra calls `Preflight` (see `conf/entry.yaml`) after it has composed the config
 from __future__ import annotations
 
 import atexit
-import importlib.util
 import logging
 import os
 import shutil
@@ -15,30 +14,27 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from runner import config, folder, schema, signals, targets
+from runner import config, folder, schema, signals
 from runner.command_line import quote
 from runner.errors import (
     ConfigError,
     InputError,
     Problem,
-    RunFolderError,
     RunnerError,
     counted,
-    nearest,
     reason_of,
     shown,
 )
-from runner.origin import marked, near, own_folders
+from runner.origin import marked
 from runner.relations import check_machine, check_relations
 from runner.result import Result
 from runner.sweep import jobs
@@ -66,13 +62,9 @@ class Preflight(Callback):
             else:
                 folder.lock(resumed, "resume")
             run_dir = resumed or Path(str(config.hydra.run.dir))
-            if _is_cross_validation(config):
-                prepared = None
-                found = _prepare_folds(config)
-            else:
-                prepared = _prepare(config, run_dir)
+            prepared = _prepare(config, run_dir)
             if config.check == "only":
-                _end_check(prepared, "" if prepared is not None else counted(len(found), "fold"))
+                _end_check(prepared, "" if prepared is not None else counted(config.split.n_splits, "fold"))
             if resumed is None:
                 run_dir = _scratch() if config.debug in LEAVING_NOTHING else _claim(config, "run")
                 folder.lock(run_dir, "hydra.run.dir")
@@ -82,15 +74,33 @@ class Preflight(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _stopping(config):
-            _before_forks()
-            _refuse(config, check_sweep(config))
-            found = _state.jobs = jobs.compose_all(config, check_values)
+            if jobs.is_ours(config):
+                raise signals.Exit(_sweep(config))
             _check_place(config, "sweep")
-            if found is not None:
-                raise signals.Exit(_sweep(config, found))
             if config.check == "only":
                 _end_check(None)
             _put_in(config, _claim(config, "sweep"))
+
+
+def _sweep(cfg: DictConfig) -> int:
+    """Check a sweep, claim its folder, do it, and return the exit status."""
+    from runner.sweep import start
+
+    start.warm(cfg)
+    _refuse(cfg, start.check(cfg))
+    wanted = Path(str(cfg.hydra.sweep.dir))
+    before = wanted if _is_named(cfg, "sweep") and folder.is_sweep(wanted) else None
+    sweep, options = start.prepare(cfg, before, lambda: _check_place(cfg, "sweep"))
+    if options["check"] == "only":
+        _end_check(None, counted(len(sweep.jobs.jobs), "job"))
+    typed = jobs.typed_of(cfg)
+    if before is None:
+        start.mention_unfinished(typed)
+    sweep.record.folder = _scratch() if options["debug"] in LEAVING_NOTHING else _claim(cfg, "sweep")
+    _put_in(cfg, sweep.record.folder)
+    folder.lock(sweep.record.folder, "hydra.sweep.dir")
+    begin_log(sweep.record.folder / "sweep.log")
+    return sweep.run(typed, start.flags(cfg))
 
 
 def _put_in(cfg: DictConfig, sweep_dir: Path) -> None:
@@ -117,7 +127,6 @@ class _State:
 
     def __init__(self) -> None:
         self.prepared: Prepared | None = None
-        self.jobs: jobs.Jobs | None = None
         self.sources: Sources = {}
         self.lines = MemoryHandler(sys.maxsize, flushLevel=sys.maxsize)
 
@@ -152,15 +161,6 @@ def check(cfg: DictConfig) -> None:
     """
     check_values(cfg)
     check_declared(cfg)
-
-
-def check_sweep(cfg: DictConfig) -> list[Problem]:
-    """What is wrong with how a sweep is to be done."""
-    if cfg.sweep.get("method") == "optuna" and importlib.util.find_spec("optuna") is None:
-        return [Problem("sweep", "needs optuna, which is not installed", remedy="uv pip install optuna")]
-    tree, _ = config.plain(cfg)
-    found = schema.problems(tree["sweep"], schema.Sweep, "sweep.")
-    return found or targets.check({"sweep": tree["sweep"], "allow_targets": tree.get("allow_targets")})
 
 
 def check_values(cfg: DictConfig) -> None:
@@ -218,8 +218,8 @@ def _is_complete(cfg: DictConfig, run_dir: Path) -> bool:
 
 
 def ready(cfg: DictConfig, run_dir: Path) -> Prepared:
-    """The run of a task: as it was prepared before; else, for a job of a sweep, or for who gets here by a way without
-    `Preflight`, checked and prepared here.
+    """The run of a task: as it was prepared before; else, for a job of another sweeper, or for who gets here by a way
+    without `Preflight`, checked and prepared here.
 
     Raises:
         InputError: something is wrong with it. Its folder, if it was made for it, is removed again.
@@ -230,12 +230,10 @@ def ready(cfg: DictConfig, run_dir: Path) -> Prepared:
     prepared, _state.prepared = _state.prepared, None
     if prepared is not None:
         return prepared
-    shared = _state.jobs
     try:
-        if shared is None or HydraConfig.get().job.num not in shared.configs:
-            check(cfg)
+        check(cfg)
         with signals.staying():
-            return train.prepare(config.task(cfg), run_dir, None if shared is None else shared.sources)
+            return train.prepare(config.task(cfg), run_dir)
     except InputError:
         folder.disclaim(run_dir)
         raise
@@ -244,9 +242,13 @@ def ready(cfg: DictConfig, run_dir: Path) -> Prepared:
         raise
 
 
-def begin_log() -> None:
-    """Write what was logged before there was a file."""
+def begin_log(path: Path | None = None) -> None:
+    """Write what was logged before there was a file, of which Hydra makes that of a run, and no other."""
     root = logging.getLogger()
+    if path is not None:
+        file = LogFile(path, encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+        root.addHandler(file)
     root.removeHandler(_state.lines)
     for handler in root.handlers:
         if isinstance(handler, LogFile):
@@ -254,38 +256,18 @@ def begin_log() -> None:
             _state.lines.flush()
 
 
-def _before_forks() -> None:
-    """Import what every run needs, so that the processes that are forked from this one have it."""
-    import torch
-
-    import runner.train  # noqa: F401
-
-    torch.set_num_threads(1)  # a process in which code has computed with more cannot be forked
-    torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])  # imports the compiler, which takes seconds
-
-
-def _prepare(cfg: DictConfig, run_dir: Path) -> Prepared:
+def _prepare(cfg: DictConfig, run_dir: Path) -> Prepared | None:
+    """Build and try a run; of a cross-validation every fold, of which nothing is kept."""
     from runner import train
+    from runner.sweep import folds, start
 
-    return train.prepare(config.task(cfg), run_dir)
-
-
-def _is_cross_validation(cfg: DictConfig) -> bool:
-    from runner.sweep import folds
-
-    if cfg.debug == "overfit" and folds.wanted(cfg):
+    if folds.wanted(cfg) and cfg.debug == "overfit":
         folds.take_first(cfg)
-    return folds.wanted(cfg)
-
-
-def _prepare_folds(cfg: DictConfig) -> list[DictConfig]:
-    """Try every fold of a cross-validation, and return their configurations."""
-    from runner.sweep import folds
-
-    _before_forks()
-    found = folds.each(cfg)
-    _try(dict(enumerate(found)), {number: f"fold {number}" for number in range(len(found))}, _state.sources)
-    return found
+    if not folds.wanted(cfg):
+        return train.prepare(config.task(cfg), run_dir)
+    start.warm(cfg)
+    start.try_folds(cfg, _state.sources)
+    return None
 
 
 def whole(cfg: DictConfig) -> tuple[DictConfig, Sources]:
@@ -293,108 +275,6 @@ def whole(cfg: DictConfig) -> tuple[DictConfig, Sources]:
     from runner.task import with_hydra
 
     return with_hydra(cfg), _state.sources
-
-
-def _sweep(cfg: DictConfig, found: jobs.Jobs) -> int:
-    """Check and do a sweep, and return the exit status."""
-    from runner.sweep import folds, launcher
-    from runner.sweep.record import Record
-    from runner.sweep.run import Sweep
-
-    named = _is_named(cfg, "sweep") and folder.is_sweep(Path(str(cfg.hydra.sweep.dir)))
-    kind: type[Sweep] = Sweep
-    if cfg.sweep.method == "optuna":
-        from runner.sweep.study import Study as kind  # which imports optuna, that need not be installed
-    sweep = kind(cfg, found, Record.read(Path(str(cfg.hydra.sweep.dir))) if named else Record.new())
-    kinds = _alike(found)
-    _check_rank_by(cfg, found)
-    sweep.enter()
-    leaves: dict[int, DictConfig] = {}
-    words: dict[int, str] = {}
-    for number in sweep.left():
-        for fold in folds.each(found.configs[number]):
-            words[len(leaves)] = f"job {number}"
-            leaves[len(leaves)] = fold
-    if not launcher.wanted(cfg):  # else they may run elsewhere
-        _try(leaves, words, found.sources)
-    if kinds["check"] == "only":
-        _end_check(None, counted(len(found.jobs), "job"))
-    typed = jobs.typed_of(cfg)
-    if not named:
-        _mention_unfinished(typed)
-    sweep.record.folder = _scratch() if kinds["debug"] in LEAVING_NOTHING else _claim(cfg, "sweep")
-    _put_in(cfg, sweep.record.folder)
-    folder.lock(sweep.record.folder, "hydra.sweep.dir")
-    file = LogFile(sweep.record.folder / "sweep.log", encoding="utf-8")
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
-    logging.getLogger().addHandler(file)
-    begin_log()
-    return sweep.run(typed, _flags(cfg))
-
-
-def _alike(found: jobs.Jobs) -> dict[str, Any]:
-    """The values of keys that are for a sweep as a whole."""
-    kinds = {key: {cfg[key] for cfg in found.configs.values()} for key in ("check", "debug", "resume")}
-    for key, values in kinds.items():
-        if len(values) > 1:
-            words = ", ".join("null" if value is None else str(value) for value in sorted(values, key=str))
-            raise ConfigError(Problem(key, f"is {words}", "the same for all jobs"))
-    if kinds["debug"] == {"overfit"}:
-        raise ConfigError(Problem("debug", "overfit looks at one run", "dev_run, anomaly", "the same without -m"))
-    return {key: next(iter(values)) for key, values in kinds.items()}
-
-
-def _check_rank_by(cfg: DictConfig, found: jobs.Jobs) -> None:
-    """That every job has the metric by which they are to be ranked."""
-    wanted = cfg.sweep.rank_by
-    for number, job in found.configs.items():
-        there = [f"{part}/{name}" for part in ("val", "test") for name in ("loss", *job.metric)]
-        if wanted is not None and wanted not in there:
-            what, remedy = f"no evaluation writes {wanted!r}", nearest(wanted, there, "sweep.rank_by=")
-            raise ConfigError(Problem(f"sweep.rank_by (job {number})", what, ", ".join(there), remedy))
-
-
-def _mention_unfinished(typed: list[str]) -> None:
-    """Say so if the newest sweep is the same, and has something left to do."""
-    from runner.sweep.record import Record
-
-    newest = folder.newest_sweep()
-    if newest is None:
-        return
-    with suppress(RunFolderError):
-        record = Record.read(newest)
-        if record.typed == typed and not record.is_complete:
-            log.info("%s is the same sweep, and not complete; to go on with it: resume=%s", newest, quote(str(newest)))
-
-
-def _flags(cfg: DictConfig) -> list[str]:
-    """With which the same configuration would be found again."""
-    name = str(cfg.hydra.job.config_name)
-    named = [] if name == "config" else ["--config-name", name]
-    return [*named, *(word for path in own_folders(cfg) for word in ("--config-dir", str(near(path))))]
-
-
-def _try(leaves: dict[int, DictConfig], words: dict[int, str], sources: Sources) -> None:
-    """Try every run that will be a process forked from this one."""
-    from runner import data, train
-
-    last: Prepared | None = None
-    last_key = ""
-
-    def attempt(cfg: DictConfig, key: str) -> None:
-        nonlocal last, last_key
-        task = config.task(cfg)
-        with read_write(task):
-            task.trainer.threads = 1  # of the trial, in a child process; see `runner.sweep.jobs`
-        if last is not None and key == last_key:
-            config.fill(task, last.cfg.facts)
-            train.plan(task, last.experiment)
-        else:
-            # The folder matters to a run that is resumed, and no job is.
-            last, last_key = train.prepare(task, Path(), sources), key
-
-    if leaves:
-        jobs.try_all(leaves, words, check_declared, lambda cfg: data.read(config.task(cfg), sources), attempt)
 
 
 def _end_check(prepared: Prepared | None, what: str = "") -> None:

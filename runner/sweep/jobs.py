@@ -52,8 +52,8 @@ class Jobs:
     """The data sets that they share."""
 
 
-def compose_all(cfg: DictConfig, check: Callable[[DictConfig], None]) -> Jobs | None:
-    """Compose and check every job from its configuration alone; None for a sweeper that decides as it goes.
+def compose_all(cfg: DictConfig, check: Callable[[DictConfig], None]) -> Jobs:
+    """Compose and check every job from its configuration alone.
 
     Args:
         cfg: of the sweep.
@@ -62,8 +62,6 @@ def compose_all(cfg: DictConfig, check: Callable[[DictConfig], None]) -> Jobs | 
     Raises:
         ConfigError: with everything that was found, and in which jobs.
     """
-    if not is_ours(cfg):
-        return None
     composer, found = _Composer(cfg), _Found()
 
     def made(job: Job, number: int) -> DictConfig:

@@ -1,0 +1,144 @@
+"""Before a sweep or a cross-validation: everything is checked and tried, in processes that leave nothing behind."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, read_write
+
+from runner import compose, config, data, folder, plots, schema, targets, train
+from runner.command_line import quote
+from runner.data import Sources
+from runner.errors import ConfigError, Problem, RunFolderError, nearest
+from runner.origin import near, own_folders
+from runner.preflight import check_declared, check_values
+from runner.sweep import folds, jobs, launcher
+from runner.sweep.record import Record
+from runner.sweep.run import Sweep
+from runner.train import Prepared
+
+log = logging.getLogger("runner")
+
+
+def warm(cfg: DictConfig) -> None:
+    """Do once what every run does, so that the processes that are forked from this one need not."""
+    torch.set_num_threads(1)  # a process in which code has computed with more cannot be forked
+    torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])  # imports the compiler, which takes seconds
+    compose.default()  # is kept, and every run asks what differs from it
+    if cfg.tensorboard.enabled and cfg.tensorboard.pictures:
+        plots.to_image(plots.schedule({"": np.ones(2)}, 1))  # imports matplotlib, and has it find its fonts
+
+
+def check(cfg: DictConfig) -> list[Problem]:
+    """What is wrong with how a sweep is to be done."""
+    if cfg.sweep.get("method") == "optuna" and importlib.util.find_spec("optuna") is None:
+        return [Problem("sweep", "needs optuna, which is not installed", remedy="uv pip install optuna")]
+    tree, _ = config.plain(cfg)
+    found = schema.problems(tree["sweep"], schema.Sweep, "sweep.")
+    return found or targets.check({"sweep": tree["sweep"], "allow_targets": tree.get("allow_targets")})
+
+
+def prepare(cfg: DictConfig, before: Path | None, check_place: Callable[[], None]) -> tuple[Sweep, dict[str, Any]]:
+    """Check and try every job of a sweep that is not completed; return the sweep, and what is for it as a whole.
+
+    Args:
+        before: the folder of the sweep that is gone on with; None for a new one.
+        check_place: raises what is wrong with the folder of the sweep.
+
+    Raises:
+        ConfigError: with everything that was found, and in which jobs.
+    """
+    found = jobs.compose_all(cfg, check_values)
+    check_place()
+    options = _alike(found)
+    _check_rank_by(cfg, found)
+    kind: type[Sweep] = Sweep
+    if cfg.sweep.method == "optuna":
+        from runner.sweep.study import Study as kind  # which imports optuna, that need not be installed
+    sweep = kind(cfg, found, Record.new() if before is None else Record.read(before))
+    sweep.enter()
+    leaves = [(number, fold) for number in sweep.left() for fold in folds.each(found.configs[number])]
+    if not launcher.wanted(cfg):  # else they may run elsewhere
+        _try(dict(enumerate(fold for _, fold in leaves)), [f"job {number}" for number, _ in leaves], found.sources)
+    return sweep, options
+
+
+def try_folds(cfg: DictConfig, sources: Sources) -> None:
+    """Try every fold of a cross-validation.
+
+    Raises:
+        ConfigError: with everything that was found, and in which folds.
+    """
+    found = folds.each(cfg)
+    _try(dict(enumerate(found)), [f"fold {number}" for number in range(len(found))], sources)
+
+
+def _alike(found: jobs.Jobs) -> dict[str, Any]:
+    """The values of keys that are for a sweep as a whole."""
+    kinds = {key: {cfg[key] for cfg in found.configs.values()} for key in ("check", "debug", "resume")}
+    for key, values in kinds.items():
+        if len(values) > 1:
+            words = ", ".join("null" if value is None else str(value) for value in sorted(values, key=str))
+            raise ConfigError(Problem(key, f"is {words}", "the same for all jobs"))
+    if kinds["debug"] == {"overfit"}:
+        raise ConfigError(Problem("debug", "overfit looks at one run", "dev_run, anomaly", "the same without -m"))
+    return {key: next(iter(values)) for key, values in kinds.items()}
+
+
+def _check_rank_by(cfg: DictConfig, found: jobs.Jobs) -> None:
+    """That every job has the metric by which they are to be ranked."""
+    wanted = cfg.sweep.rank_by
+    for number, job in found.configs.items():
+        there = [f"{part}/{name}" for part in ("val", "test") for name in ("loss", *job.metric)]
+        if wanted is not None and wanted not in there:
+            what, remedy = f"no evaluation writes {wanted!r}", nearest(wanted, there, "sweep.rank_by=")
+            raise ConfigError(Problem(f"sweep.rank_by (job {number})", what, ", ".join(there), remedy))
+
+
+def mention_unfinished(typed: list[str]) -> None:
+    """Say so if the newest sweep is the same, and has something left to do."""
+    newest = folder.newest_sweep()
+    if newest is None:
+        return
+    with suppress(RunFolderError):
+        record = Record.read(newest)
+        if record.typed == typed and not record.is_complete:
+            log.info("%s is the same sweep, and not complete; to go on with it: resume=%s", newest, quote(str(newest)))
+
+
+def flags(cfg: DictConfig) -> list[str]:
+    """With which the same configuration would be found again."""
+    name = str(cfg.hydra.job.config_name)
+    named = [] if name == "config" else ["--config-name", name]
+    return [*named, *(word for path in own_folders(cfg) for word in ("--config-dir", str(near(path))))]
+
+
+def _try(leaves: dict[int, DictConfig], words: list[str], sources: Sources) -> None:
+    """Try every run that will be a process forked from this one."""
+    last: Prepared | None = None
+    last_key = ""
+
+    def read(cfg: DictConfig) -> None:
+        data.read(config.task(cfg), sources)
+
+    def attempt(cfg: DictConfig, key: str) -> None:
+        nonlocal last, last_key
+        task = config.task(cfg)
+        with read_write(task):
+            task.trainer.threads = 1  # of the trial, in a child process; see `runner.sweep.jobs`
+        if last is not None and key == last_key:
+            config.fill(task, last.cfg.facts)
+            train.plan(task, last.experiment)
+        else:
+            # The folder matters to a run that is resumed, and no job is.
+            last, last_key = train.prepare(task, Path(), sources), key
+
+    if leaves:
+        jobs.try_all(leaves, dict(enumerate(words)), check_declared, read, attempt)

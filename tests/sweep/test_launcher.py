@@ -1,0 +1,59 @@
+"""Launchers of Hydra's: jobs in processes that are started anew, here or elsewhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import QUICK, Run, rows, states
+
+pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="hydra-submitit-launcher is not installed")
+
+NET = """\
+import os
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, num_outputs, how="fine"):
+        super().__init__()
+        self.layer, self.how, self.calls = nn.Linear(64, num_outputs), how, 0
+
+    def forward(self, x):
+        self.calls += 1
+        if self.calls > 25 and not os.path.exists("mended"):
+            if self.how == "raise":
+                raise RuntimeError("no luck")
+            if self.how == "kill":
+                os.kill(os.getpid(), 9)
+        return self.layer(x.flatten(1))
+"""
+
+
+def test_the_table_names_and_what_is_missing_are_those_of_any_sweep(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("own_net.py").write_text(NET)
+    Path("mine/model").mkdir(parents=True)
+    Path("mine/model/own.yaml").write_text("_target_: own_net.Net\nnum_outputs: ${facts.num_outputs}\nhow: fine\n")
+    monkeypatch.setenv("PYTHONPATH", str(Path.cwd()))
+    short = *QUICK[2:], "hydra/launcher=submitit_local", "hydra.sweep.dir=sweep", "sweep.n_jobs=2"
+    own = "--config-dir", "mine", "allow_targets=[own_net.*]"
+    assert run(*own, "-m", "model=own", *short, "model.how=fine,raise,kill") == 1
+    assert states() == {"model.how=fine": "completed", "model.how=raise": "failed", "model.how=kill": "failed"}
+    errors = {row["folder"]: row["error"] for row in rows()}
+    assert errors["model.how=raise"] == "RuntimeError: no luck"
+    assert errors["model.how=kill"].startswith("UncompletedJobError: ")
+    Path("mended").touch()
+    assert run(*own, "resume=sweep", "hydra/launcher=submitit_local") == 0
+    assert "3 jobs, 1 of them done" in capsys.readouterr().out
+    assert set(states().values()) == {"completed"}
+
+
+def test_a_cross_validation_is_one_job(run: Run) -> None:
+    folds = "split=kfold", "split.n_splits=2", "hydra/launcher=submitit_local", "hydra.sweep.dir=sweep"
+    assert run("-m", *QUICK, *folds, "seed=0") == 0
+    assert len(rows()) == 2
+    result = json.loads(Path("sweep/job/result.json").read_text())
+    assert result["state"] == "completed"
+    assert "out_of_fold/accuracy" in result["metrics"]
