@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +79,11 @@ def test_a_batch_that_does_not_fit_is_cut(run: Run) -> None:
     state = torch.load(only_run() / "checkpoints/last.pt", weights_only=True)
     assert 1 <= state["micro_batch"] < 512
     assert json.loads((only_run() / "result.json").read_text())["state"] == "completed"
+
+
+def test_jobs_of_a_sweep_are_forked_before_cuda_is_started() -> None:
+    command = [sys.executable, "-m", "runner", "-m", *QUICK, "device=cuda", "seed=0,1,2", "sweep.n_jobs=3"]
+    done = subprocess.run([*command, "hydra.sweep.dir=sweep"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = [json.loads(path.read_text()) for path in Path("sweep").glob("*/result.json")]
+    assert [(result["state"], result["device"]) for result in results] == [("completed", "cuda:0")] * 3

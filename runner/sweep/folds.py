@@ -18,7 +18,7 @@ from runner.errors import ConfigError, Interrupted, Problem, RunnerError, counte
 from runner.result import Result
 from runner.signals import StopFlag
 from runner.sweep import predictions
-from runner.sweep.processes import Work, run_all
+from runner.sweep.processes import Work, at_a_time, run_all
 from runner.sweep.progress import Progress
 from runner.sweep.record import place
 from runner.table import Table
@@ -144,7 +144,8 @@ def main(cfg: DictConfig, sources: Sources, run_dir: Path) -> None:
 
     with StopFlag() as stop, progress:
         summarise(cfg, run_dir)
-        run_all(iter(left), ended, stop, options.n_jobs, seconds_of(options.timeout), progress.running)
+        n_jobs = at_a_time(options.n_jobs, any(work.on_card for work in left))
+        run_all(iter(left), ended, stop, n_jobs, seconds_of(options.timeout), progress.running)
         content = summarise(cfg, run_dir)
     if stop.signum is not None:
         log.info("stopped; to go on: %s", folder.resume_command(cfg, run_dir))
@@ -173,7 +174,7 @@ def summarise(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     results = {number: folder.read_result(place(run_dir, number)) or {} for number in numbers}
     states = [results.get(number, {}).get("state", "running") for number in range(cfg.split.n_splits)]
     state = next((s for s in ("failed", "interrupted", "running") if s in states), "completed")
-    completed = [result["metrics"] for result in results.values() if result.get("state") == "completed"]
+    completed = [result.get("metrics", {}) for result in results.values() if result.get("state") == "completed"]
     made = Result(run_dir, results.get(0))
     made.content |= {
         "state": state,
@@ -230,14 +231,12 @@ def fold_table(content: Mapping[str, Any], monitor: str) -> Table:
     ]
     rows.append(["mean", None, *(metrics[tag] for tag in tags)])
     rows.append(["std", None, *(metrics[f"{tag}_std"] for tag in tags)])
-    for part, title in (("out_of_fold", "all out of fold"), ("ensemble", "ensemble")):
-        if any(tag.startswith(f"{part}/") for tag in metrics):
-            rows.append([title, None, *(_same(metrics, part, tag) for tag in tags)])
+    has_ensemble = any(tag.startswith("ensemble/") for tag in metrics)
+    together = {"all out of fold": ("out_of_fold", "val" if has_ensemble else "test")}
+    together |= {"ensemble": ("ensemble", "test")} if has_ensemble else {}
+    for title, (part, held_out) in together.items():
+        of_part = {
+            f"{held_out}/{tag.partition('/')[2]}": value for tag, value in metrics.items() if tag.startswith(part)
+        }
+        rows.append([title, None, *(of_part.get(tag) for tag in tags)])
     return Table("Folds", ["fold", "best epoch", *tags], rows)
-
-
-def _same(metrics: Mapping[str, float], part: str, tag: str) -> float | None:
-    """The metric of `tag` on a part, if that is what the part stands in place of."""
-    of, _, name = tag.partition("/")
-    stands_for = "test" if part == "ensemble" or "ensemble/" not in "".join(metrics) else "val"
-    return metrics.get(f"{part}/{name}") if of == stands_for else None

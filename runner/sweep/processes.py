@@ -109,6 +109,11 @@ def run_all(
         raise
 
 
+def at_a_time(n_jobs: int, on_card: bool) -> int:
+    """How many runs to do at once: on cards no more than there are."""
+    return min(n_jobs, len(cards()) or n_jobs) if on_card else n_jobs
+
+
 def _tell(running: Iterable[_Running], signum: int) -> None:
     """Hand a signal on."""
     for slot in running:
@@ -138,16 +143,20 @@ def _start(work: Work, slot: int, slots: int) -> _Running:
     sys.stderr.flush()
     process = multiprocessing.get_context("fork").Process(target=_child, args=(work, slot, slots, os.getpid()))
     process.start()
+    assert process.pid is not None
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.setpgid(process.pid, process.pid)  # by both, so that it is done before either goes on
     return _Running(work, process, time.monotonic())
 
 
 def _child(work: Work, slot: int, slots: int, parent: int) -> None:
-    os.setpgid(0, 0)  # a Ctrl-C reaches the parent alone, which hands it on
-    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
-    _take_share(work, slot, slots)
     status = 1
     try:
         with signals.exiting():
+            with contextlib.suppress(PermissionError):
+                os.setpgid(0, 0)  # a Ctrl-C reaches the parent alone, which hands it on
+            threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+            _take_share(work, slot, slots)
             work.folder.mkdir(parents=True, exist_ok=True)
             # All that is printed, also by libraries in C, is in the log, in its order.
             with (work.folder / "runner.log").open("ab", buffering=0) as file:

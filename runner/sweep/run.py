@@ -19,7 +19,7 @@ from runner.errors import Interrupted, counted
 from runner.signals import StopFlag
 from runner.sweep import folds, launcher, results
 from runner.sweep.jobs import Jobs
-from runner.sweep.processes import Work, run_all
+from runner.sweep.processes import Work, at_a_time, run_all
 from runner.sweep.progress import Progress
 from runner.sweep.record import Entry, Record, digest
 from runner.updates import seconds_of
@@ -61,7 +61,7 @@ class Sweep:
         jobs, runs, done = len(self.entries), self._total(), sum(not works for works in self._works.values())
         words = [counted(jobs, "job"), *([f"{done} of them done"] if done else [])]
         words += [f"{counted(runs, 'fold')} to train"] if any(map(folds.wanted, self.configs.values())) else []
-        words += [f"{self.cfg.sweep.n_jobs} at a time"] if self.cfg.sweep.n_jobs > 1 else []
+        words += [f"{self._n_jobs} at a time"] if self._n_jobs > 1 else []
         log.info("%s\n%s", self.record.folder, ", ".join(words))
 
     def works(self) -> Iterator[Work]:
@@ -88,7 +88,7 @@ class Sweep:
         self.progress = Progress(self._total(), self.cfg.checkpoint.monitor)
         limit = seconds_of(options.timeout)
         with StopFlag() as stop, self.progress:
-            run_all(self.works(), self._one_ended, stop, options.n_jobs, limit, self.progress.running)
+            run_all(self.works(), self._one_ended, stop, self._n_jobs, limit, self.progress.running)
         allowed = [override for override in typed if override.startswith("allow_targets=")]
         command = shlex.join(["python", "-m", "runner", *flags, "-m", f"resume={self.record.folder}", *allowed])
         if stop.signum is not None:
@@ -101,6 +101,11 @@ class Sweep:
         if failed:
             log.info("  try what failed again  %s", command)
         return int(failed > 0)
+
+    @property
+    def _n_jobs(self) -> int:
+        here = not launcher.wanted(self.cfg)
+        return at_a_time(self.cfg.sweep.n_jobs, here and str(self.cfg.device) in ("auto", "cuda"))
 
     def open(self, entry: Entry, works: list[Work]) -> None:
         """Begin a job, of which `works` are left."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
 import io
 import json
 import logging
@@ -393,9 +394,44 @@ def disks(count: int, draw: random.Random) -> Outcome:
     return f"{count} full or read-only disks: {said}", unreadable + silent + unlike
 
 
+def table(folder: Path) -> list[dict[str, str]]:
+    """What a sweep reached, but for the times."""
+    with open(folder / "results.csv", newline="") as file:
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
+def sweeps(count: int, draw: random.Random) -> Outcome:
+    """kill −9 of a sweep at any moment, and the same typed again."""
+    jobs = (*COMMON, *MODELS["mlp"], "optimizer.lr=0.01,0.001", "seed=0,1")
+    kinds = ((), ("sweep.n_jobs=2",), ("split=stratified_kfold", "split.n_splits=2", "sweep.n_jobs=2"))
+    differences = runs = done = 0
+    for number, kind in enumerate(kinds):
+        begun = time.monotonic()
+        arguments = ("-m", *jobs, *kind)
+        if (status := ended(start((*arguments, f"hydra.sweep.dir=reference-{number}")))) != 0:
+            raise SystemExit(f"the sweep to compare with ended with {status}:\n{Path('output.txt').read_text()}")
+        seconds, expected = time.monotonic() - begun, table(Path(f"reference-{number}"))
+        share = count * (number + 1) // len(kinds)
+        while done < share or runs == 0:
+            folder = Path(f"swept-{number}-{runs}")
+            status = None
+            while status is None:
+                child = start((*arguments, f"hydra.sweep.dir={folder}"))
+                status = ended(child, draw.uniform(0.0, 1.1 * seconds) if done < share else 120.0)
+                if status is None:
+                    os.kill(child, signal.SIGKILL)  # its jobs notice by themselves
+                    os.waitpid(child, 0)
+                    done += 1
+            runs += 1
+            if status != 0 or table(folder) != expected:
+                differences += 1
+                print(f"  {folder} ended with {status}, or its table differs")
+    return f"{done} × kill −9 of a sweep, {runs} sweeps: {differences} tables differ", differences
+
+
 EXPERIMENTS: dict[str, tuple[Callable[[int, random.Random], Outcome], int]] = {
     "kills": (kills, 208), "signals": (signals, 50), "flips": (flips, 2000), "truncations": (truncations, 300),
-    "zeros": (zeros, 300), "foreign": (foreign, 8), "disks": (disks, 6),
+    "zeros": (zeros, 300), "foreign": (foreign, 8), "disks": (disks, 6), "sweeps": (sweeps, 60),
 }  # fmt: skip
 
 

@@ -24,7 +24,16 @@ BENCH = Path(__file__).with_name("bench.py")
 
 @pytest.mark.parametrize(
     ("experiment", "count"),
-    [("kills", 8), ("signals", 3), ("flips", 200), ("truncations", 40), ("zeros", 40), ("foreign", 8), ("disks", 2)],
+    [
+        ("kills", 8),
+        ("signals", 3),
+        ("flips", 200),
+        ("truncations", 40),
+        ("zeros", 40),
+        ("foreign", 8),
+        ("disks", 2),
+        ("sweeps", 3),
+    ],
 )
 def test_nothing_is_lost_and_nothing_differs(experiment: str, count: int) -> None:
     seed = os.getpid()  # other moments each time
