@@ -1,7 +1,7 @@
 # Everything that a change must pass, as CI runs it. Needs uv; uv installs the rest.
 UV ?= uv
 
-.PHONY: check lint types test format
+.PHONY: check lint types test launchers format
 
 check: lint types test
 
@@ -14,6 +14,10 @@ types:
 
 test:
 	$(UV) run pytest
+
+# Jobs that submitit starts; its plugin is no dependency, for Hydra would load it at every start.
+launchers:
+	$(UV) run --with hydra-submitit-launcher pytest -n 0 tests/sweep/test_launcher.py
 
 format:
 	$(UV) run ruff check --fix

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import csv
 import logging
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -79,3 +81,36 @@ def wait_for(path: Path) -> None:
     while not path.exists():
         assert time.monotonic() < until
         time.sleep(0.01)
+
+
+class Forked:
+    """The command line in a process of its own, forked from this one, which has imported everything already.
+
+    What it prints is in ``output.txt``.
+    """
+
+    def __init__(self, *arguments: str) -> None:
+        self.pid = os.fork()
+        if self.pid:
+            return
+        status = 1
+        try:
+            with open("output.txt", "wb", buffering=0) as file:
+                os.dup2(file.fileno(), 1)
+                os.dup2(file.fileno(), 2)
+            sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
+            status = main(list(arguments))
+            sys.stdout.flush()
+        finally:
+            os._exit(status)
+
+    def wait(self, timeout: float = 120.0) -> int:
+        """Its exit status, negative for a signal."""
+        until = time.monotonic() + timeout
+        while time.monotonic() < until:
+            done, status = os.waitpid(self.pid, os.WNOHANG)
+            if done:
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.01)
+        os.kill(self.pid, signal.SIGKILL)
+        raise AssertionError(f"it still ran after {timeout} s: {Path('output.txt').read_text()}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
+import signal
+import time
 from pathlib import Path
 
 import optuna
 import pytest
-from conftest import QUICK, Run, rows, states, wait_for
+from conftest import QUICK, Forked, Run, rows, states, wait_for
 from optuna.trial import TrialState
 
 from runner.sweep import study
@@ -70,20 +71,17 @@ def test_a_point_is_tried_with_every_seed(run: Run) -> None:
         assert trial.value == pytest.approx(sum(float(row["val/loss"]) for row in mine) / 2)
 
 
-def test_killed_in_the_middle_it_goes_on_with_what_it_was_at() -> None:
-    long = "trainer.max_epochs=100", "checkpoint.every=5 steps", "sweep.pruner=null", "sweep.points=3"
-    line = [sys.executable, "-m", "runner", *SEARCH, *long]
-    process = subprocess.Popen(line, stdout=subprocess.DEVNULL)
-    until = Path("sweep/results.csv")
-    wait_for(until)  # the first point has ended
+def test_killed_in_the_middle_it_goes_on_with_what_it_was_at(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    long = "trainer.max_epochs=20", "checkpoint.every=5 steps", "sweep.pruner=null", "sweep.points=3"
+    process = Forked(*SEARCH, *long)
+    wait_for(Path("sweep/results.csv"))  # the first point has ended
     while len(list(Path("sweep").glob("*/checkpoints/last.pt"))) < 2:
-        assert process.poll() is None
-    process.kill()
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
     process.wait()
     halves = {path.parent.parent.name for path in Path("sweep").glob("*/checkpoints/last.pt")}
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "3 points to try, 1 of them done" in done.stdout
+    assert run(*SEARCH, *long) == 0
+    assert "3 points to try, 1 of them done" in capsys.readouterr().out
     assert set(states().values()) == {"completed"}
     assert halves <= set(states())
     assert len(rows()) == 3

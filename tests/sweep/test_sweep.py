@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import QUICK, Run, own_model, rows, states, wait_for
+from conftest import QUICK, Forked, Run, own_model, rows, states, wait_for
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from runner.sweep import processes
@@ -217,42 +216,37 @@ def test_jobs_share_the_cores(run: Run) -> None:
     assert set(threads.values()) == {1}
 
 
-LINE = [sys.executable, "-m", "runner", "-m", *QUICK, "trainer.max_epochs=30", "checkpoint.every=5 steps",
+LINE = ["-m", *QUICK, "trainer.max_epochs=12", "checkpoint.every=5 steps",
         "optimizer.lr=0.01,0.001", "seed=0,1", "hydra.sweep.dir=sweep"]  # fmt: skip
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_what_runs_and_typed_again_it_goes_on(signum: int, status: int) -> None:
-    process = subprocess.Popen(LINE, stdout=subprocess.PIPE, text=True)
+def test_a_signal_saves_what_runs_and_typed_again_it_goes_on(
+    run: Run, capsys: pytest.CaptureFixture[str], signum: int, status: int
+) -> None:
+    process = Forked(*LINE)
     second = Path("sweep/optimizer.lr=0.01,seed=1")
     wait_for(second / "checkpoints/last.pt")
-    process.send_signal(signum)
-    said, _ = process.communicate(timeout=120)
-    assert process.returncode == status
-    assert "to go on: python -m runner -m resume=sweep" in said
+    os.kill(process.pid, signum)
+    assert process.wait() == status
+    assert "to go on: python -m runner -m resume=sweep" in Path("output.txt").read_text()
     assert states() == {"optimizer.lr=0.01,seed=0": "completed", "optimizer.lr=0.01,seed=1": "interrupted"}
-    again = subprocess.run(
-        [sys.executable, "-m", "runner", "resume=sweep"], capture_output=True, text=True, check=False
-    )
-    assert again.returncode == 0, again.stderr
-    assert "4 jobs, 1 of them done" in again.stdout
+    assert run("resume=sweep") == 0
+    assert "4 jobs, 1 of them done" in capsys.readouterr().out
     assert "resumed after epoch" in (second / "runner.log").read_text()
     assert set(states().values()) == {"completed"}
 
 
-def test_killed_with_its_jobs_still_running_it_leaves_no_process_behind() -> None:
-    process = subprocess.Popen(LINE, stdout=subprocess.DEVNULL)
+def test_killed_with_its_jobs_still_running_it_leaves_no_process_behind(run: Run) -> None:
+    process = Forked(*LINE)
     first = Path("sweep/optimizer.lr=0.01,seed=0")
     wait_for(first / "checkpoints/last.pt")
-    process.kill()
-    process.wait()
-    again = subprocess.run(LINE, capture_output=True, text=True, check=False)
-    assert again.returncode == 0, again.stderr
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert run(*LINE) == 0
     assert set(states().values()) == {"completed"}
-    assert (
-        "stopped by SIGTERM" in (first / "runner.log").read_text()
-        or "resumed" not in (first / "runner.log").read_text()
-    )
+    said = (first / "runner.log").read_text()
+    assert ("stopped by SIGTERM" in said) == ("resumed after" in said)  # else it was at its end already
 
 
 STRANGE = """\
@@ -310,28 +304,19 @@ def gone(process: int, within: float) -> bool:
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
-def test_a_job_that_hangs_outlives_no_sweep(signum: int) -> None:
-    program = (
-        "import sys; from runner.__main__ import main; from runner.sweep import processes; processes.GRACE = 0.5; "
-        f"sys.exit(main({list(strange('hang', 'fine'))!r}))"
-    )
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL)
+def test_a_job_that_hangs_outlives_no_sweep(run: Run, monkeypatch: pytest.MonkeyPatch, signum: int) -> None:
+    monkeypatch.setattr(processes, "GRACE", 0.5)
+    process = Forked(*strange("hang", "fine"))
     wait_for(Path("hangs"))
-    process.send_signal(signum)
-    assert process.wait(timeout=30) == (143 if signum == signal.SIGTERM else -9)
+    os.kill(process.pid, signum)
+    assert process.wait() == (143 if signum == signal.SIGTERM else -9)
     assert gone(int(Path("hangs").read_text()), within=30)
     if signum == signal.SIGTERM:
         assert states() == {"model.how=hang": "failed"}
     Path("strange.py").write_text(STRANGE.replace("time.sleep(1000)", "pass"))
-    again = subprocess.run(
-        [sys.executable, "-m", "runner", *strange_again()], capture_output=True, text=True, check=False
-    )
-    assert again.returncode == 0, again.stdout
+    sys.modules.pop("strange", None)
+    assert run("--config-dir", "mine", "allow_targets=[strange.*]", "resume=sweep") == 0
     assert set(states().values()) == {"completed"}
-
-
-def strange_again() -> tuple[str, ...]:
-    return "--config-dir", "mine", "allow_targets=[strange.*]", "resume=sweep"
 
 
 def test_what_is_damaged_is_made_again_and_ends_nothing(run: Run) -> None:
