@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,8 @@ class Record:
     typed: list[str]
     """The overrides that the sweep was started with last."""
     entries: list[Entry]
+    _read: dict[Path, tuple[int, dict[str, Any] | None]] = field(default_factory=dict)
+    """By its path, when a ``result.json`` was written and what it says: of a thousand jobs few are read again."""
 
     @classmethod
     def new(cls) -> Record:
@@ -113,9 +115,18 @@ class Record:
         """What is known of each job that has ended, of a cross-validation fold by fold."""
         for entry in self.entries:
             for fold, path in folds(self.folder / entry.name) or [(None, self.folder / entry.name)]:
-                result = folder.read_result(path)
+                result = self._result(path)
                 if result is not None and result.get("state") != "running":
                     yield Row(entry.name, entry.keys, fold, result)
+
+    def _result(self, run_dir: Path) -> dict[str, Any] | None:
+        try:
+            written = (run_dir / "result.json").stat().st_mtime_ns
+        except OSError:
+            return None
+        if self._read.get(run_dir, (0, None))[0] != written:
+            self._read[run_dir] = written, folder.read_result(run_dir)
+        return self._read[run_dir][1]
 
 
 def place(run_dir: Path, fold: int) -> Path:

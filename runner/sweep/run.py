@@ -69,7 +69,7 @@ class Sweep:
         return itertools.chain.from_iterable(self._works.values())
 
     def settled(self, entry: Entry) -> None:
-        """Called when everything of a job has ended."""
+        """Called when a run of a job has ended, with what it left on the disk."""
 
     def run(self, typed: Sequence[str], flags: Sequence[str]) -> int:
         """Do what is missing, and return the exit status: 1 if a job failed.
@@ -89,18 +89,24 @@ class Sweep:
         limit = seconds_of(options.timeout)
         with StopFlag() as stop, self.progress:
             run_all(self.works(), self._one_ended, stop, self._n_jobs, limit, self.progress.running)
-        allowed = [override for override in typed if override.startswith("allow_targets=")]
-        command = shlex.join(["python", "-m", "runner", *flags, "-m", f"resume={self.record.folder}", *allowed])
+        command = self._command(typed, flags)
         if stop.signum is not None:
             results.write_files(self.record, self.cfg)
             log.info("stopped; to go on: %s", command)
             raise Interrupted(stop.signum)
-        if (not_begun := self.progress.total - self.progress.count) > 0:
+        not_begun = self.progress.total - self.progress.count
+        if not_begun > 0 and options.on_error == "stop":
             log.info("%d of %d were not begun, for sweep.on_error is stop", not_begun, self.progress.total)
         failed = results.tell(self.record, self.cfg, flags, time.monotonic() - begun)
         if failed:
             log.info("  try what failed again  %s", command)
         return int(failed > 0)
+
+    def _command(self, typed: Sequence[str], flags: Sequence[str]) -> str:
+        """What to type to go on; with what names code or where it runs, which is never taken from the folder."""
+        chosen = [override for override in self.cfg.hydra.overrides.hydra if override.startswith("hydra/launcher=")]
+        allowed = [override for override in typed if override.startswith("allow_targets=")]
+        return shlex.join(["python", "-m", "runner", *flags, "-m", f"resume={self.record.folder}", *chosen, *allowed])
 
     @property
     def _n_jobs(self) -> int:

@@ -58,10 +58,11 @@ class Study(Sweep):
         )  # fmt: skip
         self._take_up()
         done = self._count(TrialState.COMPLETE, TrialState.PRUNED)
+        self._points: int = options.points - done
         log.info("%s\n%d points to try%s", self.record.folder, options.points, f", {done} of them done" if done else "")
 
     def works(self) -> Iterator[Work]:
-        for _ in range(self.cfg.sweep.points - self._count(TrialState.COMPLETE, TrialState.PRUNED)):
+        for _ in range(self._points):
             trial = self.study.ask(self._space)
             try:
                 yield from self._works_of_trial(trial)
@@ -109,7 +110,7 @@ class Study(Sweep):
         return lambda: watcher(place, number, tag, options.pruner)
 
     def _total(self) -> int:
-        return max(int(self.cfg.sweep.points), super()._total())
+        return max(self._points, super()._total())
 
     def _sampler(self) -> optuna.samplers.BaseSampler:
         node = self.cfg.sweep.sampler

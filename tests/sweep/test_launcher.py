@@ -50,6 +50,12 @@ def test_the_table_names_and_what_is_missing_are_those_of_any_sweep(
     assert set(states().values()) == {"completed"}
 
 
+def test_what_goes_on_is_typed_with_the_launcher(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    failing = "optimizer=sgd", "optimizer.lr=1e30", "hydra/launcher=submitit_local", "hydra.sweep.dir=sweep"
+    assert run("-m", *QUICK, *failing) == 1
+    assert "python -m runner -m resume=sweep hydra/launcher=submitit_local" in capsys.readouterr().out
+
+
 def test_a_cross_validation_is_one_job(run: Run) -> None:
     folds = "split=kfold", "split.n_splits=2", "hydra/launcher=submitit_local", "hydra.sweep.dir=sweep"
     assert run("-m", *QUICK, *folds, "seed=0") == 0
