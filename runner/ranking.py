@@ -142,12 +142,13 @@ def rank(rows: Sequence[Row], tag: str, mode: str = "auto") -> list[Setting]:
     return sorted(settings(rows), key=place)
 
 
-def table(ranked: Sequence[Setting], tag: str) -> Table:
+def table(ranked: Sequence[Setting], tag: str, mode: str = "auto") -> Table:
     """A row for each setting: what it is, how many runs it is the mean of, and what they reached.
 
     Args:
         ranked: the best first.
         tag: the metric of val that they are ranked by; beside it stands that of test.
+        mode: as for `rank`.
     """
     keys = list(dict.fromkeys(key for setting in ranked for key in setting.keys))
     shown = [tag, *_others(ranked, tag)]
@@ -164,7 +165,7 @@ def table(ranked: Sequence[Setting], tag: str) -> Table:
         cells |= {name: _shown(figure) for name, figure in figures.items()}
         cells |= {"95 % interval": figures[tag].interval, "failed": setting.failed}
         lines.append([cells[name] for name in columns])
-    direction_ = {"min": "less is better", "max": "more is better"}[direction(tag)]
+    direction_ = {"min": "less is better", "max": "more is better"}[direction(tag, mode)]
     return Table(f"Ranked by {tag} ({direction_})", columns, lines)
 
 

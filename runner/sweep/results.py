@@ -37,7 +37,7 @@ def write_files(record: Record, cfg: DictConfig) -> None:
     failed = _failed(rows)
     parts = [f"# {record.folder.name}\n\n{ended}{f', {len(failed)} runs failed' if failed else ''}."]
     tag = _rank_by(cfg, rows)
-    tables = [ranking.table(ranking.rank(rows, tag), tag), _runs(rows, tag)]
+    tables = [_ranking(rows, cfg, tag), _runs(rows, tag)]
     for table in [*tables, *([_failures(failed)] if failed else [])]:
         parts.append(f"## {table.title}\n\n{table.markdown()}")
     write(record.folder / "results.md", ("\n\n".join(parts) + "\n").encode())
@@ -48,8 +48,8 @@ def tell(record: Record, cfg: DictConfig, flags: Sequence[str], seconds: float) 
     write_files(record, cfg)
     rows = _rows(record)
     tag, failed = _rank_by(cfg, rows), _failed(rows)
-    ranked = ranking.rank(rows, tag)
-    table, runs = ranking.table(ranked, tag), _runs(rows, tag)
+    ranked = ranking.rank(rows, tag, _mode(cfg, tag))
+    table, runs = _ranking(rows, cfg, tag), _runs(rows, tag)
     show(table if len(ranked) <= FITS else Table(f"{table.title}, the first {FITS}", table.columns, table.rows[:FITS]))
     if failed:
         show(_failures(failed))
@@ -68,6 +68,16 @@ def tell(record: Record, cfg: DictConfig, flags: Sequence[str], seconds: float) 
         own = [override for override in first.overrides if not override.startswith("sweep")]
         log.info("  the best one again     %s", shlex.join(["python", "-m", "runner", *flags, *own]))
     return len(failed)
+
+
+def _ranking(rows: Sequence[Row], cfg: DictConfig, tag: str) -> Table:
+    mode = _mode(cfg, tag)
+    return ranking.table(ranking.rank(rows, tag, mode), tag, mode)
+
+
+def _mode(cfg: DictConfig, tag: str) -> str:
+    """Which of the metric is better; of another one than decides in a run, as its name says."""
+    return str(cfg.checkpoint.mode) if tag == cfg.checkpoint.monitor else "auto"
 
 
 def _rows(record: Record) -> list[Row]:

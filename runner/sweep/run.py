@@ -132,9 +132,12 @@ class Sweep:
         """Bring everything up to date, and return whether others may begin."""
         name = next(name for name, works in self._works.items() if work in works)
         entry = next(entry for entry in self.record.entries if entry.name == name)
-        if folds.wanted(self.configs[name]):
-            folds.summarise(config.enter(self.configs[name]), self.record.folder / name)
-        self.settled(entry)
-        results.write_files(self.record, self.cfg)
+        try:
+            if folds.wanted(self.configs[name]):
+                folds.summarise(config.enter(self.configs[name]), self.record.folder / name)
+            self.settled(entry)
+            results.write_files(self.record, self.cfg)
+        except OSError as error:  # a full disk may have room again when the next one ends
+            log.warning("the table could not be written: %s", error)
         self.progress.total = self._total()
         return self.progress.ended(work) or bool(self.cfg.sweep.on_error == "continue")

@@ -384,3 +384,30 @@ def test_a_sweep_that_was_not_finished_is_mentioned(run: Run, capsys: pytest.Cap
     )
     assert run(*arguments) == 0
     assert "is the same sweep" not in capsys.readouterr().out
+
+
+def test_a_table_that_cannot_be_written_ends_no_sweep(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from runner.sweep import results
+
+    write, calls = results.write, []
+
+    def full(path: Path, content: bytes) -> None:
+        calls.append(path)
+        if len(calls) == 1:
+            raise OSError(28, "No space left on device")
+        write(path, content)
+
+    monkeypatch.setattr(results, "write", full)
+    assert run("-m", *QUICK, "seed=0,1", "hydra.sweep.dir=sweep") == 0
+    assert "the table could not be written: [Errno 28] No space left on device" in capsys.readouterr().out
+    assert set(states().values()) == {"completed"}
+
+
+def test_what_is_better_is_what_the_runs_were_told(run: Run) -> None:
+    odd = "optimizer.lr=0.01,0.0001", "checkpoint.monitor=val/accuracy", "checkpoint.mode=min"
+    assert run("-m", *QUICK, *odd, "hydra.sweep.dir=sweep") == 0
+    table = Path("sweep/results.md").read_text()
+    assert "Ranked by val/accuracy (less is better)" in table
+    assert "| 1 | 0.0001 |" in table
