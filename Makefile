@@ -15,9 +15,10 @@ types:
 test:
 	$(UV) run pytest
 
-# Jobs that submitit starts; its plugin is no dependency, for Hydra would load it at every start.
+# Jobs that submitit and Ray start; their plugins are extras, for Hydra would load them at every start.
 launchers:
 	$(UV) run --with hydra-submitit-launcher pytest -n 0 tests/sweep/test_launcher.py
+	RAY_ENABLE_UV_RUN_RUNTIME_ENV=0 $(UV) run --with hydra-ray-launcher pytest -n 0 tests/sweep/test_launcher.py
 
 format:
 	$(UV) run ruff check --fix

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from conftest import QUICK, Run, rows, states
 
-pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="hydra-submitit-launcher is not installed")
+
+def find_plugin(module: str) -> bool:
+    return find_spec("hydra_plugins") is not None and find_spec(f"hydra_plugins.{module}") is not None
+
+
+LAUNCHERS = {"submitit_local": "hydra_submitit_launcher", "ray": "hydra_ray_launcher"}
+INSTALLED = [name for name, module in LAUNCHERS.items() if find_plugin(module)]
+LAUNCHER = INSTALLED[0] if INSTALLED else ""
+pytestmark = pytest.mark.skipif(not INSTALLED, reason="no launcher of Hydra's is installed (make launchers)")
 
 NET = """\
 import os
@@ -37,27 +46,28 @@ def test_the_table_names_and_what_is_missing_are_those_of_any_sweep(
     Path("mine/model").mkdir(parents=True)
     Path("mine/model/own.yaml").write_text("_target_: own_net.Net\nnum_outputs: ${facts.num_outputs}\nhow: fine\n")
     monkeypatch.setenv("PYTHONPATH", str(Path.cwd()))
-    short = *QUICK[2:], "hydra/launcher=submitit_local", "hydra.sweep.dir=sweep", "sweep.n_jobs=2"
+    short = *QUICK[2:], f"hydra/launcher={LAUNCHER}", "hydra.sweep.dir=sweep", "sweep.n_jobs=2"
     own = "--config-dir", "mine", "allow_targets=[own_net.*]"
     assert run(*own, "-m", "model=own", *short, "model.how=fine,raise,kill") == 1
     assert states() == {"model.how=fine": "completed", "model.how=raise": "failed", "model.how=kill": "failed"}
     errors = {row["folder"]: row["error"] for row in rows()}
     assert errors["model.how=raise"] == "RuntimeError: no luck"
-    assert errors["model.how=kill"].startswith("UncompletedJobError: ")
+    lost = {"submitit_local": "UncompletedJobError: ", "ray": "WorkerCrashedError: "}
+    assert errors["model.how=kill"].startswith(lost[LAUNCHER])
     Path("mended").touch()
-    assert run(*own, "resume=sweep", "hydra/launcher=submitit_local") == 0
+    assert run(*own, "resume=sweep", f"hydra/launcher={LAUNCHER}") == 0
     assert "3 jobs, 1 of them done" in capsys.readouterr().out
     assert set(states().values()) == {"completed"}
 
 
 def test_what_goes_on_is_typed_with_the_launcher(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    failing = "optimizer=sgd", "optimizer.lr=1e30", "hydra/launcher=submitit_local", "hydra.sweep.dir=sweep"
+    failing = "optimizer=sgd", "optimizer.lr=1e30", f"hydra/launcher={LAUNCHER}", "hydra.sweep.dir=sweep"
     assert run("-m", *QUICK, *failing) == 1
-    assert "python -m runner -m resume=sweep hydra/launcher=submitit_local" in capsys.readouterr().out
+    assert f"python -m runner -m resume=sweep hydra/launcher={LAUNCHER}" in capsys.readouterr().out
 
 
 def test_a_cross_validation_is_one_job(run: Run) -> None:
-    folds = "split=kfold", "split.n_splits=2", "hydra/launcher=submitit_local", "hydra.sweep.dir=sweep"
+    folds = "split=kfold", "split.n_splits=2", f"hydra/launcher={LAUNCHER}", "hydra.sweep.dir=sweep"
     assert run("-m", *QUICK, *folds, "seed=0") == 0
     assert len(rows()) == 2
     result = json.loads(Path("sweep/job/result.json").read_text())
