@@ -212,6 +212,10 @@ def _resume_sweep(sweep_dir: Path, flags: list[str], overrides: Sequence[str]) -
         and not override.lstrip("+~").startswith("hydra")
     ]
     rest = [override for override in overrides if not _resumed(override)]
+    if any(override.startswith("sweep=") for override in rest):  # another search has other keys
+        before = [
+            override for override in before if not re.match(r"[+~]*sweep(=|\.(points|seed|sampler|pruner))", override)
+        ]
     # Of two for one key the last counts: more values of a key are more jobs.
     both = {override.partition("=")[0].lstrip("+"): override for override in [*before, *rest]}
     place = quote(str(sweep_dir))

@@ -279,7 +279,10 @@ class Sweep:
         "time that a job may take",
         pattern=rf"\s*{NUMBER}\s*(seconds?|minutes?|hours?)\s*", allowed="30 minutes, 2 hours", resume=True,
     )  # fmt: skip
-    zip: list[str | list[str]] = key("keys whose values go together, the first with the first", resume=True)
+    zip: list[str | list[str]] = key(
+        "keys whose values go together, the first with the first",
+        allowed="a list of keys, or of such lists, as in [optimizer.lr, loader.batch_size]", resume=True,
+    )  # fmt: skip
     jobs: str | dict[str, Any] | None = key("jobs by their names, or a YAML file of them", resume=True)
     rank_by: str | None = key(
         "metric that jobs are ranked by; null: checkpoint.monitor",

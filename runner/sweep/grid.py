@@ -16,6 +16,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from runner.command_line import parse, quote
 from runner.errors import ConfigError, Problem, nearest, reason_of
 
 REPEATED = ("seed", "split.seed", "split.fold")
@@ -89,6 +90,7 @@ def expand(
         from runner.sweep import search  # which imports numpy
 
         space = {key: swept.pop(key) for key in list(swept) if key not in REPEATED}
+        _check_zip(space, cfg.sweep.zip)
         axes.append([_job(point, space) for point in (search.points(cfg.sweep, space) if points is None else points)])
     axes += _axes(swept, cfg.sweep.zip)
     axes += [named] if named else []
@@ -131,6 +133,14 @@ def _axes(swept: Mapping[str, Override], zipped: Any) -> list[Axis]:
     return axes
 
 
+def _check_zip(space: Mapping[str, Override], zipped: Any) -> None:
+    """That no keys go together of which a search draws each by itself."""
+    keys = [key for group in zipped for key in ([group] if isinstance(group, str) else group) if key in space]
+    if keys:
+        what = f"names {keys[0]}, for which the search draws values by itself"
+        raise ConfigError(Problem("sweep.zip", what, ", ".join(REPEATED), "sweep=grid"))
+
+
 def _values(override: Override) -> list[str]:
     return list(dict.fromkeys(override.sweep_string_iterator()))
 
@@ -167,16 +177,18 @@ def _named(given: Any) -> Axis:
         place, given = given, _read(Path(given).expanduser())
     held = OmegaConf.to_container(given, resolve=False) if OmegaConf.is_config(given) else given
     if not isinstance(held, dict) or not held:
-        raise ConfigError(Problem(place, "does not hold jobs", "NAME: [KEY=VALUE, ...]"))
+        raise ConfigError(Problem(place, "does not hold jobs", "NAME: ['KEY=VALUE', ...]"))
     return [_named_job(place, str(name), overrides) for name, overrides in held.items()]
 
 
 def _named_job(place: str, name: str, overrides: Any) -> Job:
     if isinstance(overrides, dict):  # KEY: VALUE, as in any YAML file
-        overrides = [f"{key}={value if isinstance(value, str) else _flow(value)}" for key, value in overrides.items()]
-    if not isinstance(overrides, list) or not all(isinstance(each, str) and "=" in each for each in overrides):
-        raise ConfigError(Problem(f"{place}: {name}", "is no list of overrides", "[KEY=VALUE, ...]"))
+        overrides = [f"{key}={_typed(str(key), value)}" for key, value in overrides.items()]
+    if not isinstance(overrides, list):
+        raise ConfigError(Problem(f"{place}: {name}", "is no list of overrides", "['KEY=VALUE', ...]"))
     for each in overrides:
+        if not isinstance(each, str) or ("=" not in each and not each.startswith("~")):
+            raise ConfigError(Problem(f"{place}: {name}", f"{each!r} is no override", "['KEY=VALUE', ...]"))
         try:
             several = OverridesParser.create().parse_override(each).is_sweep_override()
         except HydraException as error:
@@ -186,15 +198,33 @@ def _named_job(place: str, name: str, overrides: Any) -> Job:
     return Job(tuple(overrides), {"job": name})
 
 
-def _flow(value: Any) -> str:
-    """A value as it is typed on the command line."""
-    return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n...\n").strip()
+def _typed(key: str, value: Any) -> str:
+    """A value as it is typed on the command line: a text in quotes if it would be read as something else."""
+    if not isinstance(value, str):
+        return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n...\n").strip()
+    parsed = parse(f"{key}={value}")
+    plain = parsed is not None and not parsed.is_sweep_override() and str(parsed.value()) == value
+    return value if plain else quote(value)
 
 
 def _read(path: Path) -> Any:
+    """The jobs of a file, by their names as they are written: to YAML `1` and `true` would be the same."""
     try:
-        return yaml.safe_load(path.read_text())
+        text = path.read_text()
+        node, held = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = error.strerror if isinstance(error, OSError) else reason_of(error)
-        allowed = "a YAML file with jobs by their names, or {NAME: [KEY=VALUE, ...]}"
+        allowed = "a YAML file with jobs by their names, or {NAME: ['KEY=VALUE', ...]}"
         raise ConfigError(Problem("sweep.jobs", f"'{path}' cannot be read ({reason})", allowed)) from error
+    if not isinstance(node, yaml.MappingNode):
+        return held
+    names = [str(key.value) for key, _ in node.value]
+    twice = [name for number, name in enumerate(names) if name in names[:number]]
+    if twice:
+        raise ConfigError(Problem(str(path), f"has two jobs {twice[0]!r}", "each name once"))
+    return dict(zip(names, (_value(child) for _, child in node.value), strict=True))
+
+
+def _value(node: yaml.Node) -> Any:
+    """What a part of a YAML file holds."""
+    return yaml.safe_load(yaml.serialize(node, Dumper=yaml.SafeDumper))

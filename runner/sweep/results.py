@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -65,7 +66,7 @@ def tell(record: Record, cfg: DictConfig, flags: Sequence[str], seconds: float) 
     log.info("  curves and tables      tensorboard --logdir %s", shlex.quote(str(record.folder)))
     if ranked and ranked[0].completed:
         first = next(entry for entry in record.entries if entry.name == ranked[0].completed[0].job)
-        own = [override for override in first.overrides if not override.startswith("sweep")]
+        own = [override for override in first.overrides if not re.match(r"[+~]*sweep[.=]", override)]
         log.info("  the best one again     %s", shlex.join(["python", "-m", "runner", *flags, *own]))
     return len(failed)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -95,6 +96,7 @@ def dimension(override: Override) -> Callable[[float], str]:
     swept = override.value()
     if not isinstance(swept, IntervalSweep):
         return partial(_choice, list(override.sweep_string_iterator()))
+    check(override)
     start: Any = swept.start
     end: Any = swept.end
     low, high, log = float(start), float(end), "log" in swept.tags
@@ -104,6 +106,23 @@ def dimension(override: Override) -> Callable[[float], str]:
     if isinstance(start, int) and isinstance(end, int):  # as int(interval(1,10)) makes them
         return partial(_whole, int(low), int(high), log)
     return partial(_between, low, high, log)
+
+
+def check(override: Override) -> None:
+    """That a range is written as it is meant.
+
+    Raises:
+        ConfigError: it has a tag that is none, or is one of whole numbers whose ends are not.
+    """
+    swept: Any = override.value()
+    key, text = override.key_or_group, str(override.input_line)
+    if unknown := set(swept.tags) - {"log"}:
+        raise ConfigError(
+            Problem(key, f"{text}: there is no tag {min(unknown)!r}", "log", "tag(log,interval(LOW,HIGH))")
+        )
+    ends = re.search(r"interval\(([^,]+),([^)]+)\)", text)
+    if isinstance(swept.start, int) and ends and not all(float(end).is_integer() for end in ends.groups()):
+        raise ConfigError(Problem(key, f"{text}: its ends are no whole numbers", "int(interval(1,10))"))
 
 
 def _choice(texts: list[str], u: float) -> str:

@@ -107,7 +107,7 @@ class Study(Sweep):
 
     def _watch(self, number: int) -> Callable[[], Watch]:
         place, options, tag = self.record.folder, self.cfg.sweep, self.tag
-        return lambda: watcher(place, number, tag, options.pruner)
+        return lambda: watcher(place, number, tag, options.pruner, self.cfg.trainer.max_epochs)
 
     def _total(self) -> int:
         return max(self._points, super()._total())
@@ -145,7 +145,7 @@ def pruner(node: DictConfig | None) -> optuna.pruners.BasePruner:
     return made
 
 
-def watcher(place: Path, number: int, tag: str, node: DictConfig) -> Watch:
+def watcher(place: Path, number: int, tag: str, node: DictConfig, last: int | None) -> Watch:
     """Tells the study of a trial's evaluations, from the process in which it runs, and gives it up if that is wise.
 
     It reads the journal anew: of two processes that share what was read before a fork, each would take what the other
@@ -161,7 +161,7 @@ def watcher(place: Path, number: int, tag: str, node: DictConfig) -> Watch:
         if math.isfinite(record.get(tag, math.nan)) and record["epoch"] not in seen:
             seen.add(record["epoch"])
             trial.report(record[tag], record["epoch"])
-            if trial.should_prune():
+            if record["epoch"] != last and trial.should_prune():  # after the last one nothing is saved by it
                 raise Pruned(f"given up after epoch {record['epoch']}, with {tag} {record[tag]:.4f}")
 
     return watch

@@ -73,6 +73,10 @@ def test_jobs_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "jobs.yaml"
     path.write_text("a: [model=mlp]\nb: {model: cnn, 'model.channels': [4, 8]}\n")
     assert [job.overrides for job in jobs(jobs=str(path))] == [("model=mlp",), ("model=cnn", "model.channels=[4, 8]")]
+    path.write_text("1: [x=1, ~loss.weight]\ntrue: {note: 'x,y', b: true, n: null, t: 'null'}\n")
+    one, true = jobs(jobs=str(path))
+    assert (one.name, one.overrides) == ("1", ("x=1", "~loss.weight"))
+    assert (true.name, true.overrides) == ("true", ("note='x,y'", "b=true", "n=null", "t='null'"))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +90,11 @@ def test_jobs_from_a_file(tmp_path: Path) -> None:
         ([], {"jobs": "nowhere.yaml"}, "sweep.jobs: 'nowhere.yaml' cannot be read .No such file"),
         ([], {"jobs": {}}, "sweep.jobs: does not hold jobs"),
         ([], {"jobs": {"a": "model=mlp"}}, "sweep.jobs: a: is no list of overrides"),
-        ([], {"jobs": {"a": ["model"]}}, "sweep.jobs: a: is no list of overrides"),
+        ([], {"jobs": {"a": ["model"]}}, "sweep.jobs: a: 'model' is no override"),
+        ([], {"jobs": "twice.yaml"}, "twice.yaml: has two jobs 'a'"),
+        (["x=tag(lgo,interval(0,1))"], {"method": "random"}, "x: .*: there is no tag 'lgo'\n  allowed: log"),
+        (["x=int(interval(1.5,2.5))"], {"method": "random"}, "x: .*: its ends are no whole numbers"),
+        (["a=1,2", "b=1,2"], {"zip": ["a", "b"], "method": "random"}, "sweep.zip: names a, for which the search draws"),
         ([], {"jobs": {"a": ["seed=0,1"]}}, "sweep.jobs: a: seed=0,1 is several values"),
         ([], {"jobs": {"a": ["x=}"]}}, "sweep.jobs: a: x=}:"),
         (["seed=0,1"], {"method": "random"}, "sweep: random has nothing to draw from"),
@@ -94,7 +102,11 @@ def test_jobs_from_a_file(tmp_path: Path) -> None:
         (["x=tag(log,interval(0,1))"], {"method": "sobol"}, "is no range\n  allowed: .* above 0"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_combined(typed: list[str], sweep: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_combined(
+    typed: list[str], sweep: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("twice.yaml").write_text("a: []\nb: []\na: [x=1]\n")
     with pytest.raises(ConfigError, match=message):
         jobs(*typed, **sweep)
 

@@ -411,3 +411,11 @@ def test_what_is_better_is_what_the_runs_were_told(run: Run) -> None:
     table = Path("sweep/results.md").read_text()
     assert "Ranked by val/accuracy (less is better)" in table
     assert "| 1 | 0.0001 |" in table
+
+
+def test_a_search_can_be_gone_on_with_as_a_grid(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    search = "sweep=random", "sweep.points=2", "optimizer.lr=interval(1e-3,1e-2)", "+sweep.rank_by=val/accuracy"
+    assert run("-m", *QUICK, *search, "hydra.sweep.dir=sweep") == 0
+    assert "sweep" not in capsys.readouterr().out.splitlines()[-1]  # the command of the best one, which is none
+    assert run("resume=sweep", "sweep=grid", "optimizer.lr=0.1,0.2") == 0
+    assert len(rows()) == 4
