@@ -142,7 +142,7 @@ def _check_zip(space: Mapping[str, Override], zipped: Any) -> None:
 
 
 def _values(override: Override) -> list[str]:
-    return list(dict.fromkeys(override.sweep_string_iterator()))
+    return list(override.sweep_string_iterator())  # one twice, too: what it goes together with may differ
 
 
 def _job(values: Mapping[str, str], swept: Mapping[str, Override]) -> Job:

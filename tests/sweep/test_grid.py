@@ -53,6 +53,7 @@ def test_values_that_go_together() -> None:
         "optimizer.lr=0.2,loader.batch_size=64,seed=0",
         "optimizer.lr=0.2,loader.batch_size=64,seed=1",
     ]
+    assert [job.name for job in jobs("a=1,1", "b=3,4", zip=["a", "b"])] == ["a=1,b=3", "a=1,b=4"]
     twice = jobs("a=1,2", "b=3,4", "c=5,6", "d=7,8", zip=[["a", "c"], ["b", "d"]])
     assert [job.name for job in twice] == ["a=1,c=5,b=3,d=7", "a=1,c=5,b=4,d=8", "a=2,c=6,b=3,d=7", "a=2,c=6,b=4,d=8"]
 
