@@ -38,7 +38,7 @@ from runner.origin import marked
 from runner.relations import check_machine, check_relations
 from runner.result import Result
 from runner.sweep import jobs
-from runner.terminal import LogFile
+from runner.terminal import LogFile, log_to
 
 if TYPE_CHECKING:
     from runner.data import Sources
@@ -246,9 +246,7 @@ def begin_log(path: Path | None = None) -> None:
     """Write what was logged before there was a file, of which Hydra makes that of a run, and no other."""
     root = logging.getLogger()
     if path is not None:
-        file = LogFile(path, encoding="utf-8")
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
-        root.addHandler(file)
+        log_to(path)
     root.removeHandler(_state.lines)
     for handler in root.handlers:
         if isinstance(handler, LogFile):
@@ -259,12 +257,14 @@ def begin_log(path: Path | None = None) -> None:
 def _prepare(cfg: DictConfig, run_dir: Path) -> Prepared | None:
     """Build and try a run; of a cross-validation every fold, of which nothing is kept."""
     from runner import train
-    from runner.sweep import folds, start
+    from runner.sweep import folds
 
     if folds.wanted(cfg) and cfg.debug == "overfit":
         folds.take_first(cfg)
     if not folds.wanted(cfg):
         return train.prepare(config.task(cfg), run_dir)
+    from runner.sweep import start
+
     start.warm(cfg)
     start.try_folds(cfg, _state.sources)
     return None

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runner.metric import direction
+from runner.result import ENDED_WELL, from_json
 from runner.table import Table, cell
 
 REPEATED = ("seed", "split.seed")
@@ -39,8 +40,7 @@ class Row:
 
     def figure(self, tag: str) -> float:
         """A metric, ``<part>/<metric>``; NaN where there is none."""
-        value = self.result.get("metrics", {}).get(tag)
-        return math.nan if value is None else float(value)
+        return from_json(self.result.get("metrics", {}).get(tag))
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Setting:
 
     @property
     def failed(self) -> int:
-        return sum(row.state not in ("completed", "pruned") for row in self.rows)
+        return sum(row.state not in ENDED_WELL for row in self.rows)
 
     @property
     def repetitions(self) -> list[list[Row]]:

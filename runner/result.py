@@ -18,6 +18,10 @@ from runner.files import write
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "hydra-core", "omegaconf", "tensorboard")
 
 
+ENDED_WELL = ("completed", "pruned")
+"""States of a run that is over and did not fail: a search may have given it up."""
+
+
 class Result:
     """The record of a run, on the disk from the moment it is known to be one, rewritten whole when its state changes.
 
@@ -57,6 +61,11 @@ class Result:
 def to_json(value: Any, indent: int | None = None) -> str:
     """JSON that every reader accepts: NaN and the infinities, which JSON does not have, become null."""
     return json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def from_json(value: float | None) -> float:
+    """A figure as it was before `to_json`, which makes null of NaN."""
+    return math.nan if value is None else float(value)
 
 
 def _finite(value: Any) -> Any:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from runner import config, folder, signals
 from runner.errors import Interrupted, RunFolderError, RunnerError
 from runner.result import Result
-from runner.terminal import LogFile
+from runner.terminal import log_to
 
 if TYPE_CHECKING:
     from runner.data import Sources
@@ -50,7 +50,10 @@ def in_process(cfg: DictConfig, run_dir: Path, sources: Sources, watch: Watch | 
         sources: data sets that were read already.
         watch: see `runner.train.main`.
     """
-    _log_to(run_dir / "runner.log")
+    root = logging.getLogger()
+    for handler in list(root.handlers):  # nothing goes to the terminal of the sweep
+        root.removeHandler(handler)
+    log_to(run_dir / "runner.log")
     config.enter(cfg)
     os.environ.update({str(name): str(value) for name, value in cfg.hydra.job.env_set.items()})
     return guarded(lambda: _train(cfg, run_dir, sources, watch))
@@ -106,13 +109,3 @@ def _lock(run_dir: Path) -> None:
             if time.monotonic() > until:
                 raise
             time.sleep(0.1)
-
-
-def _log_to(path: Path) -> None:
-    """All that is logged goes to the file, and nothing to the terminal."""
-    root = logging.getLogger()
-    for handler in list(root.handlers):
-        root.removeHandler(handler)
-    file = LogFile(path, encoding="utf-8")
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
-    root.addHandler(file)

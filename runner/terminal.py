@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from io import StringIO
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -61,6 +62,13 @@ class LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:
         if not isinstance(sys.exception(), OSError):
             super().handleError(record)
+
+
+def log_to(path: Path) -> None:
+    """Write what is logged to a file, too, as Hydra has it for a run (`conf/entry.yaml`)."""
+    file = LogFile(path, encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    logging.getLogger().addHandler(file)
 
 
 def show(table: Table) -> None:

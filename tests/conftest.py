@@ -64,6 +64,37 @@ def own_model(code: str) -> tuple[str, ...]:
     return "--config-dir", "mine", "model=own", "allow_targets=[own_net.*]"
 
 
+FAILING = """\
+import os, time
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, num_outputs, how="fine"):
+        super().__init__()
+        self.layer, self.how, self.calls = nn.Linear(64, num_outputs), how, 0
+
+    def forward(self, x):
+        self.calls += 1
+        if self.calls > 25 and not os.path.exists("mended"):  # later than in the trial
+            if self.how == "raise":
+                raise RuntimeError("no luck")
+            if self.how == "exit":
+                os._exit(3)
+            if self.how == "kill":
+                os.kill(os.getpid(), 9)
+            if self.how == "hang":
+                time.sleep(1000)
+        return self.layer(x.flatten(1))
+"""
+
+
+def failing_model() -> tuple[str, ...]:
+    """Write a model whose forms (``model.how``) fail after some batches, until there is a file ``mended``."""
+    own = own_model(FAILING)
+    Path("mine/model/own.yaml").write_text("_target_: own_net.Net\nnum_outputs: ${facts.num_outputs}\nhow: fine\n")
+    return own
+
+
 def rows(folder: str | Path = "sweep") -> list[dict[str, str]]:
     """The lines of the table of a sweep."""
     with open(Path(folder) / "results.csv", newline="") as file:

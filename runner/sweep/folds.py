@@ -15,7 +15,7 @@ from omegaconf import DictConfig, read_write
 from runner import config, folder, report
 from runner.data import Sources
 from runner.errors import ConfigError, Interrupted, Problem, RunnerError, counted
-from runner.result import Result
+from runner.result import Result, from_json
 from runner.signals import StopFlag
 from runner.sweep import predictions
 from runner.sweep.processes import Work, at_a_time, run_all
@@ -205,15 +205,11 @@ def _over_folds(found: Sequence[Mapping[str, float | None]]) -> dict[str, float]
     """Mean and standard deviation (of a sample, n − 1) of every metric."""
     figures: dict[str, float] = {}
     for tag in found[0] if found else ():
-        values = [_number(metrics.get(tag)) for metrics in found]
+        values = [from_json(metrics.get(tag)) for metrics in found]
         figures[tag] = statistics.fmean(values)
         known = all(map(math.isfinite, values)) and len(values) > 1
         figures[f"{tag}_std"] = statistics.stdev(values) if known else math.nan
     return figures
-
-
-def _number(value: Any) -> float:
-    return math.nan if value is None else float(value)
 
 
 def fold_table(content: Mapping[str, Any], monitor: str) -> Table:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 from runner import folder
+from runner.result import ENDED_WELL, from_json
 from runner.sweep.processes import Work
 from runner.terminal import Status
 
@@ -34,7 +34,7 @@ class Progress:
         """Say how a run has ended, and return whether it ended well."""
         self.count += 1
         result, total = folder.read_result(work.folder) or {}, str(self.total)
-        is_well = result.get("state") in ("completed", "pruned")
+        is_well = result.get("state") in ENDED_WELL
         self._failed += not is_well
         line = _line(work.name, result, self.monitor)
         log.info("%*d/%s  %s", len(total), self.count, total, line)
@@ -65,11 +65,11 @@ def _line(name: str, result: Mapping[str, Any], monitor: str) -> str:
     """One run that has ended."""
     state, metrics = str(result.get("state", "failed")), result.get("metrics", {})
     spent = f"{result.get('seconds') or 0:.1f} s"
-    if state not in ("completed", "pruned"):
+    if state not in ENDED_WELL:
         reason = str(result.get("error", "it left no word")).partition("\n")[0]
         return f"{name}: {state}: {reason}  {spent}"
     tags = dict.fromkeys([monitor, *(tag for tag in metrics if tag.startswith("test/"))])
-    figures = "  ".join(f"{tag} {_number(metrics.get(tag)):.4f}" for tag in list(tags)[:3])
+    figures = "  ".join(f"{tag} {from_json(metrics.get(tag)):.4f}" for tag in list(tags)[:3])
     return f"{name}: {'given up: ' if state == 'pruned' else ''}{figures}  {spent}"
 
 
@@ -80,7 +80,3 @@ def _epoch(work: Work) -> str:
         return f" (epoch {last['epoch']})"
     except (OSError, ValueError, LookupError):
         return ""
-
-
-def _number(value: Any) -> float:
-    return math.nan if value is None else float(value)

@@ -16,7 +16,7 @@ from runner import __version__, config, folder
 from runner.errors import Problem, RunFolderError, reason_of
 from runner.files import write
 from runner.ranking import Row
-from runner.result import to_json
+from runner.result import ENDED_WELL, to_json
 from runner.sweep.grid import Job
 
 NAME = folder.SWEEP
@@ -105,7 +105,7 @@ class Record:
     def is_complete(self) -> bool:
         """Whether every job has ended well."""
         states = (folder.state(self.folder / entry.name) for entry in self.entries)
-        return all(state in ("completed", "pruned") for state in states)
+        return all(state in ENDED_WELL for state in states)
 
     def write(self) -> None:
         content = {"runner": __version__, "typed": self.typed, "jobs": [asdict(entry) for entry in self.entries]}

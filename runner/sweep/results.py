@@ -14,7 +14,8 @@ from omegaconf import DictConfig
 
 from runner import ranking
 from runner.files import write
-from runner.ranking import Row
+from runner.ranking import Row, Setting
+from runner.result import ENDED_WELL
 from runner.sweep.record import Record
 from runner.table import Table
 from runner.tensorboard import Board
@@ -38,7 +39,8 @@ def write_files(record: Record, cfg: DictConfig) -> None:
     failed = _failed(rows)
     parts = [f"# {record.folder.name}\n\n{ended}{f', {len(failed)} runs failed' if failed else ''}."]
     tag = _rank_by(cfg, rows)
-    tables = [_ranking(rows, cfg, tag), _runs(rows, tag)]
+    ranked, mode = _ranked(rows, cfg, tag)
+    tables = [ranking.table(ranked, tag, mode), _runs(rows, tag)]
     for table in [*tables, *([_failures(failed)] if failed else [])]:
         parts.append(f"## {table.title}\n\n{table.markdown()}")
     write(record.folder / "results.md", ("\n\n".join(parts) + "\n").encode())
@@ -49,8 +51,8 @@ def tell(record: Record, cfg: DictConfig, flags: Sequence[str], seconds: float) 
     write_files(record, cfg)
     rows = _rows(record)
     tag, failed = _rank_by(cfg, rows), _failed(rows)
-    ranked = ranking.rank(rows, tag, _mode(cfg, tag))
-    table, runs = _ranking(rows, cfg, tag), _runs(rows, tag)
+    ranked, mode = _ranked(rows, cfg, tag)
+    table, runs = ranking.table(ranked, tag, mode), _runs(rows, tag)
     show(table if len(ranked) <= FITS else Table(f"{table.title}, the first {FITS}", table.columns, table.rows[:FITS]))
     if failed:
         show(_failures(failed))
@@ -71,14 +73,10 @@ def tell(record: Record, cfg: DictConfig, flags: Sequence[str], seconds: float) 
     return len(failed)
 
 
-def _ranking(rows: Sequence[Row], cfg: DictConfig, tag: str) -> Table:
-    mode = _mode(cfg, tag)
-    return ranking.table(ranking.rank(rows, tag, mode), tag, mode)
-
-
-def _mode(cfg: DictConfig, tag: str) -> str:
-    """Which of the metric is better; of another one than decides in a run, as its name says."""
-    return str(cfg.checkpoint.mode) if tag == cfg.checkpoint.monitor else "auto"
+def _ranked(rows: Sequence[Row], cfg: DictConfig, tag: str) -> tuple[list[Setting], str]:
+    """The settings, the best first, and which of the metric is better: where it decides in a run, as it does there."""
+    mode = str(cfg.checkpoint.mode) if tag == cfg.checkpoint.monitor else "auto"
+    return ranking.rank(rows, tag, mode), mode
 
 
 def _rows(record: Record) -> list[Row]:
@@ -94,7 +92,7 @@ def _row(row: Row, keys: Sequence[str]) -> Row:
 
 
 def _failed(rows: Sequence[Row]) -> list[Row]:
-    return [row for row in rows if row.state not in ("completed", "pruned")]
+    return [row for row in rows if row.state not in ENDED_WELL]
 
 
 def _rank_by(cfg: DictConfig, rows: Sequence[Row]) -> str:

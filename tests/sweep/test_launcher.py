@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from conftest import QUICK, Run, rows, states
+from conftest import QUICK, Run, failing_model, rows, states
 
 
 def find_plugin(module: str) -> bool:
@@ -19,32 +19,11 @@ INSTALLED = [name for name, module in LAUNCHERS.items() if find_plugin(module)]
 LAUNCHER = INSTALLED[0] if INSTALLED else ""
 pytestmark = pytest.mark.skipif(not INSTALLED, reason="no launcher of Hydra's is installed (make launchers)")
 
-NET = """\
-import os
-from torch import nn
-
-class Net(nn.Module):
-    def __init__(self, num_outputs, how="fine"):
-        super().__init__()
-        self.layer, self.how, self.calls = nn.Linear(64, num_outputs), how, 0
-
-    def forward(self, x):
-        self.calls += 1
-        if self.calls > 25 and not os.path.exists("mended"):
-            if self.how == "raise":
-                raise RuntimeError("no luck")
-            if self.how == "kill":
-                os.kill(os.getpid(), 9)
-        return self.layer(x.flatten(1))
-"""
-
 
 def test_the_table_names_and_what_is_missing_are_those_of_any_sweep(
     run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Path("own_net.py").write_text(NET)
-    Path("mine/model").mkdir(parents=True)
-    Path("mine/model/own.yaml").write_text("_target_: own_net.Net\nnum_outputs: ${facts.num_outputs}\nhow: fine\n")
+    failing_model()
     monkeypatch.setenv("PYTHONPATH", str(Path.cwd()))
     short = *QUICK[2:], f"hydra/launcher={LAUNCHER}", "hydra.sweep.dir=sweep", "sweep.n_jobs=2"
     own = "--config-dir", "mine", "allow_targets=[own_net.*]"

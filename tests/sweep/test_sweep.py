@@ -14,39 +14,15 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import QUICK, Forked, Run, own_model, rows, states, wait_for
+from conftest import QUICK, Forked, Run, failing_model, rows, states, wait_for
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from runner.sweep import processes
 
-NET = """\
-import os, time
-from torch import nn
-
-class Net(nn.Module):
-    def __init__(self, num_outputs, how="fine"):
-        super().__init__()
-        self.layer, self.how, self.calls = nn.Linear(64, num_outputs), how, 0
-
-    def forward(self, x):
-        self.calls += 1
-        if self.calls > 25 and not os.path.exists("mended"):  # later than in the trial
-            if self.how == "raise":
-                raise RuntimeError("no luck")
-            if self.how == "exit":
-                os._exit(3)
-            if self.how == "kill":
-                os.kill(os.getpid(), 9)
-            if self.how == "hang":
-                time.sleep(1000)
-        return self.layer(x.flatten(1))
-"""
-
 
 def broken(*hows: str) -> tuple[str, ...]:
     """A sweep over a model of which some forms fail in the middle of the training."""
-    own = own_model(NET)
-    Path("mine/model/own.yaml").write_text("_target_: own_net.Net\nnum_outputs: ${facts.num_outputs}\nhow: fine\n")
+    own = failing_model()
     short = "trainer.max_epochs=2", "trainer.threads=1", "tensorboard.pictures=false"
     return "-m", *own, *short, f"model.how={','.join(hows)}", "hydra.sweep.dir=sweep"
 
