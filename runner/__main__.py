@@ -27,6 +27,8 @@ from runner.errors import ConfigError, InputError, Interrupted, Problem, nearest
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from runner.opening import Opened
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
@@ -99,11 +101,51 @@ def lr_find(arguments: list[str]) -> int:
     return _look("lr_find", arguments, run, "lr_find")
 
 
-def _look(command: str, arguments: list[str], run: Callable[[DictConfig], None], config_name: str) -> int:
-    """Compose the configuration and `run` on it, in no folder."""
+def evaluate(arguments: list[str]) -> int:
+    """Measure a trained run on a part of its data, or on other data."""
+    (opened,) = _opened("evaluate", arguments)
+    from runner.evaluate import main as run
+
+    run(opened)
+    return 0
+
+
+def predict(arguments: list[str]) -> int:
+    """Say what trained runs say about samples; the exit status is 1 if some could not be read."""
+    opened = _opened("predict", arguments, several=True)
+    from runner.predict import main as run
+
+    try:
+        return int(run(opened) > 0)
+    except BrokenPipeError:  # as with | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _opened(command: str, arguments: list[str], several: bool = False) -> list[Opened]:
+    """The runs that a command begins with. What is logged from here on is printed."""
+    from runner.opening import opened
+
+    _log(arguments, stderr=command == "predict")
+    _find_own_code()
+    return opened(command, [argument for argument in arguments if argument != "-v"], several)
+
+
+def _log(arguments: list[str], stderr: bool = False) -> None:
+    """Print what is logged."""
     import logging
 
-    from runner import compose, config, preflight, terminal
+    from runner import terminal
+
+    logging.getLogger().addHandler(terminal.ConsoleHandler(stderr))
+    logging.getLogger().setLevel(logging.INFO)
+    if "-v" in arguments:
+        logging.getLogger("runner").setLevel(logging.DEBUG)
+
+
+def _look(command: str, arguments: list[str], run: Callable[[DictConfig], None], config_name: str) -> int:
+    """Compose the configuration and `run` on it, in no folder."""
+    from runner import compose, config, preflight
 
     flags, overrides = sort(arguments)
     config_dir = value_of(flags, "--config-dir", "-cd")
@@ -127,10 +169,7 @@ def _look(command: str, arguments: list[str], run: Callable[[DictConfig], None],
         from runner.sweep import folds
 
         folds.take_first(cfg)
-    logging.getLogger().addHandler(terminal.ConsoleHandler())
-    logging.getLogger().setLevel(logging.INFO)
-    if "-v" in arguments:
-        logging.getLogger("runner").setLevel(logging.DEBUG)
+    _log(arguments)
     with signals.staying():
         run(config.job(cfg))
     return 0
@@ -143,7 +182,9 @@ def _version(arguments: list[str]) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train, "inspect": inspect, "lr_find": lr_find}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": train, "inspect": inspect, "lr_find": lr_find, "evaluate": evaluate, "predict": predict,
+}  # fmt: skip
 
 
 def _train_task(cfg: DictConfig) -> None:

@@ -256,8 +256,11 @@ def _target_first(node: Any) -> Any:
     return {"_target_": node["_target_"], **node} if isinstance(node, dict) and "_target_" in node else node
 
 
-def load(path: Path) -> dict[str, Any]:
-    """What `save` wrote, with its references again in their places and without facts: ready to be run.
+def load(path: Path, facts: bool = False) -> dict[str, Any]:
+    """What `save` wrote, with its references again in their places: ready to be run.
+
+    Args:
+        facts: whether they stay as they were; else the data will say them anew.
 
     Raises:
         ConfigError: the file is not what `save` wrote.
@@ -270,7 +273,7 @@ def load(path: Path) -> dict[str, Any]:
         tree = OmegaConf.create(saved)
         for key, reference in references.items():
             OmegaConf.update(tree, key, reference, merge=False)
-        for name in tree.facts:
+        for name in () if facts else tree.facts:
             tree.facts[name] = "???"
     except (OSError, yaml.YAMLError, OmegaConfBaseException, AttributeError, KeyError, TypeError) as error:
         what = f"is not the configuration of a run ({reason_of(error)})"

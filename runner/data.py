@@ -92,7 +92,7 @@ def prepare(cfg: DictConfig, where: torch.device, sources: Sources | None = None
     _check_declared(cfg, held["train"])
     fill(cfg, dataset.facts(held) | ({"num_samples": None} if stream else {}))
 
-    split = _split_stream(held) if stream else _split(cfg, held)
+    split = _split_stream(held) if stream else make_split(cfg, held)
     # The data set's own part where it has one; else what was carved out of its train part.
     samples = {part: held[part if part in split.official else "train"] for part in splits.PARTS}
     indices = {part: torch.from_numpy(rows) for part, rows in split.parts.items()}
@@ -103,13 +103,16 @@ def prepare(cfg: DictConfig, where: torch.device, sources: Sources | None = None
 
     _report_duplicates(samples, indices)
     transforms = _fit_transforms(cfg, samples["train"], indices["train"], where)
-    loaders = {part: _loader(cfg, samples[part], indices[part], transforms["eval"], where) for part in ("val", "test")}
+    loaders = {
+        part: evaluation_loader(cfg, samples[part], indices[part], transforms["eval"], where)
+        for part in ("val", "test")
+    }
     if stream is not None:
         loaders["train"] = _stream_loader(cfg, stream, transforms["train"], where)
     else:
         loaders["train"] = _train_loader(cfg, samples["train"], indices["train"], transforms["train"], where)
     if cfg.trainer.evaluate_train and stream is None:
-        loaders["train_eval"] = _loader(cfg, samples["train"], indices["train"], transforms["eval"], where)
+        loaders["train_eval"] = evaluation_loader(cfg, samples["train"], indices["train"], transforms["eval"], where)
     example = next(loaders["train"].epoch())
     _check_shapes(loaders, example)
     _check_finite(samples, indices, transforms["eval"], example.input)
@@ -125,7 +128,7 @@ def _check_declared(cfg: DictConfig, train: Samples) -> None:
         raise DataError(Problem("dataset.shape", f"is {declared}, and a sample is {found}", str(found)))
 
 
-def _split(cfg: DictConfig, given: dict[str, Samples]) -> Split:
+def make_split(cfg: DictConfig, given: dict[str, Samples]) -> Split:
     train = given["train"]
     official = {part: len(held) for part, held in given.items() if part != "train"}
     subject = splits.Subject(train.hard_targets.numpy(), train.column, official, train.fingerprint)
@@ -222,7 +225,10 @@ def _check_length(order: Order, cfg: DictConfig) -> None:
         raise DataError(Problem("loader.batch_size", what, f"at most {len(order.indices)}", "loader.drop_last=false"))
 
 
-def _loader(cfg: DictConfig, samples: Samples, indices: Tensor, transform: Pipeline, where: torch.device) -> Loader:
+def evaluation_loader(
+    cfg: DictConfig, samples: Samples, indices: Tensor, transform: Pipeline, where: torch.device
+) -> Loader:
+    """The batches of a part in the order of its indices, as evaluation sees them."""
     # Without a graph to keep, evaluation has room for larger batches. On a CPU they are not faster, and memory of that
     # size is given back to the system and cleared anew for each of them, which took a fifth of the time of a CNN.
     size = cfg.loader.eval_batch_size or cfg.loader.batch_size * (1 if where.type == "cpu" else 4)

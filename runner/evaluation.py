@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from runner import metric
 from runner.eval_mode import eval_mode
+from runner.metric import Metric, Said
 
 if TYPE_CHECKING:  # parts are given to one another, and do not import one another
     from runner.loader import Loader
@@ -58,3 +60,19 @@ def predict(
     # In float64: a part can have more batches than float32 can add up without losing digits.
     means = torch.stack(sums).cpu().double().sum(0) / torch.stack(weights).cpu().double().sum(0)
     return Predictions(means.sum().item(), *map(torch.cat, (outputs, targets, kept, indices)))
+
+
+def examine(
+    model: nn.Module,
+    loss: Loss,
+    metrics: Mapping[str, Metric],
+    loader: Loader,
+    forward: Callable[[Tensor], Tensor] | None = None,
+    before_batch: Callable[[], None] = lambda: None,
+) -> tuple[dict[str, float], Said]:
+    """The loss and every metric on a part, and what they were computed from. Arguments as of `predict`."""
+    made = predict(model, loss, loader, forward, before_batch)
+    readout, kept = loss.readout, made.kept
+    said = Said.of(loss.task, readout(made.output[kept]), made.target[kept], readout.gives_probabilities)
+    said = replace(said, index=made.index[kept].cpu().numpy())
+    return {"loss": made.loss, **metric.measure(metrics, said)}, said

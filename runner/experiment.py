@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 import torch
 from omegaconf import DictConfig
@@ -21,14 +21,15 @@ from runner.data import Data, Sources, prepare
 from runner.dataset import Samples
 from runner.draws import reseed
 from runner.errors import ConfigError, DataError, InputError, Problem, reason_of
-from runner.evaluation import predict
+from runner.evaluation import examine
 from runner.loss import Loss
 from runner.metric import Metric, Said
 from runner.model import Frozen, initialise, load
+from runner.network import make_model, make_precision, set_backends
 from runner.targets import OURS, locate
 from runner.terminal import show
-from runner.trainer import Precision, wants_channels_last
-from runner.trial import check_repeatable, make_model, try_model
+from runner.trainer import Precision
+from runner.trial import check_repeatable, try_model
 
 log = logging.getLogger("runner")
 
@@ -61,11 +62,8 @@ class Experiment:
             model: with other weights than the experiment's own: their average.
         """
         model = model or self.model
-        made = predict(model, self.loss, self.data.loaders[part], self.precision.forward(model), self.before_batch)
-        output, target = self.loss.read(made.output[made.kept]), made.target[made.kept]
-        said = Said.of(self.loss.task, output, target, self.loss.gives_probabilities)
-        said = replace(said, index=made.index[made.kept].cpu().numpy())
-        values = {"loss": made.loss, **metric.measure(self.metrics, said)}
+        forward, loader = self.precision.forward(model), self.data.loaders[part]
+        values, said = examine(model, self.loss, self.metrics, loader, forward, self.before_batch)
         return {f"{part}/{name}": value for name, value in values.items()}, said
 
 
@@ -81,16 +79,11 @@ def assemble(cfg: DictConfig, resumed: bool = False, sources: Sources | None = N
     """
     where = device.resolve(cfg.device)
     device.check(where, cfg.trainer.cudnn)
-    _set_backends(cfg)
+    set_backends(cfg)
     data = prepare(cfg, where, sources)
 
     model, frozen = _model(cfg, resumed)
-    options = cfg.trainer
-    choice = options.channels_last
-    if choice == "auto" and str(cfg.optimizer._target_).endswith(".LBFGS"):
-        choice = False  # which looks at gradients as vectors, and cannot in another layout
-    in_layout = wants_channels_last(choice, where, options.precision, model, data.example.input)
-    precision = Precision(where, options.precision, in_layout)
+    precision = make_precision(cfg, where, model, data.example.input)
     model = precision.place(model)
     output = try_model(model, data.example.input)
     if not cfg.model.get("stochastic"):
@@ -100,21 +93,9 @@ def assemble(cfg: DictConfig, resumed: bool = False, sources: Sources | None = N
 
     criterion = _loss(cfg, data).to(where)
     _check_loss(criterion, output, data.example)
-    metrics = _metrics(cfg, criterion)
+    metrics = make_metrics(cfg, criterion)
     baseline = _baseline(metrics, data, criterion)
     return Experiment(where, threads, data, model, precision, frozen, criterion, metrics, baseline)
-
-
-def _set_backends(cfg: DictConfig) -> None:
-    # Not use_deterministic_algorithms, which imports the compiler: 2 s of every start.
-    torch.set_deterministic_debug_mode("error" if cfg.trainer.deterministic else "default")
-    torch.autograd.set_detect_anomaly(cfg.debug == "anomaly")
-    benchmark = cfg.trainer.cudnn_benchmark
-    torch.backends.cudnn.enabled = cfg.trainer.cudnn
-    torch.backends.cudnn.benchmark = not cfg.trainer.deterministic if benchmark is None else benchmark
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = cfg.trainer.tf32
-    # Deterministic mode also fills fresh memory with NaN to expose bugs, at a price in every run.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def _model(cfg: DictConfig, resumed: bool) -> tuple[nn.Module, Frozen]:
@@ -130,12 +111,34 @@ def _model(cfg: DictConfig, resumed: bool) -> tuple[nn.Module, Frozen]:
     return model, Frozen(model, patterns, options.get("unfreeze_at_epoch"))
 
 
+def make_loss(
+    cfg: DictConfig, weights: Callable[[DictConfig, int], Mapping[str, Tensor | None]], **options: Any
+) -> Loss:
+    """The loss of a configuration.
+
+    Args:
+        weights: gives the class weights of one of its terms, by the names of the arguments that they are.
+        options: of `Loss`.
+    """
+    terms = []
+    for number, node in enumerate(cfg.loss.get("terms") or [cfg.loss]):
+        given = weights(node, number)
+        with calling("loss"):
+            criterion = factory(node, (*OURS["loss"], *WEIGHTS))(**given)
+        terms.append(loss.Term(criterion, node.get("scale", 1.0), node.get("one_hot", False)))
+    return Loss(terms, cfg.facts.task, cfg.facts.num_outputs, emits=cfg.model.get("output"), **options)
+
+
+WEIGHTS = ("weight", "pos_weight")
+"""Arguments of a criterion that are computed from the train part."""
+
+
 def _loss(cfg: DictConfig, data: Data) -> Loss:
     """The loss, its weights computed from the train part."""
     train, counts = data.samples["train"], data.counts["train"]
-    terms, found = [], None
-    several = cfg.loss.get("terms")
-    for number, node in enumerate(several or [cfg.loss]):
+    found: list[list[float]] = []
+
+    def weights(node: DictConfig, number: int) -> dict[str, Tensor | None]:
         given: dict[str, list[float] | None] = {}
         try:
             if "weight" in node:
@@ -143,25 +146,21 @@ def _loss(cfg: DictConfig, data: Data) -> Loss:
             if "pos_weight" in node:
                 given["pos_weight"] = loss.positive_weights(value(node.pos_weight), counts, _known_flags(data))
         except InputError as error:
-            if not several:
+            if not cfg.loss.get("terms"):
                 raise
             place = f"loss.terms.{number}."
             raise type(error)(*(replace(p, key=place + p.key.partition(".")[2]) for p in error.problems)) from error
-        found = found or next((weights for weights in given.values() if weights is not None), None)
-        tensors = {key: None if weights is None else torch.tensor(weights) for key, weights in given.items()}
-        with calling("loss"):
-            criterion = factory(node, (*OURS["loss"], "weight", "pos_weight"))(**tensors)
-        terms.append(loss.Term(criterion, node.get("scale", 1.0), node.get("one_hot", False)))
-    fill(cfg, {"class_weights": found})
+        found.extend(each for each in given.values() if each is not None)
+        return {key: None if each is None else torch.tensor(each) for key, each in given.items()}
+
     scaled = cfg.facts.task == "regression" and cfg.loss.get("standardize", False)
-    return Loss(
-        terms,
-        cfg.facts.task,
-        cfg.facts.num_outputs,
-        emits=cfg.model.get("output"),
+    made = make_loss(
+        cfg, weights,
         ignore_index=cfg.loss.get("ignore_index") if data.has_ignored else None,
         scaling=_moments(train, data.indices["train"]) if scaled else None,
-    )
+    )  # fmt: skip
+    fill(cfg, {"class_weights": next(iter(found), None), "output": made.emits})
+    return made
 
 
 def _known_flags(data: Data) -> list[int]:
@@ -182,7 +181,7 @@ def _moments(train: Samples, rows: Tensor) -> tuple[Tensor, Tensor]:
     return mean.float(), torch.where(std > 0, std, 1.0).float()
 
 
-def _metrics(cfg: DictConfig, criterion: Loss) -> dict[str, Metric]:
+def make_metrics(cfg: DictConfig, criterion: Loss) -> dict[str, Metric]:
     """The metrics that can be computed from what the model says."""
     nodes = {str(name): node for name, node in cfg.metric.items() if node is not None}
     # One of them may be meant: the mean absolute error of classes that have an order.
@@ -194,7 +193,7 @@ def _metrics(cfg: DictConfig, criterion: Loss) -> dict[str, Metric]:
         what = f"{', '.join(nodes)} measure values, and the targets are classes"
         raise ConfigError(Problem("metric", what, remedy=f"metric={_option(criterion.task)}"))
     made = {name: Metric(factory(node, OURS["metric"]), node.get("takes")) for name, node in nodes.items()}
-    left_out = [name for name in made if made[name].wants_probabilities and not criterion.gives_probabilities]
+    left_out = [name for name in made if made[name].wants_probabilities and not criterion.readout.gives_probabilities]
     if left_out:
         log.info("left out, for this loss makes no probabilities of a model's outputs: %s", ", ".join(left_out))
     if cfg.checkpoint.monitor.removeprefix("val/") in left_out:

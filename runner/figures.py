@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.utils import make_grid
 
 from runner.errors import ConfigError, Problem, nearest
 from runner.eval_mode import eval_mode
@@ -151,6 +150,8 @@ def beside(inputs: Tensor, maps: Tensor) -> Tensor:
         inputs: (B, C, H, W)
         maps: (B, h, w), 0 … 1.
     """
+    from torchvision.utils import make_grid
+
     flat = inputs.float().flatten(1)
     low, high = flat.min(1).values.view(-1, 1, 1, 1), flat.max(1).values.view(-1, 1, 1, 1)
     pictures = (inputs[:, :3] - low) / (high - low).clamp(min=1e-12)

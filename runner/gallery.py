@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from omegaconf import DictConfig
+from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.transforms import v2
 
-from runner import figures, metric, plots, transform
+from runner import config, figures, metric, plots, transform
+from runner.dataset import Samples
 from runner.experiment import Experiment
 from runner.files import png, write
+from runner.loader import Loader
 from runner.metric import Said
 from runner.plots import to_image
 from runner.table import Table
@@ -53,9 +55,12 @@ def before(experiment: Experiment) -> dict[str, Tensor]:
     return {"train/samples": to_image(figure)}
 
 
-def after(experiment: Experiment, said: dict[str, Said]) -> dict[str, Tensor]:
-    """What was said about each part, by tag."""
-    task, classes = experiment.loss.task, experiment.data.samples["train"].classes
+def after(task: str, classes: Sequence[str], said: Mapping[str, Said]) -> dict[str, Tensor]:
+    """What was said about each part, by tag.
+
+    Args:
+        task: see `runner.dataset.Samples.task`.
+    """
     made = {}
     for part, each in said.items():
         if task == "regression":
@@ -66,15 +71,16 @@ def after(experiment: Experiment, said: dict[str, Said]) -> dict[str, Tensor]:
             made[f"{part}/confusion"] = plots.confusion(matrix, classes, part)
         if each.probabilities is not None:
             made[f"{part}/ranking"] = plots.ranking(each.truth, each.probabilities, classes, part)
-    pictures = {tag: to_image(figure) for tag, figure in made.items()}
-    # Of val alone: who looks at the mistakes on test, and mends them, has no test any more.
-    return pictures | (_mistakes(experiment, said["val"]) if task in ("classification", "soft") else {})
+    return {tag: to_image(figure) for tag, figure in made.items()}
 
 
-def _mistakes(experiment: Experiment, said: Said) -> dict[str, Tensor]:
-    rows = metric.most_confident_mistakes(said, SHOWN)
-    samples, names = experiment.data.samples["val"], plots.labels(experiment.data.samples["train"].classes)
-    if not rows or said.index is None:
+def mistakes(task: str, classes: Sequence[str], part: str, samples: Samples, said: Said) -> dict[str, Tensor]:
+    """The wrong predictions that were surest, as pictures; nothing if samples are none.
+
+    Of val alone: who looks at the mistakes on test, and mends them, has no test any more.
+    """
+    rows, names = metric.most_confident_mistakes(said, SHOWN), plots.labels(classes)
+    if task not in ("classification", "soft") or not rows or said.index is None:
         return {}
     stored = [samples.read(int(said.index[row]))[0] for row in rows]
     if any(each.dim() != 3 for each in stored):
@@ -85,14 +91,24 @@ def _mistakes(experiment: Experiment, said: Said) -> dict[str, Tensor]:
         + ("" if sure is None else f" {sure[row].max():.0%}")
         for row in rows
     ]
-    title = "Most confident mistakes on val: index, true class, and what was said"
-    return {"val/mistakes": to_image(plots.pictures([_displayed(stored, _range(stored))], captions, [""], title))}
+    title = f"Most confident mistakes on {part}: index, true class, and what was said"
+    return {f"{part}/mistakes": to_image(plots.pictures([_displayed(stored, _range(stored))], captions, [""], title))}
+
+
+def inside(cfg: DictConfig, model: nn.Module, loader: Loader) -> dict[str, Tensor]:
+    """Feature maps and Grad-CAM of some samples, as far as the configuration asks for them."""
+    board = config.value(cfg.tensorboard)
+    if not board["enabled"]:
+        return {}
+    # In a Sequential the layers' names are numbers, to YAML too.
+    maps, cam = [str(name) for name in board["feature_maps"]], board["grad_cam"]
+    return figures.draw(model, loader, maps, None if cam is None else str(cam), board["samples"])
 
 
 def undone(inputs: Tensor, pipeline: Pipeline) -> Tensor:
     """Inputs as they were before they were normalised, (B, C, H, W); other transforms stay."""
     for step in reversed(pipeline.steps):
-        if isinstance(step, (transform.Normalize, v2.Normalize)):
+        if isinstance(step, transform.Normalize) or type(step).__name__ == "Normalize":  # torchvision's, too
             mean, std = (torch.as_tensor(v, device=inputs.device).view(1, -1, 1, 1) for v in (step.mean, step.std))
             inputs = inputs * std + mean
         elif isinstance(step, transform.Float):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ import torch
 import yaml
 from omegaconf import DictConfig
 
-from runner import __version__, compose, config, folder
+from runner import __version__, compose, config, folder, metric
 from runner.device import describe
 from runner.errors import shown
 from runner.experiment import Experiment
+from runner.metric import Said
 from runner.model import unsaved
 from runner.optimizer import form
 from runner.table import Table, cell
@@ -196,6 +197,23 @@ def result_table(
     columns = ["metric", "val", "test", "test, mean alone" if task == "regression" else "test, majority alone"]
     rows = [[n, found[f"val/{n}"], found[f"test/{n}"], baseline.get(f"test/{n}")] for n in names]
     return Table(title, columns, rows)
+
+
+def part_tables(task: str, classes: Sequence[str], said: Mapping[str, Said]) -> dict[str, Table]:
+    """What was said about each part, class by class, by tag; nothing where values are predicted."""
+    tables: dict[str, Table] = {}
+    for part, each in said.items() if classes else ():
+        tables[f"{part}/per_class"] = metric.per_class(part, each, classes)
+        if task != "multilabel":
+            tables[f"{part}/confusion"] = metric.confusion(part, each, classes)
+    return tables
+
+
+def mistakes_table(task: str, classes: Sequence[str], part: str, said: Said) -> dict[str, Table]:
+    """The wrong predictions that were surest, by tag. Of val alone, as `gallery.mistakes`."""
+    if not classes or task == "multilabel":
+        return {}
+    return {f"{part}/mistakes": metric.mistakes(part, said, classes)}
 
 
 def farewell(cfg: DictConfig, run_dir: Path, seconds: float) -> None:

@@ -32,8 +32,6 @@ class Result:
     """
 
     def __init__(self, folder: Path, before: Mapping[str, Any] | None = None, seconds: float = 0.0) -> None:
-        from runner import __version__
-
         self.path = folder / "result.json"
         self._since = time.perf_counter()
         self._seconds = seconds
@@ -41,7 +39,7 @@ class Result:
             "state": "running",
             "metrics": {},
             "started": (before or {}).get("started") or datetime.now().astimezone().isoformat(timespec="seconds"),
-            "versions": {"runner": __version__, "python": platform.python_version(), **_versions()},
+            "versions": versions(),
             "git": git_commit(),
         }
         if before is not None and "threads" in before:
@@ -76,8 +74,12 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _versions() -> dict[str, str]:
-    return {name: metadata.version(name) for name in PACKAGES}
+def versions() -> dict[str, str]:
+    """Of everything that a figure may depend on."""
+    from runner import __version__
+
+    others = {name: metadata.version(name) for name in PACKAGES}
+    return {"runner": __version__, "python": platform.python_version(), **others}
 
 
 def git_commit() -> dict[str, Any] | None:

@@ -303,6 +303,56 @@ class LrFind:
 
 
 @dataclasses.dataclass
+class Evaluate:
+    """Keys of `python -m runner evaluate`, on top of the run's own."""
+
+    run: str = key("folder of the run, or last")
+    part: Literal["train", "val", "test"] = key("which part; of other data without such a part, all of them")
+    weights: str = key("best (those behind the figures of the run), last, ema (their average), or a file")
+    temperature: float | Literal["val"] | None = key(
+        "by which logits are divided; val: the one with the least loss on val", above=0
+    )
+    output: str | None = key("folder for what is found; null: evaluate/<time> in that of the run")
+
+
+@dataclasses.dataclass
+class Predict:
+    """Keys of `python -m runner predict`, on top of the run's own."""
+
+    run: str | list[str] = key(
+        "folder of the run, or last; several, whose mean is taken; of a cross-validation, all folds"
+    )
+    weights: str = key("best (those behind the figures of the run), last, ema (their average), or a file")
+    temperature: float | Literal["val"] | None = key(
+        "by which logits are divided; val: the one with the least loss on val", above=0
+    )
+    input: str = key("pictures, a folder of them, .csv, .parquet, .npy; train, val or test; - for lines of stdin")
+    output: str = key(
+        "a .csv or .jsonl file, or - for stdout", pattern=r"-|.*\.(csv|jsonl)", allowed="-, NAME.csv, NAME.jsonl"
+    )
+    top_k: int = key("the likeliest classes of each sample", least=1)
+    probabilities: bool = key("those of all classes, too")
+    flips: list[Literal["horizontal", "vertical"]] = key("mean over the pictures and their mirror images")
+
+
+@dataclasses.dataclass
+class Export:
+    """Keys of `python -m runner export`, on top of the run's own."""
+
+    run: str = key("folder of the run, or last")
+    weights: str = key("best (those behind the figures of the run), last, ema (their average), or a file")
+    temperature: float | None = key("by which logits are divided", above=0)
+    format: Literal["torch_export", "onnx", "safetensors"] = key("of the file")
+    output: str | None = key("the file; null: model.pt2, model.onnx or model.safetensors in the folder of the run")
+    input: str = key("samples on which the file is compared with the model: as of predict")
+    tolerance: float = key("largest difference of a probability, or of a value in its standard deviations", above=0)
+
+
+COMMANDS = {"evaluate": Evaluate, "predict": Predict, "export": Export}
+"""Commands that begin with a run folder, each with its own keys: see `conf/<command>.yaml`."""
+
+
+@dataclasses.dataclass
 class Config:
     seed: int = key("decides initial weights, order, augmentation and dropout", least=0)
     device: str = key(

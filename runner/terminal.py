@@ -48,10 +48,18 @@ SECONDS_BETWEEN_DRAWS = 0.5
 
 
 class ConsoleHandler(logging.Handler):
-    """Prints log lines above the progress bar, and errors on the error stream. Used by `conf/entry.yaml`."""
+    """Prints log lines above the progress bar, and errors on the error stream. Used by `conf/entry.yaml`.
+
+    Args:
+        stderr: whether all lines go to the error stream: stdout is for what is predicted.
+    """
+
+    def __init__(self, stderr: bool = False) -> None:
+        super().__init__()
+        self._stderr = stderr
 
     def emit(self, record: logging.LogRecord) -> None:
-        screen = error_console if record.levelno >= logging.ERROR else console
+        screen = error_console if self._stderr or record.levelno >= logging.ERROR else console
         style = "yellow" if record.levelno == logging.WARNING else None
         screen.print(self.format(record), markup=False, style=style)
 
@@ -86,29 +94,30 @@ class Status:
     Drawn when it is told to, and by no thread: the process may be forked.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, screen: Console = console) -> None:
+        self._screen = screen
         self._live = Live(
-            console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
+            console=screen, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
         )
         self._drawn = 0.0
 
     def is_due(self) -> bool:
         """Whether it is time to show something new."""
-        return console.is_terminal and time.monotonic() - self._drawn > SECONDS_BETWEEN_DRAWS
+        return self._screen.is_terminal and time.monotonic() - self._drawn > SECONDS_BETWEEN_DRAWS
 
     def show(self, text: str) -> None:
         self._drawn = time.monotonic()
         self._live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
 
     def __enter__(self) -> Status:
-        if console.is_terminal:
+        if self._screen.is_terminal:
             self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if console.is_terminal:
+        if self._screen.is_terminal:
             self._live.stop()
 
 

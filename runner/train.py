@@ -20,7 +20,7 @@ from runner.data import Sources
 from runner.device import out_of_memory
 from runner.errors import Interrupted, Problem, Pruned, RunFolderError, RunnerError
 from runner.experiment import Experiment, assemble
-from runner.metric import Said, confusion, mistakes, per_class
+from runner.metric import Said
 from runner.profile import Profiler
 from runner.recorder import Recorder
 from runner.result import Result
@@ -121,7 +121,9 @@ def prepare(cfg: DictConfig, run_dir: Path, sources: Sources | None = None) -> P
     whole = cfg.facts.total_steps >= cfg.facts.steps_per_epoch  # else the last batch never comes
     alone = whole and any(len(batch) == 1 for batch in order.batches(0)[-1:]) and len(example) > 1
     try_step(trainer.gradient, example.to(experiment.device), [len(example), *([1] if alone else [])])
-    _draw(cfg, experiment)  # at the end it is drawn for good; what cannot be drawn is better found now
+    gallery.inside(
+        cfg, experiment.model, experiment.data.loaders["val"]
+    )  # at the end it is drawn for good; what cannot be drawn is better found now
     if (layer := cfg.tensorboard.embeddings) is not None:
         figures.embed(experiment.model, experiment.data.loaders["val"], str(layer), 1)
     resume.check_space(cfg, run_dir, trainer)
@@ -198,16 +200,6 @@ def _wants_pictures(cfg: DictConfig) -> bool:
     return bool(cfg.figures or (cfg.tensorboard.enabled and cfg.tensorboard.pictures))
 
 
-def _draw(cfg: DictConfig, experiment: Experiment) -> dict[str, Tensor]:
-    board = config.value(cfg.tensorboard)
-    if not board["enabled"]:
-        return {}
-    # In a Sequential the layers' names are numbers, to YAML too.
-    maps, cam = [str(name) for name in board["feature_maps"]], board["grad_cam"]
-    loader = experiment.data.loaders["val"]
-    return figures.draw(experiment.model, loader, maps, None if cam is None else str(cam), board["samples"])
-
-
 def _evaluate(experiment: Experiment, model: torch.nn.Module) -> dict[str, float]:
     """Val, and the train part once more in eval mode if that is wanted."""
     found = experiment.evaluate("val", model)
@@ -274,11 +266,14 @@ def _finish(
     split = experiment.data.split
     if split.fold is not None:
         predictions.keep(run_dir / predictions.NAME, "val" if "test" in split.official else "test", said)
-    tables = _tables_after(experiment, said)
+    task, classes, samples = experiment.loss.task, experiment.data.samples["train"].classes, experiment.data.samples
+    tables = report.part_tables(task, classes, said) | report.mistakes_table(task, classes, "val", said["val"])
     if (layer := cfg.tensorboard.embeddings) is not None:
         tables |= gallery.embeddings(experiment, str(layer), board)
-    drawn = _draw(cfg, experiment)
-    pictures = gallery.after(experiment, said) if _wants_pictures(cfg) else {}
+    drawn, pictures = gallery.inside(cfg, experiment.model, experiment.data.loaders["val"]), dict[str, Tensor]()
+    if _wants_pictures(cfg):
+        pictures = gallery.after(task, classes, said)
+        pictures |= gallery.mistakes(task, classes, "val", samples["val"], said["val"])
     if cfg.figures:
         gallery.save(drawn | pictures, run_dir / "figures")
     gap = inspect.norm_gap(experiment.model, experiment.loss, experiment.data.example.to(experiment.device))
@@ -314,18 +309,3 @@ def _finish(
     show(tables["result"])
     inspect.report_gap(gap)
     report.farewell(cfg, run_dir, result.content["seconds"])
-
-
-def _tables_after(experiment: Experiment, said: Mapping[str, Said]) -> dict[str, Table]:
-    """What was said about each part, class by class."""
-    tables: dict[str, Table] = {}
-    classes = experiment.data.samples["train"].classes
-    for part, each in said.items():
-        if classes:
-            tables[f"{part}/per_class"] = per_class(part, each, classes)
-        if classes and experiment.loss.task != "multilabel":
-            tables[f"{part}/confusion"] = confusion(part, each, classes)
-    if classes and experiment.loss.task != "multilabel":
-        # Of val alone: who looks at the mistakes on test, and mends them, has no test any more.
-        tables["val/mistakes"] = mistakes("val", said["val"], classes)
-    return tables

@@ -11,13 +11,13 @@ sample, with their generators set for each.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.transforms import v2
 
 from runner.draws import set_generators
 
@@ -241,7 +241,9 @@ def is_random(step: Any) -> bool:
     callables."""
     if isinstance(step, Batched):
         return step.draws > 0
-    if isinstance(step, v2.Transform):
+    # Not imported, which takes as long as torch itself: if nobody else has, the step is none of them.
+    v2 = sys.modules.get("torchvision.transforms.v2")
+    if v2 is not None and isinstance(step, v2.Transform):
         return type(step).make_params is not v2.Transform.make_params or type(step).forward is not v2.Transform.forward
     return True
 

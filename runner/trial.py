@@ -13,29 +13,14 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from runner.batch import Batch
-from runner.config import build_all, calling, factory, fill, value
+from runner.config import build_all, fill, value
 from runner.errors import ConfigError, Problem, RunnerError, reason_of
 from runner.eval_mode import eval_mode
-from runner.model import Networks
-from runner.targets import OURS
+from runner.network import make_model
 from runner.trainer import Gradient
 from runner.transform import Pipeline
 
 log = logging.getLogger("runner")
-
-
-def make_model(options: DictConfig) -> nn.Module:
-    """The model of a configuration, as it initialises itself; a dict of networks is made one.
-
-    Raises:
-        ConfigError: it cannot be built, or is no module.
-    """
-    with calling("model"):
-        made = factory(options, OURS["model"])()
-    model = Networks(made) if isinstance(made, dict) else made
-    if not isinstance(model, nn.Module):
-        raise ConfigError(Problem("model", f"{options._target_} makes a {type(model).__name__}", "a torch.nn.Module"))
-    return model
 
 
 def try_model(model: nn.Module, example: Tensor) -> object:

@@ -22,6 +22,7 @@ class ArrayDataset(TensorDataset):
         classes: the name of each class; empty where targets are values.
         extra: what else belongs to a sample and travels in its batch, by name: (N, ...) tensors such as a mask.
         columns: what else is known of the samples and may decide the split, by name: (N,) arrays such as a group.
+        features: of a table: the name of each column of the inputs.
         categories: of a table: for each column of the inputs, the names of its categories, or None if it is a number.
     """
 
@@ -32,6 +33,7 @@ class ArrayDataset(TensorDataset):
         classes: Sequence[str] = (),
         extra: Mapping[str, Tensor] | None = None,
         columns: Mapping[str, Array] | None = None,
+        features: Sequence[str] | None = None,
         categories: Sequence[Sequence[str] | None] | None = None,
     ) -> None:
         super().__init__(inputs, targets)
@@ -40,6 +42,7 @@ class ArrayDataset(TensorDataset):
         self.classes = [str(name) for name in classes]
         self.extra = dict(extra or {})
         self.columns = dict(columns or {})
+        self.features = None if features is None else list(features)
         self.categories = None if categories is None else [None if c is None else list(c) for c in categories]
 
 

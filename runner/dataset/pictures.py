@@ -18,7 +18,6 @@ import torch
 from PIL import Image
 from rich.progress import track
 from torch.utils.data import Dataset
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from runner.dataset.arrays import ArrayDataset, Parts
 from runner.dataset.samples import as_input
@@ -28,6 +27,9 @@ from runner.files import write
 log = logging.getLogger("runner")
 
 PART_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""Of files that are taken for pictures, as by torchvision's `ImageFolder`."""
+
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 FORMAT = 1
 """Version of the cache; another one makes another file."""
@@ -63,15 +65,16 @@ def image_folder(
         raise ConfigError(Problem("dataset.on_error", f"{on_error!r} is not allowed", "stop, skip"))
     if size is not None and (isinstance(size, int) or len(size) != 2 or min(size) < 1):
         raise ConfigError(Problem("dataset.size", f"{size} is not allowed", "[height, width] in pixels, or null"))
-    listed = _list(Path(root).expanduser(), channels)
-    shape = (int(size[0]), int(size[1])) if size is not None else _common_size(list(listed.values()))
+    wanted = None if size is None else (int(size[0]), int(size[1]))
+    listed = _list(Path(root).expanduser(), channels, wanted)
+    shape = wanted or _common_size(list(listed.values()))
     made: dict[str, Any] = dict(listed)
     if shape is not None and sum(map(len, listed.values())) * channels * shape[0] * shape[1] <= memory_limit:
         made = {part: _decoded(pictures, shape, on_error, cache) for part, pictures in listed.items()}
     return Parts(**made) if len(made) > 1 else made["train"]
 
 
-def _list(root: Path, channels: int) -> dict[str, Pictures]:
+def _list(root: Path, channels: int, size: tuple[int, int] | None) -> dict[str, Pictures]:
     """The pictures of each part: of the folders that are named like parts, or else of the root."""
     if not root.is_dir():
         raise DataError(Problem("dataset.root", f"there is no folder '{root}'", "a folder with one folder per class"))
@@ -80,7 +83,7 @@ def _list(root: Path, channels: int) -> dict[str, Pictures]:
     if "train" not in folders:
         what = f"'{root}' has a {', '.join(folders)} folder but no train"
         raise DataError(Problem("dataset.root", what, "train, and val and test if you like"))
-    listed = {part: Pictures(folder, channels) for part, folder in folders.items()}
+    listed = {part: Pictures(folder, channels, size) for part, folder in folders.items()}
     for part, pictures in listed.items():
         differing = sorted(set(pictures.classes) ^ set(listed["train"].classes))
         if differing:
@@ -92,30 +95,29 @@ def _list(root: Path, channels: int) -> dict[str, Pictures]:
 class Pictures(Dataset[Any]):
     """The files of a folder with one folder per class, decoded when they are asked for."""
 
-    def __init__(self, root: Path, channels: int) -> None:
+    def __init__(self, root: Path, channels: int, size: tuple[int, int] | None = None) -> None:
         self.root = root
+        self.size = size
         self.mode = MODES[channels]
         self.classes = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
         self.samples = [
             (path, number)
             for number, name in enumerate(self.classes)
             for path in sorted((root / name).rglob("*"))
-            if path.suffix.lower() in IMG_EXTENSIONS and path.is_file()
+            if path.suffix.lower() in EXTENSIONS and path.is_file()
         ]
         counts = np.bincount([target for _, target in self.samples], minlength=len(self.classes))
         empty = [name for name, count in zip(self.classes, counts, strict=True) if count == 0]
         if not self.samples or empty:
             what = f"no pictures in {root}" + (f"/{empty[0]}" if empty else "")
-            raise DataError(
-                Problem("dataset.root", what, f"files in one folder per class: {', '.join(IMG_EXTENSIONS)}")
-            )
+            raise DataError(Problem("dataset.root", what, f"files in one folder per class: {', '.join(EXTENSIONS)}"))
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         path, target = self.samples[index]
-        return decode(path, self.mode), target
+        return decode(path, self.mode, self.size), target
 
     @property
     def path(self) -> list[str]:
@@ -123,20 +125,24 @@ class Pictures(Dataset[Any]):
         return [path.relative_to(self.root).as_posix() for path, _ in self.samples]
 
 
-def decode(path: Path, mode: str, size: tuple[int, int] | None = None) -> Image.Image:
-    """The picture in a file, in one mode, and of one (height, width) if asked for."""
-    with Image.open(path) as file:
-        picture: Image.Image = file
-        if picture.mode.startswith(("I", "F")):  # 16 bits or more: PIL's own conversion cuts off what is above 255
-            values = np.asarray(picture, dtype=np.float64)
-            scale = 257.0 if picture.mode.startswith("I;16") or values.max() > 255 else 1.0
-            picture = Image.fromarray((values / scale).clip(0, 255).round().astype(np.uint8))
-        elif picture.mode == "P":
-            picture = picture.convert("RGBA")  # a palette may have a transparent colour
-        picture = picture.convert(mode)
-    if size is None or picture.size == (size[1], size[0]):
-        return picture
-    height, width = size
+def decode(given: Path | str | Image.Image, mode: str, size: tuple[int, int] | None = None) -> Image.Image:
+    """A picture, or that in a file, in one mode, and of one (height, width) if asked for."""
+    if not isinstance(given, Image.Image):
+        with Image.open(given) as file:
+            return decode(file, mode, size)
+    picture = given
+    if picture.mode.startswith(("I", "F")):  # 16 bits or more: PIL's own conversion cuts off what is above 255
+        values = np.asarray(picture, dtype=np.float64)
+        scale = 257.0 if picture.mode.startswith("I;16") or values.max() > 255 else 1.0
+        picture = Image.fromarray((values / scale).clip(0, 255).round().astype(np.uint8))
+    elif picture.mode == "P":
+        picture = picture.convert("RGBA")  # a palette may have a transparent colour
+    picture = picture.convert(mode)
+    return picture if size is None or picture.size == (size[1], size[0]) else _fitted(picture, *size)
+
+
+def _fitted(picture: Image.Image, height: int, width: int) -> Image.Image:
+    """The shorter side fitted, the middle cut out."""
     scale = max(height / picture.height, width / picture.width)
     fitted = (max(width, round(picture.width * scale)), max(height, round(picture.height * scale)))
     picture = picture.resize(fitted, Image.Resampling.BILINEAR, reducing_gap=2.0)

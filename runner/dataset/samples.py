@@ -302,17 +302,34 @@ def facts(parts: Mapping[str, Samples]) -> dict[str, Any]:
         "num_classes": len(classes) or None,
         "class_names": classes,
         "num_outputs": outputs,
+        "features": getattr(train.source, "features", None),
         "categories": getattr(train.source, "categories", None),
+        **_form(train),
     }
+
+
+def _form(samples: Samples) -> dict[str, Any]:
+    """What an input looks like as it is stored: what comes from elsewhere has to look alike."""
+    if isinstance(samples.source, ArrayDataset):
+        held = samples.source.inputs
+        span = [held.min().item(), held.max().item()] if held.dim() == 4 else None
+        return {"sample_shape": list(held.shape[1:]), "sample_type": _type(held), "sample_range": span}
+    read = samples.read(0)[0]
+    shape: list[int | None] = list(read.shape)
+    if hasattr(samples.raw(0)[0], "getbands"):  # pictures, which may be of any size
+        shape[1:] = [None, None]
+    return {"sample_shape": shape, "sample_type": _type(read), "sample_range": None}
+
+
+def _type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def as_input(value: Any, layout: str = "chw") -> Tensor:
     """An input as a tensor: a PIL picture as (C, H, W), an array as it is but with its channels first."""
     if hasattr(value, "getbands"):
-        from torchvision.transforms.v2.functional import pil_to_tensor
-
-        picture: Tensor = pil_to_tensor(value)
-        return picture
+        pixels = torch.from_numpy(np.array(value))  # (H, W) or (H, W, C)
+        return pixels.reshape(value.height, value.width, -1).permute(2, 0, 1).contiguous()
     tensor = torch.from_numpy(value) if isinstance(value, np.ndarray) else torch.as_tensor(value)
     if tensor.dim() != 3:
         return tensor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,9 @@ def table(
     codes, categories = zip(*(_codes(frame[name]) for name in names), strict=True)
     inputs = torch.from_numpy(np.stack(codes, 1).astype(np.float32))  # (N, F)
     columns = {str(name): frame[name].to_numpy() for name in frame.columns}
-    return ArrayDataset(inputs, targets, classes, columns=columns, categories=categories)
+    return ArrayDataset(
+        inputs, targets, classes, columns=columns, features=list(map(str, names)), categories=categories
+    )
 
 
 def _listed(names: Name | Sequence[Name]) -> Sequence[Name]:
@@ -83,13 +86,7 @@ def _read(path: Path, header: bool | str) -> pd.DataFrame:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
         with path.open(newline="", encoding="utf-8") as file:
-            first = file.readline()
-        delimiter = max(",;\t", key=first.count)
-        named = (
-            header
-            if isinstance(header, bool)
-            else not any(map(_is_number, next(csv.reader([first], delimiter=delimiter))))
-        )
+            delimiter, named = dialect(file.readline(), header)
         return pd.read_csv(path, sep=delimiter, header=0 if named else None, skipinitialspace=True)
     except ImportError as error:
         raise DataError(
@@ -98,6 +95,20 @@ def _read(path: Path, header: bool | str) -> pd.DataFrame:
     except (ValueError, OSError, StopIteration) as error:
         reason = (str(error) or "it is empty").strip().splitlines()[0]
         raise DataError(Problem("dataset.path", f"{path} cannot be read as a table: {reason}")) from error
+
+
+def dialect(first: str, header: bool | str) -> tuple[str, bool]:
+    """What separates the cells of a CSV file, and whether its `first` line names the columns.
+
+    Args:
+        header: as of `table`.
+
+    Raises:
+        StopIteration: the line is empty.
+    """
+    delimiter = max(",;\t", key=first.count)
+    cells = next(csv.reader([first], delimiter=delimiter))
+    return delimiter, header if isinstance(header, bool) else not any(map(_is_number, cells))
 
 
 def _is_number(text: str) -> bool:
@@ -168,3 +179,83 @@ def _check_choice(key: str, value: str, allowed: Sequence[str]) -> None:
         raise ConfigError(
             Problem(key, f"{value!r} is not allowed", ", ".join(allowed), nearest(value, allowed, f"{key}="))
         )
+
+
+GAPS = frozenset(
+    [
+        "",
+        "#N/A",
+        "#N/A N/A",
+        "#NA",
+        "-1.#IND",
+        "-1.#QNAN",
+        "-NaN",
+        "-nan",
+        "1.#IND",
+        "1.#QNAN",
+        "<NA>",
+        "N/A",
+        "NA",
+        "NULL",
+        "NaN",
+        "None",
+        "n/a",
+        "nan",
+        "null",
+    ]
+)
+"""Texts that pandas takes for a gap."""
+
+
+class Codes:
+    """Reads rows of other tables as those of one table were read: numbers as they are, categories as their codes there.
+
+    Args:
+        features, categories: as of `ArrayDataset`.
+
+    Attributes:
+        unknown: by column, how many cells held a category that the table did not have; each is a gap.
+    """
+
+    def __init__(self, features: Sequence[str], categories: Sequence[Sequence[str] | None]) -> None:
+        self.features = list(features)
+        self.codes = [None if names is None else {name: i for i, name in enumerate(names)} for names in categories]
+        self.unknown: Counter[str] = Counter()
+
+    def read(self, rows: Sequence[Sequence[Any]]) -> tuple[torch.Tensor, dict[int, str]]:
+        """Rows with a cell for each feature, as texts or values.
+
+        Returns:
+            (N, F) float32 inputs, NaN where there is a gap; and what is wrong with a row, by its position.
+        """
+        inputs = np.full((len(rows), len(self.features)), np.nan, dtype=np.float32)
+        wrong: dict[int, str] = {}
+        for number, row in enumerate(rows):
+            try:
+                inputs[number] = [
+                    self._code(name, codes, cell)
+                    for name, codes, cell in zip(self.features, self.codes, row, strict=True)
+                ]
+            except ValueError as error:
+                wrong[number] = str(error)
+        return torch.from_numpy(inputs), wrong
+
+    def _code(self, feature: str, codes: dict[str, int] | None, cell: Any) -> float:
+        text = str(cell).strip() if isinstance(cell, str) else str(cell)
+        if text in GAPS:
+            return np.nan
+        if codes is None:
+            try:
+                value = float(text) if "_" not in text else None  # which Python reads as a number, and pandas does not
+            except ValueError:
+                value = None
+            if value is None or value in (np.inf, -np.inf):
+                raise ValueError(
+                    f"column {feature!r} holds {text!r}, which is no {'finite ' * (value is not None)}number"
+                )
+            return value
+        if codes.keys() <= {"True", "False"}:
+            text = text.capitalize()  # as pandas reads true and TRUE
+        if text not in codes:
+            self.unknown[feature] += 1
+        return codes.get(text, np.nan)

@@ -10,10 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchvision
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset
-from torchvision.datasets import MNIST
 
 from runner.dataset.arrays import ArrayDataset, Parts
 from runner.errors import ConfigError, DataError, Problem, nearest, reason_of
@@ -68,9 +66,11 @@ def torchvision_dataset(
         ConfigError: torchvision has no such data set.
         DataError: files are missing or damaged; says which, where, and how to get them.
     """
-    kind = getattr(torchvision.datasets, name, None)
+    from torchvision import datasets  # which takes as long as torch itself, and not every run needs it
+
+    kind = getattr(datasets, name, None)
     if kind is None:
-        names = torchvision.datasets.__all__
+        names = datasets.__all__
         problem = Problem(
             "dataset.name", f"torchvision has no data set {name!r}", remedy=nearest(name, names, "dataset.name=")
         )
@@ -88,6 +88,8 @@ def torchvision_dataset(
 
 
 def _open(kind: Any, name: str, root: Path, options: Mapping[str, Any]) -> Any:
+    from torchvision.datasets import MNIST
+
     accepted = {key: value for key, value in options.items() if value is not None}
     try:
         source = (_with_gz(kind) if issubclass(kind, MNIST) and name != "QMNIST" else kind)(str(root), **accepted)

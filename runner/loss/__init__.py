@@ -6,8 +6,8 @@ divides once.
 """
 
 from runner.loss.criteria import Focal, LabelSmoothing
-from runner.loss.kinds import Takes
+from runner.loss.kinds import Readout, Takes
 from runner.loss.loss import Loss, Term
 from runner.loss.weights import class_weights, positive_weights
 
-__all__ = ["Focal", "LabelSmoothing", "Loss", "Takes", "Term", "class_weights", "positive_weights"]
+__all__ = ["Focal", "LabelSmoothing", "Loss", "Readout", "Takes", "Term", "class_weights", "positive_weights"]

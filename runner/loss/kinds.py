@@ -56,6 +56,47 @@ KNOWN: dict[type[nn.Module], Takes] = {
 """What torch's losses and ours take. A loss of the user's may say so by an attribute ``takes``."""
 
 
+@dataclass(frozen=True)
+class Readout:
+    """What the outputs of a model say.
+
+    Args:
+        task: see `runner.dataset.Samples.task`.
+        emits: their form.
+        mean, std: of the values of regression, in whose units they are.
+        temperature: by which logits are divided (Guo et al., "On Calibration of Modern Neural Networks", 2017, eq. 9).
+    """
+
+    task: str
+    emits: str
+    mean: Tensor
+    std: Tensor
+    temperature: float = 1.0
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether outputs say how likely the classes are. Scores that were trained by a loss of values do not."""
+        return self.task != "regression" and self.emits != "values"
+
+    def __call__(self, output: Tensor) -> Tensor:
+        """Probabilities of the classes, (N, C); or scores of which the highest counts; or values in the units of the
+        targets."""
+        if self.task == "regression":
+            return output * self.std + self.mean
+        if self.emits == "values":
+            return output
+        # In float64, in which probabilities sum to 1 closely enough for whoever checks.
+        exact = output.double() if output.device.type != "mps" else output
+        return convert(self.cooled(exact), self.emits, "probabilities", self.task == "multilabel")
+
+    def cooled(self, output: Tensor) -> Tensor:
+        """Outputs of the same form as those of a model whose logits are divided by the temperature."""
+        if self.temperature == 1.0:
+            return output
+        flags = self.task == "multilabel"
+        return convert(convert(output, self.emits, "logits", flags) / self.temperature, "logits", self.emits, flags)
+
+
 def takes(criterion: nn.Module) -> Takes | None:
     """What `criterion` takes; None for a loss of the user's that does not say."""
     own = getattr(criterion, "takes", None)
@@ -71,14 +112,17 @@ def convert(output: Tensor, have: str, want: str, flags: bool = False) -> Tensor
     Args:
         output: (B, C, ...)
         have, want: forms. Log-probabilities pass as logits: the log-softmax of them is what they are.
-        flags: whether each class has a probability of its own (a sigmoid), and not all of them one (a softmax).
+        flags: whether each class has a probability of its own (a sigmoid), and not all of them one (a softmax). Their
+            log-probabilities are no logits.
 
     Raises:
         ValueError: there is no way from the one to the other.
     """
-    if have == want or (have, want) == ("log_probabilities", "logits"):
+    if have == want:
         return output
     tiny = torch.finfo(output.dtype).tiny
+    if (have, want) == ("log_probabilities", "logits"):
+        return output - torch.log1p(-output.exp().clamp(max=1 - torch.finfo(output.dtype).eps)) if flags else output
     if (have, want) == ("logits", "probabilities"):
         return output.sigmoid() if flags else output.softmax(1)
     if (have, want) == ("logits", "log_probabilities"):

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from runner.batch import Batch
 from runner.errors import ConfigError, Problem
-from runner.loss.kinds import FORMS, REMEDIES, convert, takes
+from runner.loss.kinds import FORMS, REMEDIES, Readout, convert, takes
 
 
 class Term(nn.Module):
@@ -131,22 +131,9 @@ class Loss(nn.Module):
         return next((term.class_weights for term in self.terms if term.class_weights is not None), None)
 
     @property
-    def gives_probabilities(self) -> bool:
-        """Whether `read` makes probabilities of the classes of an output."""
-        return self.task != "regression" and self.emits != "values"
-
-    def read(self, output: Tensor) -> Tensor:
-        """What an output says: probabilities of the classes, (N, C); or values in the units of the targets.
-
-        Scores that were trained by a loss of values are no probabilities, and stay scores.
-        """
-        if self.task == "regression":
-            return output * self.std + self.mean
-        if self.emits == "values":
-            return output
-        # In float64, in which probabilities sum to 1 closely enough for whoever checks.
-        return convert(output.double() if output.device.type != "mps" else output, self.emits, "probabilities",
-                       self.task == "multilabel")  # fmt: skip
+    def readout(self) -> Readout:
+        """What an output says."""
+        return Readout(self.task, self.emits, self.mean, self.std)
 
     def kept(self, batch: Batch) -> Tensor:
         """(B,) bool: which samples are measured: those of which nothing is ignored or masked, whatever they weigh."""

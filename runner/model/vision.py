@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torchvision
 from torch import nn
 
 from runner.errors import ConfigError, Problem, nearest
@@ -28,14 +27,16 @@ def torchvision_model(name: str, input_shape: Sequence[int], num_outputs: int, *
     Raises:
         ConfigError: torchvision has no such model.
     """
-    names = torchvision.models.list_models(module=torchvision.models)
+    from torchvision import models  # which takes as long as torch itself, and not every run needs it
+
+    names = models.list_models(module=models)
     if name not in names:
         remedy = nearest(name, names, "model.name=")
         raise ConfigError(Problem("model.name", f"torchvision has no classification model {name!r}", remedy=remedy))
     if name in ("googlenet", "inception_v3"):
         # Their auxiliary classifiers make a second output in training; and without weights they warn of a slow start.
         options = {"aux_logits": False, "init_weights": True, **options}
-    model = torchvision.models.get_model(name, weights=None, num_classes=num_outputs, **options)
+    model = models.get_model(name, weights=None, num_classes=num_outputs, **options)
     return _fit_channels(model, input_shape[0])
 
 
@@ -77,6 +78,8 @@ def vit_small(input_shape: Sequence[int], num_outputs: int, patch_size: int | No
     Raises:
         ConfigError: pictures that are not square, or a patch size that does not divide them.
     """
+    from torchvision.models import VisionTransformer
+
     channels, height, width = input_shape
     if height != width:
         raise ConfigError(
@@ -87,7 +90,7 @@ def vit_small(input_shape: Sequence[int], num_outputs: int, patch_size: int | No
     side = patch_size or min(divisors, key=lambda divisor: abs(divisor - wanted))
     _check("model.patch_size", side, divisors)
     settings = {"num_layers": 12, "num_heads": 6, "hidden_dim": 384, "mlp_dim": 1536, **options}
-    model = torchvision.models.VisionTransformer(height, side, num_classes=num_outputs, **settings)
+    model = VisionTransformer(height, side, num_classes=num_outputs, **settings)
     return _fit_channels(model, channels)
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from runner.errors import Problem, RunFolderError, reason_of
 from runner.files import write
 from runner.metric import Metric, Said
 from runner.targets import OURS
+from runner.writing import Layout, Writer
 
 NAME = "predictions.npz"
 """In the folder of a fold: what was said about val and test."""
@@ -48,7 +48,7 @@ def together(cfg: DictConfig, places: Sequence[Path], run_dir: Path) -> dict[str
     metrics = _metrics(cfg)
     whole = Said(*(_joined([getattr(said, name) for said in held]) for name in SAID))
     numbers = np.concatenate([np.full(len(said.truth), number) for number, said in enumerate(held)])
-    _write_csv(run_dir / "out_of_fold.csv", whole, numbers, _classes(places[0]))
+    _write_csv(run_dir / "out_of_fold.csv", whole, numbers, *_task(places[0]))
     found = {f"out_of_fold/{name}": value for name, value in _measure(metrics, whole).items()}
     if official and (said := _mean(official)) is not None:
         found |= {f"ensemble/{name}": value for name, value in _measure(metrics, said).items()}
@@ -99,31 +99,19 @@ def _measure(metrics: Mapping[str, Metric], said: Said) -> dict[str, float]:
     return metric.measure(can, said)
 
 
-def _classes(place: Path) -> list[str]:
-    tree = OmegaConf.load(place / "config.yaml")
-    return [str(name) for name in OmegaConf.select(tree, "facts.class_names") or []]
+def _task(place: Path) -> tuple[str, list[str]]:
+    """What a fold predicted, and the names of its classes."""
+    facts = OmegaConf.select(OmegaConf.load(place / "config.yaml"), "facts")
+    return str(facts.task), [str(name) for name in facts.class_names or []]
 
 
-def _write_csv(path: Path, said: Said, numbers: NDArray[Any], classes: Sequence[str]) -> None:
+def _write_csv(path: Path, said: Said, numbers: NDArray[Any], task: str, classes: Sequence[str]) -> None:
     """A line for each sample, in the order of the data set."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    single = said.truth.ndim == 1
-    names = classes or [str(number) for number in range(1 if single else said.truth.shape[1])]
-    probabilities = [] if said.probabilities is None else [f"probability_{name}" for name in names]
-    columns = ["target", "prediction"] if single else [f"{w}_{n}" for w in ("target", "prediction") for n in names]
-    writer.writerow(["index", "fold", *columns, *probabilities])
     assert said.index is not None
-    for row in np.argsort(said.index, kind="stable"):
-        writer.writerow([said.index[row], numbers[row], *_cells(said, row, classes if single else ())])
-    write(path, buffer.getvalue().encode())
-
-
-def _cells(said: Said, row: int, classes: Sequence[str]) -> Iterator[Any]:
-    for values in (said.truth[row], said.predictions[row]):
-        if classes:
-            yield classes[int(values)]
-        else:
-            yield from np.atleast_1d(values).tolist()
-    if said.probabilities is not None:
-        yield from (f"{value:.6g}" for value in said.probabilities[row])
+    order = np.argsort(said.index, kind="stable")
+    keys = {"index": said.index[order].tolist(), "fold": numbers[order].tolist()}
+    chances = None if said.probabilities is None else said.probabilities[order]
+    width = 1 if said.truth.ndim == 1 else said.truth.shape[1]
+    layout = Layout(task, classes, tuple(keys), width, target=True, top_k=int(chances is not None), probabilities=True)
+    with Writer(str(path), layout, replace=True) as writer:
+        writer.write(keys, said.predictions[order], chances, said.truth[order])

@@ -92,7 +92,7 @@ def test_mse_of_classes_is_that_of_their_one_hot_form() -> None:
     expected = nn.MSELoss()(OUTPUT, torch.eye(3)[INDICES])
     loss = one(nn.MSELoss(), one_hot=True)
     assert mean(loss, OUTPUT, INDICES) == pytest.approx(float(expected), rel=1e-5)
-    assert not loss.gives_probabilities
+    assert not loss.readout.gives_probabilities
 
 
 def test_distributions_count_with_the_mean_weight_of_their_classes() -> None:
@@ -118,7 +118,7 @@ def test_values_are_measured_in_standard_deviations() -> None:
     # (100 − 200) / 50 = −2 and (300 − 200) / 50 = 2.
     assert mean(loss, torch.tensor([[-2.0], [2.0]]), target) == 0
     assert mean(loss, torch.tensor([[0.0], [0.0]]), target) == 4
-    assert loss.read(torch.tensor([-2.0, 2.0])).tolist() == [100, 300]
+    assert loss.readout(torch.tensor([-2.0, 2.0])).tolist() == [100, 300]
 
 
 ALL = [
@@ -191,7 +191,7 @@ def test_log_probabilities_pass_as_logits_and_probabilities_are_taken_for_what_t
         for emits, made in (("log_probabilities", OUTPUT.log_softmax(1)), ("probabilities", OUTPUT.softmax(1))):
             assert mean(one(criterion(), emits=emits), made, INDICES) == pytest.approx(expected, rel=1e-5)
     for emits, made in (("logits", OUTPUT), ("log_probabilities", OUTPUT.log_softmax(1))):
-        torch.testing.assert_close(one(nn.NLLLoss(), emits=emits).read(made).float(), OUTPUT.softmax(1))
+        torch.testing.assert_close(one(nn.NLLLoss(), emits=emits).readout(made).float(), OUTPUT.softmax(1))
     flags = one(nn.BCEWithLogitsLoss(), "multilabel", emits="probabilities")
     assert mean(flags, OUTPUT.sigmoid(), FLAGS) == pytest.approx(
         mean(one(nn.BCEWithLogitsLoss(), "multilabel"), OUTPUT, FLAGS), rel=1e-4

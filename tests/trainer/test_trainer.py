@@ -158,7 +158,7 @@ def test_any_batches_give_the_same_loss_and_metrics(batch_size: int) -> None:
     ]
     assert said[0].loss == pytest.approx(said[1].loss, abs=1e-6)
     metrics = {"auc": Metric(partial(roc_auc)), "accuracy": Metric(partial(accuracy_score))}
-    found = [measure(metrics, Said.of("classification", loss.read(s.output), s.target)) for s in said]
+    found = [measure(metrics, Said.of("classification", loss.readout(s.output), s.target)) for s in said]
     assert found[0] == pytest.approx(found[1], abs=1e-9)
 
 

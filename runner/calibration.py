@@ -1,0 +1,39 @@
+"""Temperature scaling: one number by which logits are divided, such that probabilities are as often right as they say.
+
+Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, section 4.2. It changes how
+sure a model is, and never which class is the likeliest.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+LARGEST = 100.0
+
+
+def fit_temperature(logits: Tensor, target: Tensor, task: str) -> float:
+    """The temperature with the least mean log loss.
+
+    Args:
+        logits: (N, C)
+        target: (N,) class indices; (N, C) of 0 and 1 for ``multilabel``, or probabilities for ``soft``.
+    """
+    from scipy.optimize import minimize_scalar
+
+    exact = logits.double()
+
+    def log_loss(log_temperature: float) -> float:
+        cooled = exact / math.exp(log_temperature)
+        if task == "multilabel":
+            return float(functional.binary_cross_entropy_with_logits(cooled, target.double()))
+        return float(functional.cross_entropy(cooled, target.double() if task == "soft" else target))
+
+    with torch.inference_mode():
+        span = math.log(LARGEST)
+        # Convex in 1 / T, so there is one minimum.
+        found = minimize_scalar(log_loss, bounds=(-span, span), method="bounded", options={"xatol": 1e-8})
+    return math.exp(float(found.x))

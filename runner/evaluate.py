@@ -1,0 +1,213 @@
+"""`python -m runner evaluate`: a trained run on a part of its data, or on other data with the same classes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from runner import checkpoint, config, gallery, metric, report
+from runner.calibration import fit_temperature
+from runner.errors import ConfigError, Problem, RunFolderError, counted
+from runner.evaluation import examine, predict
+from runner.experiment import make_loss, make_metrics
+from runner.files import write
+from runner.loss import Loss
+from runner.loss.kinds import convert
+from runner.metric import Said
+from runner.opening import Opened
+from runner.part import Part, part_of
+from runner.result import git_commit, to_json, versions
+from runner.table import Table
+from runner.terminal import show
+from runner.trained import Run, open_run
+from runner.writing import Writer
+
+log = logging.getLogger("runner")
+
+
+def main(opened: Opened) -> None:
+    """Measure a run, say what was found, and write it down.
+
+    Raises:
+        InputError: the run, its checkpoint or the data are not what they have to be.
+    """
+    begun, options, cfg = time.perf_counter(), opened.options, opened.cfg
+    run = open_run(cfg, opened.folder, options.weights)
+    part = part_of(opened, run, options.part)
+    whose = "of the run's own data" if part.own else f"of {str(cfg.dataset._target_).rpartition('.')[2]}"
+    log.info("%s\n%s %s: %s", run.words, part.name, whose, counted(len(part.indices), "sample"))
+    loss = loss_of(run)
+    metrics = make_metrics(cfg, loss)
+    tables: dict[str, Table] = {}
+    if options.temperature is not None:
+        run.cool(temperature_of(opened, run, loss, options.temperature))
+    found, said = examine(run.model, loss, metrics, part.loader, run.cooled)
+    values = {f"{part.name}/{name}": value for name, value in found.items()}
+    if options.temperature is not None:
+        tables[f"{part.name}/calibration"] = _calibration(run, loss, part, said)
+    tables |= report.part_tables(run.task, run.classes, {part.name: said})
+    if _may_show_mistakes(part):
+        tables |= report.mistakes_table(run.task, run.classes, part.name, said)
+    record = _record(opened, run, part, values, tables)
+    pictures = _pictures(run, part, said)
+    _show(part, values, tables)
+    with Folder(opened) as place:
+        write(place.path / "result.json", (to_json(record | {"seconds": _since(begun)}, 2) + "\n").encode())
+        gallery.save(pictures, place.path / "figures")
+        _write_predictions(place.path / "predictions.csv", run, part, said)
+    log.info("\n%s", place.final)
+
+
+def loss_of(run: Run) -> Loss:
+    """The loss that a run was trained with, its class weights as they are in the checkpoint."""
+
+    def weights(node: Any, number: int) -> dict[str, Tensor | None]:
+        names = [name for name in ("weight", "pos_weight") if name in node]
+        return {name: run.weights.loss.get(f"terms.{number}.criterion.{name}") for name in names}
+
+    scaling = None
+    if run.task == "regression" and run.cfg.loss.get("standardize", False):
+        scaling = run.weights.loss["mean"], run.weights.loss["std"]
+    loss = make_loss(run.cfg, weights, ignore_index=run.cfg.loss.get("ignore_index"), scaling=scaling)
+    return loss.to(run.device)
+
+
+def temperature_of(opened: Opened, run: Run, loss: Loss, wanted: float | str) -> float:
+    """The temperature that was asked for; ``val``: the one with the least log loss on the run's own val part.
+
+    Raises:
+        ConfigError: the run gives no probabilities.
+    """
+    if not run.readout.gives_probabilities:
+        raise ConfigError(Problem("temperature", "is for probabilities of classes, and this run gives none", "null"))
+    if wanted != "val":
+        return float(wanted)
+    val = part_of(opened.with_own_data(), run, "val")
+    if not val.own:
+        raise ConfigError(Problem("temperature", "val is that of the data that the run was trained on", "a number"))
+    made = predict(run.model, loss, val.loader, run.forward)
+    kept = made.kept
+    logits = convert(made.output[kept].double(), run.readout.emits, "logits", run.task == "multilabel")
+    found = fit_temperature(logits, made.target[kept], run.task)
+    log.info("temperature %.4f, fitted on %s val samples", found, f"{int(kept.sum()):,}")
+    return found
+
+
+def _calibration(run: Run, loss: Loss, part: Part, said: Said) -> Table:
+    """Log loss and calibration error with the temperature, and without."""
+    _, before = examine(run.model, loss, {}, part.loader, run.forward)
+    rows: list[list[Any]] = []
+    for name, each in (("1", before), (f"{run.readout.temperature:.4f}", said)):
+        assert each.probabilities is not None
+        error = metric.calibration_error(each.truth, each.probabilities) if each.truth.ndim == 1 else None
+        rows.append([name, metric.log_loss(each.truth, each.probabilities), error])
+    return Table(f"Calibration, {part.name}", ["temperature", "log loss", "calibration error"], rows)
+
+
+def _may_show_mistakes(part: Part) -> bool:
+    # Who looks at the mistakes on test, and mends them, has no test any more.
+    return not (part.own and part.name == "test")
+
+
+def _pictures(run: Run, part: Part, said: Said) -> dict[str, Tensor]:
+    made = gallery.after(run.task, run.classes, {part.name: said})
+    if _may_show_mistakes(part):
+        made |= gallery.mistakes(run.task, run.classes, part.name, part.samples, said)
+    return made | gallery.inside(run.cfg, run.model, part.loader)
+
+
+def _show(part: Part, values: Mapping[str, float], tables: Mapping[str, Table]) -> None:
+    for tag in (f"{part.name}/per_class", f"{part.name}/calibration"):
+        if tag in tables:
+            report.show_if_short(tables[tag])
+    show(Table(f"Result, {part.name}", ["metric", "value"], [[tag.partition("/")[2], v] for tag, v in values.items()]))
+
+
+def _record(
+    opened: Opened, run: Run, part: Part, values: Mapping[str, float], tables: Mapping[str, Table]
+) -> dict[str, Any]:
+    """What ``result.json`` says: what was measured, of what, with what."""
+    held = run.weights
+    return {
+        "run": str(opened.folder.resolve()),
+        "weights": {
+            "path": str(held.path),
+            "sha256": checkpoint.sha256(held.path),
+            "epoch": held.epoch,
+            "step": held.step,
+        },
+        "part": part.name,
+        "own_data": part.own,
+        "dataset": config.value(opened.cfg.dataset),
+        "samples": len(part.indices),
+        "temperature": run.readout.temperature,
+        "metrics": dict(values),
+        "tables": {tag: table.records() for tag, table in tables.items()},
+        "evaluated": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "device": str(run.device),
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+        "git": git_commit(),
+    }
+
+
+def _write_predictions(path: Path, run: Run, part: Part, said: Said) -> None:
+    """What was said of each sample, in the order of the data set."""
+    layout = run.layout(("index",), target=True, probabilities=True)
+    assert said.index is not None
+    with Writer(str(path), layout) as writer:
+        writer.write({"index": said.index.tolist()}, said.predictions, said.probabilities, said.truth)
+
+
+def _since(begun: float) -> float:
+    return round(time.perf_counter() - begun, 3)
+
+
+class Folder:
+    """The folder of what is found, which is there when all of it is, and not before.
+
+    Raises:
+        RunFolderError: it cannot be made, or is there already.
+    """
+
+    def __init__(self, opened: Opened) -> None:
+        wanted = opened.options.output
+        place = opened.folder / "evaluate" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        self.final = Path(wanted).expanduser() if wanted is not None else place
+        self._named = wanted is not None
+        self.path = self.final.with_name(f".{self.final.name}.{os.getpid()}")
+
+    def __enter__(self) -> Folder:
+        key = "output" if self._named else "run"
+        if self._named and self.final.exists():
+            raise RunFolderError(Problem(key, f"'{self.final}' is there already", "a new folder"))
+        try:
+            self.path.mkdir(parents=True)
+        except OSError as error:
+            what = f"'{self.path.parent}' cannot be written to ({error.strerror})"
+            raise RunFolderError(Problem(key, what, remedy="output=FOLDER, somewhere else")) from error
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            shutil.rmtree(self.path, ignore_errors=True)
+            return
+        wanted, number = self.final, 0
+        while True:
+            try:
+                os.rename(self.path, self.final)
+                return
+            except OSError:
+                if self._named or number == 1000:
+                    raise
+                number += 1
+                self.final = wanted.with_name(f"{wanted.name}-{number}")

@@ -1,0 +1,282 @@
+"""What is to be predicted: pictures, tables, arrays, or a part of the data of a run, piece by piece.
+
+A piece is read while the one before it is predicted, and none is kept: 100,000 files need no more memory than 100.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from runner.dataset.pictures import EXTENSIONS
+from runner.dataset.table import dialect
+from runner.device import cores
+from runner.errors import ConfigError, DataError, Problem, nearest, reason_of
+from runner.opening import Opened
+from runner.reading import stacked
+from runner.trained import Run
+
+PARTS = ("train", "val", "test")
+TABLES = (".csv", ".tsv", ".txt", ".parquet")
+
+T = TypeVar("T")
+
+
+@dataclass
+class Piece:
+    """Some of the samples. B is their number.
+
+    Args:
+        keys: what tells them from one another, by column: (B,) each.
+        inputs: for each run, those that could be read, as its model takes them.
+        wrong: by position, why one could not be read.
+        truth: (B, ...) what is right, if that is known.
+    """
+
+    keys: Mapping[str, Sequence[Any]]
+    inputs: list[Tensor]
+    wrong: dict[int, str] = field(default_factory=dict)
+    truth: np.ndarray[Any, Any] | None = None
+
+
+def pieces(given: str, opened: Sequence[Opened], runs: Sequence[Run]) -> Iterator[Piece]:
+    """The samples that ``input=`` names.
+
+    Raises:
+        InputError: there are none, or they are not such as the runs were trained on.
+    """
+    size = opened[0].cfg.loader.eval_batch_size or opened[0].cfg.loader.batch_size
+    if given in PARTS:
+        return _of_part(given, opened, runs)
+    tables = runs[0].reader.codes is not None
+    if given == "-":
+        return _of_text(sys.stdin, opened[0], runs, size) if tables else _of_files(_lines(sys.stdin), runs, size)
+    path = Path(given).expanduser()
+    if not path.exists():
+        remedy = nearest(path.name, (p.name for p in path.parent.glob("*")), "input=" + given.removesuffix(path.name))
+        raise ConfigError(Problem("input", f"there is no file or folder {given!r}", ", ".join([*PARTS, "-"]), remedy))
+    if not os.access(path, os.R_OK):
+        raise ConfigError(Problem("input", f"{given!r} cannot be read (permission denied)", "a file that can"))
+    if path.is_dir():
+        return _of_files(_inside(path), runs, size)
+    if path.suffix.lower() == ".npy":
+        return _of_array(path, runs, size)
+    if path.suffix.lower() == ".parquet":
+        return _of_parquet(path, runs, size)
+    if path.suffix.lower() in TABLES:
+        return _of_csv(path, opened[0], runs, size)
+    return _of_files(iter([str(path)]), runs, size)
+
+
+def _lines(stream: Iterable[str]) -> Iterator[str]:
+    """Paths, one a line."""
+    return (line.rstrip("\r\n") for line in stream if line.strip())
+
+
+def _inside(folder: Path) -> Iterator[str]:
+    """The pictures in a folder and the folders in it, by name.
+
+    Raises:
+        DataError: there is none, or a folder cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise DataError(Problem("input", f"'{error.filename}' cannot be read ({error.strerror})", "a folder that can"))
+
+    found = False
+    for place, inside, names in os.walk(folder, onerror=refuse):
+        inside.sort()
+        for name in sorted(names):
+            if name.lower().endswith(EXTENSIONS):
+                found = True
+                yield os.path.join(place, name)
+    if not found:
+        raise DataError(Problem("input", f"there are no pictures in '{folder}'", f"files in {', '.join(EXTENSIONS)}"))
+
+
+def _of_files(paths: Iterator[str], runs: Sequence[Run], size: int) -> Iterator[Piece]:
+    """Pictures, decoded by as many threads as there are cores."""
+    first = True
+    with ThreadPoolExecutor(len(cores())) as pool:
+
+        def begin(paths: list[str]) -> tuple[list[str], list[list[Future[Tensor]]]]:
+            return paths, [[pool.submit(run.reader.picture, path) for path in paths] for run in runs]
+
+        for chunk, futures in _ahead(map(begin, _batched(paths, size))):
+            read: list[list[Tensor | Exception]] = [list(map(_outcome, each)) for each in futures]
+            misfits = [found for row in read for found in row if isinstance(found, DataError)]
+            wrong = {i: _said(found) for row in read for i, found in enumerate(row) if isinstance(found, Exception)}
+            if first and len(wrong) == len(chunk) and misfits:
+                raise misfits[0]  # not a broken file among others: nothing here is what the run was trained on
+            first = False
+            yield Piece({"path": chunk}, _inputs(runs, read, wrong), wrong)
+    if first:
+        raise DataError(Problem("input", "there is nothing to predict: no path came", "a path in each line"))
+
+
+def _inputs(runs: Sequence[Run], read: list[list[Tensor | Exception]], wrong: dict[int, str]) -> list[Tensor]:
+    """For each run, what could be read; a picture of another size than the first is wrong, too."""
+    shape = next((f.shape for i, f in enumerate(read[0]) if isinstance(f, Tensor) and i not in wrong), None)
+    for i, found in enumerate(read[0]):
+        if isinstance(found, Tensor) and i not in wrong and found.shape != shape:
+            wrong[i] = f"is {tuple(found.shape)}, and others are {tuple(shape or ())}"
+    good = [[f for i, f in enumerate(row) if isinstance(f, Tensor) and i not in wrong] for row in read]
+    return [run.prepare(stacked(row)) for run, row in zip(runs, good, strict=True)] if good[0] else []
+
+
+def _outcome(future: Future[Tensor]) -> Tensor | Exception:
+    try:
+        return future.result()
+    except Exception as error:  # whatever a damaged file makes of PIL, or a transform of the user's of a picture
+        return error
+
+
+def _said(error: Exception) -> str:
+    return error.problems[0].what if isinstance(error, DataError) else f"cannot be decoded ({reason_of(error)})"
+
+
+def _of_csv(path: Path, opened: Opened, runs: Sequence[Run], size: int) -> Iterator[Piece]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        yield from _of_text(file, opened, runs, size)
+
+
+def _of_text(stream: IO[str], opened: Opened, runs: Sequence[Run], size: int) -> Iterator[Piece]:
+    """The rows of a CSV file."""
+    lines = iter(stream)
+    try:
+        head = next(lines)
+        delimiter, named = dialect(head, opened.own_data.get("header", "auto"))
+    except (StopIteration, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(
+            Problem("input", f"is no table ({reason_of(error) if str(error) else 'it is empty'})")
+        ) from error
+    columns = next(csv.reader([head], delimiter=delimiter, skipinitialspace=True))
+    names = columns if named else [str(number) for number in range(len(columns))]
+    where = [run.reader.columns(names, named) for run in runs]
+    rest = _rows(csv.reader(lines, delimiter=delimiter, skipinitialspace=True))
+    return _of_rows(rest if named else _chained(columns, rest), len(columns), where, runs, size)
+
+
+def _chained(first: list[str], rest: Iterator[list[str] | str]) -> Iterator[list[str] | str]:
+    yield first
+    yield from rest
+
+
+def _rows(reader: Iterator[list[str]]) -> Iterator[list[str] | str]:
+    """Rows; of one that cannot be read, what is wrong with it. Blank lines are none."""
+    while True:
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except (csv.Error, UnicodeDecodeError) as error:
+            yield f"cannot be read ({reason_of(error)})"
+            continue
+        if row:
+            yield row
+
+
+def _of_parquet(path: Path, runs: Sequence[Run], size: int) -> Iterator[Piece]:
+    try:
+        from pyarrow import ArrowInvalid, parquet
+    except ImportError as error:
+        raise DataError(Problem("input", "Parquet files need pyarrow", remedy="uv pip install pyarrow")) from error
+    try:
+        file = parquet.ParquetFile(path)
+    except (ArrowInvalid, OSError) as error:
+        raise DataError(Problem("input", f"'{path}' cannot be read as a table: {reason_of(error)}")) from error
+    names = [str(name) for name in file.schema_arrow.names]
+    where = [run.reader.columns(names) for run in runs]
+    rows = (list(row) for batch in file.iter_batches(size) for row in zip(*batch.to_pydict().values(), strict=True))
+    return _of_rows(rows, len(names), where, runs, size)
+
+
+def _of_rows(
+    rows: Iterator[list[Any] | str], width: int, where: Sequence[Sequence[int]], runs: Sequence[Run], size: int
+) -> Iterator[Piece]:
+    """Rows of a table, of which some may be wrong.
+
+    Args:
+        where: for each run, the columns that it was trained on.
+    """
+    position = 0
+    for chunk in _batched(rows, size):
+        wrong = {i: row for i, row in enumerate(chunk) if isinstance(row, str)}
+        wrong |= {
+            i: f"has {len(row)} cells, and the table {width} columns"
+            for i, row in enumerate(chunk)
+            if i not in wrong and len(row) != width
+        }
+        stored = []
+        for run, columns in zip(runs, where, strict=True):
+            blank: list[Any] = [None] * len(columns)
+            cells = [blank if i in wrong else [row[c] for c in columns] for i, row in enumerate(chunk)]
+            read, unreadable = run.reader.table(cells)
+            wrong |= unreadable
+            stored.append(read)
+        good = [i for i in range(len(chunk)) if i not in wrong]
+        inputs = [run.prepare(each[good]) for run, each in zip(runs, stored, strict=True)] if good else []
+        yield Piece({"index": range(position, position + len(chunk))}, inputs, wrong)
+        position += len(chunk)
+    if position == 0:
+        raise DataError(Problem("input", "the table has no rows", "at least 1"))
+
+
+def _of_array(path: Path, runs: Sequence[Run], size: int) -> Iterator[Piece]:
+    """Samples of an ``.npy`` file, read as they are needed."""
+    try:
+        held = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(Problem("input", f"'{path}' cannot be read as an array: {reason_of(error)}")) from error
+    if held.ndim == 0 or len(held) == 0:
+        raise DataError(Problem("input", f"'{path}' holds no samples", "an array of at least 1"))
+    for first in range(0, len(held), size):
+        rows = range(first, min(first + size, len(held)))
+        stored = [run.reader.array(np.array(held[first : first + size])) for run in runs]
+        yield Piece({"index": rows}, [run.prepare(each, first) for run, each in zip(runs, stored, strict=True)])
+
+
+def _of_part(name: str, opened: Sequence[Opened], runs: Sequence[Run]) -> Iterator[Piece]:
+    """A part of the data of the runs, which is the same one in all of them."""
+    from runner.part import part_of  # scikit-learn comes with it
+
+    sources: dict[str, Any] = {}
+    parts = [part_of(each, run, name, sources) for each, run in zip(opened, runs, strict=True)]
+    for each, part in zip(opened, parts, strict=True):
+        if not torch.equal(part.indices, parts[0].indices):
+            what = f"{name} is not the same samples in {opened[0].folder} and {each.folder}, which have other splits"
+            raise DataError(Problem("input", what, "runs of one split, or files"))
+    paths = getattr(parts[0].samples.source, "columns", {}).get("path", getattr(parts[0].samples.source, "path", None))
+    soft = runs[0].task == "soft"
+    for batches in zip(*(part.loader.epoch() for part in parts), strict=True):
+        index, target = batches[0].index.tolist(), batches[0].target
+        keys: dict[str, Sequence[Any]] = {"index": index}
+        if paths is not None:
+            keys["path"] = [str(paths[i]) for i in index]
+        truth = (target.argmax(1) if soft else target).cpu().numpy()
+        yield Piece(keys, [batch.input for batch in batches], truth=truth)
+
+
+def _batched(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    while chunk := list(islice(items, size)):
+        yield chunk
+
+
+def _ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same, with the next one begun before this one is handed over."""
+    waiting = deque(islice(items, 1))
+    while waiting:
+        waiting.extend(islice(items, 1))
+        yield waiting.popleft()

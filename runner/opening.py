@@ -1,0 +1,177 @@
+"""The configuration of a run folder, for a command that begins with one: the run's own, the command's keys, and what
+was typed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from runner import compose, config, folder, schema
+from runner.command_line import check_typed, parse, quoted, sort, value_of
+from runner.errors import ConfigError, Problem
+
+GROUPS = ("dataset", "metric")
+"""Groups of which another option may be taken: other data, other metrics."""
+
+KEYS = (*GROUPS, "loader", "trainer", "device", "figures", "allow_targets")
+"""What may be other than in training, beside the command's own keys."""
+
+
+@dataclass
+class Opened:
+    """A run folder, as a command has it.
+
+    Args:
+        cfg: the run's configuration with its facts, and with what was typed.
+        options: the command's own keys.
+        typed: dotted keys of what was typed.
+    """
+
+    folder: Path
+    cfg: DictConfig
+    options: DictConfig
+    typed: list[str]
+    own_data: DictConfig
+    """The data set that the run was trained on."""
+
+    def with_own_data(self) -> Opened:
+        """With the data set of the run again, if another one was typed."""
+        if "dataset" not in self.typed:
+            return self
+        cfg = self.cfg.copy()
+        with read_write(cfg), open_dict(cfg):
+            cfg.dataset = self.own_data
+        return replace(self, cfg=cfg, typed=[key for key in self.typed if key.partition(".")[0] != "dataset"])
+
+    @property
+    def has_other_data(self) -> bool:
+        """Whether a data set was typed, which need not be that of the run."""
+        return any(key.partition(".")[0] == "dataset" for key in self.typed)
+
+
+def opened(command: str, arguments: Sequence[str], several: bool = False) -> list[Opened]:
+    """The runs that ``run=`` names, for a command.
+
+    Args:
+        several: whether there may be more than one; of a cross-validation, all its folds.
+
+    Raises:
+        InputError: a folder is none of a run, or what was typed is wrong.
+    """
+    flags, overrides = sort(arguments)
+    config_dir = value_of(flags, "--config-dir", "-cd")
+    others = [flag for flag in flags if flag.startswith("-") and flag.partition("=")[0] not in ("--config-dir", "-cd")]
+    if others:
+        raise ConfigError(Problem(others[0], f"is no flag of {command}", "--config-dir FOLDER", "the same without it"))
+    overrides = [quoted(override) for override in overrides]
+    check_typed([], overrides)
+    places = _places(command, overrides, several)
+    _check_keys(command, overrides)
+    return [_open(command, place, overrides, config_dir) for place in places]
+
+
+def _places(command: str, overrides: Sequence[str], several: bool) -> list[Path]:
+    given = [override.partition("=")[2] for override in overrides if override.partition("=")[0].lstrip("+") == "run"]
+    if not given:
+        raise ConfigError(
+            Problem("run", "is not given", "a run folder, or last", f"python -m runner {command} run=last")
+        )
+    parsed = parse(f"run={given[-1]}")
+    named = given[-1] if parsed is None or parsed.is_sweep_override() else parsed.value()
+    names = [str(name) for name in named] if isinstance(named, list) else [str(named)]
+    if (len(names) > 1 and not several) or (parsed is not None and parsed.is_sweep_override()):
+        remedy = f"run=[{given[-1].strip('[]')}]" if several else f"run={names[0]}"
+        raise ConfigError(Problem("run", f"{given[-1]!r} is several", "one run folder, or last", remedy))
+    if not names:
+        raise ConfigError(Problem("run", "[] names no run", "a run folder, or last"))
+    found = [folder.find(name, "run") for name in names]
+    return [place for each in found for place in (_folds(each) if several else [each])]
+
+
+def _folds(run_dir: Path) -> list[Path]:
+    """The folds of a cross-validation; of any other run, itself."""
+    folds = sorted(run_dir.glob("fold-*/config.yaml"), key=lambda path: int(path.parent.name.removeprefix("fold-")))
+    return [path.parent for path in folds] or [run_dir]
+
+
+def _check_keys(command: str, overrides: Iterable[str]) -> None:
+    """That nothing is typed that would make the model another one."""
+    own = list(_own(command))
+    found = []
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        known = set(schema.Config.__dataclass_fields__)
+        if key.partition(".")[0] in known - set(KEYS) and key.partition(".")[0] != "hydra":
+            what = "is what the run was trained with, and stays"
+            found.append(Problem(key, what, ", ".join([*own, *KEYS]), f"without {override}"))
+        elif key in known - set(GROUPS) and (config.folder() / key).is_dir():
+            what = f"the run keeps its own; single keys of it may be set ({key}.KEY=VALUE)"
+            found.append(Problem(key, what, remedy=f"without {override}"))
+    if found:
+        raise ConfigError(*found)
+
+
+def _own(command: str) -> dict[str, Any]:
+    tree: dict[str, Any] = yaml.safe_load((config.folder() / f"{command}.yaml").read_text())
+    return tree
+
+
+def _open(command: str, run_dir: Path, overrides: Sequence[str], config_dir: str | None) -> Opened:
+    from hydra.core.config_store import ConfigStore
+
+    own = _own(command)
+    tree = config.load(run_dir / "config.yaml", facts=True)
+    tree["allow_targets"] = []  # what may be called is the word of whoever types, not of the folder
+    typed = [override.partition("=")[0].lstrip("+~") for override in overrides]
+    if "device" not in typed:
+        tree["device"] = _device(str(tree.get("device")))
+    swapped = {key: override.partition("=")[2] for key, override in zip(typed, overrides, strict=True) if key in GROUPS}
+    before = OmegaConf.create({"dataset": tree.get("dataset")})
+    tree = {key: node for key, node in tree.items() if key not in swapped}
+    defaults: list[Any] = ["entry", *({key: option} for key, option in swapped.items()), "_self_"]
+    ConfigStore.instance().store("saved", {"defaults": defaults, **tree, **own})
+    # What stands for the run in each of several is its own folder.
+    rest = [o for o, key in zip(overrides, typed, strict=True) if key not in (*GROUPS, "run")]
+    load = compose.loader("saved", config_dir, multirun=False)
+    try:
+        cfg = load(rest)
+    except compose.FAILURES as error:
+        own_files = [Path(config_dir)] if config_dir else []
+        raise ConfigError(*compose.explain(load, rest, own_files, "saved")) from error
+    cfg = config.job(cfg)
+    with read_write(cfg), open_dict(cfg):
+        cfg.run = str(run_dir)
+        options = OmegaConf.create({key: config.value(cfg.pop(key)) for key in own})
+        if "dataset" in swapped:
+            _inherit(cfg, before.dataset, typed)
+    tree_of_options: Any = OmegaConf.to_container(options)
+    if found := schema.problems(tree_of_options, schema.COMMANDS[command]):
+        raise ConfigError(*found)
+    return Opened(run_dir, cfg, options, typed, before.dataset)
+
+
+def _device(name: str) -> str:
+    """That of the run, if it is here."""
+    from runner import device
+
+    try:
+        device.resolve(name)
+    except ConfigError:
+        return "auto"
+    return name
+
+
+def _inherit(cfg: DictConfig, before: DictConfig, typed: Sequence[str]) -> None:
+    """Have other pictures as the run had its own: with its channels, brought to its size."""
+    if cfg.dataset.get("_target_") != "runner.dataset.image_folder":
+        return
+    shape = cfg.facts.get("sample_shape") or []
+    if "dataset.channels" not in typed and len(shape) == 3:
+        cfg.dataset.channels = shape[0]
+    if "dataset.size" not in typed and before.get("_target_") == cfg.dataset._target_:
+        cfg.dataset.size = before.get("size")

@@ -1,0 +1,182 @@
+"""A part of the data that a run was trained on, or other data with the same classes, for what is done with it later."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import open_dict, read_write
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from runner import data
+from runner.data import Sources
+from runner.dataset import ArrayDataset, Samples, Stream
+from runner.dataset.samples import check_targets
+from runner.dataset.table import Codes
+from runner.errors import DataError, Problem, reason_of
+from runner.loader import Loader
+from runner.opening import Opened
+from runner.trained import Run
+
+log = logging.getLogger("runner")
+
+
+@dataclass
+class Part:
+    """Samples, in the order of their indices.
+
+    Args:
+        samples: the data set that `indices` count in, with the classes of the run.
+        loader: gives them as the model takes them.
+        own: whether they are of the data that the run was trained on.
+    """
+
+    name: str
+    samples: Samples
+    indices: Tensor
+    loader: Loader
+    own: bool
+
+
+def part_of(opened: Opened, run: Run, name: str, sources: Sources | None = None) -> Part:
+    """The part `name` of the run's own data by its own split; of other data their own such part, or all of them.
+
+    Args:
+        sources: see `runner.data.read`.
+
+    Raises:
+        InputError: the data are not those of the run, or not with its classes, or have no such part.
+    """
+    cfg = opened.cfg
+    given = data.read(cfg, sources)
+    held = {part: each.head if isinstance(each, Stream) else each for part, each in given.items()}
+    own = _fingerprint(opened.folder) == held["train"].fingerprint
+    if not own and not opened.has_other_data:
+        what = "is not what the run was trained on: other samples are there now"
+        raise DataError(Problem("dataset", what, remedy="dataset=OPTION and its keys, to take them as other data"))
+    if name == "train" and isinstance(given["train"], Stream):
+        raise DataError(Problem("part", "the train part is a stream, which has no end", "val, test"))
+    samples, indices = _of_the_run(opened, held, name) if own else _of_others(run, held, name)
+    loader = data.evaluation_loader(cfg, samples, indices, run.transform, run.device)
+    _check_shape(run, loader)
+    return Part(name, samples, indices, loader, own)
+
+
+def _fingerprint(run_dir: Path) -> str | None:
+    """What tells the data of a run from others."""
+    try:
+        return str(json.loads((run_dir / "split.json").read_text())["data"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        what = f"cannot be read ({reason_of(error)})"
+        raise DataError(Problem(str(run_dir / "split.json"), what)) from error
+
+
+def _of_the_run(opened: Opened, held: dict[str, Samples], name: str) -> tuple[Samples, Tensor]:
+    cfg = opened.cfg
+    with read_write(cfg), open_dict(cfg):
+        cfg.split.path = str(opened.folder)  # as it was, whatever the function would make of it today
+    split = data.make_split(cfg, held)
+    return held[name if name in split.official else "train"], torch.from_numpy(split.parts[name])
+
+
+def _of_others(run: Run, held: dict[str, Samples], name: str) -> tuple[Samples, Tensor]:
+    if len(held) > 1 and name not in held:
+        what = f"these data have no {name} part"
+        raise DataError(Problem("part", what, ", ".join(held), f"part={next(iter(held))}"))
+    samples = _alike(held[name] if len(held) > 1 else held["train"], run)
+    if len(held) == 1:
+        log.info("data without parts of their own: all %s samples", f"{len(samples):,}")
+    return samples, torch.arange(len(samples))
+
+
+def _alike(samples: Samples, run: Run) -> Samples:
+    """Samples with the columns and the classes of a run.
+
+    Raises:
+        DataError: they have others.
+    """
+    facts = run.cfg.facts
+    if samples.task != run.task:
+        raise DataError(Problem("dataset", f"has targets for {samples.task}, and the run predicts for {run.task}"))
+    source = samples.source
+    if run.reader.codes is not None:
+        source = _recoded(source, run)
+    if run.task == "regression":
+        check_targets(samples.targets, 0)
+        width = 1 if samples.targets.dim() == 1 else samples.targets.shape[1]
+        if width != facts.num_outputs:
+            raise DataError(Problem("dataset", f"has {width} values a sample", f"{facts.num_outputs}, as in training"))
+    elif samples.classes != run.classes:
+        source = _renamed(source, samples, run.classes)
+    return Samples(source, samples.keys, samples.layout, samples.ignore_index)
+
+
+def _recoded(source: Any, run: Run) -> ArrayDataset:
+    """A table with the columns of the run, in its codes."""
+    if not isinstance(source, ArrayDataset) or source.features is None:
+        raise DataError(Problem("dataset", f"is no table, and the run was trained on {run.reader.words}"))
+    assert run.reader.codes is not None
+    run.reader.columns(list(source.columns))
+    codes = Codes(run.reader.codes.features, [None if n is None else list(n) for n in run.cfg.facts.categories])
+    rows = list(zip(*(source.columns[name].tolist() for name in codes.features), strict=True))
+    inputs, wrong = codes.read(rows)
+    if wrong:
+        raise DataError(Problem("dataset", f"row {min(wrong)}: {wrong[min(wrong)]}"))
+    say_unknown(codes)
+    return ArrayDataset(inputs, source.targets, source.classes, source.extra, source.columns)
+
+
+def say_unknown(codes: Codes) -> None:
+    """Say which categories a table had not."""
+    for feature, count in codes.unknown.items():
+        log.warning("%s cells of column %s hold a category that training did not have: taken for gaps", count, feature)
+
+
+def _renamed(source: Any, samples: Samples, classes: list[str]) -> Any:
+    """The same samples with the class indices of the run, whose classes they name in another order or in part."""
+    unknown = [name for name in samples.classes if name not in classes]
+    if unknown or samples.task != "classification":
+        lacking = [name for name in classes if name not in samples.classes]
+        what = f"its classes are not those of the run: it has {_some(unknown) or 'others'}, which the run does not"
+        what += f", and lacks {_some(lacking)}" if lacking else ""
+        raise DataError(Problem("dataset", what, _some(classes, 20)))
+    lacking = [name for name in classes if name not in samples.classes]
+    if lacking:
+        log.info("of the run's %d classes these data lack %s", len(classes), _some(lacking))
+    numbers = torch.tensor([classes.index(name) for name in samples.classes])
+    if isinstance(source, ArrayDataset):
+        kept = (source.extra, source.columns, source.features, source.categories)
+        return ArrayDataset(source.inputs, numbers[source.targets], classes, *kept)
+    return _Renamed(samples, numbers, classes)
+
+
+class _Renamed(Dataset[Any]):
+    def __init__(self, samples: Samples, numbers: Tensor, classes: list[str]) -> None:
+        self.samples, self.numbers, self.classes = samples, numbers, classes
+        self.targets = numbers[samples.targets]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        given, target, extra = self.samples.raw(index)
+        return {"input": given, "target": int(self.numbers[int(target)]), **extra}
+
+
+def _check_shape(run: Run, loader: Loader) -> None:
+    """That the model gets inputs of the shape that it was trained on."""
+    found, wanted = list(next(loader.epoch()).input.shape[1:]), list(run.cfg.facts.input_shape)
+    if found != wanted:
+        shown = ["×".join(map(str, shape)) for shape in (found, wanted)]
+        what = f"samples are {shown[0]} after the transforms, and the model was trained on {shown[1]}"
+        remedy = "dataset.size=[HEIGHT,WIDTH], to which a folder of pictures is brought" if len(wanted) == 3 else ""
+        raise DataError(Problem("dataset", what, shown[1], remedy))
+
+
+def _some(names: list[str], count: int = 5) -> str:
+    return ", ".join(names[:count]) + (", …" if len(names) > count else "")

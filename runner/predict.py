@@ -1,0 +1,103 @@
+"""`python -m runner predict`: what trained runs say about pictures, tables, arrays, or a part of their data."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from itertools import chain
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from runner.errors import ConfigError, Problem, counted
+from runner.inputs import pieces
+from runner.opening import Opened
+from runner.terminal import Status, error_console
+from runner.trained import Predictions, Run, open_run
+from runner.writing import Writer
+
+log = logging.getLogger("runner")
+
+
+def main(opened: Sequence[Opened]) -> int:
+    """Write what the runs say, and return how many samples could not be read.
+
+    Args:
+        opened: several runs are an ensemble: the mean of their probabilities, or values.
+
+    Raises:
+        InputError: a run, or what is to be predicted, is not what it has to be; nothing is written.
+    """
+    begun, options = time.perf_counter(), opened[0].options
+    runs = [_ready(each) for each in opened]
+    _check(options, runs)
+    found = pieces(str(options.input), opened, runs)
+    first = next(found)  # what is wrong with all of it is found before there is an output
+    is_part = first.truth is not None
+    layout = runs[0].layout(
+        tuple(first.keys), target=is_part, top_k=options.top_k, probabilities=options.probabilities, fails=not is_part
+    )
+    count = failed = 0
+    with Writer(str(options.output), layout) as writer, Status(error_console) as status:
+        for piece in chain([first], found):
+            said = _say(runs, piece.inputs, options.flips)
+            writer.write(piece.keys, said.values, said.probabilities, piece.truth, piece.wrong)
+            count, failed = count + len(next(iter(piece.keys.values()))), failed + len(piece.wrong)
+            if status.is_due():
+                status.show(f"{count:,} samples, {count / (time.perf_counter() - begun):,.0f} a second")
+    seconds = time.perf_counter() - begun
+    log.info("%s in %.1f s%s", counted(count, "sample"), seconds, f": {writer.path}" if writer.path else "")
+    if failed:
+        log.warning("%s of them could not be read: column error says why", f"{failed:,}")
+    return failed
+
+
+def _ready(opened: Opened) -> Run:
+    """A run of those that are asked, with its temperature."""
+    options = opened.options
+    run = open_run(opened.cfg, opened.folder, options.weights)
+    log.info("%s", run.words)
+    if options.temperature is not None:
+        from runner.evaluate import loss_of, temperature_of  # scikit-learn comes with them
+
+        run.cool(temperature_of(opened, run, loss_of(run), options.temperature))
+    return run
+
+
+def _check(options: DictConfig, runs: Sequence[Run]) -> None:
+    """That the runs can be asked together, and asked this.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    first = runs[0]
+    for run in runs[1:]:
+        if run.task != first.task or run.classes != first.classes or _width(run) != _width(first):
+            differing = sorted(set(run.classes) ^ set(first.classes))
+            words = f"the classes {', '.join(differing[:5])} are in one alone" if differing else "their order differs"
+            what = f"{first.folder} and {run.folder} do not predict the same: {words if run.classes else run.task}"
+            raise ConfigError(Problem("run", what, "runs with the same classes, or values"))
+    chances = first.readout.gives_probabilities
+    if len(runs) > 1 and first.task != "regression" and not chances:
+        raise ConfigError(Problem("run", "these runs give no probabilities, of which there could be a mean", "one run"))
+    if options.top_k > 1 and (first.task not in ("classification", "soft") or options.top_k > len(first.classes)):
+        most = len(first.classes) if first.task in ("classification", "soft") else 1
+        raise ConfigError(Problem("top_k", f"{options.top_k} is not allowed", f"1 … {most}, the classes of the run"))
+    if options.probabilities and not chances:
+        raise ConfigError(Problem("probabilities", "true, and this run gives none", "false"))
+    if options.flips and len(first.cfg.facts.input_shape) != 3:
+        raise ConfigError(Problem("flips", f"are for pictures, and the run was trained on {first.reader.words}", "[]"))
+
+
+def _width(run: Run) -> int:
+    return int(run.cfg.facts.num_outputs)
+
+
+def _say(runs: Sequence[Run], inputs: Sequence[Tensor], flips: Sequence[str]) -> Predictions:
+    """What the runs say together."""
+    if not inputs:
+        return runs[0].read([])
+    said = [run.say(each, flips).cpu() for run, each in zip(runs, inputs, strict=True)]
+    return runs[0].read([said[0] if len(said) == 1 else torch.stack(said).mean(0)])

@@ -1,0 +1,206 @@
+"""What comes from elsewhere, read as the data of a run were read: pictures, tables, arrays."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+from torch import Tensor
+
+from runner.config import build, value
+from runner.dataset.pictures import MODES, decode
+from runner.dataset.samples import as_input
+from runner.dataset.table import Codes
+from runner.errors import DataError, Problem, nearest
+from runner.transform import Pipeline, is_random, seeded
+
+log = logging.getLogger("runner")
+
+Array = NDArray[Any]
+
+
+@dataclass
+class Reader:
+    """Makes stored samples such as a run was trained on.
+
+    Args:
+        shape: of a sample; None in place of what differs from picture to picture.
+        type: its dtype.
+        layout: of arrays of pictures; see `runner.dataset.Samples`.
+        size: (height, width) that pictures were brought to.
+        steps: what was done to each picture when it was read.
+        rest: the transforms of batches that come after.
+        codes: of a table.
+        span: least and largest value of the pictures it was trained on, if that is known.
+    """
+
+    shape: tuple[int | None, ...]
+    type: str
+    layout: str
+    size: tuple[int, int] | None
+    steps: Sequence[Callable[[Any], Any]]
+    rest: Pipeline
+    codes: Codes | None
+    span: tuple[float, float] | None
+    _warned: bool = field(default=False, repr=False)
+
+    @classmethod
+    def of(cls, cfg: DictConfig, transform: Pipeline) -> Reader:
+        """That of a run.
+
+        Args:
+            cfg: with its facts.
+            transform: that of evaluation.
+        """
+        facts, data = cfg.facts, cfg.dataset
+        shape = tuple(facts.sample_shape)
+        # What is not held in memory is a picture of PIL's, to which the first transforms are applied.
+        steps, rest = transform.stages() if None in shape else ([], transform)
+        if data.get("transform") is not None:
+            steps = [build(data.transform), *steps]
+        own = str(data._target_) == "runner.dataset.image_folder" and data.size is not None
+        size = (int(data.size[0]), int(data.size[1])) if own else None
+        features, categories = value(facts.features), value(facts.categories)
+        codes = None if features is None else Codes(features, categories)
+        span = None if facts.sample_range is None else (facts.sample_range[0], facts.sample_range[1])
+        return cls(shape, facts.sample_type, data.get("layout", "chw"), size, steps, rest, codes, span)
+
+    @property
+    def mode(self) -> str | None:
+        """Of PIL's pictures; None if the samples were none that a file of a picture could be."""
+        picture = len(self.shape) == 3 and self.type == "uint8" and self.shape[0] in MODES
+        return MODES[self.shape[0]] if picture and self.shape[0] is not None else None
+
+    @property
+    def words(self) -> str:
+        """What the run was trained on."""
+        if self.codes is not None:
+            return f"tables with the columns {', '.join(self.codes.features)}"
+        return f"{'pictures' if self.mode else 'arrays'} of {_by(self.shape)} ({self.type})"
+
+    def picture(self, given: Any) -> Tensor:
+        """A picture, or the path of one, as the run had its pictures: in their mode, and brought to their size if they
+        were.
+
+        Raises:
+            DataError: it has another size, or the run was trained on other things.
+            OSError: it cannot be decoded.
+        """
+        if self.mode is None:
+            raise DataError(Problem("input", f"{_name(given)} is a picture, and the run was trained on {self.words}"))
+        made: Any = decode(given, self.mode, self.size)
+        for number, step in enumerate(self.steps):
+            made = seeded(step, made, number) if is_random(step) else step(made)
+        tensor = as_input(made, self.layout)
+        if None not in self.shape and not self.steps and tuple(tensor.shape) != self.shape:
+            remedy = "pictures of that size; or train with dataset.size=[HEIGHT,WIDTH], to which all are brought"
+            what = f"{_name(given)} is {_by(tensor.shape)}, and the run was trained on {self.words}"
+            raise DataError(Problem("input", what, remedy=remedy))
+        self._look(tensor)
+        return tensor
+
+    def array(self, given: Array | Tensor) -> Tensor:
+        """(N, ...) samples.
+
+        Raises:
+            DataError: of another shape, or another kind of numbers.
+        """
+        tensor = given if isinstance(given, Tensor) else torch.from_numpy(np.ascontiguousarray(given))
+        if self.layout.startswith("hwc") and tensor.dim() == 4:
+            tensor = tensor.permute(0, 3, 1, 2)
+            tensor = tensor.flip(1) if self.layout == "hwc_bgr" else tensor
+        wanted: torch.dtype = getattr(torch, self.type)
+        fits = len(tensor.shape) == len(self.shape) + 1 and all(
+            length is None or length == found for length, found in zip(self.shape, tensor.shape[1:], strict=True)
+        )
+        if not fits:
+            what = f"samples of {_by(tensor.shape[1:])}, and the run was trained on {self.words}"
+            raise DataError(Problem("input", what, f"N×{_by(self.shape)}"))
+        if tensor.is_floating_point() and not wanted.is_floating_point:
+            what = f"numbers of {str(tensor.dtype).removeprefix('torch.')}, and the run was trained on {self.words}"
+            raise DataError(Problem("input", what, f"samples as they are stored, in {self.type}"))
+        self._look(tensor)
+        return tensor.to(wanted) if wanted.is_floating_point else tensor
+
+    def table(self, rows: Sequence[Sequence[Any]]) -> tuple[Tensor, dict[int, str]]:
+        """Rows with a cell for each column that the run was trained on: see `runner.dataset.table.Codes`."""
+        if self.codes is None:
+            raise DataError(Problem("input", f"is a table, and the run was trained on {self.words}"))
+        return self.codes.read(rows)
+
+    def columns(self, names: Sequence[str], named: bool = True) -> list[int]:
+        """Where in the rows of another table the columns are that the run was trained on.
+
+        Args:
+            names: of its columns.
+            named: whether the table itself names them; else it goes by their position.
+
+        Raises:
+            DataError: it lacks some.
+        """
+        wanted = self.codes.features if self.codes is not None else []
+        if self.codes is None:
+            raise DataError(Problem("input", f"is a table, and the run was trained on {self.words}"))
+        if not named and len(names) == len(wanted):  # without the target
+            return list(range(len(names)))
+        missing = [name for name in wanted if name not in names]
+        if missing:
+            what = f"the table has no column {', '.join(map(repr, missing))}, which the run was trained on"
+            remedy = nearest(missing[0], names, f"{missing[0]!r} in place of ") if named else ""
+            raise DataError(Problem("input", what, ", ".join(wanted), remedy))
+        return [list(names).index(name) for name in wanted]
+
+    def pieces(self, given: Any, size: int) -> Iterator[Tensor]:
+        """Batches of stored samples of whatever one may hand over: see `runner.trained.Run.predict`."""
+        if isinstance(given, (Tensor, np.ndarray)):
+            one = None not in self.shape and tuple(given.shape) == self.shape
+            yield from self.array(given[None] if one else given).split(size)
+        elif hasattr(given, "itertuples"):
+            where = self.columns([str(name) for name in given.columns])
+            rows = [[row[i] for i in where] for row in given.itertuples(index=False, name=None)]
+            inputs, wrong = self.table(rows)
+            if wrong:
+                raise DataError(Problem("input", f"row {min(wrong)}: {wrong[min(wrong)]}"))
+            yield from inputs.split(size)
+        else:
+            several = [given] if isinstance(given, (str, Path)) or hasattr(given, "getbands") else list(given)
+            for first in range(0, len(several), size):
+                yield stacked([self.picture(each) for each in several[first : first + size]])
+
+    def _look(self, tensor: Tensor) -> None:
+        """Say so, once, if values are far from what the run was trained on: 0 … 255 in place of 0 … 1."""
+        if self._warned or self.span is None or not tensor.numel():
+            return
+        low, high, margin = *self.span, (self.span[1] - self.span[0]) / 2
+        least, most = float(tensor.min()), float(tensor.max())
+        if least < low - margin or most > high + margin:
+            self._warned = True
+            log.warning("inputs have values of %g … %g, and the run was trained on %g … %g", least, most, low, high)
+
+
+def stacked(samples: Sequence[Tensor]) -> Tensor:
+    """(B, ...) of samples of one shape.
+
+    Raises:
+        DataError: they are of several.
+    """
+    other = next((each for each in samples if each.shape != samples[0].shape), None)
+    if other is not None:
+        what = f"pictures of {_by(samples[0].shape)} and of {_by(other.shape)} cannot be in one batch"
+        raise DataError(Problem("input", what, remedy="loader.batch_size=1"))
+    return torch.stack(list(samples))
+
+
+def _by(shape: Sequence[int | None]) -> str:
+    return "×".join("any" if length is None else str(length) for length in shape) or "one number"
+
+
+def _name(given: Any) -> str:
+    return str(given) if isinstance(given, (str, Path)) else "a picture"

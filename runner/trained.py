@@ -1,0 +1,394 @@
+"""A run that was trained: its model, what is done to an input before it, and what its outputs say.
+
+It is built from the run folder alone, wherever that is now: the data it was trained on need not be there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from runner import checkpoint, config, device, folder, model, targets
+from runner.checkpoint import BEST, LAST
+from runner.draws import generator, seed_of
+from runner.errors import ConfigError, DataError, Problem, RunFolderError, counted, nearest, reason_of
+from runner.eval_mode import eval_mode
+from runner.loss import Readout
+from runner.network import make_model, make_precision, set_backends
+from runner.reading import Reader
+from runner.result import from_json
+from runner.trainer import Precision
+from runner.transform import Pipeline
+from runner.writing import Layout
+
+if TYPE_CHECKING:
+    pass
+
+Array = NDArray[Any]
+Given = "Tensor | Array | pd.DataFrame | Image | str | Path | Sequence[Image | str | Path]"
+
+NAMED = ("best", "last", "ema")
+"""Weights that are no file of their own."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says about some inputs. N is their number, C that of classes.
+
+    Args:
+        classes: their names, in the order of the columns of `probabilities`; empty where values are predicted.
+        values: (N,) int64 index of the likeliest class; (N, C) of 0 and 1 where an input has several classes; or
+            (N,) or (N, K) float64 values in the units of the targets.
+        probabilities: (N, C) float64, or None where the model gives none.
+    """
+
+    classes: tuple[str, ...]
+    values: Array
+    probabilities: Array | None
+
+    @property
+    def labels(self) -> list[Any]:
+        """For each input the name of its class, or a list of the names of its classes."""
+        if self.values.ndim == 1:
+            return [self.classes[value] for value in self.values.tolist()]
+        return [[name for name, on in zip(self.classes, row, strict=True) if on] for row in self.values.tolist()]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What of a checkpoint a trained model is made of.
+
+    Args:
+        path: of the file.
+        model, transform, loss: state dicts.
+        epoch, step: after which they were saved; None for a file of others.
+    """
+
+    path: Path
+    model: Mapping[str, Tensor]
+    transform: Mapping[str, Tensor]
+    loss: Mapping[str, Tensor]
+    epoch: int | None = None
+    step: int | None = None
+
+
+class Run:
+    """A trained run. Made by `load_run`.
+
+    Attributes:
+        folder: of the run.
+        model: in eval mode, on `device`. It takes what `transform` makes of stored samples.
+        transform: that of evaluation, as it was fitted to the train part.
+        device: that it computes on.
+    """
+
+    def __init__(
+        self, cfg: DictConfig, run_dir: Path, weights: Weights, net: nn.Module, transform: Pipeline,
+        precision: Precision, readout: Readout,
+    ) -> None:  # fmt: skip
+        self.cfg, self.folder, self.weights = cfg, run_dir, weights
+        self.model, self.transform, self.precision, self.readout = net, transform, precision, readout
+        self.device = precision.device
+        self.forward = precision.forward(net)
+        self.reader = Reader.of(cfg, transform)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r}, weights={self.weights.path.name!r}, device={str(self.device)!r})"
+
+    @property
+    def words(self) -> str:
+        """Which run it is, with which weights, on what."""
+        held, threads = self.weights, torch.get_num_threads()
+        epoch = "" if held.epoch is None else f", epoch {held.epoch}"
+        name = str(self.cfg.model._target_).rpartition(".")[2]
+        where = f"{device.describe(self.device)} · {counted(threads, 'thread')}"
+        return f"{name} of {self.folder}: {held.path.name}{epoch} · {where}"
+
+    @property
+    def classes(self) -> list[str]:
+        """Their names, in the order of their indices; empty where values are predicted."""
+        return [str(name) for name in self.cfg.facts.class_names or []]
+
+    @property
+    def task(self) -> str:
+        """``classification``, ``multilabel``, ``soft`` or ``regression``."""
+        return self.readout.task
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The configuration, with what the data said under ``facts``; plain containers."""
+        tree: dict[str, Any] = config.value(self.cfg)
+        return tree
+
+    @cached_property
+    def result(self) -> dict[str, Any]:
+        """What ``result.json`` says; empty if there is none."""
+        return folder.read_result(self.folder) or {}
+
+    @cached_property
+    def metrics(self) -> dict[str, Array]:
+        """What was measured at each evaluation, by tag: ``epoch``, ``step``, ``val/loss`` and so on, (evaluations,)
+        each; NaN where something was not measured."""
+        try:
+            records = [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
+        except (OSError, ValueError) as error:
+            what = f"cannot be read ({reason_of(error)})"
+            raise RunFolderError(Problem(str(self.folder / "metrics.jsonl"), what)) from error
+        tags = dict.fromkeys(tag for record in records for tag in record)
+        return {tag: np.array([from_json(record.get(tag)) for record in records]) for tag in tags}
+
+    def predict(self, inputs: Given, batch_size: int = 256) -> Predictions:  # type: ignore[valid-type]
+        """What the model says about inputs that look like the samples it was trained on, before any transform.
+
+        Args:
+            inputs: (N, ...) stored samples as a tensor or an array; pictures, or paths of pictures; a table with the
+                columns that the run was trained on.
+            batch_size: how many go through the model at once.
+
+        Raises:
+            DataError: they do not look like the samples of the run.
+        """
+        pieces = self.reader.pieces(inputs, batch_size)
+        return self.read([self.say(self.prepare(stored, number * batch_size)) for number, stored in enumerate(pieces)])
+
+    def prepare(self, stored: Tensor, position: int = 0) -> Tensor:
+        """(B, ...) what the model takes, on its device.
+
+        Args:
+            stored: (B, ...) as the reader left them.
+            position: of the first one, from which follows what a transform draws that draws in evaluation, too.
+        """
+        pipeline, seed, drawn, seeds = self.reader.rest, self.cfg.seed, None, None
+        if pipeline.draws:
+            drawn = torch.rand(len(stored), pipeline.draws, generator=generator(seed, "transform", 0, position))
+        if pipeline.needs_seeds:
+            seeds = [seed_of(seed, "sample", 0, position + i) for i in range(len(stored))]
+        return pipeline(stored.to(self.device), None if drawn is None else drawn.to(self.device), seeds)  # type: ignore[no-any-return]
+
+    @torch.inference_mode()
+    def say(self, inputs: Tensor, flips: Sequence[str] = ()) -> Tensor:
+        """(B, C) probabilities or scores, or (B, ...) values, of prepared inputs.
+
+        Args:
+            flips: ``horizontal``, ``vertical``: the mean over the pictures and their mirror images.
+        """
+        with eval_mode(self.model):
+            said = [self.readout(self.forward(each)) for each in _mirrored(inputs, flips)]
+        return said[0] if len(said) == 1 else torch.stack(said).mean(0)
+
+    def cool(self, temperature: float) -> None:
+        """Divide logits by a temperature from here on."""
+        self.readout = replace(self.readout, temperature=temperature)
+
+    def cooled(self, inputs: Tensor) -> Tensor:
+        """What the model makes of prepared inputs, with the temperature."""
+        return self.readout.cooled(self.forward(inputs))
+
+    def layout(self, keys: Sequence[str], **options: Any) -> Layout:
+        """Which columns there are where its predictions are written; see `runner.writing.Layout`."""
+        if not self.readout.gives_probabilities:
+            options["top_k"] = 0
+        return Layout(self.task, self.classes, keys, int(self.cfg.facts.num_outputs), **options)
+
+    def read(self, said: Sequence[Tensor]) -> Predictions:
+        """Batches of what `say` returned, together."""
+        scores = torch.cat(list(said)).cpu().double().numpy() if said else np.zeros((0, len(self.classes)))
+        return predictions_of(self.task, self.classes, scores, self.readout.gives_probabilities)
+
+
+def predictions_of(task: str, classes: Sequence[str], scores: Array, probabilities: bool) -> Predictions:
+    """From what a model made.
+
+    Args:
+        scores: (N, C) probabilities, or other scores of which the highest counts; or the values.
+    """
+    if task == "regression":
+        return Predictions((), scores[:, 0] if scores.ndim == 2 and scores.shape[1] == 1 else scores, None)
+    values = (scores > 0.5).astype(np.int64) if task == "multilabel" else scores.argmax(1)
+    return Predictions(tuple(classes), values, scores if probabilities else None)
+
+
+def load_run(
+    place: str | Path = "last",
+    *,
+    weights: str | Path = "best",
+    device: str = "auto",
+    temperature: float | None = None,
+    allow_targets: Sequence[str] = (),
+) -> Run:
+    """Open a trained run, wherever its folder is now.
+
+    Args:
+        place: the run folder, or ``last`` for the newest in ``outputs/``.
+        weights: ``best`` (those behind the figures in ``result.json``), ``last``, ``ema`` (their average), or a file.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        temperature: by which logits are divided, as `python -m runner evaluate … temperature=val` found it.
+        allow_targets: patterns of code of your own that the folder may name, such as ``my_package.*``. A run folder can
+            come from elsewhere: what it calls is for you to say.
+
+    Raises:
+        InputError: it is not the folder of a trained run, or its checkpoint is missing, damaged or of other code.
+    """
+    run_dir = folder.find(str(place), "run")
+    cfg = OmegaConf.create(config.load(run_dir / "config.yaml", facts=True))
+    cfg.device, cfg.allow_targets = device, list(allow_targets)
+    return open_run(cfg, run_dir, str(weights), temperature)
+
+
+def open_run(cfg: DictConfig, run_dir: Path, weights: str = "best", temperature: float | None = None) -> Run:
+    """Build the model of a run folder with its weights, and its transform as it was fitted.
+
+    Args:
+        cfg: the run's configuration, with its facts.
+
+    Raises:
+        InputError: see `load_run`.
+    """
+    check(cfg)
+    where = device.resolve(cfg.device)
+    device.check(where, cfg.trainer.cudnn)
+    set_backends(cfg)
+    torch.set_num_threads(_threads(cfg, run_dir))
+    net = make_model(cfg.model)
+    held = read_weights(run_dir, weights, net)
+    _restore(net, held.model, held.path, run_dir)
+    pipeline = Pipeline(config.build_all(cfg.transform.eval))
+    _restore(pipeline, held.transform, held.path, run_dir)
+    precision = make_precision(cfg, where, net, torch.zeros(1, *cfg.facts.input_shape))
+    net = precision.place(net).eval()
+    for parameter in net.parameters():
+        parameter.requires_grad_(False)
+    moments = [held.loss.get(name, torch.tensor(usual)).to(where) for name, usual in (("mean", 0.0), ("std", 1.0))]
+    readout = Readout(cfg.facts.task, cfg.facts.output, moments[0], moments[1], temperature or 1.0)
+    if temperature is not None and not readout.gives_probabilities:
+        raise ConfigError(Problem("temperature", "is for classes, and this run predicts values", "null"))
+    return Run(cfg, run_dir, held, net, pipeline.to(where), precision, readout)
+
+
+def check(cfg: DictConfig, groups: Sequence[str] = ("model",)) -> None:
+    """Check what of a configuration will be called: the model, the transforms of evaluation, and other `groups`.
+
+    Raises:
+        ConfigError: with everything that was found.
+    """
+    tree, found = config.plain(cfg)
+    wanted: dict[str, Any] = {name: tree[name] for name in (*groups, "allow_targets") if name in tree}
+    wanted["transform"] = {"eval": tree.get("transform", {}).get("eval")}
+    if found := [*found, *config.check_keys(cfg), *targets.check(wanted)]:
+        raise ConfigError(*dict.fromkeys(found))
+    old = [name for name in ("sample_shape", "output") if name not in cfg.facts]
+    if old:
+        what = f"has no facts.{old[0]}: it was written by an earlier version of runner"
+        raise ConfigError(Problem("run", what, remedy="the same run again, with this version"))
+
+
+def _threads(cfg: DictConfig, run_dir: Path) -> int:
+    """As many as the run had: sums are added up in another order with others."""
+    had = (folder.read_result(run_dir) or {}).get("threads", 1)
+    return int(had if cfg.trainer.threads == "auto" else cfg.trainer.threads)
+
+
+def _restore(module: nn.Module, state: Mapping[str, Tensor], path: Path, run_dir: Path) -> None:
+    try:
+        module.load_state_dict(dict(state))
+    except (RuntimeError, KeyError, ValueError) as error:
+        what = f"does not fit what {run_dir / 'config.yaml'} describes: {' '.join(str(error).split())}"
+        raise RunFolderError(Problem(str(path), what, remedy="the code that it was written with")) from error
+
+
+def read_weights(run_dir: Path, name: str, net: nn.Module) -> Weights:
+    """The weights of a run that `name` means: see `load_run`.
+
+    Args:
+        net: the model, in which a file of others is tried.
+
+    Raises:
+        InputError: there are none, or they are damaged, or not those that the record is of.
+    """
+    _check_trained(run_dir)
+    if name == "best":
+        return _of(_recorded(run_dir), True)
+    if name in NAMED:
+        path = run_dir / "checkpoints" / LAST
+        held = _of(path, name == "ema")
+        if name == "ema" and checkpoint.read(path)["ema"] is None:
+            raise ConfigError(Problem("weights", f"{run_dir} kept no average of its weights", "best, last, FILE"))
+        return held
+    path = _file(run_dir, name)
+    try:
+        return _of(path, True)
+    except RunFolderError:  # of somebody else's, or damaged; `load` says which
+        try:
+            model.load(net, str(path))
+        except DataError as error:
+            raise DataError(*(Problem("weights", p.what, p.allowed) for p in error.problems)) from error
+    own = run_dir / "checkpoints"
+    ours = _of(own / (BEST if (own / BEST).is_file() else LAST), True)
+    return Weights(path, net.state_dict(), ours.transform, ours.loss)
+
+
+def _check_trained(run_dir: Path) -> None:
+    """That a run has checkpoints of its own."""
+    if folder.has_checkpoint(run_dir):
+        return
+    folds = sorted(path.name for path in run_dir.glob("fold-*") if path.is_dir())
+    if folds:
+        what = f"{run_dir} is a cross-validation"
+        raise RunFolderError(Problem("run", what, "the folder of one of its folds", f"run={run_dir / folds[0]}"))
+    state = folder.state(run_dir) or "not begun"
+    remedy = f"python -m runner resume={run_dir}, to train it"
+    raise RunFolderError(Problem("run", f"{run_dir} has no checkpoint (it is {state})", remedy=remedy))
+
+
+def _recorded(run_dir: Path) -> Path:
+    """The best checkpoint, which is the one that the figures of the run are of."""
+    path = run_dir / "checkpoints" / BEST
+    recorded = (folder.read_result(run_dir) or {}).get("checkpoint", {}).get("sha256")
+    if recorded is None or not path.is_file() or checkpoint.sha256(path) == recorded:
+        return path
+    what = f"is not the file that the figures in result.json are of (their hashes differ: {recorded[:12]} is recorded)"
+    raise RunFolderError(Problem(str(path), what, remedy=f"weights={path}, to take it nevertheless"))
+
+
+def _of(path: Path, evaluated: bool) -> Weights:
+    """Those of a checkpoint of ours.
+
+    Args:
+        evaluated: those that were evaluated, which may be an average, and not those that were trained.
+    """
+    state = checkpoint.read(path)
+    chosen = state["ema"] if evaluated and state["ema"] is not None else state["model"]
+    progress = state["progress"]
+    return Weights(path, chosen, state["transform"], state["loss"], progress["epoch"], progress["step"])
+
+
+def _file(run_dir: Path, name: str) -> Path:
+    places = [Path(name).expanduser(), run_dir / "checkpoints" / name]
+    found = next((path for path in places if path.is_file()), None)
+    if found is None:
+        kept = [path.name for path in sorted((run_dir / "checkpoints").glob("*.pt"))]
+        what = f"there is no file {name!r}, and none of that name in {run_dir / 'checkpoints'}"
+        remedy = nearest(name, [*NAMED, *kept], "weights=")
+        raise ConfigError(Problem("weights", what, ", ".join([*NAMED, *kept]), remedy))
+    return found
+
+
+def _mirrored(inputs: Tensor, flips: Sequence[str]) -> list[Tensor]:
+    """(B, C, H, W) pictures, and their mirror images."""
+    found = [inputs]
+    for axis in ({"horizontal": 3, "vertical": 2}[name] for name in flips):
+        found += [each.flip(axis) for each in found]
+    return found

@@ -1,0 +1,231 @@
+"""What a model says about samples, as lines of a file: CSV, or JSON."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runner.errors import ConfigError, Problem, RunnerError
+
+Array = NDArray[Any]
+
+Columns = dict[str, Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which columns there are.
+
+    Args:
+        task, classes: of the run.
+        keys: what tells samples from one another: ``path``, or ``index``.
+        width: of regression, values of a sample.
+        target: whether what is right is known.
+        top_k: how many of the likeliest classes; 0 where the model gives no probabilities.
+        probabilities: whether those of all classes are wanted. Where a sample may have several classes they always are.
+        fails: whether samples may be unreadable; then there is a column ``error``.
+    """
+
+    task: str
+    classes: Sequence[str]
+    keys: Sequence[str]
+    width: int = 1
+    target: bool = False
+    top_k: int = 1
+    probabilities: bool = False
+    fails: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """Of the columns, in order, but for the probabilities of all classes and the error."""
+        several = self.task == "regression" and self.width > 1
+        numbers = [f"_{number}" for number in range(self.width)] if several else [""]
+        words = [*(["target"] if self.target else []), "prediction"]
+        found = [*self.keys, *(f"{word}{number}" for word in words for number in numbers)]
+        if self.ranks:
+            found.append("probability")
+            found += [f"top_{k}{kind}" for k in range(2, self.top_k + 1) for kind in ("", "_probability")]
+        return found
+
+    @property
+    def ranks(self) -> bool:
+        """Whether one of the classes is the likeliest, and it is known how likely."""
+        return self.top_k > 0 and self.task in ("classification", "soft")
+
+    @property
+    def lists_all(self) -> bool:
+        return self.top_k > 0 and self.task != "regression" and (self.probabilities or self.task == "multilabel")
+
+    def columns(self, values: Array, chances: Array | None, truth: Array | None = None) -> Columns:
+        """The cells of some samples, those of the keys left out.
+
+        Args:
+            values, chances: see `runner.trained.Predictions`.
+            truth: what is right, of the form of `values`.
+        """
+        made: Columns = {} if truth is None else self._named("target", truth)
+        made |= self._named("prediction", values)
+        if chances is not None and self.ranks:
+            order = np.argsort(-chances, axis=1, kind="stable")[:, : self.top_k]
+            best = np.take_along_axis(chances, order, 1).T
+            made["probability"] = _rounded(best[0])
+            for k in range(2, self.top_k + 1):
+                made[f"top_{k}"] = [self.classes[c] for c in order[:, k - 1].tolist()]
+                made[f"top_{k}_probability"] = _rounded(best[k - 1])
+        return made
+
+    def _named(self, word: str, values: Array) -> Columns:
+        if self.task == "multilabel":
+            rows = values.astype(bool).tolist()
+            return {word: [";".join(n for n, on in zip(self.classes, row, strict=True) if on) for row in rows]}
+        if self.task != "regression":
+            return {word: [self.classes[c] for c in values.tolist()]}
+        exact = values.astype(np.float32).reshape(len(values), -1)
+        # As many digits as it takes to tell a float32 from the next.
+        columns = [[float(str(value)) for value in column] for column in exact.T]
+        return {word if self.width == 1 else f"{word}_{number}": column for number, column in enumerate(columns)}
+
+
+class Writer:
+    """Writes lines to a file, which is there when it is whole, and not before; or to stdout.
+
+    Args:
+        output: ``NAME.csv`` or ``NAME.jsonl``; ``-`` for stdout, as CSV.
+        replace: whether a file that is there already is replaced.
+
+    Raises:
+        ConfigError: the file is there already, or cannot be written.
+    """
+
+    def __init__(self, output: str, layout: Layout, replace: bool = False) -> None:
+        self.layout = layout
+        self.path = None if output == "-" else Path(output).expanduser()
+        self._json = output.endswith(".jsonl")
+        self._file: IO[str] = sys.stdout
+        if self.path is None:
+            self._begin()
+            return
+        if not replace:
+            check_output(self.path)
+        self._part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        try:
+            self._file = self._part.open("w", newline="", encoding="utf-8")
+        except OSError as error:
+            what = f"'{self.path}' cannot be written ({error.strerror})"
+            raise ConfigError(Problem("output", what, "a file in a folder that can be written to")) from error
+        self._begin()
+
+    def _begin(self) -> None:
+        if self._json:
+            return
+        classes = [f"probability_{name}" for name in self.layout.classes] if self.layout.lists_all else []
+        self._csv = csv.writer(self._file, lineterminator="\n")
+        self._csv.writerow([*self.layout.names, *classes, *(["error"] if self.layout.fails else [])])
+
+    def write(
+        self, keys: Mapping[str, Sequence[Any]], values: Array, chances: Array | None, truth: Array | None = None,
+        wrong: Mapping[int, str] | None = None,
+    ) -> None:  # fmt: skip
+        """Write some samples.
+
+        Args:
+            keys: what tells them from one another, by column.
+            values, chances, truth: of those that could be read; see `Layout.columns`.
+            wrong: by position among all of them, why one could not be read.
+
+        Raises:
+            RunnerError: the disk is full.
+        """
+        count, wrong = len(next(iter(keys.values()))), wrong or {}
+        columns = self.layout.columns(values, chances, truth)
+        every = [_rounded(column) for column in chances.T] if chances is not None and self.layout.lists_all else []
+        if wrong:
+            good = [row for row in range(count) if row not in wrong]
+            columns = {name: _spread(column, good, count) for name, column in columns.items()}
+            every = [_spread(column, good, count) for column in every]
+        columns = {**keys, **columns}
+        try:
+            (self._write_json if self._json else self._write_csv)(columns, every, wrong, count)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise RunnerError(f"{self.path or 'stdout'} could not be written: {error.strerror}") from error
+
+    def _write_csv(
+        self, columns: Columns, every: Sequence[Sequence[Any]], wrong: Mapping[int, str], count: int
+    ) -> None:
+        cells = [columns.get(name, [None] * count) for name in self.layout.names]
+        if self.layout.lists_all:
+            cells += every or [[None] * count] * len(self.layout.classes)
+        if self.layout.fails:
+            cells.append([wrong.get(row) for row in range(count)])
+        self._csv.writerows(zip(*cells, strict=True))
+
+    def _write_json(
+        self, columns: Columns, every: Sequence[Sequence[Any]], wrong: Mapping[int, str], count: int
+    ) -> None:
+        classes = self.layout.classes
+        chances: Iterator[Any] = zip(*every, strict=True) if every else repeat(None, count)
+        for number, (cells, row) in enumerate(zip(zip(*columns.values(), strict=True), chances, strict=True)):
+            made: dict[str, Any] = dict(zip(columns, cells, strict=True))
+            if row is not None and number not in wrong:
+                made["probabilities"] = dict(zip(classes, row, strict=True))
+            if self.layout.fails:
+                made["error"] = wrong.get(number)
+            self._file.write(json.dumps(made, ensure_ascii=False) + "\n")
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.path is None:
+            if kind is None:
+                self._file.flush()
+            return
+        try:
+            if kind is None:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                os.replace(self._part, self.path)
+        except OSError as full:
+            raise RunnerError(f"{self.path} could not be written: {full.strerror}") from full
+        finally:
+            self._file.close()
+            self._part.unlink(missing_ok=True)
+
+
+def check_output(path: Path) -> None:
+    """That nothing is overwritten.
+
+    Raises:
+        ConfigError: there is something.
+    """
+    if path.exists():
+        raise ConfigError(Problem("output", f"'{path}' is there already", "a new file", f"rm {path}, or another name"))
+    if not path.parent.is_dir():
+        raise ConfigError(Problem("output", f"there is no folder '{path.parent}'", "a file in a folder that is there"))
+
+
+def _rounded(column: Array) -> list[float]:
+    return [float(f"{value:.6g}") for value in column.tolist()]
+
+
+def _spread(column: Sequence[Any], good: Sequence[int], count: int) -> list[Any]:
+    """The cells of samples that could be read among those of all."""
+    cells: list[Any] = [None] * count
+    for row, cell in zip(good, column, strict=True):
+        cells[row] = cell
+    return cells
