@@ -1,7 +1,22 @@
 """A configuration-driven experiment runner for PyTorch.
 
-``python -m runner`` trains what the configuration describes; ``python -m runner --help`` lists the rest.
-Importing this package imports neither torch nor Hydra, so that help and shell completion stay fast.
+``python -m runner`` trains what the configuration describes; ``python -m runner --help`` lists the rest. In a notebook
+or a service, `load_run` opens what was trained.
 """
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from runner.trained import Predictions, Run, load_run
+
+__all__ = ["Predictions", "Run", "load_run"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    # Not imported before it is asked for: neither torch nor Hydra, so that help and shell completion stay fast.
+    if name in __all__:
+        from runner import trained
+
+        return getattr(trained, name)
+    raise AttributeError(f"module 'runner' has no attribute {name!r}")

@@ -122,6 +122,15 @@ def predict(arguments: list[str]) -> int:
         return 0
 
 
+def export(arguments: list[str]) -> int:
+    """Write a trained model to a file that needs nothing of this package."""
+    (opened,) = _opened("export", arguments)
+    from runner.export import main as run
+
+    run(opened)
+    return 0
+
+
 def _opened(command: str, arguments: list[str], several: bool = False) -> list[Opened]:
     """The runs that a command begins with. What is logged from here on is printed."""
     from runner.opening import opened
@@ -132,15 +141,13 @@ def _opened(command: str, arguments: list[str], several: bool = False) -> list[O
 
 
 def _log(arguments: list[str], stderr: bool = False) -> None:
-    """Print what is logged."""
+    """Print what is logged; of other libraries, warnings alone."""
     import logging
 
     from runner import terminal
 
     logging.getLogger().addHandler(terminal.ConsoleHandler(stderr))
-    logging.getLogger().setLevel(logging.INFO)
-    if "-v" in arguments:
-        logging.getLogger("runner").setLevel(logging.DEBUG)
+    logging.getLogger("runner").setLevel(logging.DEBUG if "-v" in arguments else logging.INFO)
 
 
 def _look(command: str, arguments: list[str], run: Callable[[DictConfig], None], config_name: str) -> int:
@@ -183,7 +190,7 @@ def _version(arguments: list[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "train": train, "inspect": inspect, "lr_find": lr_find, "evaluate": evaluate, "predict": predict,
+    "train": train, "inspect": inspect, "lr_find": lr_find, "evaluate": evaluate, "predict": predict, "export": export,
 }  # fmt: skip
 
 

@@ -40,15 +40,17 @@ class Piece:
 
     Args:
         keys: what tells them from one another, by column: (B,) each.
-        inputs: for each run, those that could be read, as its model takes them.
+        samples: for each run, (b, ...) those that could be read.
         wrong: by position, why one could not be read.
         truth: (B, ...) what is right, if that is known.
+        prepared: whether the transforms have been applied: the loader of a part does that.
     """
 
     keys: Mapping[str, Sequence[Any]]
-    inputs: list[Tensor]
+    samples: list[Tensor]
     wrong: dict[int, str] = field(default_factory=dict)
     truth: np.ndarray[Any, Any] | None = None
+    prepared: bool = False
 
 
 def pieces(given: str, opened: Sequence[Opened], runs: Sequence[Run]) -> Iterator[Piece]:
@@ -121,19 +123,19 @@ def _of_files(paths: Iterator[str], runs: Sequence[Run], size: int) -> Iterator[
             if first and len(wrong) == len(chunk) and misfits:
                 raise misfits[0]  # not a broken file among others: nothing here is what the run was trained on
             first = False
-            yield Piece({"path": chunk}, _inputs(runs, read, wrong), wrong)
+            yield Piece({"path": chunk}, _readable(read, wrong), wrong)
     if first:
         raise DataError(Problem("input", "there is nothing to predict: no path came", "a path in each line"))
 
 
-def _inputs(runs: Sequence[Run], read: list[list[Tensor | Exception]], wrong: dict[int, str]) -> list[Tensor]:
+def _readable(read: list[list[Tensor | Exception]], wrong: dict[int, str]) -> list[Tensor]:
     """For each run, what could be read; a picture of another size than the first is wrong, too."""
     shape = next((f.shape for i, f in enumerate(read[0]) if isinstance(f, Tensor) and i not in wrong), None)
     for i, found in enumerate(read[0]):
         if isinstance(found, Tensor) and i not in wrong and found.shape != shape:
             wrong[i] = f"is {tuple(found.shape)}, and others are {tuple(shape or ())}"
     good = [[f for i, f in enumerate(row) if isinstance(f, Tensor) and i not in wrong] for row in read]
-    return [run.prepare(stacked(row)) for run, row in zip(runs, good, strict=True)] if good[0] else []
+    return [stacked(row) for row in good] if good[0] else []
 
 
 def _outcome(future: Future[Tensor]) -> Tensor | Exception:
@@ -227,8 +229,8 @@ def _of_rows(
             wrong |= unreadable
             stored.append(read)
         good = [i for i in range(len(chunk)) if i not in wrong]
-        inputs = [run.prepare(each[good]) for run, each in zip(runs, stored, strict=True)] if good else []
-        yield Piece({"index": range(position, position + len(chunk))}, inputs, wrong)
+        keys = {"index": range(position, position + len(chunk))}
+        yield Piece(keys, [each[good] for each in stored] if good else [], wrong)
         position += len(chunk)
     if position == 0:
         raise DataError(Problem("input", "the table has no rows", "at least 1"))
@@ -244,8 +246,7 @@ def _of_array(path: Path, runs: Sequence[Run], size: int) -> Iterator[Piece]:
         raise DataError(Problem("input", f"'{path}' holds no samples", "an array of at least 1"))
     for first in range(0, len(held), size):
         rows = range(first, min(first + size, len(held)))
-        stored = [run.reader.array(np.array(held[first : first + size])) for run in runs]
-        yield Piece({"index": rows}, [run.prepare(each, first) for run, each in zip(runs, stored, strict=True)])
+        yield Piece({"index": rows}, [run.reader.array(np.array(held[first : first + size])) for run in runs])
 
 
 def _of_part(name: str, opened: Sequence[Opened], runs: Sequence[Run]) -> Iterator[Piece]:
@@ -266,7 +267,7 @@ def _of_part(name: str, opened: Sequence[Opened], runs: Sequence[Run]) -> Iterat
         if paths is not None:
             keys["path"] = [str(paths[i]) for i in index]
         truth = (target.argmax(1) if soft else target).cpu().numpy()
-        yield Piece(keys, [batch.input for batch in batches], truth=truth)
+        yield Piece(keys, [batch.input for batch in batches], truth=truth, prepared=True)
 
 
 def _batched(items: Iterator[T], size: int) -> Iterator[list[T]]:

@@ -9,10 +9,9 @@ from itertools import chain
 
 import torch
 from omegaconf import DictConfig
-from torch import Tensor
 
 from runner.errors import ConfigError, Problem, counted
-from runner.inputs import pieces
+from runner.inputs import Piece, pieces
 from runner.opening import Opened
 from runner.terminal import Status, error_console
 from runner.trained import Predictions, Run, open_run
@@ -42,7 +41,7 @@ def main(opened: Sequence[Opened]) -> int:
     count = failed = 0
     with Writer(str(options.output), layout) as writer, Status(error_console) as status:
         for piece in chain([first], found):
-            said = _say(runs, piece.inputs, options.flips)
+            said = _say(runs, piece, count, options.flips)
             writer.write(piece.keys, said.values, said.probabilities, piece.truth, piece.wrong)
             count, failed = count + len(next(iter(piece.keys.values()))), failed + len(piece.wrong)
             if status.is_due():
@@ -95,9 +94,12 @@ def _width(run: Run) -> int:
     return int(run.cfg.facts.num_outputs)
 
 
-def _say(runs: Sequence[Run], inputs: Sequence[Tensor], flips: Sequence[str]) -> Predictions:
-    """What the runs say together."""
-    if not inputs:
+def _say(runs: Sequence[Run], piece: Piece, position: int, flips: Sequence[str]) -> Predictions:
+    """What the runs say together of a piece that begins at a position."""
+    if not piece.samples:
         return runs[0].read([])
-    said = [run.say(each, flips).cpu() for run, each in zip(runs, inputs, strict=True)]
+    said = []
+    for run, samples in zip(runs, piece.samples, strict=True):
+        inputs = samples if piece.prepared else run.prepare(samples, position)
+        said.append(run.say(inputs, flips).cpu())
     return runs[0].read([said[0] if len(said) == 1 else torch.stack(said).mean(0)])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import logging
 import os
+import shutil
 import signal
 import sys
 import time
@@ -48,6 +49,19 @@ QUICK = (
     "model=mlp", "model.hidden=[16]", "trainer.max_epochs=2", "trainer.threads=1", "tensorboard.pictures=false"
 )  # fmt: skip
 """Overrides of a run that takes a fraction of a second."""
+
+
+@pytest.fixture(scope="session")
+def _trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("trained") / "digits"
+    assert main([*QUICK, f"hydra.run.dir={place}"]) == 0
+    return place
+
+
+@pytest.fixture
+def digits(_trained: Path) -> Path:
+    """A folder of a run that was trained on digits, moved from where it was made: for the test alone."""
+    return Path(shutil.copytree(_trained, "digits"))
 
 
 def only_run() -> Path:
