@@ -22,7 +22,7 @@ os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 
 from runner import __version__, folder, signals, streams
 from runner.command_line import check_typed, multirun, parse, quote, quoted, sort, value_of
-from runner.errors import ConfigError, InputError, Interrupted, Problem, nearest
+from runner.errors import ConfigError, Interrupted, Problem, RunnerError, nearest
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with signals.exiting(), streams.prepared():
             return _command(arguments)(arguments)
-    except InputError as error:
+    except RunnerError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
     except Interrupted as stopped:

@@ -146,7 +146,9 @@ def _open(command: str, run_dir: Path, overrides: Sequence[str], config_dir: str
     cfg = config.job(cfg)
     with read_write(cfg), open_dict(cfg):
         cfg.run = str(run_dir)
-        options = OmegaConf.create({key: config.value(cfg.pop(key)) for key in own})
+        options = OmegaConf.create(config.value(OmegaConf.masked_copy(cfg, list(own))))
+        for key in own:
+            del cfg[key]
         if "dataset" in swapped:
             _inherit(cfg, before.dataset, typed)
     tree_of_options: Any = OmegaConf.to_container(options)

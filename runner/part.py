@@ -21,6 +21,7 @@ from runner.dataset.table import Codes
 from runner.errors import DataError, Problem, reason_of
 from runner.loader import Loader
 from runner.opening import Opened
+from runner.reading import say_unknown
 from runner.trained import Run
 
 log = logging.getLogger("runner")
@@ -129,12 +130,6 @@ def _recoded(source: Any, run: Run) -> ArrayDataset:
         raise DataError(Problem("dataset", f"row {min(wrong)}: {wrong[min(wrong)]}"))
     say_unknown(codes)
     return ArrayDataset(inputs, source.targets, source.classes, source.extra, source.columns)
-
-
-def say_unknown(codes: Codes) -> None:
-    """Say which categories a table had not."""
-    for feature, count in codes.unknown.items():
-        log.warning("%s cells of column %s hold a category that training did not have: taken for gaps", count, feature)
 
 
 def _renamed(source: Any, samples: Samples, classes: list[str]) -> Any:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from runner.errors import ConfigError, Problem, counted
 from runner.inputs import Piece, pieces
 from runner.opening import Opened
+from runner.reading import say_unknown
 from runner.terminal import Status, error_console
 from runner.trained import Predictions, Run, open_run
 from runner.writing import Writer
@@ -48,6 +49,8 @@ def main(opened: Sequence[Opened]) -> int:
                 status.show(f"{count:,} samples, {count / (time.perf_counter() - begun):,.0f} a second")
     seconds = time.perf_counter() - begun
     log.info("%s in %.1f s%s", counted(count, "sample"), seconds, f": {writer.path}" if writer.path else "")
+    if runs[0].reader.codes is not None:
+        say_unknown(runs[0].reader.codes)
     if failed:
         log.warning("%s of them could not be read: column error says why", f"{failed:,}")
     return failed

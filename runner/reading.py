@@ -18,7 +18,7 @@ from runner.config import build, value
 from runner.dataset.pictures import MODES, decode
 from runner.dataset.samples import as_input
 from runner.dataset.table import Codes
-from runner.errors import DataError, Problem, nearest
+from runner.errors import DataError, Problem, counted, nearest
 from runner.transform import Pipeline, is_random, seeded
 
 log = logging.getLogger("runner")
@@ -183,6 +183,18 @@ class Reader:
         if least < low - margin or most > high + margin:
             self._warned = True
             log.warning("inputs have values of %g … %g, and the run was trained on %g … %g", least, most, low, high)
+
+
+def say_unknown(codes: Codes) -> None:
+    """Say which categories a table had not."""
+    for feature, count in codes.unknown.items():
+        verb = "holds" if count == 1 else "hold"
+        log.warning(
+            "%s of column %s %s a category that training did not have: taken for gaps",
+            counted(count, "cell"),
+            feature,
+            verb,
+        )
 
 
 def stacked(samples: Sequence[Tensor]) -> Tensor:

@@ -257,6 +257,7 @@ def open_run(cfg: DictConfig, run_dir: Path, weights: str = "best", temperature:
     Raises:
         InputError: see `load_run`.
     """
+    _check_trained(run_dir)
     check(cfg)
     where = device.resolve(cfg.device)
     device.check(where, cfg.trainer.cudnn)
@@ -318,7 +319,6 @@ def read_weights(run_dir: Path, name: str, net: nn.Module) -> Weights:
     Raises:
         InputError: there are none, or they are damaged, or not those that the record is of.
     """
-    _check_trained(run_dir)
     if name == "best":
         return _of(_recorded(run_dir), True)
     if name in NAMED:

@@ -157,6 +157,7 @@ class Writer:
         columns = {**keys, **columns}
         try:
             (self._write_json if self._json else self._write_csv)(columns, every, wrong, count)
+            self._file.flush()
         except BrokenPipeError:
             raise
         except OSError as error:

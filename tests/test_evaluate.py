@@ -1,0 +1,275 @@
+"""A trained run on a part of its data, or on other data."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import QUICK, Run
+from PIL import Image
+from scipy.optimize import minimize
+from sklearn.datasets import load_digits, load_wine
+
+from runner.calibration import fit_temperature
+
+
+def found(folder: str | Path) -> dict[str, Any]:
+    """What the one evaluation of a run wrote."""
+    (path,) = Path(folder).glob("evaluate/*/result.json")
+    return json.loads(path.read_text())
+
+
+def recorded(folder: str | Path, part: str) -> dict[str, float]:
+    """The figures of a part that training wrote."""
+    metrics = json.loads((Path(folder) / "result.json").read_text())["metrics"]
+    return {tag: value for tag, value in metrics.items() if tag.startswith(f"{part}/")}
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_the_figures_are_those_of_training_to_the_last_digit(run: Run, digits: Path, part: str) -> None:
+    before = (digits / "result.json").read_bytes()
+    assert run("evaluate", f"run={digits}", f"part={part}") == 0
+    assert found(digits)["metrics"] == recorded(digits, part)
+    assert (digits / "result.json").read_bytes() == before
+
+
+OTHERS = {
+    "convolutions, augmented, weighted": (
+        "model=cnn", "model.channels=[4,8]", "loss=weighted_ce", "transform=crop_flip", "trainer.max_epochs=1"),
+    "averaged": ("trainer.ema=0.9",),
+    "bf16": ("trainer.precision=bf16",),
+    "read one by one": ("loader=workers",),
+    "focal": ("loss=focal", "metric=classification_full"),
+    "values": ("dataset=diabetes", "loss=mse", "metric=regression", "split=random", "loss.standardize=true"),
+    "a fold": ("split=stratified_kfold", "split.fold=1"),
+    "a sum of losses": ("loss=sum",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_so_they_are_however_it_was_trained(run: Run, name: str) -> None:
+    quick = [override for override in QUICK if not override.startswith("model")]
+    assert run("model=mlp", *quick, *OTHERS[name], "hydra.run.dir=r") == 0
+    assert run("evaluate", "run=r") == 0
+    assert found("r")["metrics"] == recorded("r", "test")
+
+
+def test_several_classes_a_sample(run: Run) -> None:
+    rows = [f"{n % 7},{n % 3},{n % 2},{int(n % 7 > 3)}" for n in range(200)]
+    Path("t.csv").write_text("\n".join(["x,y,a,b", *rows]))
+    over = ("dataset=table", "dataset.path=t.csv", "dataset.target=[a,b]", "transform=table", "loss=bce")
+    assert run(*QUICK, *over, "metric=multilabel", "split=random", "hydra.run.dir=r") == 0
+    assert run("evaluate", "run=r", "temperature=val") == 0
+    assert run("evaluate", "run=r", "output=e") == 0
+    assert json.loads(Path("e/result.json").read_text())["metrics"] == recorded("r", "test")
+    with Path("e/predictions.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert lines[0].keys() == {"index", "target", "prediction", "probability_a", "probability_b"}
+    for line in lines:
+        n = int(line["index"])
+        assert line["target"] == ";".join(name for name, on in (("a", n % 2), ("b", n % 7 > 3)) if on)
+
+
+def test_the_last_weights_have_the_figures_of_the_last_evaluation(run: Run, digits: Path) -> None:
+    last = json.loads((digits / "metrics.jsonl").read_text().splitlines()[-1])
+    assert run("evaluate", f"run={digits}", "part=val", "weights=last") == 0
+    assert found(digits)["metrics"] == {tag: value for tag, value in last.items() if tag.startswith("val/")}
+
+
+def test_it_leaves_every_table_figure_and_prediction(run: Run, digits: Path) -> None:
+    assert run("evaluate", f"run={digits}", "part=val", "output=e") == 0
+    there = {str(path.relative_to("e")) for path in Path("e").rglob("*") if path.is_file()}
+    pictures = {f"figures/val-{name}.png" for name in ("confusion", "ranking", "mistakes")}
+    assert there == {"result.json", "predictions.csv", *pictures}
+    content = json.loads(Path("e/result.json").read_text())
+    before = json.loads((digits / "result.json").read_text())["tables"]
+    for tag in ("val/per_class", "val/confusion", "val/mistakes"):
+        assert content["tables"][tag] == before[tag]
+    with Path("e/predictions.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    accuracy = sum(line["target"] == line["prediction"] for line in lines) / len(lines)
+    assert accuracy == content["metrics"]["val/accuracy"]
+    assert [line["target"] for line in lines] == [str(load_digits().target[int(line["index"])]) for line in lines]
+
+
+def test_the_mistakes_on_test_are_not_shown(run: Run, digits: Path) -> None:
+    assert run("evaluate", f"run={digits}", "output=e") == 0
+    assert not Path("e/figures/test-mistakes.png").exists()
+    assert "test/mistakes" not in json.loads(Path("e/result.json").read_text())["tables"]
+
+
+def test_a_moved_run_and_moved_data(run: Run) -> None:
+    pictures = load_digits()
+    for number in range(200):
+        path = Path(f"here/photos/{pictures.target[number]}/{number:03}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((pictures.images[number] * 15).astype(np.uint8)).save(path)
+    over = ("dataset=image_folder", "dataset.channels=1", "dataset.cache=null")
+    assert run(*QUICK, *over, "dataset.root=here/photos", "hydra.run.dir=here/run") == 0
+    Path("here").rename("there")
+    assert run("evaluate", "run=there/run") == 2
+    assert run("evaluate", "run=there/run", "dataset.root=there/photos") == 0
+    assert found("there/run")["metrics"] == recorded("there/run", "test")
+    assert found("there/run")["own_data"]
+
+
+def folder_of_digits(place: str, classes: dict[int, str], each: int = 3) -> None:
+    bunch = load_digits()
+    for target, name in classes.items():
+        for number in np.flatnonzero(bunch.target == target)[:each]:
+            path = Path(place) / name / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(bunch.images[number].astype(np.uint8)).save(path)
+
+
+def test_other_data_with_the_same_classes(run: Run, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder_of_digits("photos", {n: str(n) for n in range(10)})
+    other = ("dataset=image_folder", "dataset.root=photos", "dataset.cache=null")
+    assert run("evaluate", f"run={digits}", *other, "output=e") == 0
+    output = capsys.readouterr().out
+    assert "data without parts of their own: all 30 samples" in output
+    content = json.loads(Path("e/result.json").read_text())
+    assert not content["own_data"]
+    assert content["samples"] == 30
+    with Path("e/predictions.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    right = sum(line["target"] == line["prediction"] for line in lines) / 30
+    assert content["metrics"]["test/accuracy"] == pytest.approx(right)
+    folder_of_digits("some", {3: "3", 7: "7"})
+    assert run("evaluate", f"run={digits}", *other, "dataset.root=some", "output=s") == 0
+    assert "of the run's 10 classes these data lack 0, 1, 2, 4, 5, …" in capsys.readouterr().out
+    with Path("s/predictions.csv").open(newline="") as file:
+        assert [line["target"] for line in csv.DictReader(file)] == ["3"] * 3 + ["7"] * 3
+
+
+def test_classes_that_differ_are_an_error_with_the_difference(
+    run: Run, digits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder_of_digits("photos", {n: "seven" if n == 7 else str(n) for n in range(10)})
+    other = ("dataset=image_folder", "dataset.root=photos", "dataset.cache=null")
+    assert run("evaluate", f"run={digits}", *other) == 2
+    expected = "its classes are not those of the run: it has seven, which the run does not, and lacks 7"
+    assert expected in capsys.readouterr().err
+    assert not (digits / "evaluate").exists()
+
+
+def test_another_table_is_read_in_the_codes_of_the_run(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    frame = load_wine(as_frame=True).frame
+    frame = frame.assign(colour=[("red", "rose", "white")[row % 3] for row in range(178)])
+    frame.to_csv("wine.csv", index=False)
+    table = ("dataset=table", "dataset.target=target", "transform=table")
+    assert run(*QUICK, *table, "dataset.path=wine.csv", "hydra.run.dir=r") == 0
+    with np.load("r/split.npz") as held:
+        rows = held["test"]
+    # Other categories come first, a column is elsewhere, and one class is not there.
+    part = frame.iloc[rows]
+    part[part.target != 1].sample(frac=1, axis=1, random_state=1).to_csv("new.csv", index=False)
+    assert run("evaluate", "run=r", *table[:2], "dataset.path=new.csv", "output=new") == 0
+    assert run("evaluate", "run=r", "output=old") == 0
+    with Path("new/predictions.csv").open(newline="") as new, Path("old/predictions.csv").open(newline="") as old:
+        mine, theirs = list(csv.DictReader(new)), [r for r in csv.DictReader(old) if r["target"] != "1"]
+    assert [float(r["probability"]) for r in mine] == pytest.approx([float(r["probability"]) for r in theirs], rel=1e-4)
+    assert [r["target"] for r in mine] == [r["target"] for r in theirs]
+    part.assign(colour="blue").to_csv("blue.csv", index=False)
+    assert run("evaluate", "run=r", *table[:2], "dataset.path=blue.csv") == 0
+    said = f"{len(part)} cells of column colour hold a category that training did not have"
+    assert said in capsys.readouterr().out
+
+
+def test_the_temperature_is_the_one_with_the_least_log_loss() -> None:
+    draw = torch.Generator().manual_seed(0)
+    logits = 5 * torch.randn(500, 4, generator=draw)
+    target = (logits / 3).softmax(1).multinomial(1, generator=draw)[:, 0]
+
+    def log_loss(t: np.ndarray) -> float:
+        return float(torch.nn.functional.cross_entropy(logits.double() / float(t[0]), target))
+
+    (expected,) = minimize(log_loss, [1.0], method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-12}).x
+    assert fit_temperature(logits, target, "classification") == pytest.approx(expected, rel=1e-4)
+    assert expected == pytest.approx(3, rel=0.2)
+    flags = (torch.rand(500, 4, generator=draw) < (logits / 2).sigmoid()).long()
+    assert fit_temperature(logits, flags, "multilabel") == pytest.approx(2, rel=0.2)
+
+
+def test_calibration_lowers_the_log_loss_on_val_and_leaves_the_classes(run: Run, digits: Path) -> None:
+    for name, over in (("plain", ()), ("cooled", ("temperature=val",))):
+        assert run("evaluate", f"run={digits}", "part=val", f"output={name}", *over) == 0
+    plain, cooled = (json.loads(Path(name, "result.json").read_text()) for name in ("plain", "cooled"))
+    assert cooled["metrics"]["val/loss"] < plain["metrics"]["val/loss"]
+    assert cooled["metrics"]["val/accuracy"] == plain["metrics"]["val/accuracy"]
+    before, after = cooled["tables"]["val/calibration"]
+    assert before["log loss"] == pytest.approx(plain["metrics"]["val/loss"], rel=1e-6)
+    assert after["log loss"] == pytest.approx(cooled["metrics"]["val/loss"], rel=1e-6)
+    assert cooled["temperature"] == pytest.approx(float(after["temperature"]), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ((), "run: is not given"),
+        (("run=nowhere",), "run: 'nowhere' does not exist"),
+        (("run=digits", "part=tset"), "part: 'tset' is not allowed\n  allowed: train, val, test"),
+        (("run=digits", "weigths=last"), "try: weights=last"),
+        (("run=digits", "weights=lats"), "try: weights=last"),
+        (("run=digits", "model.hidden=[3]"), "model.hidden: is what the run was trained with, and stays"),
+        (("run=digits", "loader=workers"), "loader: the run keeps its own"),
+        (("run=digits", "dataset=digts"), "dataset: there is no option 'digts'"),
+        (("run=[digits,digits]",), "'[digits,digits]' is several"),
+        (("run=digits,digits",), "is several"),
+        (("run=digits", "temperature=-1"), "temperature: -1 is not allowed"),
+        (("run=digits", "output=digits"), "output: 'digits' is there already"),
+        (("run=digits", "-m"), "-m: is no flag of evaluate"),
+        (("run=digits", "device=cuda:77"), "device: there is no 'cuda:77'"),
+        (("run=digits", "dataset=wine", "transform=none"), "transform: is what the run was trained with"),
+        (("run=digits", "dataset=wine"), "dataset: its classes are not those of the run: it has class_0"),
+        (("run=digits", "dataset=synthetic", "dataset.size=20"), "samples are 3×32×32 after the transforms"),
+        (("run=digits", "dataset=diabetes"), "dataset: has targets for regression"),
+        (("run=digits", "resume=digits"), "resume: is what the run was trained with, and stays"),
+    ],
+)
+def test_what_is_wrong_is_said_and_nothing_is_written(
+    run: Run, digits: Path, capsys: pytest.CaptureFixture[str], overrides: tuple[str, ...], said: str
+) -> None:
+    before = sorted(Path().rglob("*"))
+    assert run("evaluate", *overrides) == 2
+    output = capsys.readouterr()
+    assert said in output.err
+    assert "Traceback" not in output.err + output.out
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_data_that_changed_are_not_taken_for_those_of_the_run(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    frame = load_wine(as_frame=True).frame
+    frame.to_csv("wine.csv", index=False)
+    table = ("dataset=table", "dataset.path=wine.csv", "dataset.target=target", "transform=table")
+    assert run(*QUICK, *table, "hydra.run.dir=r") == 0
+    frame.iloc[1:].to_csv("wine.csv", index=False)
+    assert run("evaluate", "run=r") == 2
+    assert "dataset: is not what the run was trained on: other samples are there now" in capsys.readouterr().err
+    assert run("evaluate", "run=r", *table[:3]) == 0  # as other data, if that is what is meant
+
+
+def test_a_cross_validation_names_its_folds(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*QUICK, "split=kfold", "split.n_splits=2", "trainer.max_epochs=1", "hydra.run.dir=r") == 0
+    capsys.readouterr()
+    assert run("evaluate", "run=r") == 2
+    assert "try: run=r/fold-0" in capsys.readouterr().err
+    assert run("evaluate", "run=r/fold-1") == 0
+    assert found("r/fold-1")["metrics"] == recorded("r/fold-1", "test")
+
+
+def test_a_figure_that_cannot_be_drawn_leaves_nothing(run: Run, digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("runner.gallery.save", fail)
+    assert run("evaluate", f"run={digits}") == 1
+    assert not list(digits.glob("evaluate/*"))
+    assert not list(digits.glob("evaluate/.*"))
+    shutil.rmtree(digits)

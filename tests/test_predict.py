@@ -1,0 +1,421 @@
+"""What trained runs say about files, tables, arrays and parts, line by line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import QUICK, Run
+from PIL import Image
+from sklearn.datasets import load_digits, load_wine
+
+from runner import load_run
+from runner.dataset.table import GAPS
+
+BUNCH = load_digits()
+PICTURES = torch.from_numpy(BUNCH.images.astype(np.uint8)).unsqueeze(1)
+
+
+def photos(count: int, place: str = "photos") -> None:
+    for number in range(count):
+        path = Path(place) / str(number // 10) / f"{number:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(PICTURES[number, 0].numpy()).save(path)
+
+
+def lines(path: str) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def floats(rows: list[dict[str, str]], *columns: str) -> np.ndarray:
+    return np.array([[float(row[column]) for column in columns] for row in rows])
+
+
+CLASSES = [f"probability_{n}" for n in range(10)]
+
+
+def test_a_folder_of_pictures(run: Run, digits: Path) -> None:
+    photos(25)
+    Path("photos/notes.txt").write_text("no picture")
+    assert run("predict", f"run={digits}", "input=photos", "output=p.csv", "probabilities=true") == 0
+    rows = lines("p.csv")
+    assert list(rows[0]) == ["path", "prediction", "probability", *CLASSES, "error"]
+    assert [row["path"] for row in rows] == [f"photos/{n // 10}/{n:03}.png" for n in range(25)]
+    expected = load_run(digits).predict(PICTURES[:25])
+    assert [row["prediction"] for row in rows] == expected.labels
+    assert floats(rows, *CLASSES) == pytest.approx(expected.probabilities, rel=1e-4)
+    assert floats(rows, "probability")[:, 0] == pytest.approx(expected.probabilities.max(1), rel=1e-4)
+
+
+def test_a_part_has_the_probabilities_that_evaluate_writes(run: Run, digits: Path) -> None:
+    assert run("predict", f"run={digits}", "input=test", "output=p.csv", "probabilities=true") == 0
+    assert run("evaluate", f"run={digits}", "output=e") == 0
+    assert Path("p.csv").read_text() == Path("e/predictions.csv").read_text()
+
+
+def test_the_likeliest_classes_and_json(run: Run, digits: Path) -> None:
+    np.save("x.npy", PICTURES[:7].numpy())
+    common = ("predict", f"run={digits}", "input=x.npy", "top_k=3", "probabilities=true")
+    assert run(*common, "output=p.csv") == 0
+    assert run(*common, "output=p.jsonl") == 0
+    chances = load_run(digits).predict(PICTURES[:7]).probabilities
+    order = (-chances).argsort(1)
+    objects = [json.loads(line) for line in Path("p.jsonl").read_text().splitlines()]
+    for number, (row, found) in enumerate(zip(lines("p.csv"), objects, strict=True)):
+        best = [str(c) for c in order[number, :3]]
+        assert [row["prediction"], row["top_2"], row["top_3"]] == best
+        assert [found["prediction"], found["top_2"], found["top_3"]] == best
+        assert found["top_3_probability"] == pytest.approx(chances[number, order[number, 2]], rel=1e-4)
+        assert list(found["probabilities"].values()) == pytest.approx(chances[number], rel=1e-4)
+        assert found["index"] == number
+        assert found["error"] is None
+
+
+def test_a_broken_file_is_reported_in_its_row_and_the_rest_go_on(
+    run: Run, digits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos(9)
+    Path("photos/0/003.png").write_bytes(b"no picture")
+    Path("photos/0/005.png").write_bytes(Path("photos/0/005.png").read_bytes()[:60])
+    Image.new("L", (9, 9)).save("photos/0/006.png")
+    for output in ("p.csv", "p.jsonl"):
+        assert run("predict", f"run={digits}", "input=photos", f"output={output}", "probabilities=true") == 1
+    assert "3 of them could not be read" in capsys.readouterr().err
+    rows = lines("p.csv")
+    expected = load_run(digits).predict(PICTURES[:9]).labels
+    wrong = (3, 5, 6)
+    for number, row in enumerate(rows):
+        assert row["prediction"] == ("" if number in wrong else expected[number])
+        assert bool(row["error"]) == (number in wrong)
+        assert bool(row["probability_4"]) == (number not in wrong)
+    assert "cannot identify image file" in rows[3]["error"]
+    assert "is 1×9×9, and the run was trained on pictures of 1×8×8" in rows[6]["error"]
+    objects = [json.loads(line) for line in Path("p.jsonl").read_text().splitlines()]
+    assert [o["prediction"] for o in objects] == [row["prediction"] or None for row in rows]
+    assert ["probabilities" in o for o in objects] == [n not in wrong for n in range(9)]
+
+
+def test_nothing_but_broken_files_are_rows_too(run: Run, digits: Path) -> None:
+    for name in ("a.png", "b.jpg"):
+        Path(name).write_bytes(b"no picture")
+    assert run("predict", f"run={digits}", "input=.", "output=p.csv") == 1
+    assert [row["prediction"] for row in lines("p.csv")] == ["", ""]
+
+
+@pytest.fixture
+def wine(run: Run) -> list[dict[str, str]]:
+    """A run on a table with a column of categories and gaps, in ``r``; and the rows of its test part."""
+    frame = load_wine(as_frame=True).frame
+    frame = frame.assign(colour=[("red", None, "white")[row % 3] for row in range(178)])
+    frame.loc[::7, "alcohol"] = None
+    frame.to_csv("wine.csv", index=False)
+    table = ("dataset=table", "dataset.path=wine.csv", "dataset.target=target", "transform=table", "hydra.run.dir=r")
+    assert run(*QUICK, *table) == 0
+    assert run("predict", "run=r", "input=test", "output=test.csv") == 0
+    with np.load("r/split.npz") as held:
+        frame.iloc[held["test"]].drop(columns="target").to_csv("new.csv", index=False)
+        frame.iloc[held["test"]].sample(frac=1, axis=1, random_state=0).to_parquet("new.parquet", index=False)
+    return lines("test.csv")
+
+
+def same(path: str, expected: list[dict[str, str]]) -> bool:
+    found = lines(path)
+    close = np.allclose(floats(found, "probability"), floats(expected, "probability"), rtol=1e-4)
+    return close and [r["prediction"] for r in found] == [r["prediction"] for r in expected]
+
+
+def test_a_table_says_what_the_part_says(run: Run, wine: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("predict", "run=r", "input=new.csv", "output=p.csv") == 0
+    assert run("predict", "run=r", "input=new.parquet", "output=q.csv", "loader.batch_size=7") == 0
+    Path("semicolons.csv").write_text(Path("new.csv").read_text().replace(",", ";").replace("\n", "\r\n"))
+    assert run("predict", "run=r", "input=semicolons.csv", "output=s.csv") == 0
+    monkeypatch.setattr("sys.stdin", io.StringIO(Path("new.csv").read_text()))
+    assert run("predict", "run=r", "input=-", "output=i.csv") == 0
+    assert all(same(path, wine) for path in ("p.csv", "q.csv", "s.csv", "i.csv"))
+    assert list(lines("p.csv")[0]) == ["index", "prediction", "probability", "error"]
+
+
+def test_rows_that_cannot_be_read(run: Run, wine: list[dict[str, str]], capsys: pytest.CaptureFixture[str]) -> None:
+    text = Path("new.csv").read_text().splitlines()
+    cells = [line.split(",") for line in text]
+    cells[2][text[0].split(",").index("hue")] = "much"
+    cells[4][text[0].split(",").index("hue")] = "inf"
+    cells[5] = cells[5][:4]
+    cells[7][-1] = "blue"
+    Path("bad.csv").write_text("\n".join(",".join(row) for row in cells) + "\n\n")
+    capsys.readouterr()
+    assert run("predict", "run=r", "input=bad.csv", "output=p.csv") == 1
+    rows = lines("p.csv")
+    assert len(rows) == len(wine)
+    assert rows[1]["error"] == "column 'hue' holds 'much', which is no number"
+    assert rows[3]["error"] == "column 'hue' holds 'inf', which is no finite number"
+    assert rows[4]["error"] == "has 4 cells, and the table 14 columns"
+    assert [row["prediction"] for n, row in enumerate(rows) if n not in (1, 3, 4, 6)] == [
+        row["prediction"] for n, row in enumerate(wine) if n not in (1, 3, 4, 6)
+    ]
+    assert "1 cell of column colour holds a category that training did not have" in capsys.readouterr().err
+
+
+def test_a_table_without_names_goes_by_position(run: Run) -> None:
+    bunch = load_wine()
+    whole = np.column_stack([bunch.data, bunch.target])
+    np.savetxt("wine.csv", whole, delimiter=",", fmt="%.6g")
+    table = ("dataset=table", "dataset.path=wine.csv", "transform=table", "hydra.run.dir=r")
+    assert run(*QUICK, *table) == 0
+    assert run("predict", "run=r", "input=wine.csv", "output=with.csv") == 0
+    np.savetxt("new.csv", bunch.data, delimiter=",", fmt="%.6g")
+    assert run("predict", "run=r", "input=new.csv", "output=without.csv") == 0
+    assert lines("with.csv") == lines("without.csv")
+    assert len(lines("with.csv")) == 178
+
+
+def test_gaps_are_those_of_pandas() -> None:
+    from pandas._libs.parsers import STR_NA_VALUES
+
+    assert GAPS == STR_NA_VALUES
+
+
+def test_values_of_a_regression(run: Run) -> None:
+    assert run(*QUICK, "dataset=diabetes", "loss=mse", "metric=regression", "split=random", "hydra.run.dir=r") == 0
+    assert run("predict", "run=r", "input=test", "output=p.csv") == 0
+    rows = lines("p.csv")
+    assert list(rows[0]) == ["index", "target", "prediction"]
+    error = np.abs(np.subtract(*floats(rows, "target", "prediction").T)).mean()
+    assert error == pytest.approx(json.loads(Path("r/result.json").read_text())["metrics"]["test/mae"], rel=1e-6)
+
+
+def test_an_ensemble_is_the_mean(run: Run, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*QUICK, "seed=1", "transform=none", "hydra.run.dir=b") == 0
+    np.save("x.npy", PICTURES[:30].numpy())
+    assert run("predict", f"run=[{digits},b]", "input=x.npy", "output=p.csv", "probabilities=true") == 0
+    one, two = (load_run(place).predict(PICTURES[:30]).probabilities for place in (digits, "b"))
+    assert floats(lines("p.csv"), *CLASSES) == pytest.approx((one + two) / 2, rel=1e-4)
+    assert run("predict", f"run=[{digits},b]", "input=test", "output=t.csv") == 0
+    assert run(*QUICK, "split.seed=1", "hydra.run.dir=c") == 0
+    capsys.readouterr()
+    assert run("predict", f"run=[{digits},c]", "input=test", "output=u.csv") == 2
+    assert "test is not the same samples in digits and c, which have other splits" in capsys.readouterr().err
+    assert run(*QUICK, "dataset=wine", "hydra.run.dir=d") == 0
+    assert run("predict", f"run=[{digits},d]", "input=x.npy", "output=u.csv") == 2
+    assert "digits and d do not predict the same" in capsys.readouterr().err
+
+
+def test_of_a_cross_validation_all_folds_are_asked(run: Run) -> None:
+    assert run(*QUICK, "split=kfold", "split.n_splits=3", "trainer.max_epochs=1", "hydra.run.dir=r") == 0
+    np.save("x.npy", PICTURES[:30].numpy())
+    assert run("predict", "run=r", "input=x.npy", "output=p.csv", "probabilities=true") == 0
+    each = [load_run(f"r/fold-{n}").predict(PICTURES[:30]).probabilities for n in range(3)]
+    assert floats(lines("p.csv"), *CLASSES) == pytest.approx(np.mean(each, 0), rel=1e-4)
+
+
+def test_mirror_images(run: Run, digits: Path) -> None:
+    np.save("x.npy", PICTURES[:30].numpy())
+    trained = load_run(digits)
+    for axes, flips in (((3,), "horizontal"), ((2,), "vertical")):
+        assert run("predict", f"run={digits}", "input=x.npy", f"flips=[{flips}]", f"output={flips}.csv",
+                   "probabilities=true") == 0  # fmt: skip
+        pair = [trained.predict(x).probabilities for x in (PICTURES[:30], PICTURES[:30].flip(axes))]
+        assert floats(lines(f"{flips}.csv"), *CLASSES) == pytest.approx(np.mean(pair, 0), rel=1e-4)
+    assert run("predict", f"run={digits}", "input=x.npy", "flips=[horizontal,vertical]", "output=p.csv",
+               "probabilities=true") == 0  # fmt: skip
+    four = [trained.predict(PICTURES[:30].flip(axes)).probabilities for axes in ((), (2,), (3,), (2, 3))]
+    assert floats(lines("p.csv"), *CLASSES) == pytest.approx(np.mean(four, 0), rel=1e-4)
+
+
+def test_paths_on_stdin_and_lines_on_stdout(
+    run: Run, digits: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos(5)
+    paths = [f"photos/0/{n:03}.png" for n in (4, 0, 2)]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(paths) + "\n\n"))
+    assert run("predict", f"run={digits}", "input=-") == 0
+    output = capsys.readouterr()
+    rows = list(csv.DictReader(io.StringIO(output.out)))
+    assert [row["path"] for row in rows] == paths
+    assert [row["prediction"] for row in rows] == load_run(digits).predict(PICTURES[[4, 0, 2]]).labels
+    assert "MLP of digits: best.pt, epoch 2" in output.err
+
+
+def test_pictures_of_any_size_where_training_brought_them_to_one(run: Run) -> None:
+    for number in range(60):
+        path = Path(f"photos/{BUNCH.target[number]}/{number:03}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        side = 16 + number % 5
+        Image.fromarray(PICTURES[number, 0].numpy() * 15).resize((side, 18)).convert("RGB").save(path)
+    over = ("dataset=image_folder", "dataset.root=photos", "dataset.cache=null", "split=random", "dataset.channels=1")
+    assert run(*QUICK, *over, "dataset.size=[16,16]", "hydra.run.dir=held") == 0
+    lazily = ("dataset.size=[16,16]", "dataset.memory_limit=1", "hydra.run.dir=read")
+    assert run(*QUICK, *over, *lazily) == 0
+    for name in ("held", "read"):
+        assert run("predict", f"run={name}", "input=test", f"output={name}.csv", "probabilities=true") == 0
+        listed = "\n".join(f"photos/{row['path']}" for row in lines(f"{name}.csv"))
+        Path("list.txt").write_text(listed)
+        sys.stdin = io.StringIO(listed)
+        assert run("predict", f"run={name}", "input=-", f"output={name}-files.csv", "probabilities=true") == 0
+        chances = [c for c in lines(f"{name}.csv")[0] if c.startswith("probability")]
+        assert floats(lines(f"{name}-files.csv"), *chances) == pytest.approx(
+            floats(lines(f"{name}.csv"), *chances), rel=1e-4
+        )
+    assert [r["probability"] for r in lines("held.csv")] == [r["probability"] for r in lines("read.csv")]
+
+
+def test_the_sample_stage_of_the_transform_is_applied_to_files(run: Run) -> None:
+    for number in range(60):
+        path = Path(f"photos/{BUNCH.target[number]}/{number:03}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(PICTURES[number, 0].numpy() * 15).resize((20 + number % 3, 24)).save(path)
+    steps = "[{_target_: torchvision.transforms.v2.Resize, size: [16, 16]}, {_target_: runner.transform.Normalize}]"
+    over = ("dataset=image_folder", "dataset.root=photos", "dataset.cache=null", "split=random", "dataset.channels=1")
+    assert run(*QUICK, *over, f"transform.train={steps}", f"transform.eval={steps}", "hydra.run.dir=r") == 0
+    assert run("predict", "run=r", "input=test", "output=p.csv") == 0
+    sys.stdin = io.StringIO("\n".join(f"photos/{row['path']}" for row in lines("p.csv")))
+    assert run("predict", "run=r", "input=-", "output=f.csv") == 0
+    assert same("f.csv", lines("p.csv"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("input=photos",), "run: is not given"),
+        (("run=digits",), "input: is not set (???)"),
+        (("run=digits", "input=photso"), "try: input=photos"),
+        (("run=digits", "input=empty"), "input: there are no pictures in 'empty'"),
+        (("run=digits", "input=large.png"), "large.png is 1×9×9, and the run was trained on pictures of 1×8×8"),
+        (("run=digits", "input=large.npy"), "samples of 1×9×9, and the run was trained on pictures of 1×8×8"),
+        (("run=digits", "input=floats.npy"), "numbers of float64"),
+        (("run=digits", "input=objects.npy"), "'objects.npy' cannot be read as an array"),
+        (("run=digits", "input=t.csv"), "input: is a table, and the run was trained on pictures of 1×8×8 (uint8)"),
+        (("run=digits", "input=photos", "top_k=11"), "top_k: 11 is not allowed\n  allowed: 1 … 10"),
+        (("run=digits", "input=photos", "output=p.txt"), "allowed: -, NAME.csv, NAME.jsonl"),
+        (("run=digits", "input=photos", "output=t.csv"), "output: 't.csv' is there already"),
+        (("run=digits", "input=photos", "output=no/p.csv"), "output: there is no folder 'no'"),
+        (("run=digits", "input=photos", "flips=[sideways]"), "flips: ['sideways'] is not allowed"),
+        (("run=digits", "input=photos", "seed=3"), "seed: is what the run was trained with, and stays"),
+        (("run=digits,digits", "input=photos"), "try: run=[digits,digits]"),
+        (("run=[]", "input=photos"), "run: [] names no run"),
+    ],
+)
+def test_what_is_wrong_is_said_and_nothing_is_written(
+    run: Run, digits: Path, capsys: pytest.CaptureFixture[str], overrides: tuple[str, ...], said: str
+) -> None:
+    photos(3)
+    Path("empty").mkdir()
+    Path("t.csv").write_text("a,b\n1,2\n")
+    Image.new("L", (9, 9)).save("large.png")
+    np.save("large.npy", np.zeros((2, 1, 9, 9), np.uint8))
+    np.save("floats.npy", np.zeros((2, 1, 8, 8)))
+    np.save("objects.npy", np.array([None]), allow_pickle=True)
+    before = sorted(Path().rglob("*"))
+    assert run("predict", *overrides) == 2
+    output = capsys.readouterr()
+    assert said in output.err
+    assert "Traceback" not in output.err
+    assert output.out == ""
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_a_picture_for_a_run_on_tables(
+    run: Run, wine: list[dict[str, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos(1)
+    assert run("predict", "run=r", "input=photos") == 2
+    assert "is a picture, and the run was trained on tables with the columns alcohol" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_cannot_be_read(run: Run, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos(3)
+    Path("photos/0").chmod(0)
+    assert run("predict", f"run={digits}", "input=photos") == 2
+    assert "cannot be read (Permission denied)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_prediction_leaves_nothing_that_looks_complete(digits: Path, signum: signal.Signals) -> None:
+    os.mkfifo("paths")
+    photos(200)
+    script = (
+        f"import sys; sys.stdin = open('paths'); from runner.__main__ import main; "
+        f"sys.exit(main(['predict', 'run={digits}', 'input=-', 'output=p.csv']))"
+    )
+    pid = os.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-c", script])
+    with open("paths", "w") as pipe:
+        pipe.write("\n".join(f"photos/{n // 10}/{n:03}.png" for n in range(200)) + "\n")
+        pipe.flush()
+        until = time.monotonic() + 60
+        while not any(path.stat().st_size for path in Path().glob(".p.csv.*.part")):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        os.kill(pid, signum)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert status == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[signum]
+    assert not Path("p.csv").exists()
+    assert bool(list(Path().glob(".p.csv.*"))) == (signum == signal.SIGKILL)
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(
+    run: Run, digits: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    photos(3)
+    assert run("predict", f"run={digits}", "input=photos", "output=p.csv") == 1
+    assert "error: p.csv could not be written: No space left on device" in capsys.readouterr().err
+    assert not list(Path().glob("*p.csv*"))
+
+
+def test_a_hundred_times_as_many_files_need_no_more_memory(digits: Path) -> None:
+    photos(20)
+    listed = [f"photos/{n // 10}/{n:03}.png" for n in range(20)]
+
+    def peak(times: int) -> int:
+        Path("list.txt").write_text("\n".join(listed * times))
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            sys.stdin = open("list.txt")  # noqa: SIM115
+            from runner.__main__ import main
+
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            main(["predict", f"run={digits}", "input=-", f"output={times}.csv"])
+            after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            os.write(writer, str(after - before).encode())
+            os._exit(0)
+        os.waitpid(pid, 0)
+        return int(os.read(reader, 100))
+
+    few, many = peak(5), peak(500)
+    assert len(lines("500.csv")) == 10_000
+    assert many < few + 4_000, (few, many)  # kB; the lines alone of what was read are 250
+
+
+def test_head_ends_it_without_a_word(digits: Path) -> None:
+    np.save("x.npy", np.concatenate([PICTURES.numpy()] * 20))
+    shutil.copytree(digits, "r")
+    script = f"{sys.executable} -m runner predict run=r input=x.npy | head -2"
+    pid = os.fork()
+    if pid == 0:
+        file = os.open("out.txt", os.O_CREAT | os.O_WRONLY)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        os.execv("/bin/bash", ["bash", "-c", f"set -o pipefail; {script}; echo status $?"])
+    os.waitpid(pid, 0)
+    output = Path("out.txt").read_text().splitlines()
+    assert output[-1] == "status 0"
+    assert not any("Error" in line or "Traceback" in line for line in output)
