@@ -188,13 +188,8 @@ class Reader:
 def say_unknown(codes: Codes) -> None:
     """Say which categories a table had not."""
     for feature, count in codes.unknown.items():
-        verb = "holds" if count == 1 else "hold"
-        log.warning(
-            "%s of column %s %s a category that training did not have: taken for gaps",
-            counted(count, "cell"),
-            feature,
-            verb,
-        )
+        what = "of a category that training did not have, and taken for a gap"
+        log.warning("column %s: %s %s", feature, counted(count, "cell"), what)
 
 
 def stacked(samples: Sequence[Tensor]) -> Tensor:

@@ -178,7 +178,7 @@ def test_another_table_is_read_in_the_codes_of_the_run(run: Run, capsys: pytest.
     assert [r["target"] for r in mine] == [r["target"] for r in theirs]
     part.assign(colour="blue").to_csv("blue.csv", index=False)
     assert run("evaluate", "run=r", *table[:2], "dataset.path=blue.csv") == 0
-    said = f"{len(part)} cells of column colour hold a category that training did not have"
+    said = f"column colour: {len(part)} cells of a category that training did not have"
     assert said in capsys.readouterr().out
 
 

@@ -165,7 +165,7 @@ def test_rows_that_cannot_be_read(run: Run, wine: list[dict[str, str]], capsys: 
     assert [row["prediction"] for n, row in enumerate(rows) if n not in (1, 3, 4, 6)] == [
         row["prediction"] for n, row in enumerate(wine) if n not in (1, 3, 4, 6)
     ]
-    assert "1 cell of column colour holds a category that training did not have" in capsys.readouterr().err
+    assert "column colour: 1 cell of a category that training did not have" in capsys.readouterr().err
 
 
 def test_a_table_without_names_goes_by_position(run: Run) -> None:

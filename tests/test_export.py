@@ -1,0 +1,181 @@
+"""A trained model as a file of its own: what it makes is compared with the model, in a process without this package."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import QUICK, Run, own_model
+from PIL import Image
+from sklearn.datasets import load_digits, load_wine
+
+from runner import load_run
+
+PICTURES = torch.from_numpy(load_digits().images.astype(np.uint8)).unsqueeze(1)
+
+ALONE = {
+    "torch_export": (
+        "import torch; extra = {{'runner': ''}}; program = torch.export.load({path!r}, extra_files=extra)\n"
+        "made = program.module()(torch.from_numpy(x)).detach().numpy(); facts = extra['runner']\n"
+    ),
+    "onnx": (
+        "import onnxruntime; session = onnxruntime.InferenceSession({path!r}, providers=['CPUExecutionProvider'])\n"
+        "made = session.run(None, {{'samples': x}})[0]\n"
+        "facts = session.get_modelmeta().custom_metadata_map['runner']\n"
+    ),
+}
+"""How somebody who does not have this package runs a file."""
+
+
+def alone(kind: str, path: str | Path, samples: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+    """What a file makes of samples, and what it says of itself."""
+    np.save("x.npy", samples)
+    code = "import json, sys, warnings, numpy as np\nwarnings.simplefilter('ignore')\nx = np.load('x.npy')\n"
+    code += ALONE[kind].format(path=str(path))
+    code += "assert 'runner' not in sys.modules\nnp.save('made.npy', made); open('facts.json', 'w').write(facts)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    return np.load("made.npy"), json.loads(Path("facts.json").read_text())
+
+
+@pytest.mark.parametrize("kind", ALONE)
+def test_bytes_of_pictures_in_and_probabilities_out(run: Run, digits: Path, kind: str) -> None:
+    assert run("export", f"run={digits}", f"format={kind}", "output=model.bin") == 0
+    for count in (1, 7, 500):  # the batch is dynamic
+        made, facts = alone(kind, "model.bin", PICTURES[:count].numpy())
+        assert made == pytest.approx(load_run(digits).predict(PICTURES[:count]).probabilities, abs=1e-6)
+    assert facts["classes"] == [str(n) for n in range(10)]
+    assert facts["input"] == {"shape": [1, 8, 8], "type": "uint8"}
+    assert facts["transform"][0]["_target_"] == "runner.transform.Normalize"
+    assert facts["weights"]["sha256"] == json.loads((digits / "result.json").read_text())["checkpoint"]["sha256"]
+
+
+def test_a_convolutional_network_and_a_temperature(run: Run) -> None:
+    over = ("model=cnn", "model.channels=[4,8]", "trainer.max_epochs=1", "tensorboard.enabled=false")
+    assert run(*over, "hydra.run.dir=r") == 0
+    assert run("export", "run=r", "format=onnx", "temperature=2.5") == 0
+    made, facts = alone("onnx", "r/model.onnx", PICTURES[:50].numpy())
+    assert made == pytest.approx(load_run("r", temperature=2.5).predict(PICTURES[:50]).probabilities, abs=1e-5)
+    assert facts["temperature"] == 2.5
+
+
+def test_a_table_with_gaps_and_categories(run: Run) -> None:
+    frame = load_wine(as_frame=True).frame
+    frame = frame.assign(colour=[("red", None, "white")[row % 3] for row in range(178)])
+    frame.loc[::7, "alcohol"] = None
+    frame.to_csv("wine.csv", index=False)
+    table = ("dataset=table", "dataset.path=wine.csv", "dataset.target=target", "transform=table", "hydra.run.dir=r")
+    assert run(*QUICK, *table) == 0
+    for kind in ALONE:
+        assert run("export", "run=r", f"format={kind}", f"output={kind}") == 0
+        rows = frame.drop(columns="target")
+        codes = rows.assign(colour=rows["colour"].map({"red": 0.0, "white": 1.0})).to_numpy(np.float32)
+        made, facts = alone(kind, kind, codes)
+        assert made == pytest.approx(load_run("r").predict(rows).probabilities, abs=1e-5)
+        assert facts["features"] == list(rows.columns)
+        assert facts["categories"][-1] == ["red", "white"]
+
+
+def test_values(run: Run) -> None:
+    over = ("dataset=diabetes", "loss=mse", "metric=regression", "split=random", "loss.standardize=true")
+    assert run(*QUICK, *over, "hydra.run.dir=r") == 0
+    assert run("export", "run=r") == 0
+    from sklearn.datasets import load_diabetes
+
+    rows = load_diabetes().data[:20].astype(np.float32)
+    made, facts = alone("torch_export", "r/model.pt2", rows)
+    assert made[:, 0] == pytest.approx(load_run("r").predict(rows).values, rel=1e-5)
+    assert facts["output"] == "values"
+
+
+def test_weights_alone(run: Run, digits: Path) -> None:
+    from safetensors import safe_open
+
+    assert run("export", f"run={digits}", "format=safetensors") == 0
+    state = torch.load(digits / "checkpoints/best.pt", weights_only=True)
+    with safe_open(digits / "model.safetensors", "pt") as file:
+        assert all(torch.equal(file.get_tensor(f"model.{name}"), tensor) for name, tensor in state["model"].items())
+        assert torch.equal(file.get_tensor("transform.modules_.0.mean"), state["transform"]["modules_.0.mean"])
+        assert json.loads(file.metadata()["runner"])["model"]["hidden"] == [16]
+
+
+def test_what_is_done_to_a_picture_before_is_said(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(60):
+        path = Path(f"photos/{load_digits().target[number]}/{number:03}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(PICTURES[number, 0].numpy() * 15).resize((20 + number % 3, 24)).save(path)
+    steps = "[{_target_: torchvision.transforms.v2.Resize, size: [16, 16]}, {_target_: runner.transform.Normalize}]"
+    over = ("dataset=image_folder", "dataset.root=photos", "dataset.cache=null", "split=random", "dataset.channels=1")
+    assert run(*QUICK, *over, f"transform.train={steps}", f"transform.eval={steps}", "hydra.run.dir=r") == 0
+    assert run("export", "run=r") == 0
+    assert "before is not inside: torchvision.transforms.v2.Resize" in capsys.readouterr().out
+    Path("photos").rename("elsewhere")
+    assert run("export", "run=r", "output=again.pt2") == 2
+    assert "input: val cannot be had" in capsys.readouterr().err
+    assert run("export", "run=r", "output=again.pt2", "input=elsewhere") == 0
+
+
+def test_a_file_that_says_something_else_is_not_kept(
+    run: Run, digits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("export", f"run={digits}", "format=onnx", "tolerance=1e-12") == 1
+    error = capsys.readouterr().err
+    assert "error: model.onnx: on 64 samples the largest difference to the model is" in error
+    assert "more than tolerance=1e-12: it was not kept" in error
+    assert not (digits / "model.onnx").exists()
+    assert not list(digits.glob(".export*"))
+
+
+BRANCHING = """\
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, num_outputs):
+        super().__init__()
+        self.layer = nn.Linear(64, num_outputs)
+
+    def forward(self, x):
+        y = self.layer(x.flatten(1))
+        return y if float(y.detach().sum()) < 1e9 else -y
+"""
+
+
+def test_a_model_that_cannot_be_followed(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    own = own_model(BRANCHING)
+    assert run(*own, "trainer.max_epochs=1", "tensorboard.enabled=false", "hydra.run.dir=r") == 0
+    assert run("export", "run=r", own[-1]) == 2
+    assert "format: torch_export cannot have this model" in capsys.readouterr().err
+    assert not Path("r/model.pt2").exists()
+
+
+def test_without_onnx_it_says_what_to_install(
+    run: Run, digits: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runner.export.find_spec", lambda name: None if name == "onnxscript" else object())
+    assert run("export", f"run={digits}", "format=onnx") == 2
+    expected = "format: onnx needs onnxscript, which is not installed\n  allowed: torch_export, onnx, safetensors\n"
+    assert expected + "  try: uv pip install onnxscript, or format=torch_export" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("format=onxx",), "format: 'onxx' is not allowed\n  allowed: torch_export, onnx, safetensors"),
+        (("output=no/m.pt2",), "output: there is no folder 'no'"),
+        (("output=digits/result.json",), "output: 'digits/result.json' is there already"),
+        (("input=nowhere",), "input: there is no file or folder 'nowhere'"),
+        (("tolerance=0",), "tolerance: 0 is not allowed\n  allowed: a number > 0"),
+    ],
+)
+def test_what_is_wrong_is_said_and_nothing_is_written(
+    run: Run, digits: Path, capsys: pytest.CaptureFixture[str], overrides: tuple[str, ...], said: str
+) -> None:
+    before = sorted(Path().rglob("*"))
+    assert run("export", f"run={digits}", *overrides) == 2
+    assert said in capsys.readouterr().err
+    assert sorted(Path().rglob("*")) == before
