@@ -131,6 +131,33 @@ def export(arguments: list[str]) -> int:
     return 0
 
 
+def reproduce(arguments: list[str]) -> int:
+    """Do a run again; the exit status is 1 if it comes to other figures."""
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.hydra_config import HydraConfig
+
+    from runner import reproduce
+
+    flags, overrides = sort(arguments)
+    overrides = [quoted(override) for override in overrides]
+    check_typed(flags, overrides)
+    named = [value for value in (_value(override, "run") for override in overrides) if value]
+    if not named or multirun(flags):
+        problem = Problem("run", "is not given", "a run folder, or last", "python -m runner reproduce run=last")
+        raise ConfigError(Problem("-m", "is no flag of reproduce", remedy="without it") if named else problem)
+    before = folder.find(named[-1], "run")
+    reproduce.check(overrides)
+    ConfigStore.instance().store("saved", {"defaults": ["entry", "_self_"], **reproduce.tree(before)})
+    same: list[bool] = []
+
+    def task(cfg: DictConfig) -> None:
+        _train_task(cfg)
+        same.append(reproduce.tell(before, Path(os.path.relpath(HydraConfig.get().runtime.output_dir))))
+
+    status = _hydra(flags, [o for o in overrides if _value(o, "run") is None], task, "saved")
+    return status or int(not all(same))
+
+
 def _opened(command: str, arguments: list[str], several: bool = False) -> list[Opened]:
     """The runs that a command begins with. What is logged from here on is printed."""
     from runner.opening import opened
@@ -191,6 +218,7 @@ def _version(arguments: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train, "inspect": inspect, "lr_find": lr_find, "evaluate": evaluate, "predict": predict, "export": export,
+    "reproduce": reproduce,
 }  # fmt: skip
 
 
@@ -216,8 +244,13 @@ def _train_task(cfg: DictConfig) -> None:
 
 def _resumed(override: str) -> str | None:
     """The run that an override ``resume=…`` names."""
+    return _value(override, "resume")
+
+
+def _value(override: str, key: str) -> str | None:
+    """The one value that an override gives a key; None if it is of another key."""
     parsed = parse(override)
-    if parsed is None or parsed.key_or_group != "resume" or parsed.is_delete() or parsed.is_sweep_override():
+    if parsed is None or parsed.key_or_group != key or parsed.is_delete() or parsed.is_sweep_override():
         return None
     value = parsed.value()
     return None if value is None else str(value)

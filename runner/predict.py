@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 
 import torch
@@ -39,21 +39,28 @@ def main(opened: Sequence[Opened]) -> int:
     layout = runs[0].layout(
         tuple(first.keys), target=is_part, top_k=options.top_k, probabilities=options.probabilities, fails=not is_part
     )
-    count = failed = 0
-    with Writer(str(options.output), layout) as writer, Status(error_console) as status:
-        for piece in chain([first], found):
-            said = _say(runs, piece, count, options.flips)
-            writer.write(piece.keys, said.values, said.probabilities, piece.truth, piece.wrong)
-            count, failed = count + len(next(iter(piece.keys.values()))), failed + len(piece.wrong)
-            if status.is_due():
-                status.show(f"{count:,} samples, {count / (time.perf_counter() - begun):,.0f} a second")
-    seconds = time.perf_counter() - begun
-    log.info("%s in %.1f s%s", counted(count, "sample"), seconds, f": {writer.path}" if writer.path else "")
+    with Writer(str(options.output), layout) as writer:
+        count, failed = write(chain([first], found), runs, writer, list(options.flips))
+    where = "" if writer.path is None else f": {writer.path}"
+    log.info("%s in %.1f s%s", counted(count, "sample"), time.perf_counter() - begun, where)
     if runs[0].reader.codes is not None:
         say_unknown(runs[0].reader.codes)
     if failed:
         log.warning("%s of them could not be read: column error says why", f"{failed:,}")
     return failed
+
+
+def write(found: Iterable[Piece], runs: Sequence[Run], writer: Writer, flips: Sequence[str] = ()) -> tuple[int, int]:
+    """Write what the runs say of each piece, and return how many samples there were, and how many could not be read."""
+    count, failed, begun = 0, 0, time.perf_counter()
+    with Status(error_console) as status:
+        for piece in found:
+            said = _say(runs, piece, count, flips)
+            writer.write(piece.keys, said.values, said.probabilities, piece.truth, piece.wrong)
+            count, failed = count + len(next(iter(piece.keys.values()))), failed + len(piece.wrong)
+            if status.is_due():
+                status.show(f"{count:,} samples, {count / (time.perf_counter() - begun):,.0f} a second")
+    return count, failed
 
 
 def _ready(opened: Opened) -> Run:

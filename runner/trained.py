@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -117,7 +118,7 @@ class Run:
         where = f"{device.describe(self.device)} · {counted(threads, 'thread')}"
         return f"{name} of {self.folder}: {held.path.name}{epoch} · {where}"
 
-    @property
+    @cached_property
     def classes(self) -> list[str]:
         """Their names, in the order of their indices; empty where values are predicted."""
         return [str(name) for name in self.cfg.facts.class_names or []]
@@ -185,7 +186,7 @@ class Run:
         Args:
             flips: ``horizontal``, ``vertical``: the mean over the pictures and their mirror images.
         """
-        with eval_mode(self.model):
+        with eval_mode(self.model) if self.model.training else nullcontext():
             said = [self.readout(self.forward(each)) for each in _mirrored(inputs, flips)]
         return said[0] if len(said) == 1 else torch.stack(said).mean(0)
 

@@ -1,0 +1,132 @@
+"""`python -m runner reproduce`: a run again, from its configuration, and whether every figure is the same."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from runner import config, folder, schema
+from runner.errors import ConfigError, Problem, RunFolderError, counted
+from runner.table import Table
+from runner.terminal import show
+
+log = logging.getLogger("runner")
+
+LENGTH = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
+SHOWN = 12
+"""Figures that differ of which the table has the values."""
+
+
+def tree(run_dir: Path) -> dict[str, Any]:
+    """The configuration of a run, to be run again.
+
+    Raises:
+        RunFolderError: it has not come to its end, so that there is nothing to compare with.
+    """
+    result = folder.read_result(run_dir) or {}
+    state = result.get("state", "not begun")
+    if state != "completed":
+        remedy = f"python -m runner resume={run_dir}, to complete it"
+        raise RunFolderError(Problem("run", f"{run_dir} is {state}", "a completed run", remedy))
+    made = config.load(run_dir / "config.yaml")
+    made["allow_targets"] = []  # what may be called is the word of whoever types, not of the folder
+    first = folder.read_result(run_dir / "fold-0") or result
+    if made["trainer"]["threads"] == "auto" and "threads" in first:
+        made["trainer"]["threads"] = first["threads"]  # on a machine with other cores it would be another number
+    return made
+
+
+def check(overrides: Sequence[str]) -> None:
+    """That nothing is typed that would make it another experiment.
+
+    Raises:
+        ConfigError: something is.
+    """
+    free = [key for key in schema.resumable() if key not in (*LENGTH, "resume", "debug", "facts", "check")]
+    found = []
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        if key.partition(".")[0] in ("hydra", "run") or key.startswith("dataset."):
+            continue
+        if not any(key == known or key.startswith(known + ".") for known in free):
+            what = "would make it another experiment"
+            found.append(Problem(key, what, f"dataset.*, {', '.join(free)}", f"without {override}"))
+    if found:
+        raise ConfigError(*found)
+
+
+def tell(before: Path, after: Path) -> bool:
+    """Say whether a run came to the same as an earlier one, and if not, what may be the reason.
+
+    Returns:
+        whether every figure, and every weight of the best checkpoint, is the same.
+    """
+    then, now = _figures(before), _figures(after)
+    differing = [name for name in dict.fromkeys([*then, *now]) if then.get(name) != now.get(name)]
+    weights = [place.name for place in _places(after) if not _same_weights(before / place.relative_to(after), place)]
+    if not differing and not weights:
+        log.info(
+            "\n%s again: all %s figures are the same to the last digit, and so are the weights", before, f"{len(now):,}"
+        )
+        return True
+    log.info("\n%s again: %s of %s differ", before, f"{len(differing):,}", counted(len(now), "figure"))
+    rows = [[name, then.get(name), now.get(name)] for name in _first(differing)]
+    if rows:
+        show(Table("What differs first, and in the end", ["figure", "then", "now"], rows))
+    _say_why(before, after)
+    return False
+
+
+def _places(run_dir: Path) -> list[Path]:
+    """The run, or the folds of a cross-validation."""
+    return sorted(path.parent for path in run_dir.glob("fold-*/config.yaml")) or [run_dir]
+
+
+def _figures(run_dir: Path) -> dict[str, float | None]:
+    """Every figure of every evaluation, and those of the end."""
+    found: dict[str, float | None] = {}
+    for place in _places(run_dir):
+        fold = "" if place == run_dir else f"{place.name}, "
+        for line in (place / "metrics.jsonl").read_text().splitlines():
+            record = json.loads(line)
+            at = f"{fold}step {record['step']}: "
+            found |= {at + tag: value for tag, value in record.items() if "/" in tag}
+        found |= {f"{fold}end: {tag}": v for tag, v in (folder.read_result(place) or {}).get("metrics", {}).items()}
+    if _places(run_dir) != [run_dir]:
+        found |= {f"end: {tag}": v for tag, v in (folder.read_result(run_dir) or {}).get("metrics", {}).items()}
+    return found
+
+
+def _same_weights(before: Path, after: Path) -> bool:
+    from torch import equal
+
+    from runner.checkpoint import BEST, read
+
+    then, now = (read(place / "checkpoints" / BEST)["model"] for place in (before, after))
+    return then.keys() == now.keys() and all(equal(then[name], now[name]) for name in then)
+
+
+def _first(differing: Sequence[str]) -> list[str]:
+    """The first of what differs, and what differs at the end."""
+    end = [name for name in differing if "end: " in name][:SHOWN]
+    return [name for name in differing if name not in end][: SHOWN - min(len(end), SHOWN // 2)] + end[:SHOWN]
+
+
+def _say_why(before: Path, after: Path) -> None:
+    from runner.diff import configuration, environment_differences
+
+    other = environment_differences(before, after)
+    keys = [
+        row for row in configuration(before, after).rows if str(row[0]).partition(".")[0] not in ("facts", "resume")
+    ]
+    for table in (other, Table("Configuration", ["key", "then", "now"], keys)):
+        if table.rows:
+            show(Table(table.title, [table.columns[0], "then", "now"], table.rows))
+    if not other.rows and not keys:
+        log.info(
+            "nothing else differs: something in it follows from no seed. trainer.deterministic=true tells operations "
+            "that do not repeat; a data set or a model with a generator of its own would be another reason"
+        )
