@@ -230,6 +230,11 @@ def resume_command(cfg: Any, folder: Path, *overrides: str) -> str:
     Args:
         cfg: the run's configuration.
     """
-    # Which code may be called is the word of whoever types, not of the folder.
+    return command(cfg, f"resume={folder}", *overrides)
+
+
+def command(cfg: Any, *words: str) -> str:
+    """What to type, with what the code of a run's own needs: which may be called is the word of whoever types, not of
+    the folder."""
     allowed = [f"allow_targets=[{','.join(cfg.allow_targets)}]"] if cfg.allow_targets else []
-    return " ".join(["python -m runner", *(shlex.quote(word) for word in (f"resume={folder}", *overrides, *allowed))])
+    return " ".join(["python -m runner", *(shlex.quote(word) for word in (*words, *allowed))])

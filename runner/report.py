@@ -223,5 +223,6 @@ def farewell(cfg: DictConfig, run_dir: Path, seconds: float) -> None:
         return
     log.info("\n%s in %.1f s", run_dir, seconds)
     log.info("  curves and tables  tensorboard --logdir %s", shlex.quote(str(run_dir)))
+    log.info("  use it             %s", folder.command(cfg, "predict", f"run={run_dir}", "input=FILE"))
     length = "max_epochs" if cfg.trainer.max_steps is None else "max_steps"
     log.info("  train on           %s", folder.resume_command(cfg, run_dir, f"trainer.{length}=MORE"))
