@@ -99,6 +99,20 @@ def lr_find(arguments: list[str]) -> int:
     return _look("lr_find", arguments, run, "lr_find")
 
 
+def compare(arguments: list[str]) -> int:
+    """Rank runs and sweeps. Paths and flags, and nothing of Hydra's."""
+    from runner.compare import main as run
+
+    return run(arguments)
+
+
+def diff(arguments: list[str]) -> int:
+    """Show in what two runs differ."""
+    from runner.diff import main as run
+
+    return run(arguments)
+
+
 def _look(command: str, arguments: list[str], run: Callable[[DictConfig], None], config_name: str) -> int:
     """Compose the configuration and `run` on it, in no folder."""
     import logging
@@ -143,7 +157,9 @@ def _version(arguments: list[str]) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train, "inspect": inspect, "lr_find": lr_find}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": train, "inspect": inspect, "lr_find": lr_find, "compare": compare, "diff": diff,
+}  # fmt: skip
 
 
 def _train_task(cfg: DictConfig) -> None:
