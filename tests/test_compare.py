@@ -430,6 +430,13 @@ def test_a_metric_that_is_another_function_is_said(run: Run, capsys: pytest.Capt
     assert cautions(run, capsys) == ["caution: val/accuracy is not the same function in all runs"]
 
 
+def test_a_metric_that_some_runs_lack_is_not_another_function(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    make("all/a", checkpoint__monitor="val/accuracy")
+    lacking = make("all/b", checkpoint__monitor="val/accuracy", metric={}, optimizer__lr=0.1) / "result.json"
+    lacking.write_text(json.dumps({"state": "completed", "metrics": {"val/loss": 0.1}, "split": "s"}))
+    assert cautions(run, capsys) == []
+
+
 def test_a_figure_that_is_nan_comes_last(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     make("all/a", None)
     make("all/b", 0.5, optimizer__lr=0.1)
