@@ -158,6 +158,20 @@ def reproduce(arguments: list[str]) -> int:
     return status or int(not all(same))
 
 
+def compare(arguments: list[str]) -> int:
+    """Rank runs and sweeps. Paths and flags, and nothing of Hydra's."""
+    from runner.compare import main as run
+
+    return run(arguments)
+
+
+def diff(arguments: list[str]) -> int:
+    """Show in what two runs differ."""
+    from runner.diff import main as run
+
+    return run(arguments)
+
+
 def _opened(command: str, arguments: list[str], several: bool = False) -> list[Opened]:
     """The runs that a command begins with. What is logged from here on is printed."""
     from runner.opening import opened
@@ -218,7 +232,7 @@ def _version(arguments: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train, "inspect": inspect, "lr_find": lr_find, "evaluate": evaluate, "predict": predict, "export": export,
-    "reproduce": reproduce,
+    "compare": compare, "diff": diff, "reproduce": reproduce,
 }  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from omegaconf.errors import InterpolationResolutionError, InterpolationToMissin
 from runner import schema, targets
 from runner.errors import ConfigError, Problem, RunnerError, reason_of
 from runner.files import write
+from runner.keys import leaves
 from runner.targets import HYDRA_KEYS, locate
 
 log = logging.getLogger("runner")
@@ -209,20 +210,11 @@ def _unset(tree: Any, path: str) -> Iterator[str]:
 
 def difference(config: DictConfig, default: DictConfig) -> list[tuple[str, Any, Any]]:
     """Dotted key, value and default of every value that is not as `default` has it, which the data do not give."""
-    ours, theirs = dict(_leaves(plain(config)[0], "")), dict(_leaves(plain(default)[0], ""))
+    ours, theirs = dict(leaves(plain(config)[0])), dict(leaves(plain(default)[0]))
     known = {key: value for key, value in ours.items() if theirs.get(key) is not schema.UNKNOWN}
     rows = [(key, value, theirs.get(key)) for key, value in known.items() if value != theirs.get(key)]
     # In an order that does not depend on whether the configuration came from the command line or from a run folder.
     return sorted(rows, key=lambda row: (_place(row[0].partition(".")[0]), row[0]))
-
-
-def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Every value of a tree by its dotted key; a list is one value."""
-    if not isinstance(tree, dict):
-        yield path, tree
-        return
-    for name, child in tree.items():
-        yield from _leaves(child, f"{path}.{name}" if path else str(name))
 
 
 def save(config: DictConfig, path: Path) -> None:

@@ -163,18 +163,23 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     return result if isinstance(result, dict) else None
 
 
-def find(name: str, key: str) -> Path:
+def find(name: str, key: str, alone: bool = False) -> Path:
     """The run folder that the value `name` of the override `key` means: a path, or ``last`` for the newest run.
+
+    Args:
+        alone: whether it was typed without a key, to the command `key`.
 
     Raises:
         RunFolderError: there is no such folder, or it is not the folder of a run.
     """
     folder = newest() if name == "last" else Path(name).expanduser()
     if folder is None:
-        raise RunFolderError(Problem(key, f"there is no run in {OUTPUTS}/ yet", "a run folder", f"{key}=PATH"))
+        raise RunFolderError(
+            Problem(key, f"there is no run in {OUTPUTS}/ yet", "a run folder", "" if alone else f"{key}=PATH")
+        )
     if not (folder / "config.yaml").is_file():
         what = "is not a run folder (no config.yaml in it)" if folder.exists() else "does not exist"
-        remedy = f"{key}=last" if newest() else ""
+        remedy = ("last" if alone else f"{key}=last") if newest() else ""
         raise RunFolderError(Problem(key, f"{str(folder)!r} {what}", "a run folder, or last", remedy))
     return folder
 

@@ -20,19 +20,10 @@ from numpy.typing import NDArray
 from sklearn import metrics as sk
 from torch import Tensor
 
+from runner.direction import direction
 from runner.table import Table
 
 Array = NDArray[Any]
-
-
-LESS_IS_BETTER = ("loss", "error", "mse", "rmse", "mae", "brier", "ece")
-"""Endings of the names of metrics that are better when they are smaller."""
-
-
-def direction(monitor: str, mode: str = "auto") -> str:
-    """``min`` or ``max``: which of a metric, ``<part>/<metric>``, is better; as far as its name says, if `mode` is
-    ``auto``."""
-    return mode if mode != "auto" else "min" if monitor.endswith(LESS_IS_BETTER) else "max"
 
 
 Record = Mapping[str, Any]

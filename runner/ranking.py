@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from runner.metric import direction
+from runner.direction import direction
 from runner.result import ENDED_WELL, from_json
 from runner.table import Table, cell
 
@@ -16,6 +18,32 @@ REPEATED = ("seed", "split.seed")
 """Keys in which runs of one setting may differ: what they reach is averaged over them."""
 
 CONFIDENCE = 0.95
+
+FITS = 40
+"""Settings up to which the terminal has them all."""
+
+
+def quantile(freedom: int) -> float:
+    """Of Student's t with so many degrees of freedom: within it and its negative are 95 of 100 draws."""
+    from scipy.special import stdtrit  # what scipy.stats calls, without the second that it takes to import
+
+    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """Which one of the runs of a setting a run is. Two runs of two settings that are the same in all of it had the same
+    draws, and were measured on the same samples: they make a pair.
+
+    Args:
+        data, split: hashes of the samples, and of which of them are in which part.
+    """
+
+    seed: Any = None
+    split_seed: Any = None
+    fold: int | None = None
+    data: str | None = None
+    split: str | None = None
 
 
 @dataclass(frozen=True)
@@ -27,12 +55,14 @@ class Row:
         keys: what tells it from others, by key.
         fold: which one was held out, or None.
         result: its ``result.json``.
+        repetition: with which runs of other settings it makes a pair.
     """
 
     job: str
     keys: Mapping[str, str]
     fold: int | None
     result: Mapping[str, Any]
+    repetition: Repetition = Repetition()
 
     @property
     def state(self) -> str:
@@ -65,10 +95,8 @@ class Figure:
         mean = statistics.fmean(values) if values else math.nan
         if n < 2 or not all(map(math.isfinite, values)):
             return cls(mean, math.nan, n, math.nan, math.nan)
-        from scipy.stats import t
-
         std = statistics.stdev(values)
-        half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * std / math.sqrt(n)
+        half = quantile(n - 1) * std / math.sqrt(n)
         return cls(mean, std, n, mean - half, mean + half)
 
     def __str__(self) -> str:
@@ -107,6 +135,14 @@ class Setting:
         each = [[row.figure(tag) for row in rows] for rows in self.repetitions]
         return Figure.of(each[0] if len(each) == 1 else [statistics.fmean(values) for values in each])
 
+    def mean(self, name: str) -> float | int | None:
+        """Of a number that the record of every completed run has, such as its seconds; to three digits unless whole."""
+        values = [value for row in self.completed if (value := row.result.get(name)) is not None]
+        if not values:
+            return None
+        mean = statistics.fmean(values)
+        return round(mean) if all(isinstance(value, int) for value in values) else float(f"{mean:.3g}")
+
     @property
     def count(self) -> str:
         """How many runs the figures are of: ``3 seeds × 5 folds``."""
@@ -142,19 +178,30 @@ def rank(rows: Sequence[Row], tag: str, mode: str = "auto") -> list[Setting]:
     return sorted(settings(rows), key=place)
 
 
-def table(ranked: Sequence[Setting], tag: str, mode: str = "auto") -> Table:
+def comparable(monitor: str, rows: Sequence[Row]) -> str:
+    """The metric to rank by: `monitor`, or the first other one of val where that is the loss, and the loss is among
+    what tells the rows apart: figures of different losses cannot be compared."""
+    of_losses = any(key.partition(".")[0] == "loss" for row in rows for key in row.keys)
+    there = dict.fromkeys(tag for row in rows for tag in row.result.get("metrics", {}))
+    others = [tag for tag in there if tag.startswith("val/") and tag != "val/loss" and not tag.endswith("_std")]
+    return others[0] if monitor == "val/loss" and of_losses and others else monitor
+
+
+def table(ranked: Sequence[Setting], tag: str, mode: str = "auto", also: Sequence[str] = ()) -> Table:
     """A row for each setting: what it is, how many runs it is the mean of, and what they reached.
 
     Args:
         ranked: the best first.
         tag: the metric of val that they are ranked by; beside it stands that of test.
         mode: as for `rank`.
+        also: numbers that stand beside the figures; see `Setting.mean`.
     """
     keys = list(dict.fromkeys(key for setting in ranked for key in setting.keys))
     shown = [tag, *_others(ranked, tag)]
     several = any(setting.figure(tag).n > 1 for setting in ranked)
     failed = any(setting.failed for setting in ranked)
-    columns = ["", *keys, "runs", *shown, *(["95 % interval"] if several else []), *(["failed"] if failed else [])]
+    columns = ["", *keys, "runs", *shown, *(["95 % interval"] if several else []), *also]
+    columns += ["failed"] if failed else []
     if several:  # beside the figure that it belongs to
         columns.remove("95 % interval")
         columns.insert(columns.index(tag) + 1, "95 % interval")
@@ -164,9 +211,10 @@ def table(ranked: Sequence[Setting], tag: str, mode: str = "auto") -> Table:
         cells: dict[str, Any] = {"": place, **{key: setting.keys.get(key) for key in keys}, "runs": setting.count}
         cells |= {name: _shown(figure) for name, figure in figures.items()}
         cells |= {"95 % interval": figures[tag].interval, "failed": setting.failed}
+        cells |= {name: setting.mean(name) for name in also}
         lines.append([cells[name] for name in columns])
     direction_ = {"min": "less is better", "max": "more is better"}[direction(tag, mode)]
-    return Table(f"Ranked by {tag} ({direction_})", columns, lines)
+    return Table(f"Ranked by {tag} ({direction_})", columns, lines, exact=[name for name in also if name == "seconds"])
 
 
 def _shown(figure: Figure) -> str | float | None:
@@ -187,3 +235,27 @@ def differing(keys: Collection[Mapping[str, str]]) -> list[str]:
     """The keys whose values are not the same in all of several mappings."""
     names = list(dict.fromkeys(name for each in keys for name in each))
     return [name for name in names if len({each.get(name) for each in keys}) > 1]
+
+
+def csv_of(rows: Sequence[Row]) -> str:
+    """Every figure of every run, unrounded, as the text of a CSV file."""
+    lines = [line_of(row) for row in rows]
+    keys = dict.fromkeys(key for row in rows for key in row.keys)
+    folds = [] if all(row.fold is None for row in rows) else ["fold"]
+    columns = list(dict.fromkeys(["folder", *keys, *folds, *(name for line in lines for name in line)]))
+    last = [name for name in ("seconds", "error") if name in columns]
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, [*(name for name in columns if name not in last), *last], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return buffer.getvalue()
+
+
+def line_of(row: Row) -> dict[str, Any]:
+    """A run as a line of a file."""
+    result = row.result
+    line = {"folder": row.job, **row.keys, **({} if row.fold is None else {"fold": row.fold}), "state": row.state}
+    line |= {name: result[name] for name in ("epochs", "best_epoch", "parameters") if name in result}
+    line |= {tag: row.figure(tag) for tag in result.get("metrics", {})}
+    error = str(result.get("error") or "").partition("\n")[0]
+    return line | {"seconds": result.get("seconds"), "error": error}

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from omegaconf import DictConfig
 
 from runner import __version__, compose, config, folder, metric
 from runner.device import describe
-from runner.errors import shown
 from runner.experiment import Experiment
+from runner.keys import short, text
 from runner.metric import Said
 from runner.model import unsaved
 from runner.optimizer import form
@@ -89,7 +88,7 @@ def cautions(experiment: Experiment, threads: int | None) -> None:
 
 
 def _short(node: DictConfig) -> str:
-    return str(node._target_).rpartition(".")[2]
+    return short(node._target_)
 
 
 def split_table(experiment: Experiment) -> Table:
@@ -105,7 +104,7 @@ def split_table(experiment: Experiment) -> Table:
 
 def difference_table(cfg: DictConfig) -> Table:
     """What of a configuration is not as it would be if nothing had been typed."""
-    rows = [[key, _text(value), _text(default)] for key, value, default in _differing(cfg)]
+    rows = [[key, text(value), text(default)] for key, value, default in _differing(cfg)]
     return Table("What differs from the defaults", ["key", "value", "default"], rows)
 
 
@@ -135,14 +134,7 @@ def hparams(cfg: DictConfig) -> dict[str, str | float]:
     rows = [row for row in _differing(cfg) if row[0].partition(".")[0] not in ("tensorboard", "figures")]
     found |= {key: value for key, value, _ in rows if not key.endswith("._target_")}
     numbers = (int, float)
-    return {k: v if isinstance(v, numbers) and not isinstance(v, bool) else _text(v) for k, v in found.items()}
-
-
-def _text(value: Any) -> str:
-    """A value as one would write it in a file, on one line."""
-    if isinstance(value, (list, dict)):
-        return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6).strip()
-    return value if isinstance(value, str) else shown(value)
+    return {k: v if isinstance(v, numbers) and not isinstance(v, bool) else text(v) for k, v in found.items()}
 
 
 class EpochLines:

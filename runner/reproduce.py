@@ -72,10 +72,13 @@ def tell(before: Path, after: Path) -> bool:
             "\n%s again: all %s figures are the same to the last digit, and so are the weights", before, f"{len(now):,}"
         )
         return True
-    log.info("\n%s again: %s of %s differ", before, f"{len(differing):,}", counted(len(now), "figure"))
-    rows = [[name, then.get(name), now.get(name)] for name in _first(differing)]
-    if rows:
-        show(Table("What differs first, and in the end", ["figure", "then", "now"], rows))
+    also = ", and the weights do" if weights and not differing else ""
+    log.info("\n%s again: %s of %s differ%s", before, f"{len(differing):,}", counted(len(now), "figure"), also)
+    if differing:
+        rows = [
+            [name, then.get(name), now.get(name), _gap(then.get(name), now.get(name))] for name in _first(differing)
+        ]
+        show(Table("What differs first, and in the end", ["figure", "then", "now", "now − then"], rows))
     _say_why(before, after)
     return False
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich import box
@@ -45,6 +45,18 @@ class Table:
             *(list(map(_escape, self._cells(row))) for row in self.rows),
         ]
         return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+    def first(self, number: int) -> Table:
+        """Its first rows, and in its title that there are more."""
+        if len(self.rows) <= number:
+            return self
+        return replace(self, title=f"{self.title}, the first {number}", rows=self.rows[:number])
+
+    def without(self, *names: str) -> Table:
+        """It, without some of its columns."""
+        kept = [number for number, name in enumerate(self.columns) if name not in names]
+        rows = [[row[number] for number in kept] for row in self.rows]
+        return replace(self, columns=[self.columns[number] for number in kept], rows=rows)
 
     def records(self) -> list[dict[str, Any]]:
         """For files: a mapping from column to value for each row."""

@@ -81,11 +81,34 @@ def log_to(path: Path) -> None:
 
 def show(table: Table) -> None:
     """A table on the terminal and in the log file."""
+    log.info("\n%s\n%s", table.title, drawn(table))
+
+
+def width() -> int | None:
+    """The columns that there are; None where the output is no terminal: a file has room."""
+    return console.width if console.is_terminal else None
+
+
+def drawn(table: Table) -> str:
+    """A table as text that fits the terminal, without its title."""
     buffer = StringIO()
-    width = console.width if console.is_terminal else 1000  # a file has room
-    Console(file=buffer, width=width, highlight=False).print(table.rich(console.encoding.startswith("utf")))
+    Console(file=buffer, width=width() or 1000, highlight=False).print(table.rich(console.encoding.startswith("utf")))
     lines = [line.rstrip() for line in buffer.getvalue().splitlines()]
-    log.info("\n%s\n%s", table.title, "\n".join(line for line in lines if line))
+    return "\n".join(line for line in lines if line)
+
+
+def wide(table: Table) -> int:
+    """The columns that a table takes where nothing is folded."""
+    return console.measure(table.rich(), options=console.options.update(width=10**6)).maximum
+
+
+def write(text: str) -> None:
+    """`text` as it is, for a file or another program."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        console.on_broken_pipe()
 
 
 class Status:

@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import ConstantLR
 from runner import metric, optimizer
 from runner.checkpoint import Every
 from runner.config import calling, factory, value
+from runner.direction import direction
 from runner.entries import RULE
 from runner.errors import ConfigError, Problem
 from runner.experiment import Experiment
@@ -207,5 +208,5 @@ def _plan(cfg: DictConfig, node: DictConfig | None, key: str) -> Plan | None:
     own = {name: node[name] for name in ("warmup", "warmup_start", "monitor") if name in node}
     bound = factory(node, OURS["scheduler"])
     if bound.keywords.get("mode") == "auto" and own.get("monitor"):
-        bound.keywords["mode"] = metric.direction(own["monitor"])
+        bound.keywords["mode"] = direction(own["monitor"])
     return Plan(bound, lengths, node.interval, **own, key=key)

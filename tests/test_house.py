@@ -14,7 +14,7 @@ PARTS = (
     "dataset", "split", "transform", "loader", "model", "loss", "optimizer", "scheduler", "metric", "trainer",
     "checkpoint", "tensorboard",
 )  # fmt: skip
-LEAVES = {"errors", "draws", "batch", "table", "files", "eval_mode"}
+LEAVES = {"errors", "draws", "batch", "table", "files", "eval_mode", "direction"}
 
 
 def imports(path: Path) -> set[str]:
@@ -42,7 +42,9 @@ def test_a_part_knows_neither_the_configuration_nor_other_parts(part: str) -> No
         assert ours <= {*LEAVES, part}, path
 
 
-@pytest.mark.parametrize("module", ["__init__", "__main__", "errors", "schema", "folder", "terminal", "table"])
+@pytest.mark.parametrize(
+    "module", ["__init__", "__main__", "errors", "schema", "folder", "terminal", "table", "ranking", "runs"]
+)
 def test_what_runs_before_the_configuration_stands_is_free_of_torch(module: str) -> None:
     assert not {
         name

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import re
 import shlex
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
@@ -23,9 +20,6 @@ from runner.terminal import show
 
 log = logging.getLogger("runner")
 
-FITS = 40
-"""Settings up to which the terminal has them all."""
-
 
 def write_files(record: Record, cfg: DictConfig) -> None:
     """Write ``results.csv``, every figure of every run that has ended, and ``results.md``, for people.
@@ -34,7 +28,7 @@ def write_files(record: Record, cfg: DictConfig) -> None:
         cfg: of the sweep.
     """
     rows = _rows(record)
-    write(record.folder / "results.csv", _csv(rows).encode())
+    write(record.folder / "results.csv", ranking.csv_of(rows).encode())
     ended = f"{len({row.job for row in rows})} of {len(record.entries)} jobs have ended"
     failed = _failed(rows)
     parts = [f"# {record.folder.name}\n\n{ended}{f', {len(failed)} runs failed' if failed else ''}."]
@@ -53,7 +47,7 @@ def tell(record: Record, cfg: DictConfig, flags: Sequence[str], seconds: float) 
     tag, failed = _rank_by(cfg, rows), _failed(rows)
     ranked, mode = _ranked(rows, cfg, tag)
     table, runs = ranking.table(ranked, tag, mode), _runs(rows, tag)
-    show(table if len(ranked) <= FITS else Table(f"{table.title}, the first {FITS}", table.columns, table.rows[:FITS]))
+    show(table.first(ranking.FITS))
     if failed:
         show(_failures(failed))
     board = Board(record.folder / "tensorboard")
@@ -99,32 +93,7 @@ def _rank_by(cfg: DictConfig, rows: Sequence[Row]) -> str:
     """The metric of val by which the settings are ranked."""
     if cfg.sweep.rank_by is not None:
         return str(cfg.sweep.rank_by)
-    monitor = str(cfg.checkpoint.monitor)
-    of_losses = any(key.partition(".")[0] == "loss" for row in rows for key in row.keys)
-    there = dict.fromkeys(tag for row in rows for tag in row.result.get("metrics", {}))
-    others = [tag for tag in there if tag.startswith("val/") and tag != "val/loss" and not tag.endswith("_std")]
-    # Figures of different losses cannot be compared.
-    return others[0] if monitor == "val/loss" and of_losses and others else monitor
-
-
-def _csv(rows: Sequence[Row]) -> str:
-    lines = [_line(row) for row in rows]
-    columns = list(dict.fromkeys(name for line in lines for name in line))
-    last = [name for name in ("seconds", "error") if name in columns]
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, [*(name for name in columns if name not in last), *last], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return buffer.getvalue()
-
-
-def _line(row: Row) -> dict[str, Any]:
-    result: Mapping[str, Any] = row.result
-    line = {"folder": row.job, **row.keys, **({} if row.fold is None else {"fold": row.fold}), "state": row.state}
-    line |= {name: result[name] for name in ("epochs", "best_epoch") if name in result}
-    line |= {tag: row.figure(tag) for tag in result.get("metrics", {})}
-    error = str(result.get("error") or "").partition("\n")[0]
-    return line | {"seconds": result.get("seconds"), "error": error}
+    return ranking.comparable(str(cfg.checkpoint.monitor), rows)
 
 
 def _runs(rows: Sequence[Row], tag: str) -> Table:
@@ -146,7 +115,7 @@ def _figure(row: Row, tag: str) -> float | None:
 
 def _failures(failed: Sequence[Row]) -> Table:
     rows = [
-        [row.job if row.fold is None else f"{row.job}/fold-{row.fold}", row.state, _line(row)["error"]]
+        [row.job if row.fold is None else f"{row.job}/fold-{row.fold}", row.state, ranking.line_of(row)["error"]]
         for row in failed
     ]
     return Table("Not completed", ["folder", "state", "why"], rows)

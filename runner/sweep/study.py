@@ -18,9 +18,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from runner import config
+from runner.direction import direction
 from runner.draws import seed_of
 from runner.errors import ConfigError, Pruned
-from runner.metric import direction
 from runner.sweep import folds
 from runner.sweep.grid import expand, looked_for
 from runner.sweep.jobs import Jobs, parser, typed_of

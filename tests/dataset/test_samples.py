@@ -184,7 +184,7 @@ def test_facts() -> None:
     classes = {"train": samples((X, 0), (X, 2)), "test": samples((X, 1))}
     assert facts(classes) == {
         "task": "classification", "num_samples": 3, "num_classes": 3, "class_names": ["0", "1", "2"], "num_outputs": 3,
-        "categories": None,
+        "features": None, "categories": None, "sample_shape": [3], "sample_type": "float32", "sample_range": None,
     }  # fmt: skip
     values = facts({"train": samples((X, [0.5, 1.5]))})
     assert (values["task"], values["num_classes"], values["num_outputs"]) == ("regression", None, 2)

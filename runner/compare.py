@@ -1,0 +1,244 @@
+"""``python -m runner compare PATH...``: a ranked table of runs and sweeps, and how sure its order is."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from runner import apart, cautions, folder, ranking, significance, terminal
+from runner.errors import ConfigError, Problem, RunFolderError, counted, nearest
+from runner.ranking import Row, Setting
+from runner.runs import Found, Run, find
+from runner.table import Table
+
+HELP = """\
+usage: python -m runner compare PATH... [--by METRIC] [--csv | --md]
+
+Rank runs and sweeps, each setting with its mean over seeds and folds, and test the best one against the others.
+
+  PATH           the folder of a run or a sweep, or one that has some in it, such as outputs; last: the newest run
+  --by METRIC    rank by this one, as in val/accuracy; without it by checkpoint.monitor
+  --csv          a line for each run, with every figure, unrounded
+  --md           the tables as Markdown
+
+With --csv and --md the output has nothing else in it, and what is to be said goes to the error stream."""
+
+FLAGS = ("--by", "--csv", "--md", "--help")
+
+SPARED = ("95 % interval", "parameters", "seconds")
+"""Columns that a narrow terminal does not have, the first one first."""
+
+LISTED = 5
+"""Runs up to which a note has them all."""
+
+
+@dataclass(frozen=True)
+class Typed:
+    """What was asked for: `form` is ``csv``, ``md``, or nothing for a terminal."""
+
+    paths: Sequence[Path]
+    by: str | None
+    form: str
+
+    @property
+    def command(self) -> str:
+        by = [] if self.by is None else ["--by", self.by]
+        return shlex.join(["python", "-m", "runner", "compare", *map(str, self.paths), *by])
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command.
+
+    Raises:
+        InputError: nothing can be compared in this way.
+    """
+    if "--help" in arguments or "-h" in arguments:
+        print(HELP)
+        return 0
+    typed = parse(arguments)
+    found = find(typed.paths)
+    completed = [run for run in found.runs if run.state == "completed"]
+    if not completed and not (typed.form == "csv" and found.runs):
+        what = f"nothing to compare: {'; '.join(_missing(found))}"
+        raise RunFolderError(Problem(" ".join(map(str, typed.paths)), what))
+    runs = found.runs if typed.form == "csv" else completed
+    rows = _rows(runs, typed.form == "csv")
+    tag = _tag(typed.by, completed, rows)
+    mode, kept = _mode(tag, completed), _newest(rows)
+    ranked = ranking.rank(kept, tag, mode)
+    _say([*_head(ranked, len(completed)), *cautions.of(ranked, completed, tag), *_missing(found)], typed.form)
+    _print(ranked, tag, mode, rows, typed)
+    return 0
+
+
+def parse(arguments: Sequence[str]) -> Typed:
+    """The arguments, in any order.
+
+    Raises:
+        ConfigError: they cannot be meant so.
+    """
+    paths, flags, by, problems = list[Path](), list[str](), None, list[Problem]()
+    rest = iter(arguments)
+    for argument in rest:
+        name, equals, value = argument.partition("=")
+        if name == "--by":
+            by = value if equals else next(rest, "")
+            problems += [] if by and not by.startswith("-") else [Problem("--by", "needs a metric", "<part>/<metric>")]
+        elif argument in FLAGS:
+            flags.append(argument)
+        elif argument.startswith("-"):
+            what = "takes no value" if name in FLAGS else "there is no such flag"
+            problems.append(Problem(name, what, ", ".join(FLAGS), nearest(name, FLAGS)))
+        else:
+            paths += _path(argument, problems)
+    if not paths and not problems:
+        remedy = "python -m runner compare outputs"
+        problems.append(Problem("compare", "needs a path", "folders of runs and sweeps, or above them", remedy))
+    if {"--csv", "--md"} <= set(flags):
+        problems.append(Problem("--csv --md", "cannot both be printed", "one of them"))
+    if problems:
+        raise ConfigError(*problems)
+    return Typed(paths, by, next((flag[2:] for flag in flags), ""))
+
+
+def _path(argument: str, problems: list[Problem]) -> list[Path]:
+    path = Path(argument).expanduser()
+    if argument == "last" and not path.exists() and (newest := folder.newest()) is not None:
+        return [newest]
+    if "=" in argument and not path.exists():
+        what = "is no folder; compare takes paths and flags, and no KEY=VALUE"
+        problems.append(Problem(argument, what, remedy="python -m runner compare --help"))
+        return []
+    return [path]
+
+
+def _rows(runs: Sequence[Run], exact: bool) -> list[Row]:
+    # One that failed before it began has no configuration.
+    told = iter(apart.keys([run for run in runs if run.config], exact))
+    keys = [next(told) if run.config else {} for run in runs]
+    return [
+        Row(str(run.job), keys, run.repetition.fold, run.result, run.repetition)
+        for run, keys in zip(runs, keys, strict=True)
+    ]
+
+
+def _newest(rows: Sequence[Row]) -> list[Row]:
+    """The completed ones; of those that say the same in all that counts, the one that was started last."""
+    completed = [row for row in rows if row.state == "completed"]
+    found: dict[object, Row] = {}
+    for row in sorted(completed, key=lambda row: str(row.result.get("started"))):
+        found[_said(row)] = row
+    return [row for row in completed if found[_said(row)] is row]
+
+
+def _said(row: Row) -> tuple[object, ...]:
+    return row.fold, *row.keys.items()
+
+
+def _tag(by: str | None, completed: Sequence[Run], rows: Sequence[Row]) -> str:
+    """The metric to rank by: what was typed, or what most runs chose their best epoch by."""
+    there = list(dict.fromkeys(tag for run in completed for tag in run.result["metrics"]))
+    if by is not None and by not in there:
+        remedy = nearest(by, there, "--by ")
+        raise ConfigError(Problem("--by", f"no completed run has {by!r}", ", ".join(there), remedy))
+    monitors = Counter(str(run.config.get("checkpoint.monitor")) for run in completed)
+    tag = by or ranking.comparable(monitors.most_common(1)[0][0] if monitors else "val/loss", rows)
+    return tag if tag in there else next((tag for tag in there if tag.startswith("val/")), tag)
+
+
+def _mode(tag: str, completed: Sequence[Run]) -> str:
+    """Which of a metric is better: where all runs are decided by it, as it is there."""
+    keys: set[tuple[Any, Any]] = {
+        (run.config.get("checkpoint.monitor"), run.config.get("checkpoint.mode")) for run in completed
+    }
+    monitor, mode = keys.pop() if len(keys) == 1 else (None, None)
+    return mode if monitor == tag and mode in ("min", "max") else "auto"
+
+
+def _head(ranked: Sequence[Setting], number: int) -> list[str]:
+    kept = sum(len(setting.rows) for setting in ranked)
+    older = f"; {counted(number - kept, 'older run')} of the same configuration left out" if kept < number else ""
+    return [f"{counted(number, 'run')}, {counted(len(ranked), 'setting')}{older}"]
+
+
+def _missing(found: Found) -> list[str]:
+    """The runs that are not completed, and those that cannot be read."""
+    others = [f"{run.path} ({run.state})" for run in found.runs if run.state != "completed"]
+    unreadable = [f"{path} ({why})" for path, why in found.unreadable.items()]
+    return [*_listed("not completed", others), *_listed("cannot be read", unreadable)]
+
+
+def _listed(what: str, names: Sequence[str]) -> list[str]:
+    rest = [f"and {len(names) - LISTED:,} more"] if len(names) > LISTED else []
+    return [f"{counted(len(names), 'run')} {what}: {', '.join([*names[:LISTED], *rest])}"] if names else []
+
+
+def _say(notes: Sequence[str], form: str) -> None:
+    screen = terminal.error_console if form else terminal.console
+    for note in notes:
+        screen.print(note, markup=False, style="yellow" if note.startswith("caution") else None)
+
+
+def _print(ranked: Sequence[Setting], tag: str, mode: str, rows: Sequence[Row], typed: Typed) -> None:
+    if typed.form == "csv":
+        placed = [row for setting in ranked for row in setting.rows]
+        kept = set(map(id, placed))
+        terminal.write(ranking.csv_of([*placed, *(row for row in rows if id(row) not in kept)]))
+        return
+    tables = [ranking.table(ranked, tag, mode, ("seconds", "parameters"))]
+    tables += [] if (made := significance.table(ranked, tag, mode)) is None else [made]
+    if typed.form == "md":
+        terminal.write("\n\n".join(f"### {table.title}\n\n{table.markdown()}" for table in tables) + "\n")
+        return
+    for table in tables:
+        shown = _fitted(table.first(ranking.FITS), {key for setting in ranked for key in setting.keys})
+        terminal.console.print(f"\n{shown.title}\n{terminal.drawn(shown)}", markup=False)
+    for line in _farewell(ranked, typed, made):
+        terminal.console.print(line, markup=False)
+
+
+def _fitted(table: Table, keys: Collection[str]) -> Table:
+    """A table for the width of the terminal: with fewer columns, and at last with all keys in one of them."""
+    width = terminal.width()
+    for number in range(len(SPARED) + 1):
+        shown = table.without(*SPARED[:number])
+        if width is None or terminal.wide(shown) <= width:
+            return shown
+    return _merged(shown, keys)
+
+
+def _merged(table: Table, keys: Collection[str]) -> Table:
+    """A table with one column for all keys, which is folded: ``model=CNN seed=1``."""
+    rest = [name for name in table.columns[1:] if name not in keys]
+    rows = []
+    for record in table.records():
+        said = [f"{key}={record[key]}" for key in table.columns if key in keys and record[key] is not None]
+        rows.append([record[""], " ".join(said), *(record[name] for name in rest)])
+    return replace(table, columns=["", "setting", *rest], rows=rows)
+
+
+def _farewell(ranked: Sequence[Setting], typed: Typed, tested: Table | None) -> Iterator[str]:
+    """What is told below the tables."""
+    if tested is not None:
+        yield from _how(tested, any("×" in setting.count for setting in ranked))
+    elif len(ranked) > 1:
+        yield "\nHow sure that is: not known, for no other setting has two seeds or folds in common with the best."
+    jobs = list(dict.fromkeys(row.job for row in ranked[0].rows))
+    others = f" and {len(jobs) - 1:,} more" if len(jobs) > 1 else ""
+    yield f"\n  folder of the best     {jobs[0]}{others}"
+    yield f"  every figure           {typed.command} --csv"
+
+
+def _how(tested: Table, both: bool) -> Iterator[str]:
+    """How settings were compared with the best."""
+    over = {str(record["over"]).rpartition(" ")[2] for record in tested.records()}
+    yield f"  in pairs, above 0 where the best is better{'; of seeds and folds the less sure one' if both else ''}:"
+    if "seeds" in over:
+        yield "  seeds: the paired t-test"
+    if over - {"seeds"}:
+        kinds = " and ".join(sorted(over - {"seeds"}))
+        yield f"  {kinds}: the t-test of Nadeau and Bengio, for their training data overlap"

@@ -1,0 +1,140 @@
+"""``python -m runner diff RUN RUN``: in what two runs differ, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from runner import folder, terminal
+from runner.errors import ConfigError, Problem, nearest
+from runner.keys import text
+from runner.result import from_json
+from runner.runs import read_config, read_json, read_result
+from runner.table import Table
+
+HELP = """\
+usage: python -m runner diff RUN RUN
+
+Show in what two runs differ: every key of their configurations, what they were computed with, and their figures.
+
+  RUN            the folder of a run, or last for the newest one"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command.
+
+    Raises:
+        InputError: these are not two runs that can be read.
+    """
+    if "--help" in arguments or "-h" in arguments:
+        print(HELP)
+        return 0
+    a, b = parse(arguments)
+    head = [f"{name}  {run_dir} ({_state(run_dir)})" for name, run_dir in (("a", a), ("b", b))]
+    tables = [configuration(a, b), environment_differences(a, b), figures(a, b)]
+    terminal.console.print("\n".join(head), markup=False)
+    for table in tables:
+        said = terminal.drawn(table) if table.rows else "nothing differs"
+        terminal.console.print(f"\n{table.title}\n{said}", markup=False)
+    return 0
+
+
+def parse(arguments: Sequence[str]) -> tuple[Path, Path]:
+    """The folders of the two runs.
+
+    Raises:
+        InputError: they are not two, or not of runs.
+    """
+    problems = [
+        Problem(flag.partition("=")[0], "there is no such flag", "--help", nearest(flag, ["--help"]))
+        for flag in arguments
+        if flag.startswith("-")
+    ]
+    runs = [argument for argument in arguments if not argument.startswith("-")]
+    if len(runs) != 2 and not problems:
+        what = f"takes the folders of two runs, and {len(runs) or 'none'} {'was' if len(runs) < 2 else 'were'} given"
+        problems.append(Problem("diff", what, remedy="python -m runner diff RUN RUN"))
+    if problems:
+        raise ConfigError(*problems)
+    a, b = (folder.find(name, "diff", alone=True) for name in runs)
+    return a, b
+
+
+def configuration(a: Path, b: Path) -> Table:
+    """Every key whose values are not the same, of facts, too."""
+    ours, theirs = dict(_values(_config(a), "")), dict(_values(_config(b), ""))
+    groups = list(dict.fromkeys(key.partition(".")[0] for key in [*ours, *theirs]))
+    names = sorted(dict.fromkeys([*ours, *theirs]), key=lambda key: groups.index(key.partition(".")[0]))
+    rows = [
+        [key, *(text(values[key]) if key in values else None for values in (ours, theirs))]
+        for key in names
+        if key not in ours or key not in theirs or ours[key] != theirs[key]
+    ]
+    return Table("Configuration", ["key", "a", "b"], rows)
+
+
+def _config(run_dir: Path) -> dict[str, Any]:
+    return {key: value for key, value in read_config(run_dir).items() if key != "interpolations"}
+
+
+def _values(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Every value of a tree by its dotted key, with numbers for what is in a list of groups."""
+    children = tree.items() if isinstance(tree, dict) else enumerate(tree) if _has_groups(tree) else ()
+    for name, child in children:
+        yield from _values(child, f"{path}.{name}" if path else str(name))
+    if not children:
+        yield path, tree
+
+
+def _has_groups(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(child, dict) for child in value)
+
+
+def environment_differences(a: Path, b: Path) -> Table:
+    """In what two runs differ beside their configurations: versions, device, threads, commit, data and split.
+
+    Args:
+        a, b: their folders.
+
+    Raises:
+        RunFolderError: what is in them cannot be read.
+    """
+    ours, theirs = _environment(a), _environment(b)
+    names = [name for name in dict.fromkeys([*ours, *theirs]) if ours.get(name) != theirs.get(name)]
+    return Table("Environment", ["what", "a", "b"], [[name, ours.get(name), theirs.get(name)] for name in names])
+
+
+def _environment(run_dir: Path) -> dict[str, str]:
+    result = _result(run_dir)
+    said = {str(name): str(version) for name, version in (result.get("versions") or {}).items()}
+    said |= {name: str(result[name]) for name in ("device", "threads") if name in result}
+    git = result.get("git")
+    said["git commit"] = "none" if not git else str(git.get("commit")) + ("" if git.get("clean") else ", with changes")
+    # The table says more of some: which card it was, and of how many cores.
+    said |= {str(row["what"]): str(row["value"]) for row in (result.get("tables") or {}).get("environment", [])}
+    split = read_json(run_dir / "split.json") if (run_dir / "split.json").exists() else {}
+    return said | {name: str(split[key])[:12] for name, key in (("data", "data"), ("split", "hash")) if key in split}
+
+
+def _result(run_dir: Path) -> dict[str, Any]:
+    return read_result(run_dir) if (run_dir / "result.json").exists() else {}
+
+
+def _state(run_dir: Path) -> str:
+    return str(_result(run_dir).get("state", "no result.json"))
+
+
+def figures(a: Path, b: Path) -> Table:
+    """What both reached, and by how much the second one is above the first. 0.0000 is no difference at all."""
+    ours, theirs = (_figures(_result(run_dir)) for run_dir in (a, b))
+    rows = [
+        [name, ours.get(name), theirs.get(name), theirs[name] - ours[name] if name in ours and name in theirs else None]
+        for name in dict.fromkeys([*ours, *theirs])
+    ]
+    return Table("Figures", ["metric", "a", "b", "b − a"], rows)
+
+
+def _figures(result: dict[str, Any]) -> dict[str, float]:
+    found = {tag: from_json(value) for tag, value in (result.get("metrics") or {}).items()}
+    return found | {name: result[name] for name in ("best_epoch", "seconds") if result.get(name) is not None}

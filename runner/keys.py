@@ -1,0 +1,46 @@
+"""The keys of configurations as a tree of plain containers has them: their values, and those values as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from runner.errors import shown
+
+
+def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of a tree by its dotted key; a list is one value."""
+    if not isinstance(tree, dict):
+        yield path, tree
+        return
+    for name, child in tree.items():
+        yield from leaves(child, f"{path}.{name}" if path else str(name))
+
+
+def is_below(key: str, *names: str) -> bool:
+    """Whether a dotted key is one of `names`, or in one of the groups that they name."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def text(value: Any) -> str:
+    """A value as one would write it in a file, on one line."""
+    if isinstance(value, (list, dict)):
+        return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6).strip()
+    return value if isinstance(value, str) else shown(value)
+
+
+def short(target: Any) -> str:
+    """What a ``_target_`` names, without where it is."""
+    return str(target).rpartition(".")[2]
+
+
+def spelt(value: Any, arguments: bool = False) -> str:
+    """A value with each target in it by its short name alone, or with its `arguments`."""
+    if isinstance(value, dict) and "_target_" in value:
+        given = [f"{name}={spelt(child, True)}" for name, child in value.items() if name != "_target_"]
+        return short(value["_target_"]) + (f"({', '.join(given)})" if arguments and given else "")
+    if isinstance(value, list):
+        return f"[{', '.join(spelt(child, arguments) for child in value)}]"
+    return text(value)

@@ -1,0 +1,100 @@
+"""A run again: the same figures, or what may be the reason that they are others."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import QUICK, Run
+from sklearn.datasets import load_wine
+
+
+def test_a_run_again_is_the_same(run: Run, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("reproduce", f"run={digits}", "hydra.run.dir=again") == 0
+    assert (
+        "digits again: all 18 figures are the same to the last digit, and so are the weights" in capsys.readouterr().out
+    )
+    for name in ("metrics.jsonl", "split.json"):
+        assert Path("again", name).read_bytes() == (digits / name).read_bytes()
+    assert not (digits / "runner.log").read_text().count("again")
+
+
+def test_every_fold_again(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*QUICK, "split=kfold", "split.n_splits=2", "trainer.max_epochs=1", "hydra.run.dir=r") == 0
+    assert run("reproduce", "run=r", "hydra.run.dir=again") == 0
+    # of each fold 5 at its evaluation and 8 at its end; of all of them 8, their deviations, and 3 out of fold
+    assert "r again: all 45 figures are the same to the last digit" in capsys.readouterr().out
+    text = Path("again/fold-1/result.json").read_text()
+    Path("r/fold-1/result.json").write_text(text.replace('"test/accuracy": 0.', '"test/accuracy": 0.1'))
+    assert run("reproduce", "run=r", "hydra.run.dir=third") == 1
+    assert "r again: 1 of 45 figures differ" in capsys.readouterr().out
+
+
+def test_other_weights_are_found(run: Run, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*QUICK, "seed=1", "hydra.run.dir=other") == 0
+    shutil.copy("other/checkpoints/best.pt", digits / "checkpoints/best.pt")
+    assert run("reproduce", f"run={digits}", "hydra.run.dir=again") == 1
+    assert "digits again: 0 of 18 figures differ, and the weights do" in capsys.readouterr().out
+
+
+def test_what_differs_is_said_with_what_may_be_the_reason(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    frame = load_wine(as_frame=True).frame
+    frame.to_csv("wine.csv", index=False)
+    table = ("dataset=table", "dataset.path=wine.csv", "dataset.target=target", "transform=table", "hydra.run.dir=r")
+    assert run(*QUICK, *table) == 0
+    frame.assign(hue=frame["hue"] * 2 + frame["alcohol"]).to_csv("wine.csv", index=False)
+    text = Path("r/result.json").read_text()
+    Path("r/result.json").write_text(text.replace(json.loads(text)["versions"]["torch"], "1.0"))
+    assert run("reproduce", "run=r", "hydra.run.dir=again") == 1
+    output = capsys.readouterr().out
+    said = [line.split() for line in output[output.index("r again:") :].splitlines()]
+    assert ["torch", "1.0"] in [line[:2] for line in said]
+    assert "data" in [line[0] for line in said if line]
+    assert any(line[:3] == ["step", "2:", "train/loss"] for line in said)
+
+
+def test_a_run_that_draws_from_no_seed(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("own_data.py").write_text(
+        "import os, torch\nfrom runner.dataset import ArrayDataset\n\n"
+        "def data():\n    draw = torch.Generator().manual_seed(0)\n"
+        "    inputs = torch.randn(100, 4, generator=draw)\n"
+        "    noise = torch.tensor(list(os.urandom(100))) / 255\n"
+        "    return Noisy(inputs, (inputs[:, 0] > 0).long(), noise)\n\n"
+        "class Noisy(torch.utils.data.Dataset):\n"
+        "    def __init__(self, inputs, targets, noise):\n"
+        "        self.inputs, self.targets, self.noise = inputs, targets, noise\n"
+        "    def __len__(self):\n        return 100\n"
+        "    def __getitem__(self, i):\n        return self.inputs[i] + self.noise[i], int(self.targets[i])\n"
+    )
+    Path("mine/dataset").mkdir(parents=True)
+    Path("mine/dataset/own.yaml").write_text("_target_: own_data.data\n")
+    own = ("--config-dir", "mine", "allow_targets=[own_data.*]")
+    assert run(*own, *QUICK, "dataset=own", "hydra.run.dir=r") == 0
+    assert run(*own, "reproduce", "run=r") == 2  # the command comes first
+    assert run("reproduce", "run=r", "hydra.run.dir=again", "allow_targets=[own_data.*]") == 1
+    assert "nothing else differs: something in it follows from no seed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ((), "run: is not given"),
+        (("run=nowhere",), "run: 'nowhere' does not exist"),
+        (("run=digits", "seed=3"), "seed: would make it another experiment"),
+        (("run=digits", "trainer.max_epochs=3"), "trainer.max_epochs: would make it another experiment"),
+        (("run=digits", "model=cnn"), "model: would make it another experiment"),
+        (("run=digits", "-m"), "-m: is no flag of reproduce"),
+        (("run=half",), "run: half is interrupted\n  allowed: a completed run"),
+    ],
+)
+def test_what_is_wrong_is_said_and_nothing_is_written(
+    run: Run, digits: Path, capsys: pytest.CaptureFixture[str], overrides: tuple[str, ...], said: str
+) -> None:
+    shutil.copytree(digits, "half")
+    Path("half/result.json").write_text('{"state": "interrupted"}')
+    before = sorted(Path().rglob("*"))
+    assert run("reproduce", *overrides) == 2
+    assert said in capsys.readouterr().err
+    assert sorted(Path().rglob("*")) == before
