@@ -75,9 +75,9 @@ def tell(before: Path, after: Path) -> bool:
     also = ", and the weights do" if weights and not differing else ""
     log.info("\n%s again: %s of %s differ%s", before, f"{len(differing):,}", counted(len(now), "figure"), also)
     if differing:
-        rows = [
-            [name, then.get(name), now.get(name), _gap(then.get(name), now.get(name))] for name in _first(differing)
-        ]
+        pairs = [(then.get(name), now.get(name)) for name in _first(differing)]
+        gaps = [None if a is None or b is None else b - a for a, b in pairs]
+        rows = [[name, *pair, gap] for name, pair, gap in zip(_first(differing), pairs, gaps, strict=True)]
         show(Table("What differs first, and in the end", ["figure", "then", "now", "now − then"], rows))
     _say_why(before, after)
     return False
