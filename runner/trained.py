@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from runner import checkpoint, config, device, folder, model, targets
-from runner.checkpoint import BEST, LAST
+from runner import config, device, folder, targets
 from runner.draws import generator, seed_of
-from runner.errors import ConfigError, DataError, Problem, RunFolderError, counted, nearest, reason_of
+from runner.errors import ConfigError, Problem, RunFolderError, counted, reason_of
 from runner.eval_mode import eval_mode
 from runner.loss import Readout
 from runner.network import make_model, make_precision, set_backends
 from runner.reading import Reader
 from runner.result import from_json
+from runner.run_weights import Weights, check_trained, read_weights
 from runner.trainer import Precision
 from runner.transform import Pipeline
 from runner.writing import Layout
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 Given = "Tensor | Array | pd.DataFrame | Image | str | Path | Sequence[Image | str | Path]"
-
-NAMED = ("best", "last", "ema")
-"""Weights that are no file of their own."""
 
 
 @dataclass(frozen=True)
@@ -66,24 +63,6 @@ class Predictions:
 
     def __len__(self) -> int:
         return len(self.values)
-
-
-@dataclass(frozen=True)
-class Weights:
-    """What of a checkpoint a trained model is made of.
-
-    Args:
-        path: of the file.
-        model, transform, loss: state dicts.
-        epoch, step: after which they were saved; None for a file of others.
-    """
-
-    path: Path
-    model: Mapping[str, Tensor]
-    transform: Mapping[str, Tensor]
-    loss: Mapping[str, Tensor]
-    epoch: int | None = None
-    step: int | None = None
 
 
 class Run:
@@ -258,7 +237,7 @@ def open_run(cfg: DictConfig, run_dir: Path, weights: str = "best", temperature:
     Raises:
         InputError: see `load_run`.
     """
-    _check_trained(run_dir)
+    check_trained(run_dir)
     check(cfg)
     where = device.resolve(cfg.device)
     device.check(where, cfg.trainer.cudnn)
@@ -309,82 +288,6 @@ def _restore(module: nn.Module, state: Mapping[str, Tensor], path: Path, run_dir
     except (RuntimeError, KeyError, ValueError) as error:
         what = f"does not fit what {run_dir / 'config.yaml'} describes: {' '.join(str(error).split())}"
         raise RunFolderError(Problem(str(path), what, remedy="the code that it was written with")) from error
-
-
-def read_weights(run_dir: Path, name: str, net: nn.Module) -> Weights:
-    """The weights of a run that `name` means: see `load_run`.
-
-    Args:
-        net: the model, in which a file of others is tried.
-
-    Raises:
-        InputError: there are none, or they are damaged, or not those that the record is of.
-    """
-    if name == "best":
-        return _of(_recorded(run_dir), True)
-    if name in NAMED:
-        path = run_dir / "checkpoints" / LAST
-        held = _of(path, name == "ema")
-        if name == "ema" and checkpoint.read(path)["ema"] is None:
-            raise ConfigError(Problem("weights", f"{run_dir} kept no average of its weights", "best, last, FILE"))
-        return held
-    path = _file(run_dir, name)
-    try:
-        return _of(path, True)
-    except RunFolderError:  # of somebody else's, or damaged; `load` says which
-        try:
-            model.load(net, str(path))
-        except DataError as error:
-            raise DataError(*(Problem("weights", p.what, p.allowed) for p in error.problems)) from error
-    own = run_dir / "checkpoints"
-    ours = _of(own / (BEST if (own / BEST).is_file() else LAST), True)
-    return Weights(path, net.state_dict(), ours.transform, ours.loss)
-
-
-def _check_trained(run_dir: Path) -> None:
-    """That a run has checkpoints of its own."""
-    if folder.has_checkpoint(run_dir):
-        return
-    folds = sorted(path.name for path in run_dir.glob("fold-*") if path.is_dir())
-    if folds:
-        what = f"{run_dir} is a cross-validation"
-        raise RunFolderError(Problem("run", what, "the folder of one of its folds", f"run={run_dir / folds[0]}"))
-    state = folder.state(run_dir) or "not begun"
-    remedy = f"python -m runner resume={run_dir}, to train it"
-    raise RunFolderError(Problem("run", f"{run_dir} has no checkpoint (it is {state})", remedy=remedy))
-
-
-def _recorded(run_dir: Path) -> Path:
-    """The best checkpoint, which is the one that the figures of the run are of."""
-    path = run_dir / "checkpoints" / BEST
-    recorded = (folder.read_result(run_dir) or {}).get("checkpoint", {}).get("sha256")
-    if recorded is None or not path.is_file() or checkpoint.sha256(path) == recorded:
-        return path
-    what = f"is not the file that the figures in result.json are of (their hashes differ: {recorded[:12]} is recorded)"
-    raise RunFolderError(Problem(str(path), what, remedy=f"weights={path}, to take it nevertheless"))
-
-
-def _of(path: Path, evaluated: bool) -> Weights:
-    """Those of a checkpoint of ours.
-
-    Args:
-        evaluated: those that were evaluated, which may be an average, and not those that were trained.
-    """
-    state = checkpoint.read(path)
-    chosen = state["ema"] if evaluated and state["ema"] is not None else state["model"]
-    progress = state["progress"]
-    return Weights(path, chosen, state["transform"], state["loss"], progress["epoch"], progress["step"])
-
-
-def _file(run_dir: Path, name: str) -> Path:
-    places = [Path(name).expanduser(), run_dir / "checkpoints" / name]
-    found = next((path for path in places if path.is_file()), None)
-    if found is None:
-        kept = [path.name for path in sorted((run_dir / "checkpoints").glob("*.pt"))]
-        what = f"there is no file {name!r}, and none of that name in {run_dir / 'checkpoints'}"
-        remedy = nearest(name, [*NAMED, *kept], "weights=")
-        raise ConfigError(Problem("weights", what, ", ".join([*NAMED, *kept]), remedy))
-    return found
 
 
 def _mirrored(inputs: Tensor, flips: Sequence[str]) -> list[Tensor]:

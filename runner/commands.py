@@ -1,0 +1,176 @@
+"""The commands. Each gets what was typed after its name, and returns the exit status.
+
+What a command needs is imported when it is run: help, and a mistake in the command itself, need nothing of it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runner import folder, hydra_app, signals
+from runner.command_line import check_typed, multirun, quoted, sort, value_of
+from runner.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from runner.opening import Opened
+
+
+def train(arguments: list[str]) -> int:
+    """Train what the configuration describes."""
+    flags, overrides = sort(arguments)
+    overrides = [quoted(override, multirun(flags)) for override in overrides]
+    check_typed(flags, overrides)
+    resume = [value for value in map(hydra_app.resumed, overrides) if value]
+    if resume and (sweep_dir := folder.find_sweep(resume[-1], multirun(flags))) is not None:
+        flags, overrides = hydra_app.resume_sweep(sweep_dir, flags, overrides)
+    elif resume:
+        return hydra_app.run(flags, hydra_app.resume(resume[-1], overrides), hydra_app.train_task, "saved")
+    return hydra_app.run(flags, overrides, hydra_app.train_task, "config")
+
+
+def inspect(arguments: list[str]) -> int:
+    """Show the layers of the model, the memory that a step needs, and how weights will be updated."""
+    from runner.inspect import main as run
+
+    return _look("inspect", arguments, run, "config")
+
+
+def lr_find(arguments: list[str]) -> int:
+    """Suggest a learning rate."""
+    from runner.lr_find import main as run
+
+    return _look("lr_find", arguments, run, "lr_find")
+
+
+def evaluate(arguments: list[str]) -> int:
+    """Measure a trained run on a part of its data, or on other data."""
+    (opened,) = _opened("evaluate", arguments)
+    from runner.evaluate import main as run
+
+    run(opened)
+    return 0
+
+
+def predict(arguments: list[str]) -> int:
+    """Say what trained runs say about samples; the exit status is 1 if some could not be read."""
+    opened = _opened("predict", arguments, several=True)
+    from runner.predict import main as run
+
+    try:
+        return int(run(opened) > 0)
+    except BrokenPipeError:  # as with | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def export(arguments: list[str]) -> int:
+    """Write a trained model to a file that needs nothing of this package."""
+    (opened,) = _opened("export", arguments)
+    from runner.export import main as run
+
+    run(opened)
+    return 0
+
+
+def reproduce(arguments: list[str]) -> int:
+    """Do a run again; the exit status is 1 if it comes to other figures."""
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.hydra_config import HydraConfig
+
+    from runner import reproduce
+
+    flags, overrides = sort(arguments)
+    overrides = [quoted(override) for override in overrides]
+    check_typed(flags, overrides)
+    named = [value for value in (hydra_app.value_given(override, "run") for override in overrides) if value]
+    if not named or multirun(flags):
+        problem = Problem("run", "is not given", "a run folder, or last", "python -m runner reproduce run=last")
+        raise ConfigError(Problem("-m", "is no flag of reproduce", remedy="without it") if named else problem)
+    before = folder.find(named[-1], "run")
+    reproduce.check(overrides)
+    ConfigStore.instance().store("saved", {"defaults": ["entry", "_self_"], **reproduce.tree(before)})
+    same: list[bool] = []
+
+    def task(cfg: DictConfig) -> None:
+        hydra_app.train_task(cfg)
+        same.append(reproduce.tell(before, Path(os.path.relpath(HydraConfig.get().runtime.output_dir))))
+
+    status = hydra_app.run(flags, [o for o in overrides if hydra_app.value_given(o, "run") is None], task, "saved")
+    return status or int(not all(same))
+
+
+def compare(arguments: list[str]) -> int:
+    """Rank runs and sweeps. Paths and flags, and nothing of Hydra's."""
+    from runner.compare import main as run
+
+    return run(arguments)
+
+
+def diff(arguments: list[str]) -> int:
+    """Show in what two runs differ."""
+    from runner.diff import main as run
+
+    return run(arguments)
+
+
+def _opened(command: str, arguments: list[str], several: bool = False) -> list[Opened]:
+    """The runs that a command begins with. What is logged from here on is printed."""
+    from runner.opening import opened
+
+    _log(arguments, stderr=command == "predict")
+    hydra_app.find_own_code()
+    return opened(command, [argument for argument in arguments if argument != "-v"], several)
+
+
+def _log(arguments: list[str], stderr: bool = False) -> None:
+    """Print what is logged; of other libraries, warnings alone."""
+    import logging
+
+    from runner import terminal
+
+    logging.getLogger().addHandler(terminal.ConsoleHandler(stderr))
+    logging.getLogger("runner").setLevel(logging.DEBUG if "-v" in arguments else logging.INFO)
+
+
+def _look(command: str, arguments: list[str], run: Callable[[DictConfig], None], config_name: str) -> int:
+    """Compose the configuration and `run` on it, in no folder."""
+    from runner import compose, config, preflight
+
+    flags, overrides = sort(arguments)
+    config_dir = value_of(flags, "--config-dir", "-cd")
+    others = [flag for flag in flags if flag.startswith("-") and flag.partition("=")[0] not in ("--config-dir", "-cd")]
+    if others:
+        raise ConfigError(Problem(others[0], f"is no flag of {command}", "--config-dir FOLDER", "the same without it"))
+    hydra_app.check_names(config_dir)
+    hydra_app.find_own_code()
+    overrides = [quoted(override) for override in overrides]
+    load = compose.loader(config_name, config_dir, multirun=False)
+    try:
+        cfg = load(overrides)
+    except compose.FAILURES as error:
+        raise ConfigError(
+            *compose.explain(load, overrides, [Path(config_dir)] if config_dir else [], config_name)
+        ) from error
+    if cfg.resume is not None:
+        raise ConfigError(Problem("resume", f"means nothing to {command}", remedy="the same without it"))
+    preflight.check(config.enter(cfg))
+    if cfg.split.get("fold") == "all":
+        from runner.sweep import folds
+
+        folds.take_first(cfg)
+    _log(arguments)
+    with signals.staying():
+        run(config.job(cfg))
+    return 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": train, "inspect": inspect, "lr_find": lr_find, "evaluate": evaluate, "predict": predict, "export": export,
+    "compare": compare, "diff": diff, "reproduce": reproduce,
+}  # fmt: skip
