@@ -42,22 +42,12 @@ def test_a_part_knows_neither_the_configuration_nor_other_parts(part: str) -> No
         assert ours <= {*LEAVES, part}, path
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "__init__",
-        "__main__",
-        "commands",
-        "hydra_app",
-        "errors",
-        "schema",
-        "folder",
-        "terminal",
-        "table",
-        "ranking",
-        "runs",
-    ],
-)
+LIGHT = (
+    "__init__", "__main__", "commands", "hydra_app", "errors", "schema", "folder", "terminal", "table", "ranking", "runs"
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("module", LIGHT)
 def test_what_runs_before_the_configuration_stands_is_free_of_torch(module: str) -> None:
     assert not {
         name
