@@ -79,11 +79,11 @@ def mistakes(task: str, classes: Sequence[str], part: str, samples: Samples, sai
 
     Of val alone: who looks at the mistakes on test, and mends them, has no test any more.
     """
-    rows, names = metric.most_confident_mistakes(said, SHOWN), plots.labels(classes)
-    if task not in ("classification", "soft") or not rows or said.index is None:
+    if task not in ("classification", "soft") or said.index is None:
         return {}
+    rows, names = metric.most_confident_mistakes(said, SHOWN), plots.labels(classes)
     stored = [samples.read(int(said.index[row]))[0] for row in rows]
-    if any(each.dim() != 3 for each in stored):
+    if not rows or any(each.dim() != 3 for each in stored):
         return {}
     sure = said.probabilities
     captions = [

@@ -43,7 +43,8 @@ def test_a_part_knows_neither_the_configuration_nor_other_parts(part: str) -> No
 
 
 LIGHT = (
-    "__init__", "__main__", "commands", "hydra_app", "errors", "schema", "folder", "terminal", "table", "ranking", "runs"
+    "__init__", "__main__", "commands", "hydra_app", "errors", "schema", "folder", "terminal", "table", "ranking",
+    "runs",
 )  # fmt: skip
 
 
