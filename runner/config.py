@@ -48,6 +48,9 @@ def factory(node: DictConfig, ours: Sequence[str] = ()) -> partial[Any]:
     """
     from hydra.utils import instantiate
 
+    patterns = OmegaConf.select(typing.cast(DictConfig, node._get_root()), "allow_targets")
+    if patterns is not None:  # they were checked before; but a folder of a run may come from anybody
+        targets.check_allowed(value(node), str(node._get_full_key(None)), patterns)
     arguments = copy.deepcopy(node)
     arguments._set_parent(node._get_parent())  # where references to other groups are looked up
     with read_write(arguments), open_dict(arguments):

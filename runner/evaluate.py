@@ -41,6 +41,7 @@ def main(opened: Opened) -> None:
         InputError: the run, its checkpoint or the data are not what they have to be.
     """
     begun, options, cfg = time.perf_counter(), opened.options, opened.cfg
+    place = Folder(opened)
     run = open_run(cfg, opened.folder, options.weights)
     part = part_of(opened, run, options.part)
     whose = "of the run's own data" if part.own else f"of {str(cfg.dataset._target_).rpartition('.')[2]}"
@@ -59,8 +60,8 @@ def main(opened: Opened) -> None:
         tables |= report.mistakes_table(run.task, run.classes, part.name, said)
     record = _record(opened, run, part, values, tables)
     pictures = _pictures(run, part, said)
-    _show(part, values, tables)
-    with Folder(opened) as place:
+    _show(part, values, tables, run.readout.temperature)
+    with place:
         write(place.path / "result.json", (to_json(record | {"seconds": _since(begun)}, 2) + "\n").encode())
         gallery.save(pictures, place.path / "figures")
         _write_predictions(place.path / "predictions.csv", run, part, said)
@@ -125,11 +126,13 @@ def _pictures(run: Run, part: Part, said: Said) -> dict[str, Tensor]:
     return made | gallery.inside(run.cfg, run.model, part.loader)
 
 
-def _show(part: Part, values: Mapping[str, float], tables: Mapping[str, Table]) -> None:
+def _show(part: Part, values: Mapping[str, float], tables: Mapping[str, Table], temperature: float) -> None:
     for tag in (f"{part.name}/per_class", f"{part.name}/calibration"):
         if tag in tables:
             report.show_if_short(tables[tag])
-    show(Table(f"Result, {part.name}", ["metric", "value"], [[tag.partition("/")[2], v] for tag, v in values.items()]))
+    cooled = "" if temperature == 1.0 else f", temperature {temperature:.4f}"
+    rows = [[tag.partition("/")[2], value] for tag, value in values.items()]
+    show(Table(f"Result, {part.name}{cooled}", ["metric", "value"], rows))
 
 
 def _record(
@@ -185,11 +188,11 @@ class Folder:
         self.final = Path(wanted).expanduser() if wanted is not None else place
         self._named = wanted is not None
         self.path = self.final.with_name(f".{self.final.name}.{os.getpid()}")
+        if self._named and self.final.exists():
+            raise RunFolderError(Problem("output", f"'{self.final}' is there already", "a new folder"))
 
     def __enter__(self) -> Folder:
         key = "output" if self._named else "run"
-        if self._named and self.final.exists():
-            raise RunFolderError(Problem(key, f"'{self.final}' is there already", "a new folder"))
         try:
             self.path.mkdir(parents=True)
         except OSError as error:

@@ -55,6 +55,8 @@ def main(opened: Opened) -> None:
     check_output(path)
     _require(options.format)
     samples = _samples(str(options.input), opened, run)
+    if len(samples) == 1:  # of which torch would take the number of samples for a fixed one
+        samples = torch.cat([samples, samples])
     whole = Whole(run).eval()
     facts = describe(run, samples)
     with tempfile.TemporaryDirectory(dir=_writable(path.parent), prefix=".export-") as place:

@@ -172,6 +172,8 @@ def find(name: str, key: str, alone: bool = False) -> Path:
     Raises:
         RunFolderError: there is no such folder, or it is not the folder of a run.
     """
+    if not name.strip():
+        raise RunFolderError(Problem(key, f"{name!r} names no folder", "a run folder, or last"))
     folder = newest() if name == "last" else Path(name).expanduser()
     if folder is None:
         raise RunFolderError(

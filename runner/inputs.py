@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
+from io import TextIOWrapper
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -64,7 +66,8 @@ def pieces(given: str, opened: Sequence[Opened], runs: Sequence[Run]) -> Iterato
         return _of_part(given, opened, runs)
     tables = runs[0].reader.codes is not None
     if given == "-":
-        return _of_text(sys.stdin, opened[0], runs, size) if tables else _of_files(_lines(sys.stdin), runs, size)
+        stream = _stdin()
+        return _of_text(stream, opened[0], runs, size) if tables else _of_files(_lines(stream), runs, size)
     path = Path(given).expanduser()
     if not path.exists():
         remedy = nearest(path.name, (p.name for p in path.parent.glob("*")), "input=" + given.removesuffix(path.name))
@@ -72,14 +75,28 @@ def pieces(given: str, opened: Sequence[Opened], runs: Sequence[Run]) -> Iterato
     if not os.access(path, os.R_OK):
         raise ConfigError(Problem("input", f"{given!r} cannot be read (permission denied)", "a file that can"))
     if path.is_dir():
+        if tables:
+            what = f"{given!r} is a folder, and the run was trained on a table"
+            raise ConfigError(Problem("input", what, "a .csv or .parquet file"))
         return _of_files(_inside(path), runs, size)
+    if not path.is_file():
+        raise ConfigError(Problem("input", f"{given!r} is no regular file", ", ".join([*PARTS, "a file, a folder, -"])))
     if path.suffix.lower() == ".npy":
         return _of_array(path, runs, size)
     if path.suffix.lower() == ".parquet":
         return _of_parquet(path, runs, size)
-    if path.suffix.lower() in TABLES:
+    if path.suffix.lower() in TABLES or tables:
         return _of_csv(path, opened[0], runs, size)
     return _of_files(iter([str(path)]), runs, size)
+
+
+def _stdin() -> IO[str]:
+    """Bytes that are no UTF-8 become surrogates, which are told in the row that they are in."""
+    if sys.stdin is None or sys.stdin.closed:
+        raise ConfigError(Problem("input", "- is stdin, which is closed", ", ".join([*PARTS, "a file", "a folder"])))
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+    return sys.stdin
 
 
 def _lines(stream: Iterable[str]) -> Iterator[str]:
@@ -110,8 +127,8 @@ def _inside(folder: Path) -> Iterator[str]:
 
 def _of_files(paths: Iterator[str], runs: Sequence[Run], size: int) -> Iterator[Piece]:
     """Pictures, decoded by as many threads as there are cores."""
-    first = True
-    with ThreadPoolExecutor(len(cores())) as pool:
+    pool, first = ThreadPoolExecutor(len(cores())), True
+    try:
 
         def begin(paths: list[str]) -> tuple[list[str], list[list[Future[Tensor]]]]:
             return paths, [[pool.submit(run.reader.picture, path) for path in paths] for run in runs]
@@ -124,6 +141,8 @@ def _of_files(paths: Iterator[str], runs: Sequence[Run], size: int) -> Iterator[
                 raise misfits[0]  # not a broken file among others: nothing here is what the run was trained on
             first = False
             yield Piece({"path": chunk}, _readable(read, wrong), wrong)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # whoever stops does not wait for a disk that does not answer
     if first:
         raise DataError(Problem("input", "there is nothing to predict: no path came", "a path in each line"))
 
@@ -150,44 +169,56 @@ def _said(error: Exception) -> str:
 
 
 def _of_csv(path: Path, opened: Opened, runs: Sequence[Run], size: int) -> Iterator[Piece]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         yield from _of_text(file, opened, runs, size)
 
 
 def _of_text(stream: IO[str], opened: Opened, runs: Sequence[Run], size: int) -> Iterator[Piece]:
     """The rows of a CSV file."""
-    lines = iter(stream)
+    lines = (line for line in stream if line.strip())  # pandas leaves out blank lines, too
     try:
-        head = next(lines)
+        head = next(lines).removeprefix("\ufeff")
         delimiter, named = dialect(head, opened.own_data.get("header", "auto"))
-    except (StopIteration, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            Problem("input", f"is no table ({reason_of(error) if str(error) else 'it is empty'})")
-        ) from error
-    columns = next(csv.reader([head], delimiter=delimiter, skipinitialspace=True))
-    names = columns if named else [str(number) for number in range(len(columns))]
+        rows = csv.reader(chain([head], lines), delimiter=delimiter, skipinitialspace=True)
+        columns = next(rows)
+    except (StopIteration, csv.Error) as error:
+        reason = reason_of(error) if str(error) else "it is empty"
+        raise DataError(Problem("input", f"is no table ({reason})")) from error
+    if BROKEN.search("".join(columns)):
+        raise DataError(Problem("input", "is no table (its first line is not UTF-8 text)"))
+    names = _unique(columns) if named else [str(number) for number in range(len(columns))]
     where = [run.reader.columns(names, named) for run in runs]
-    rest = _rows(csv.reader(lines, delimiter=delimiter, skipinitialspace=True))
-    return _of_rows(rest if named else _chained(columns, rest), len(columns), where, runs, size)
+    rest = _rows(rows if named else chain([columns], rows))
+    return _of_rows(rest, len(columns), where, runs, size)
 
 
-def _chained(first: list[str], rest: Iterator[list[str] | str]) -> Iterator[list[str] | str]:
-    yield first
-    yield from rest
+BROKEN = re.compile("[\ud800-\udfff]")
+"""What stands for bytes that are not UTF-8."""
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """The second column of a name has it with .1, as pandas has it."""
+    found: list[str] = []
+    for name in names:
+        number, unique = 0, name
+        while unique in found:
+            number += 1
+            unique = f"{name}.{number}"
+        found.append(unique)
+    return found
 
 
 def _rows(reader: Iterator[list[str]]) -> Iterator[list[str] | str]:
-    """Rows; of one that cannot be read, what is wrong with it. Blank lines are none."""
+    """Rows; of one that cannot be read, what is wrong with it."""
     while True:
         try:
             row = next(reader)
         except StopIteration:
             return
-        except (csv.Error, UnicodeDecodeError) as error:
+        except csv.Error as error:
             yield f"cannot be read ({reason_of(error)})"
             continue
-        if row:
-            yield row
+        yield "holds bytes that are not UTF-8 text" if BROKEN.search("".join(row)) else row
 
 
 def _of_parquet(path: Path, runs: Sequence[Run], size: int) -> Iterator[Piece]:

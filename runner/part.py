@@ -22,7 +22,7 @@ from runner.errors import DataError, Problem, reason_of
 from runner.loader import Loader
 from runner.opening import Opened
 from runner.reading import say_unknown
-from runner.trained import Run
+from runner.trained import Run, check
 
 log = logging.getLogger("runner")
 
@@ -54,6 +54,7 @@ def part_of(opened: Opened, run: Run, name: str, sources: Sources | None = None)
         InputError: the data are not those of the run, or not with its classes, or have no such part.
     """
     cfg = opened.cfg
+    check(cfg, ("dataset", "split", "loader", "loss", "metric"))
     given = data.read(cfg, sources)
     held = {part: each.head if isinstance(each, Stream) else each for part, each in given.items()}
     own = _fingerprint(opened.folder) == held["train"].fingerprint

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,18 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch import Tensor
 
-from runner.config import build, value
+from runner.config import build, calling, value
 from runner.dataset.pictures import MODES, decode
 from runner.dataset.samples import as_input
 from runner.dataset.table import Codes
-from runner.errors import DataError, Problem, counted, nearest
+from runner.errors import ConfigError, DataError, Problem, counted, nearest, reason_of
 from runner.transform import Pipeline, is_random, seeded
 
 log = logging.getLogger("runner")
 
 Array = NDArray[Any]
+
+SAMPLES = "pictures or their paths, stored samples as an array, a DataFrame"
 
 
 @dataclass
@@ -63,8 +66,9 @@ class Reader:
         shape = tuple(facts.sample_shape)
         # What is not held in memory is a picture of PIL's, to which the first transforms are applied.
         steps, rest = transform.stages() if None in shape else ([], transform)
-        if data.get("transform") is not None:
-            steps = [build(data.transform), *steps]
+        with calling("dataset.transform"):
+            if data.get("transform") is not None:
+                steps = [build(data.transform), *steps]
         own = str(data._target_) == "runner.dataset.image_folder" and data.size is not None
         size = (int(data.size[0]), int(data.size[1])) if own else None
         features, categories = value(facts.features), value(facts.categories)
@@ -95,6 +99,8 @@ class Reader:
         """
         if self.mode is None:
             raise DataError(Problem("input", f"{_name(given)} is a picture, and the run was trained on {self.words}"))
+        if isinstance(given, (str, Path)) and not Path(given).is_file():
+            raise FileNotFoundError(f"there is no file {str(given)!r}")  # nor a pipe, which might never end
         made: Any = decode(given, self.mode, self.size)
         for number, step in enumerate(self.steps):
             made = seeded(step, made, number) if is_random(step) else step(made)
@@ -112,6 +118,9 @@ class Reader:
         Raises:
             DataError: of another shape, or another kind of numbers.
         """
+        if isinstance(given, np.ndarray) and given.dtype.kind not in "biuf":
+            what = f"an array of {given.dtype} holds no samples"
+            raise DataError(Problem("input", what, f"numbers, N×{_by(self.shape)}"))
         tensor = given if isinstance(given, Tensor) else torch.from_numpy(np.ascontiguousarray(given))
         if self.layout.startswith("hwc") and tensor.dim() == 4:
             tensor = tensor.permute(0, 3, 1, 2)
@@ -158,21 +167,45 @@ class Reader:
         return [list(names).index(name) for name in wanted]
 
     def pieces(self, given: Any, size: int) -> Iterator[Tensor]:
-        """Batches of stored samples of whatever one may hand over: see `runner.trained.Run.predict`."""
-        if isinstance(given, (Tensor, np.ndarray)):
+        """Batches of stored samples of whatever one may hand over: see `runner.trained.Run.predict`.
+
+        Raises:
+            DataError: it is nothing that the run could have been trained on.
+        """
+        if size < 1:
+            raise ConfigError(Problem("batch_size", f"{size} is not allowed", "a whole number >= 1"))
+        if isinstance(given, (str, Path)) or hasattr(given, "getbands"):
+            given = [given]
+        if hasattr(given, "itertuples"):
+            yield from self._frame(given).split(size)
+        elif isinstance(given, (Tensor, np.ndarray)):
             one = None not in self.shape and tuple(given.shape) == self.shape
             yield from self.array(given[None] if one else given).split(size)
-        elif hasattr(given, "itertuples"):
-            where = self.columns([str(name) for name in given.columns])
-            rows = [[row[i] for i in where] for row in given.itertuples(index=False, name=None)]
-            inputs, wrong = self.table(rows)
-            if wrong:
-                raise DataError(Problem("input", f"row {min(wrong)}: {wrong[min(wrong)]}"))
-            yield from inputs.split(size)
+        elif isinstance(given, Iterable):
+            items = iter(given)
+            while some := list(islice(items, size)):
+                yield stacked([self._one(each) for each in some])
         else:
-            several = [given] if isinstance(given, (str, Path)) or hasattr(given, "getbands") else list(given)
-            for first in range(0, len(several), size):
-                yield stacked([self.picture(each) for each in several[first : first + size]])
+            raise DataError(Problem("input", f"a {type(given).__name__} holds no samples", SAMPLES))
+
+    def _frame(self, frame: Any) -> Tensor:
+        where = self.columns([str(name) for name in frame.columns])
+        rows = [[row[i] for i in where] for row in frame.itertuples(index=False, name=None)]
+        inputs, wrong = self.table(rows)
+        if wrong:
+            raise DataError(Problem("input", f"row {min(wrong)}: {wrong[min(wrong)]}"))
+        return inputs
+
+    def _one(self, given: Any) -> Tensor:
+        """A picture, its path, or a sample."""
+        if isinstance(given, (Tensor, np.ndarray)):
+            return self.array(given[None])[0]
+        if not (isinstance(given, (str, Path)) or hasattr(given, "getbands")):
+            raise DataError(Problem("input", f"a {type(given).__name__} is no sample", SAMPLES))
+        try:
+            return self.picture(given)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise DataError(Problem("input", f"{_name(given)} cannot be decoded ({reason_of(error)})")) from error
 
     def _look(self, tensor: Tensor) -> None:
         """Say so, once, if values are far from what the run was trained on: 0 … 255 in place of 0 … 1."""

@@ -326,7 +326,9 @@ class Predict:
     temperature: float | Literal["val"] | None = key(
         "by which logits are divided; val: the one with the least loss on val", above=0
     )
-    input: str = key("pictures, a folder of them, .csv, .parquet, .npy; train, val or test; - for lines of stdin")
+    input: str = key(
+        "what is to be predicted", allowed="a picture, a folder of them, .csv, .parquet, .npy, train, val, test, -"
+    )
     output: str = key(
         "a .csv or .jsonl file, or - for stdout", pattern=r"-|.*\.(csv|jsonl)", allowed="-, NAME.csv, NAME.jsonl"
     )

@@ -17,7 +17,7 @@ from typing import Any
 
 from runner import schema
 from runner.entries import check_entries
-from runner.errors import Problem, nearest, reason_of, shown
+from runner.errors import ConfigError, Problem, nearest, reason_of, shown
 
 PARTS = ("dataset", "split", "transform", "loader", "model", "loss", "optimizer", "scheduler", "metric")
 ALLOWED = (
@@ -25,8 +25,11 @@ ALLOWED = (
     "torch.nn.*",
     "torch.optim.*",
     "torch.utils.data.*Sampler",
-    "torchvision.*",
-    "sklearn.*",
+    "torchvision.datasets.*",
+    "torchvision.models.*",
+    "torchvision.ops.*",
+    "torchvision.transforms.*",
+    "sklearn.metrics.*",
     "timm.*",
     "optuna.samplers.*",
     "optuna.pruners.*",
@@ -34,8 +37,8 @@ ALLOWED = (
 """Targets that a configuration may name. A user adds patterns of their own with ``allow_targets``."""
 
 NEVER = ("builtins", "os", "posix", "nt", "sys", "subprocess", "pickle", "_pickle", "dill", "cloudpickle", "joblib",
-         "marshal", "runpy", "code", "ctypes", "shutil", "importlib", "torch.hub", "torch.load",
-         "torch.serialization")  # fmt: skip
+         "marshal", "runpy", "code", "ctypes", "shutil", "importlib", "torch.hub", "torch.load", "torch.serialization",
+         "torchvision.datasets.utils")  # fmt: skip
 """Modules whose functions run or load whatever they are given; no pattern allows them."""
 
 GIVEN = {
@@ -84,6 +87,20 @@ def check(tree: Mapping[str, Any]) -> list[Problem]:
     return found + check_entries(tree)
 
 
+def check_allowed(tree: Any, path: str, patterns: Sequence[str]) -> None:
+    """That every target in a part of the configuration may be called, whoever built it and however it came here.
+
+    Raises:
+        ConfigError: one may not.
+    """
+    allowed = (*ALLOWED, *patterns)
+    found = [
+        problem for place, node in _targets(tree, path) for problem in _check_name(f"{place}._target_", node, allowed)
+    ]
+    if found:
+        raise ConfigError(*found)
+
+
 def _targets(tree: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every group of keys that names a target, at any depth, with its dotted key."""
     children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
@@ -95,7 +112,12 @@ def _targets(tree: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _check_target(path: str, node: dict[str, Any], allowed: Sequence[str]) -> list[Problem]:
-    name, key = node["_target_"], f"{path}._target_"
+    found = _check_name(f"{path}._target_", node, allowed)
+    return found or _check_arguments(path, node, locate(node["_target_"]))
+
+
+def _check_name(key: str, node: dict[str, Any], allowed: Sequence[str]) -> list[Problem]:
+    name = node["_target_"]
     if name is schema.UNKNOWN:
         return [Problem(key, "comes from the data, which may not say what is called", "a path, written out")]
     if _forbidden(name):
@@ -113,7 +135,7 @@ def _check_target(path: str, node: dict[str, Any], allowed: Sequence[str]) -> li
     if not callable(target) or not _matches(true_name, allowed):
         what = f"{name!r} is {true_name if callable(target) else 'not callable'}"
         return [Problem(key, what, ", ".join(allowed))]
-    return _check_arguments(path, node, target)
+    return []
 
 
 def _matches(name: str, allowed: Sequence[str]) -> bool:

@@ -6,6 +6,7 @@ It is built from the run folder alone, wherever that is now: the data it was tra
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -223,6 +224,8 @@ def load_run(
         InputError: it is not the folder of a trained run, or its checkpoint is missing, damaged or of other code.
     """
     run_dir = folder.find(str(place), "run")
+    if temperature is not None and not (isinstance(temperature, (int, float)) and 0 < temperature < math.inf):
+        raise ConfigError(Problem("temperature", f"{temperature!r} is not allowed", "a number > 0, or None"))
     cfg = OmegaConf.create(config.load(run_dir / "config.yaml", facts=True))
     cfg.device, cfg.allow_targets = device, list(allow_targets)
     return open_run(cfg, run_dir, str(weights), temperature)
@@ -260,7 +263,8 @@ def open_run(cfg: DictConfig, run_dir: Path, weights: str = "best", temperature:
 
 
 def check(cfg: DictConfig, groups: Sequence[str] = ("model",)) -> None:
-    """Check what of a configuration will be called: the model, the transforms of evaluation, and other `groups`.
+    """Check what of a configuration will be called: `groups`, and what is done to an input. A run folder may come from
+    anybody.
 
     Raises:
         ConfigError: with everything that was found.
@@ -268,6 +272,7 @@ def check(cfg: DictConfig, groups: Sequence[str] = ("model",)) -> None:
     tree, found = config.plain(cfg)
     wanted: dict[str, Any] = {name: tree[name] for name in (*groups, "allow_targets") if name in tree}
     wanted["transform"] = {"eval": tree.get("transform", {}).get("eval")}
+    wanted.setdefault("dataset", {"transform": tree.get("dataset", {}).get("transform")})
     if found := [*found, *config.check_keys(cfg), *targets.check(wanted)]:
         raise ConfigError(*dict.fromkeys(found))
     old = [name for name in ("sample_shape", "output") if name not in cfg.facts]
@@ -286,8 +291,12 @@ def _restore(module: nn.Module, state: Mapping[str, Tensor], path: Path, run_dir
     try:
         module.load_state_dict(dict(state))
     except (RuntimeError, KeyError, ValueError) as error:
-        what = f"does not fit what {run_dir / 'config.yaml'} describes: {' '.join(str(error).split())}"
-        raise RunFolderError(Problem(str(path), what, remedy="the code that it was written with")) from error
+        details = [line.strip() for line in str(error).splitlines() if line.strip()]
+        more = f" (and {counted(len(details) - 2, 'difference')} more)" if len(details) > 2 else ""
+        what = f"does not fit what {run_dir / 'config.yaml'} describes: {details[min(1, len(details) - 1)]}{more}"
+        own = path.is_relative_to(run_dir)
+        remedy = "the code that it was written with" if own else "weights of this run, or of one with the same model"
+        raise RunFolderError(Problem(str(path), what, remedy=remedy)) from error
 
 
 def _mirrored(inputs: Tensor, flips: Sequence[str]) -> list[Tensor]:

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
@@ -88,7 +89,7 @@ class Layout:
     def _named(self, word: str, values: Array) -> Columns:
         if self.task == "multilabel":
             rows = values.astype(bool).tolist()
-            return {word: [";".join(n for n, on in zip(self.classes, row, strict=True) if on) for row in rows]}
+            return {word: [[n for n, on in zip(self.classes, row, strict=True) if on] for row in rows]}
         if self.task != "regression":
             return {word: [self.classes[c] for c in values.tolist()]}
         exact = values.astype(np.float32).reshape(len(values), -1)
@@ -131,7 +132,24 @@ class Writer:
             return
         classes = [f"probability_{name}" for name in self.layout.classes] if self.layout.lists_all else []
         self._csv = csv.writer(self._file, lineterminator="\n")
-        self._csv.writerow([*self.layout.names, *classes, *(["error"] if self.layout.fails else [])])
+        with self._telling():
+            self._csv.writerow([*self.layout.names, *classes, *(["error"] if self.layout.fails else [])])
+            self._file.flush()
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Say it in words if the disk is full."""
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            if self.path is None:  # or Python would try once more at its end
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            else:
+                self._file.close()
+                self._part.unlink(missing_ok=True)
+            raise RunnerError(f"{self.path or 'stdout'} could not be written: {error.strerror}") from error
 
     def write(
         self, keys: Mapping[str, Sequence[Any]], values: Array, chances: Array | None, truth: Array | None = None,
@@ -155,13 +173,9 @@ class Writer:
             columns = {name: _spread(column, good, count) for name, column in columns.items()}
             every = [_spread(column, good, count) for column in every]
         columns = {**keys, **columns}
-        try:
+        with self._telling():
             (self._write_json if self._json else self._write_csv)(columns, every, wrong, count)
             self._file.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise RunnerError(f"{self.path or 'stdout'} could not be written: {error.strerror}") from error
 
     def _write_csv(
         self, columns: Columns, every: Sequence[Sequence[Any]], wrong: Mapping[int, str], count: int
@@ -171,6 +185,8 @@ class Writer:
             cells += every or [[None] * count] * len(self.layout.classes)
         if self.layout.fails:
             cells.append([wrong.get(row) for row in range(count)])
+        if self.layout.task == "multilabel":
+            cells = [[";".join(cell) if isinstance(cell, list) else cell for cell in column] for column in cells]
         self._csv.writerows(zip(*cells, strict=True))
 
     def _write_json(

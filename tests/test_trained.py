@@ -95,6 +95,38 @@ def test_what_does_not_look_like_the_samples_is_refused(digits: Path, given: obj
         load_run(digits).predict(given)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (None, "a NoneType holds no samples"),
+        (3, "a int holds no samples"),
+        ([3, 4], "a int is no sample"),
+        ("nowhere.png", r"nowhere\.png cannot be decoded \(there is no file"),
+        (np.array(["a", "b"]), "an array of <U1 holds no samples"),
+        (np.zeros((2, 1, 8, 8), complex), "an array of complex128 holds no samples"),
+        ([{"a": 1}], "a dict is no sample"),
+    ],
+)
+def test_what_holds_no_samples(digits: Path, given: object, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        load_run(digits).predict(given)
+
+
+def test_lists_and_generators_of_samples(digits: Path) -> None:
+    run = load_run(digits)
+    expected = run.predict(PICTURES[:5]).probabilities
+    assert np.array_equal(run.predict(list(PICTURES[:5])).probabilities, expected)
+    assert np.array_equal(run.predict(picture for picture in PICTURES[:5].numpy()).probabilities, expected)
+    with pytest.raises(ConfigError, match="batch_size: 0 is not allowed"):
+        run.predict(PICTURES, batch_size=0)
+
+
+@pytest.mark.parametrize("temperature", [-1, 0, "val", float("nan"), float("inf")])
+def test_a_temperature_is_a_positive_number(digits: Path, temperature: object) -> None:
+    with pytest.raises(ConfigError, match=r"temperature: .* is not allowed"):
+        load_run(digits, temperature=temperature)
+
+
 def test_values_out_of_range_are_said_once(digits: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = load_run(digits)
     run.predict(PICTURES * 15)
@@ -217,3 +249,37 @@ def test_the_package_alone_imports_nothing_heavy() -> None:
     code = "import runner, sys; print('torch' in sys.modules); runner.load_run; print('torchvision' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+CALL = "{_target_: os.system, command: touch evil}"
+EVIL = {
+    "model": "model:\n  _target_: os.system\n  command: touch evil\n",
+    "transform": f"transform:\n  train: []\n  eval:\n  - {CALL}\n",
+    "dataset": "dataset:\n  _target_: os.system\n  command: touch evil\n",
+    "dataset.transform": f"dataset:\n  _target_: runner.dataset.digits\n  transform: {CALL}\n",
+    "loader": (
+        f"loader: {{_target_: runner.loader.auto, collate_fn: {CALL}, batch_size: 64, eval_batch_size: null, "
+        "drop_last: false, sampler: shuffle, subset: null, num_workers: 0}\n"
+    ),
+    "loss": "loss:\n  _target_: os.system\n  command: touch evil\n",
+    "metric": f"metric:\n  evil: {CALL}\n",
+    "split": "split:\n  _target_: os.system\n  command: touch evil\n",
+}
+
+
+@pytest.mark.parametrize("group", EVIL)
+@pytest.mark.parametrize("command", ["predict", "evaluate", "export", "reproduce"])
+def test_a_folder_calls_nothing_that_was_not_allowed(
+    run: Run, digits: Path, capsys: pytest.CaptureFixture[str], group: str, command: str
+) -> None:
+    name = group.partition(".")[0]
+    lines = (digits / "config.yaml").read_text().splitlines(keepends=True)
+    first = lines.index(f"{name}:\n")
+    rest = next(n for n in range(first + 1, len(lines)) if not lines[n].startswith((" ", "-")))
+    text = "".join([*lines[:first], *lines[rest:]])
+    text = "\n".join(line for line in text.splitlines() if not line.startswith(f"  {name}."))  # references
+    (digits / "config.yaml").write_text(EVIL[group] + text + "\n")
+    more = {"predict": ("input=val", "output=p.csv"), "reproduce": ("hydra.run.dir=again",)}.get(command, ())
+    assert run(command, f"run={digits}", *more) == 2
+    assert "os.system" in capsys.readouterr().err
+    assert not Path("evil").exists()

@@ -207,6 +207,9 @@ GAPS = frozenset(
 """Texts that pandas takes for a gap."""
 
 
+LARGEST = float(np.finfo(np.float32).max)
+
+
 class Codes:
     """Reads rows of other tables as those of one table were read: numbers as they are, categories as their codes there.
 
@@ -241,7 +244,7 @@ class Codes:
         return torch.from_numpy(inputs), wrong
 
     def _code(self, feature: str, codes: dict[str, int] | None, cell: Any) -> float:
-        text = str(cell).strip() if isinstance(cell, str) else str(cell)
+        text = str(cell)
         if text in GAPS:
             return np.nan
         if codes is None:
@@ -249,10 +252,9 @@ class Codes:
                 value = float(text) if "_" not in text else None  # which Python reads as a number, and pandas does not
             except ValueError:
                 value = None
-            if value is None or value in (np.inf, -np.inf):
-                raise ValueError(
-                    f"column {feature!r} holds {text!r}, which is no {'finite ' * (value is not None)}number"
-                )
+            if value is None or abs(value) > LARGEST:
+                what = "too large a number" if value is not None else "no number"
+                raise ValueError(f"column {feature!r} holds {text!r}, which is {what}")
             return value
         if codes.keys() <= {"True", "False"}:
             text = text.capitalize()  # as pandas reads true and TRUE
