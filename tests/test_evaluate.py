@@ -60,6 +60,85 @@ def test_so_they_are_however_it_was_trained(run: Run, name: str) -> None:
     assert found("r")["metrics"] == recorded("r", "test")
 
 
+OWN = """\
+import numpy as np
+import torch
+from runner.dataset import ArrayDataset, Parts
+from torch.utils.data import Dataset, IterableDataset
+
+draw = np.random.default_rng(0)
+PICTURES = draw.integers(0, 255, (240, 6, 6, 3), dtype=np.uint8)
+TARGETS = (PICTURES[..., 0].mean((1, 2)) > 127).astype(int)
+
+
+class Dicts(Dataset):
+    def __len__(self):
+        return 240
+
+    def __getitem__(self, i):
+        x = PICTURES[i].reshape(-1).astype(np.float32) / 255
+        return {"x": x, "y": TARGETS[i] if i % 9 else -1, "w": 1.0 + i % 2, "m": i % 7 > 0}
+
+
+class Pictures(Dataset):
+    targets = TARGETS
+
+    def __len__(self):
+        return 240
+
+    def __getitem__(self, i):
+        return PICTURES[i], TARGETS[i]
+
+
+class Endless(IterableDataset):
+    classes = ["dark", "light"]
+
+    def __iter__(self):
+        return ((torch.from_numpy(PICTURES[i]).permute(2, 0, 1), int(TARGETS[i])) for i in range(120))
+
+
+def stream():
+    rest = [torch.from_numpy(PICTURES[n : n + 60]).permute(0, 3, 1, 2).contiguous() for n in (120, 180)]
+    val, test = (ArrayDataset(x, torch.from_numpy(TARGETS[n : n + 60]), ["dark", "light"])
+                 for x, n in zip(rest, (120, 180)))
+    return Parts(Endless(), val, test)
+
+
+def soft():
+    x = torch.from_numpy(PICTURES.reshape(240, -1).astype(np.float32) / 255)
+    chance = torch.from_numpy(PICTURES[..., 0].mean((1, 2)).astype(np.float32) / 255)
+    return ArrayDataset(x, torch.stack([1 - chance, chance], 1), ["dark", "light"])
+"""
+
+OWN_DATA = {
+    "dicts with weights, masks and targets that do not count": (
+        "dataset._target_=own_data.Dicts", "dataset.keys={input: x, target: y, weight: w, mask: m}",
+        "loss.ignore_index=-1", "transform=none", "split=random"),
+    "pictures with the channels last, as OpenCV has them": (
+        "dataset._target_=own_data.Pictures", "dataset.layout=hwc_bgr", "split=random"),
+    "a stream": (
+        "dataset._target_=own_data.stream", "split=predefined", "loader.epoch_samples=240"),
+    "distributions": ("dataset._target_=own_data.soft", "loss=kl_div", "split=random", "transform=none"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OWN_DATA)
+def test_so_they_are_for_data_of_the_users_own(run: Run, name: str) -> None:
+    Path("own_data.py").write_text(OWN)
+    Path("mine/dataset").mkdir(parents=True)
+    Path("mine/dataset/own.yaml").write_text("_target_: ???\nkeys: null\nlayout: chw\n")
+    allowed = "allow_targets=[own_data.*]"
+    own = ("--config-dir", "mine", "dataset=own", allowed, *OWN_DATA[name])
+    assert run(*own, *QUICK, "trainer.accumulate=1", "hydra.run.dir=r") == 0
+    assert run("evaluate", "run=r", allowed) == 0
+    assert found("r")["metrics"] == recorded("r", "test")
+    assert run("predict", "run=r", allowed, "input=val", "output=p.csv") == 0
+    with np.load("r/split.npz") as held:
+        assert len(Path("p.csv").read_text().splitlines()) == len(held["val"]) + 1
+    if name == "a stream":
+        assert run("evaluate", "run=r", allowed, "part=train") == 2
+
+
 def test_several_classes_a_sample(run: Run) -> None:
     rows = [f"{n % 7},{n % 3},{n % 2},{int(n % 7 > 3)}" for n in range(200)]
     Path("t.csv").write_text("\n".join(["x,y,a,b", *rows]))
