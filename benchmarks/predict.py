@@ -7,7 +7,9 @@ memory: for 100,000 paths on stdin, and for 100.
 
     uv run benchmarks/predict.py FOLDER   # FOLDER has FashionMNIST/raw/, as torchvision lays it out
 
-On two shared cores of an Intel Xeon, with torch 2.15: RESULT
+On two shared cores of an Intel Xeon, with torch 2.15: the CNN 0.96 to 0.99 times the pictures per second of the model alone
+(2,300), the MLP 0.52 times (160,000): what is left is the writing of a line in 3 µs. One picture takes 1.12 to 1.27 times
+as long as importing torch. 100 files take 585 MB, 10,000 take 601, 100,000 take 608: the allocator fills its arenas.
 """
 
 from __future__ import annotations
@@ -107,5 +109,5 @@ if __name__ == "__main__":
             speed, share = throughput(folder)
             print(f"{name}: the model alone {speed:,.0f} pictures/s; predict {share:.2f} times that")
         print(f"one picture: {start_up(folders['cnn'], picture):.2f} times import torch")
-        few, many = (memory(folders["cnn"], picture, count) for count in (100, 100_000))
-        print(f"memory: {few:.0f} MB for 100 files, {many:.0f} MB for 100,000")
+        for count in (100, 10_000, 100_000):
+            print(f"memory for {count:,} files: {memory(folders['cnn'], picture, count):.0f} MB")
