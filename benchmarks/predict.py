@@ -7,8 +7,8 @@ memory: for 100,000 paths on stdin, and for 100.
 
     uv run benchmarks/predict.py FOLDER   # FOLDER has FashionMNIST/raw/, as torchvision lays it out
 
-On two shared cores of an Intel Xeon, with torch 2.15: the CNN 0.96 to 0.99 times the pictures per second of the model alone
-(2,300), the MLP 0.52 times (160,000): what is left is the writing of a line in 3 µs. One picture takes 1.12 to 1.27 times
+On two shared cores of an Intel Xeon, with torch 2.15: the CNN has 0.96 to 0.99 times the pictures per second of the
+model alone (2,300), the MLP 0.52 times (160,000), for a line takes 3 µs to write. One picture takes 1.12 to 1.27 times
 as long as importing torch. 100 files take 585 MB, 10,000 take 601, 100,000 take 608: the allocator fills its arenas.
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,13 @@ def test_what_runs_before_the_configuration_stands_is_free_of_torch(module: str)
 def test_there_is_one_place_that_instantiates() -> None:
     calls = [path.name for path in ROOT.rglob("*.py") if "hydra.utils" in path.read_text()]
     assert calls == ["config.py"]
+
+
+def test_the_architecture_page_has_every_module_and_names_none_that_is_not_there() -> None:
+    page = (ROOT.parent / "docs/architecture.md").read_text()
+    modules = {path.stem for path in ROOT.glob("*.py")} | {path.name for path in ROOT.iterdir() if path.is_dir()}
+    missing = {name for name in modules - {"__init__", "__pycache__"} if not re.search(rf"\b{name}\b", page)}
+    assert not missing
+    named = re.findall(r"`([\w/]+\.py)`", page)
+    assert named
+    assert not [name for name in named if not (ROOT / name).is_file()]
