@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -34,10 +34,13 @@ from runner.transform import Pipeline
 from runner.writing import Layout
 
 if TYPE_CHECKING:
-    pass
+    import pandas as pd
+    from PIL.Image import Image
+
+    Sample = Tensor | NDArray[Any] | Image | str | Path
+    Given = Sample | Iterable[Sample] | pd.DataFrame
 
 Array = NDArray[Any]
-Given = "Tensor | Array | pd.DataFrame | Image | str | Path | Sequence[Image | str | Path]"
 
 
 @dataclass(frozen=True)
@@ -131,12 +134,12 @@ class Run:
         tags = dict.fromkeys(tag for record in records for tag in record)
         return {tag: np.array([from_json(record.get(tag)) for record in records]) for tag in tags}
 
-    def predict(self, inputs: Given, batch_size: int = 256) -> Predictions:  # type: ignore[valid-type]
+    def predict(self, inputs: Given, batch_size: int = 256) -> Predictions:
         """What the model says about inputs that look like the samples it was trained on, before any transform.
 
         Args:
-            inputs: (N, ...) stored samples as a tensor or an array; pictures, or paths of pictures; a table with the
-                columns that the run was trained on.
+            inputs: (N, ...) stored samples as a tensor or an array, or one by one; pictures, or paths of pictures; a
+                table with the columns that the run was trained on.
             batch_size: how many go through the model at once.
 
         Raises:
@@ -228,14 +231,19 @@ def load_run(
         raise ConfigError(Problem("temperature", f"{temperature!r} is not allowed", "a number > 0, or None"))
     cfg = OmegaConf.create(config.load(run_dir / "config.yaml", facts=True))
     cfg.device, cfg.allow_targets = device, list(allow_targets)
-    return open_run(cfg, run_dir, str(weights), temperature)
+    # Whoever has other things to do in this process has told torch how, or is content with how it is.
+    return open_run(cfg, run_dir, str(weights), temperature, as_trained=False)
 
 
-def open_run(cfg: DictConfig, run_dir: Path, weights: str = "best", temperature: float | None = None) -> Run:
+def open_run(
+    cfg: DictConfig, run_dir: Path, weights: str = "best", temperature: float | None = None, as_trained: bool = True
+) -> Run:
     """Build the model of a run folder with its weights, and its transform as it was fitted.
 
     Args:
         cfg: the run's configuration, with its facts.
+        as_trained: whether torch computes as it did in training, in the whole process: with as many threads, which add
+            up in another order than others, and the same kinds of kernels.
 
     Raises:
         InputError: see `load_run`.
@@ -244,8 +252,9 @@ def open_run(cfg: DictConfig, run_dir: Path, weights: str = "best", temperature:
     check(cfg)
     where = device.resolve(cfg.device)
     device.check(where, cfg.trainer.cudnn)
-    set_backends(cfg)
-    torch.set_num_threads(_threads(cfg, run_dir))
+    if as_trained:
+        set_backends(cfg)
+        torch.set_num_threads(_threads(cfg, run_dir))
     net = make_model(cfg.model)
     held = read_weights(run_dir, weights, net)
     _restore(net, held.model, held.path, run_dir)
@@ -253,8 +262,6 @@ def open_run(cfg: DictConfig, run_dir: Path, weights: str = "best", temperature:
     _restore(pipeline, held.transform, held.path, run_dir)
     precision = make_precision(cfg, where, net, torch.zeros(1, *cfg.facts.input_shape))
     net = precision.place(net).eval()
-    for parameter in net.parameters():
-        parameter.requires_grad_(False)
     moments = [held.loss.get(name, torch.tensor(usual)).to(where) for name, usual in (("mean", 0.0), ("std", 1.0))]
     readout = Readout(cfg.facts.task, cfg.facts.output, moments[0], moments[1], temperature or 1.0)
     if temperature is not None and not readout.gives_probabilities:

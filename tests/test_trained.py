@@ -245,6 +245,15 @@ def test_a_temperature_divides_the_logits(digits: Path) -> None:
     assert cooled.predict(PICTURES[:9]).probabilities == pytest.approx(expected, rel=1e-9)
 
 
+def test_torch_is_left_as_it_is(digits: Path) -> None:
+    torch.set_num_threads(2)
+    torch.backends.cudnn.benchmark = False
+    load_run(digits).predict(PICTURES[:3])
+    assert torch.get_num_threads() == 2
+    assert not torch.backends.cudnn.benchmark
+    assert all(parameter.requires_grad for parameter in load_run(digits).model.parameters())
+
+
 def test_the_package_alone_imports_nothing_heavy() -> None:
     code = "import runner, sys; print('torch' in sys.modules); runner.load_run; print('torchvision' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
