@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from omegaconf import DictConfig, OmegaConf
 
-from runner import compose, schema
+from runner import compose, config, schema
 
 HEAD = """\
 # Every key
@@ -33,7 +33,16 @@ def page() -> str:
     for group in groups:
         lines += [f"## {group.name}\n", f"{group.metadata['help'].capitalize()}.\n"]
         lines += _table(cfg, _keys(hints[group.name], f"{group.name}."))
+    for command, kind in schema.COMMANDS.items():
+        lines += [f"## python -m runner {command}\n", "Beside those of the run.\n"]
+        lines += _table(_of_command(command), _keys(kind, ""))
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _of_command(command: str) -> DictConfig:
+    made = OmegaConf.load(config.folder() / f"{command}.yaml")
+    assert isinstance(made, DictConfig)
+    return made
 
 
 def _keys(kind: type, prefix: str) -> Iterator[tuple[str, dataclasses.Field[object], object]]:

@@ -334,7 +334,9 @@ class Predict:
     )
     top_k: int = key("the likeliest classes of each sample", least=1)
     probabilities: bool = key("those of all classes, too")
-    flips: list[Literal["horizontal", "vertical"]] = key("mean over the pictures and their mirror images")
+    flips: list[Literal["horizontal", "vertical"]] = key(
+        "mean over the pictures and their mirror images", allowed="a list of horizontal, vertical"
+    )
 
 
 @dataclasses.dataclass
@@ -347,7 +349,7 @@ class Export:
     format: Literal["torch_export", "onnx", "safetensors"] = key("of the file")
     output: str | None = key("the file; null: model.pt2, model.onnx or model.safetensors in the folder of the run")
     input: str = key("samples on which the file is compared with the model: as of predict")
-    tolerance: float = key("largest difference of a probability, or of a value in its standard deviations", above=0)
+    tolerance: float = key("largest difference of a probability, or of a value as a share of the largest", above=0)
 
 
 COMMANDS = {"evaluate": Evaluate, "predict": Predict, "export": Export}
