@@ -44,8 +44,11 @@ def main(opened: Opened) -> None:
     place = Folder(opened)
     run = open_run(cfg, opened.folder, options.weights)
     part = part_of(opened, run, options.part)
-    whose = "of the run's own data" if part.own else f"of {str(cfg.dataset._target_).rpartition('.')[2]}"
-    log.info("%s\n%s %s: %s", run.words, part.name, whose, counted(len(part.indices), "sample"))
+    where = cfg.dataset.get("root") or cfg.dataset.get("path") or str(cfg.dataset._target_).rpartition(".")[2]
+    what = f"{part.name} of the run's own data" if part.own else f"other data, of {where}"
+    log.info("%s\n%s: %s", run.words, what, counted(len(part.indices), "sample"))
+    if part.own and part.name == options.temperature == "val":
+        log.warning("the temperature is fitted on the samples that it is measured on, and looks better than it is")
     loss = loss_of(run)
     metrics = make_metrics(cfg, loss)
     tables: dict[str, Table] = {}

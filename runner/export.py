@@ -167,7 +167,7 @@ def _onnx(run: Run, whole: nn.Module, samples: Tensor, facts: dict[str, Any], pa
     import onnxruntime
 
     program = torch.onnx.export(
-        whole, (samples,), dynamo=True, dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), verbose=False,
+        whole, (samples,), dynamo=True, dynamic_shapes=({0: "batch"},), verbose=False,
         input_names=["samples"], output_names=[facts["output"]],
     )  # fmt: skip
     assert program is not None

@@ -82,7 +82,7 @@ def _places(command: str, overrides: Sequence[str], several: bool) -> list[Path]
             Problem("run", "is not given", "a run folder, or last", f"python -m runner {command} run=last")
         )
     parsed = parse(f"run={given[-1]}")
-    named = given[-1] if parsed is None or parsed.is_sweep_override() else parsed.value()
+    named = _listed(given[-1]) if parsed is None or parsed.is_sweep_override() else parsed.value()
     names = [str(name) for name in named] if isinstance(named, list) else [str(named)]
     if (len(names) > 1 and not several) or (parsed is not None and parsed.is_sweep_override()):
         remedy = f"run=[{given[-1].strip('[]')}]" if several else f"run={names[0]}"
@@ -91,6 +91,20 @@ def _places(command: str, overrides: Sequence[str], several: bool) -> list[Path]
         raise ConfigError(Problem("run", "[] names no run", "a run folder, or last"))
     found = [folder.find(name, "run") for name in names]
     return [place for each in found for place in (_folds(each) if several else [each])]
+
+
+def _listed(text: str) -> str | list[str]:
+    """``[A,B]`` as folders that are there, whose names may have commas, as those of a sweep's jobs do."""
+    if not (text.startswith("[") and text.endswith("]")):
+        return text
+    found: list[str] = []
+    rest = ""
+    for piece in text[1:-1].split(","):
+        rest = f"{rest},{piece}" if rest else piece.strip()
+        if rest == "last" or Path(rest).expanduser().is_dir():
+            found.append(rest)
+            rest = ""
+    return [*found, rest] if rest else found
 
 
 def _folds(run_dir: Path) -> list[Path]:

@@ -46,7 +46,7 @@ def main(opened: Sequence[Opened]) -> int:
     if runs[0].reader.codes is not None:
         say_unknown(runs[0].reader.codes)
     if failed:
-        log.warning("%s of them could not be read: column error says why", f"{failed:,}")
+        log.warning("%s of them could not be read: their lines say why (error)", f"{failed:,}")
     return failed
 
 

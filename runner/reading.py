@@ -161,7 +161,8 @@ class Reader:
             return list(range(len(names)))
         missing = [name for name in wanted if name not in names]
         if missing:
-            what = f"the table has no column {', '.join(map(repr, missing))}, which the run was trained on"
+            word = "column" if len(missing) == 1 else "columns"
+            what = f"the table has no {word} {', '.join(map(repr, missing))}, which the run was trained on"
             remedy = nearest(missing[0], names, f"{missing[0]!r} in place of ") if named else ""
             raise DataError(Problem("input", what, ", ".join(wanted), remedy))
         return [list(names).index(name) for name in wanted]

@@ -148,13 +148,15 @@ class Run:
         pieces = self.reader.pieces(inputs, batch_size)
         return self.read([self.say(self.prepare(stored, number * batch_size)) for number, stored in enumerate(pieces)])
 
-    def prepare(self, stored: Tensor, position: int = 0) -> Tensor:
+    def prepare(self, stored: Tensor | Array, position: int = 0) -> Tensor:
         """(B, ...) what the model takes, on its device.
 
         Args:
-            stored: (B, ...) as the reader left them.
+            stored: (B, ...) samples as they are stored: bytes of pictures, cells of a table.
             position: of the first one, from which follows what a transform draws that draws in evaluation, too.
         """
+        if not isinstance(stored, Tensor):
+            stored = self.reader.array(stored)
         pipeline, seed, drawn, seeds = self.reader.rest, self.cfg.seed, None, None
         if pipeline.draws:
             drawn = torch.rand(len(stored), pipeline.draws, generator=generator(seed, "transform", 0, position))

@@ -276,9 +276,12 @@ def test_the_temperature_is_the_one_with_the_least_log_loss() -> None:
     assert fit_temperature(logits, flags, "multilabel") == pytest.approx(2, rel=0.2)
 
 
-def test_calibration_lowers_the_log_loss_on_val_and_leaves_the_classes(run: Run, digits: Path) -> None:
+def test_calibration_lowers_the_log_loss_on_val_and_leaves_the_classes(
+    run: Run, digits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name, over in (("plain", ()), ("cooled", ("temperature=val",))):
         assert run("evaluate", f"run={digits}", "part=val", f"output={name}", *over) == 0
+    assert "is fitted on the samples that it is measured on" in capsys.readouterr().out
     plain, cooled = (json.loads(Path(name, "result.json").read_text()) for name in ("plain", "cooled"))
     assert cooled["metrics"]["val/loss"] < plain["metrics"]["val/loss"]
     assert cooled["metrics"]["val/accuracy"] == plain["metrics"]["val/accuracy"]

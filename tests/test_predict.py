@@ -198,6 +198,15 @@ def test_values_of_a_regression(run: Run) -> None:
     assert error == pytest.approx(json.loads(Path("r/result.json").read_text())["metrics"]["test/mae"], rel=1e-6)
 
 
+def test_an_ensemble_of_jobs_with_commas_in_their_names(run: Run, digits: Path) -> None:
+    for name in ("lr=0.1,seed=0", "lr=0.1,seed=1"):
+        shutil.copytree(digits, f"sweep/{name}")
+    np.save("x.npy", PICTURES[:30].numpy())
+    assert run("predict", "run=[sweep/lr=0.1,seed=0,sweep/lr=0.1,seed=1]", "input=x.npy", "output=p.csv") == 0
+    assert run("predict", f"run={digits}", "input=x.npy", "output=q.csv") == 0
+    assert lines("p.csv") == lines("q.csv")
+
+
 def test_an_ensemble_is_the_mean(run: Run, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*QUICK, "seed=1", "transform=none", "hydra.run.dir=b") == 0
     np.save("x.npy", PICTURES[:30].numpy())

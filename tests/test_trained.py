@@ -60,6 +60,7 @@ def test_the_model_is_that_of_the_checkpoint_behind_its_transform(digits: Path) 
     assert all(torch.equal(run.model.state_dict()[name], tensor) for name, tensor in state["model"].items())
     with torch.inference_mode():
         expected = run.model(by_hand.float()).softmax(1)
+        assert torch.equal(run.model(run.prepare(PICTURES[:5].numpy())), run.model(run.prepare(PICTURES[:5])))
     torch.testing.assert_close(torch.from_numpy(run.predict(PICTURES[:5]).probabilities).float(), expected)
 
 
@@ -230,7 +231,7 @@ def test_a_table_goes_by_the_names_of_its_columns(run: Run) -> None:
     shuffled = frame.drop(columns="target").sample(frac=1, axis=1, random_state=0).assign(other=1)
     said = trained.predict(shuffled.iloc[rows])
     assert (said.values == bunch.target.to_numpy()[rows]).mean() == trained.result["metrics"]["test/accuracy"]
-    with pytest.raises(DataError, match=r"the table has no column 'alcohol', 'colour'"):
+    with pytest.raises(DataError, match=r"the table has no columns 'alcohol', 'colour'"):
         trained.predict(shuffled.drop(columns=["alcohol", "colour"]))
     with pytest.raises(DataError, match=r"row 1: column 'alcohol' holds 'much', which is no number"):
         trained.predict(shuffled.astype({"alcohol": object}).assign(alcohol=["13", "much"] * 89))

@@ -63,7 +63,7 @@ def tell(record: Record, cfg: DictConfig, flags: Sequence[str], seconds: float) 
     if ranked and ranked[0].completed:
         first = next(entry for entry in record.entries if entry.name == ranked[0].completed[0].job)
         own = [override for override in first.overrides if not re.match(r"[+~]*sweep[.=]", override)]
-        log.info("  the best one again     %s", shlex.join(["python", "-m", "runner", *flags, *own]))
+        log.info("  the best setting again %s", shlex.join(["python", "-m", "runner", *flags, *own]))
     return len(failed)
 
 
