@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from runner import config, environment, figures, folder, gallery, inspect, optim
 from runner.checkpoint import BEST, read, read_newest, sha256
 from runner.data import Sources
 from runner.device import out_of_memory
-from runner.errors import Interrupted, Problem, Pruned, RunFolderError, RunnerError
+from runner.errors import DataError, Interrupted, Problem, Pruned, RunFolderError, RunnerError
 from runner.experiment import Experiment, assemble
 from runner.metric import Said
 from runner.profile import Profiler
@@ -167,13 +167,30 @@ def _run(
         if cfg.figures:
             gallery.save(pictures, run_dir / "figures")
         try:
-            _fit(cfg, run_dir, experiment.device, trainer, recorder, stop, watch)
+            with _stopped_first(stop):
+                _fit(cfg, run_dir, experiment.device, trainer, recorder, stop, watch)
         except Interrupted:
             recorder.save()
             recorder.close()
             raise
         recorder.close()
-        _finish(cfg, run_dir, experiment, trainer, result, recorder.board)
+        with _stopped_first(stop):
+            _finish(cfg, run_dir, experiment, trainer, result, recorder.board)
+
+
+@contextmanager
+def _stopped_first(stop: StopFlag) -> Iterator[None]:
+    """A signal to the process group may take a worker along that has just begun, and does not ignore it yet: what is
+    wrong then is not the data.
+
+    Raises:
+        Interrupted: instead of what went wrong, if a signal came.
+    """
+    try:
+        yield
+    except DataError:
+        stop.check()
+        raise
 
 
 def _tables(cfg: DictConfig, experiment: Experiment, trainer: Trainer, result: Result) -> dict[str, Table]:

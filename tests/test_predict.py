@@ -469,7 +469,7 @@ def test_many_files_need_no_more_memory_than_few(run: Run, digits: Path, monkeyp
     peak(1)  # what is imported, and kept by those who are
     few, many = peak(20), peak(200)
     assert len(lines("200.csv")) == 4000
-    assert many - few < 150_000  # bytes, of which the paths themselves take 80,000
+    assert many - few < 400_000  # bytes; the paths take 80,000, and 3,600 tensors that were kept would take a million
 
 
 def test_head_ends_it_without_a_word(digits: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -22,7 +23,8 @@ from sklearn.metrics import accuracy_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from runner import checkpoint, folder, metric
-from runner.errors import Problem, RunFolderError
+from runner.errors import DataError, Problem, RunFolderError
+from runner.loader import workers
 from runner.split import Subject, stratified
 from runner.trainer import Trainer
 from runner.transform import Normalize, Pipeline
@@ -675,3 +677,21 @@ def test_a_run_that_diverges_stops_and_says_where(run: Run, capsys: pytest.Captu
     found = content(only_run())
     assert found["state"] == "failed"
     assert found["error"].startswith("NonFinite: the loss or its gradient is not finite at step 1")
+
+
+def test_a_worker_that_a_signal_took_along_is_no_mistake_in_the_data(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def receive(batches: Any, num_workers: int, what: str) -> Any:
+        calls.append(1)
+        if len(calls) == 30:  # of the first epochs of training
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise DataError(Problem("loader.num_workers", "a worker exited unexpectedly"))
+        return before(batches, num_workers, what)
+
+    before = workers.receive
+    monkeypatch.setattr(workers, "receive", receive)
+    assert run(*QUICK, "loader=workers", "trainer.max_epochs=4", "hydra.run.dir=r") == 143
+    assert json.loads(Path("r/result.json").read_text())["state"] == "interrupted"
+    monkeypatch.setattr(workers, "receive", before)
+    assert run("resume=r") == 0
