@@ -130,6 +130,19 @@ def sort(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return flags, overrides
 
 
+def config_dir_of(command: str, flags: Sequence[str]) -> str | None:
+    """The folder of the user's own, which is the one flag that a command other than `train` has.
+
+    Raises:
+        ConfigError: there is another flag.
+    """
+    names = ("--config-dir", "-cd")
+    others = [flag for flag in flags if flag.startswith("-") and flag.partition("=")[0] not in names]
+    if others:
+        raise ConfigError(Problem(others[0], f"is no flag of {command}", "--config-dir FOLDER", "the same without it"))
+    return value_of(flags, *names)
+
+
 def multirun(flags: Sequence[str]) -> bool:
     """Whether a sweep was asked for."""
     return "-m" in flags or "--multirun" in flags

@@ -6,13 +6,12 @@ What a command needs is imported when it is run: help, and a mistake in the comm
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner import folder, hydra_app, signals
-from runner.command_line import check_typed, multirun, quoted, sort, value_of
+from runner.command_line import check_typed, config_dir_of, multirun, quoted, sort
 from runner.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -60,12 +59,13 @@ def evaluate(arguments: list[str]) -> int:
 def predict(arguments: list[str]) -> int:
     """Say what trained runs say about samples; the exit status is 1 if some could not be read."""
     opened = _opened("predict", arguments, several=True)
+    from runner import terminal
     from runner.predict import main as run
 
     try:
         return int(run(opened) > 0)
     except BrokenPipeError:  # as with | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        terminal.console.on_broken_pipe()
         return 0
 
 
@@ -143,10 +143,7 @@ def _look(command: str, arguments: list[str], run: Callable[[DictConfig], None],
     from runner import compose, config, preflight
 
     flags, overrides = sort(arguments)
-    config_dir = value_of(flags, "--config-dir", "-cd")
-    others = [flag for flag in flags if flag.startswith("-") and flag.partition("=")[0] not in ("--config-dir", "-cd")]
-    if others:
-        raise ConfigError(Problem(others[0], f"is no flag of {command}", "--config-dir FOLDER", "the same without it"))
+    config_dir = config_dir_of(command, flags)
     hydra_app.check_names(config_dir)
     hydra_app.find_own_code()
     overrides = [quoted(override) for override in overrides]

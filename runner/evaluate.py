@@ -18,7 +18,7 @@ from runner import checkpoint, config, gallery, metric, report
 from runner.calibration import fit_temperature
 from runner.errors import ConfigError, Problem, RunFolderError, counted
 from runner.evaluation import examine, predict
-from runner.experiment import make_loss, make_metrics
+from runner.experiment import WEIGHTS, make_loss, make_metrics
 from runner.files import write
 from runner.loss import Loss
 from runner.loss.kinds import convert
@@ -75,7 +75,7 @@ def loss_of(run: Run) -> Loss:
     """The loss that a run was trained with, its class weights as they are in the checkpoint."""
 
     def weights(node: Any, number: int) -> dict[str, Tensor | None]:
-        names = [name for name in ("weight", "pos_weight") if name in node]
+        names = [name for name in WEIGHTS if name in node]
         return {name: run.weights.loss.get(f"terms.{number}.criterion.{name}") for name in names}
 
     scaling = None
@@ -91,8 +91,7 @@ def temperature_of(opened: Opened, run: Run, loss: Loss, wanted: float | str) ->
     Raises:
         ConfigError: the run gives no probabilities.
     """
-    if not run.readout.gives_probabilities:
-        raise ConfigError(Problem("temperature", "is for probabilities of classes, and this run gives none", "null"))
+    run.check_cools()
     if wanted != "val":
         return float(wanted)
     val = part_of(opened.with_own_data(), run, "val")

@@ -145,6 +145,17 @@ def is_sweep(folder: Path) -> bool:
     return (folder / SWEEP).is_file()
 
 
+def fold(folder: Path, number: int) -> Path:
+    """The folder of a fold of a cross-validation."""
+    return folder / f"fold-{number}"
+
+
+def folds(folder: Path) -> list[tuple[int, Path]]:
+    """The folds of a cross-validation that have a folder, by their numbers."""
+    names = [re.fullmatch(r"fold-(\d+)", path.name) for path in folder.glob("fold-*") if path.is_dir()]
+    return sorted((int(name[1]), folder / name[0]) for name in names if name)
+
+
 def has_more_to_do(cfg: Any, run_dir: Path) -> bool:
     """Whether a completed run is shorter than its configuration now says."""
     result = read_result(run_dir) or {}

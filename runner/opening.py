@@ -12,7 +12,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from runner import compose, config, folder, schema
-from runner.command_line import check_typed, parse, quoted, sort, value_of
+from runner.command_line import check_typed, config_dir_of, parse, quoted, sort
 from runner.errors import ConfigError, Problem
 
 GROUPS = ("dataset", "metric")
@@ -64,10 +64,7 @@ def opened(command: str, arguments: Sequence[str], several: bool = False) -> lis
         InputError: a folder is none of a run, or what was typed is wrong.
     """
     flags, overrides = sort(arguments)
-    config_dir = value_of(flags, "--config-dir", "-cd")
-    others = [flag for flag in flags if flag.startswith("-") and flag.partition("=")[0] not in ("--config-dir", "-cd")]
-    if others:
-        raise ConfigError(Problem(others[0], f"is no flag of {command}", "--config-dir FOLDER", "the same without it"))
+    config_dir = config_dir_of(command, flags)
     overrides = [quoted(override) for override in overrides]
     check_typed([], overrides)
     places = _places(command, overrides, several)
@@ -109,8 +106,8 @@ def _listed(text: str) -> str | list[str]:
 
 def _folds(run_dir: Path) -> list[Path]:
     """The folds of a cross-validation; of any other run, itself."""
-    folds = sorted(run_dir.glob("fold-*/config.yaml"), key=lambda path: int(path.parent.name.removeprefix("fold-")))
-    return [path.parent for path in folds] or [run_dir]
+    folds = [place for _, place in folder.folds(run_dir) if (place / "config.yaml").is_file()]
+    return folds or [run_dir]
 
 
 def _check_keys(command: str, overrides: Iterable[str]) -> None:

@@ -85,7 +85,7 @@ def tell(before: Path, after: Path) -> bool:
 
 def _places(run_dir: Path) -> list[Path]:
     """The run, or the folds of a cross-validation."""
-    return sorted(path.parent for path in run_dir.glob("fold-*/config.yaml")) or [run_dir]
+    return [place for _, place in folder.folds(run_dir)] or [run_dir]
 
 
 def _figures(run_dir: Path) -> dict[str, float | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -44,23 +45,19 @@ def read_weights(run_dir: Path, name: str, net: nn.Module) -> Weights:
         InputError: there are none, or they are damaged, or not those that the record is of.
     """
     if name == "best":
-        return _of(_recorded(run_dir), True)
+        return _of(_recorded(run_dir))
     if name in NAMED:
-        path = run_dir / "checkpoints" / LAST
-        held = _of(path, name == "ema")
-        if name == "ema" and checkpoint.read(path)["ema"] is None:
-            raise ConfigError(Problem("weights", f"{run_dir} kept no average of its weights", "best, last, FILE"))
-        return held
+        return _last(run_dir, name == "ema")
     path = _file(run_dir, name)
     try:
-        return _of(path, True)
+        return _of(path)
     except RunFolderError:  # of somebody else's, or damaged; `load` says which
         try:
             model.load(net, str(path))
         except DataError as error:
             raise DataError(*(Problem("weights", p.what, p.allowed) for p in error.problems)) from error
     own = run_dir / "checkpoints"
-    ours = _of(own / (BEST if (own / BEST).is_file() else LAST), True)
+    ours = _of(own / (BEST if (own / BEST).is_file() else LAST))
     return Weights(path, net.state_dict(), ours.transform, ours.loss)
 
 
@@ -68,10 +65,9 @@ def check_trained(run_dir: Path) -> None:
     """That a run has checkpoints of its own."""
     if folder.has_checkpoint(run_dir):
         return
-    folds = sorted(path.name for path in run_dir.glob("fold-*") if path.is_dir())
-    if folds:
+    if folds := folder.folds(run_dir):
         what = f"{run_dir} is a cross-validation"
-        raise RunFolderError(Problem("run", what, "the folder of one of its folds", f"run={run_dir / folds[0]}"))
+        raise RunFolderError(Problem("run", what, "the folder of one of its folds", f"run={folds[0][1]}"))
     state = folder.state(run_dir) or "not begun"
     remedy = f"python -m runner resume={run_dir}, to train it"
     raise RunFolderError(Problem("run", f"{run_dir} has no checkpoint (it is {state})", remedy=remedy))
@@ -87,16 +83,23 @@ def _recorded(run_dir: Path) -> Path:
     raise RunFolderError(Problem(str(path), what, remedy=f"weights={path}, to take it nevertheless"))
 
 
-def _of(path: Path, evaluated: bool) -> Weights:
-    """Those of a checkpoint of ours.
-
-    Args:
-        evaluated: those that were evaluated, which may be an average, and not those that were trained.
-    """
+def _last(run_dir: Path, average: bool) -> Weights:
+    path = run_dir / "checkpoints" / LAST
     state = checkpoint.read(path)
-    chosen = state["ema"] if evaluated and state["ema"] is not None else state["model"]
+    if average and state["ema"] is None:
+        raise ConfigError(Problem("weights", f"{run_dir} kept no average of its weights", "best, last, FILE"))
+    return _taken(path, state, "ema" if average else "model")
+
+
+def _of(path: Path) -> Weights:
+    """Those of a checkpoint of ours that were evaluated: their average, if there is one."""
+    state = checkpoint.read(path)
+    return _taken(path, state, "model" if state["ema"] is None else "ema")
+
+
+def _taken(path: Path, state: Mapping[str, Any], which: str) -> Weights:
     progress = state["progress"]
-    return Weights(path, chosen, state["transform"], state["loss"], progress["epoch"], progress["step"])
+    return Weights(path, state[which], state["transform"], state["loss"], progress["epoch"], progress["step"])
 
 
 def _file(run_dir: Path, name: str) -> Path:

@@ -176,8 +176,19 @@ class Run:
         return said[0] if len(said) == 1 else torch.stack(said).mean(0)
 
     def cool(self, temperature: float) -> None:
-        """Divide logits by a temperature from here on."""
+        """Divide logits by a temperature from here on.
+
+        Raises:
+            ConfigError: the run gives no probabilities.
+        """
+        self.check_cools()
         self.readout = replace(self.readout, temperature=temperature)
+
+    def check_cools(self) -> None:
+        """That a temperature means something here."""
+        if not self.readout.gives_probabilities:
+            what = "is for probabilities of classes, and this run gives none"
+            raise ConfigError(Problem("temperature", what, "null"))
 
     def cooled(self, inputs: Tensor) -> Tensor:
         """What the model makes of prepared inputs, with the temperature."""
@@ -265,10 +276,11 @@ def open_run(
     precision = make_precision(cfg, where, net, torch.zeros(1, *cfg.facts.input_shape))
     net = precision.place(net).eval()
     moments = [held.loss.get(name, torch.tensor(usual)).to(where) for name, usual in (("mean", 0.0), ("std", 1.0))]
-    readout = Readout(cfg.facts.task, cfg.facts.output, moments[0], moments[1], temperature or 1.0)
-    if temperature is not None and not readout.gives_probabilities:
-        raise ConfigError(Problem("temperature", "is for classes, and this run predicts values", "null"))
-    return Run(cfg, run_dir, held, net, pipeline.to(where), precision, readout)
+    readout = Readout(cfg.facts.task, cfg.facts.output, moments[0], moments[1])
+    run = Run(cfg, run_dir, held, net, pipeline.to(where), precision, readout)
+    if temperature is not None:
+        run.cool(temperature)
+    return run
 
 
 def check(cfg: DictConfig, groups: Sequence[str] = ("model",)) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runner.errors import ConfigError, Problem, RunnerError
+from runner.terminal import console
 
 Array = NDArray[Any]
 
@@ -145,7 +146,7 @@ class Writer:
             raise
         except OSError as error:
             if self.path is None:  # or Python would try once more at its end
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                console.on_broken_pipe()
             else:
                 self._file.close()
                 self._part.unlink(missing_ok=True)

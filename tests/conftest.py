@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from runner.__main__ import main
 
@@ -32,6 +34,10 @@ def _own_process_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     for name, module in list(sys.modules.items()):
         if str(getattr(module, "__file__", "")).startswith(str(tmp_path)):
             del sys.modules[name]
+    _leave_logging()
+
+
+def _leave_logging() -> None:
     logging.getLogger("runner").setLevel(logging.NOTSET)
     root = logging.getLogger()
     for handler in [h for h in root.handlers if type(h).__module__.startswith(("runner", "logging"))]:
@@ -55,6 +61,7 @@ QUICK = (
 def _trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("trained") / "digits"
     assert main([*QUICK, f"hydra.run.dir={place}"]) == 0
+    _leave_logging()  # or the first test that asks for this run would see its lines twice
     return place
 
 
@@ -159,3 +166,14 @@ class Forked:
             time.sleep(0.01)
         os.kill(self.pid, signal.SIGKILL)
         raise AssertionError(f"it still ran after {timeout} s: {Path('output.txt').read_text()}")
+
+
+def photos_of_several_sizes(count: int) -> None:
+    """The first digits, in a folder of ``photos`` for each class, brought to pictures of several widths."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    for number, (pixels, label) in enumerate(zip(bunch.images[:count], bunch.target[:count], strict=True)):
+        path = Path(f"photos/{label}/{number:03}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint8) * 15).resize((16 + number % 5, 18)).convert("RGB").save(path)

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import QUICK, Run, own_model
-from PIL import Image
+from conftest import QUICK, Run, own_model, photos_of_several_sizes
 from sklearn.datasets import load_digits, load_wine
 
 from runner import load_run
@@ -105,10 +104,7 @@ def test_weights_alone(run: Run, digits: Path) -> None:
 
 
 def test_what_is_done_to_a_picture_before_is_said(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    for number in range(60):
-        path = Path(f"photos/{load_digits().target[number]}/{number:03}.png")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(PICTURES[number, 0].numpy() * 15).resize((20 + number % 3, 24)).save(path)
+    photos_of_several_sizes(60)
     steps = "[{_target_: torchvision.transforms.v2.Resize, size: [16, 16]}, {_target_: runner.transform.Normalize}]"
     over = ("dataset=image_folder", "dataset.root=photos", "dataset.cache=null", "split=random", "dataset.channels=1")
     assert run(*QUICK, *over, f"transform.train={steps}", f"transform.eval={steps}", "hydra.run.dir=r") == 0

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import QUICK, Run
+from conftest import QUICK, Run, photos_of_several_sizes
 from PIL import Image
 from sklearn.datasets import load_digits, load_wine
 
@@ -260,11 +260,7 @@ def test_paths_on_stdin_and_lines_on_stdout(
 
 
 def test_pictures_of_any_size_where_training_brought_them_to_one(run: Run) -> None:
-    for number in range(60):
-        path = Path(f"photos/{BUNCH.target[number]}/{number:03}.png")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        side = 16 + number % 5
-        Image.fromarray(PICTURES[number, 0].numpy() * 15).resize((side, 18)).convert("RGB").save(path)
+    photos_of_several_sizes(60)
     over = ("dataset=image_folder", "dataset.root=photos", "dataset.cache=null", "split=random", "dataset.channels=1")
     assert run(*QUICK, *over, "dataset.size=[16,16]", "hydra.run.dir=held") == 0
     lazily = ("dataset.size=[16,16]", "dataset.memory_limit=1", "hydra.run.dir=read")
@@ -283,10 +279,7 @@ def test_pictures_of_any_size_where_training_brought_them_to_one(run: Run) -> No
 
 
 def test_the_sample_stage_of_the_transform_is_applied_to_files(run: Run) -> None:
-    for number in range(60):
-        path = Path(f"photos/{BUNCH.target[number]}/{number:03}.png")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(PICTURES[number, 0].numpy() * 15).resize((20 + number % 3, 24)).save(path)
+    photos_of_several_sizes(60)
     steps = "[{_target_: torchvision.transforms.v2.Resize, size: [16, 16]}, {_target_: runner.transform.Normalize}]"
     over = ("dataset=image_folder", "dataset.root=photos", "dataset.cache=null", "split=random", "dataset.channels=1")
     assert run(*QUICK, *over, f"transform.train={steps}", f"transform.eval={steps}", "hydra.run.dir=r") == 0

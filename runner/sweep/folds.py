@@ -20,7 +20,6 @@ from runner.signals import StopFlag
 from runner.sweep import predictions
 from runner.sweep.processes import Work, at_a_time, run_all
 from runner.sweep.progress import Progress
-from runner.sweep.record import place
 from runner.table import Table
 from runner.task import in_process
 from runner.tensorboard import Board
@@ -80,7 +79,7 @@ def works(
         return [] if _is_done(cfg, run_dir) else [_work(name, cfg, run_dir, sources, watch)]
     found = []
     for number, of_fold in enumerate(each(cfg)):
-        of_its_own = place(run_dir, number)
+        of_its_own = folder.fold(run_dir, number)
         if not _is_done(of_fold, of_its_own):
             found.append(_work(f"{name} fold {number}".strip(), of_fold, of_its_own, sources))
     return found
@@ -170,8 +169,8 @@ def begin(cfg: DictConfig, run_dir: Path) -> None:
 def summarise(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     """Write the ``result.json`` of a cross-validation from those of its folds, and what was said of every sample by
     the model that had not seen it; and return what ``result.json`` says."""
-    numbers = [number for number in range(cfg.split.n_splits) if place(run_dir, number).is_dir()]
-    results = {number: folder.read_result(place(run_dir, number)) or {} for number in numbers}
+    numbers = [number for number in range(cfg.split.n_splits) if folder.fold(run_dir, number).is_dir()]
+    results = {number: folder.read_result(folder.fold(run_dir, number)) or {} for number in numbers}
     states = [results.get(number, {}).get("state", "running") for number in range(cfg.split.n_splits)]
     state = next((s for s in ("failed", "interrupted", "running") if s in states), "completed")
     completed = [result.get("metrics", {}) for result in results.values() if result.get("state") == "completed"]
@@ -188,7 +187,7 @@ def summarise(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
         made.content["error"] = broken[0]
     if state == "completed":
         try:
-            said = predictions.together(cfg, [place(run_dir, number) for number in numbers], run_dir)
+            said = predictions.together(cfg, [folder.fold(run_dir, number) for number in numbers], run_dir)
             made.content["metrics"] |= said
         except RunnerError as error:
             made.content |= {"state": "failed", "error": str(error)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -114,7 +113,9 @@ class Record:
     def rows(self) -> Iterator[Row]:
         """What is known of each job that has ended, of a cross-validation fold by fold."""
         for entry in self.entries:
-            for fold, path in folds(self.folder / entry.name) or [(None, self.folder / entry.name)]:
+            place = self.folder / entry.name
+            held: list[tuple[int | None, Path]] = [*folder.folds(place)] or [(None, place)]
+            for fold, path in held:
                 result = self._result(path)
                 if result is not None and result.get("state") != "running":
                     yield Row(entry.name, entry.keys, fold, result)
@@ -127,17 +128,6 @@ class Record:
         if self._read.get(run_dir, (0, None))[0] != written:
             self._read[run_dir] = written, folder.read_result(run_dir)
         return self._read[run_dir][1]
-
-
-def place(run_dir: Path, fold: int) -> Path:
-    """The folder of a fold of a run."""
-    return run_dir / f"fold-{fold}"
-
-
-def folds(run_dir: Path) -> list[tuple[int | None, Path]]:
-    """The folds of a run that have a folder, by their numbers."""
-    names = [re.fullmatch(r"fold-(\d+)", path.name) for path in run_dir.glob("fold-*") if path.is_dir()]
-    return [(number, place(run_dir, number)) for number in sorted(int(name[1]) for name in names if name)]
 
 
 def digest(cfg: DictConfig) -> str:
