@@ -60,7 +60,7 @@ def composed(name: str, folder: str | None) -> DictConfig:
         overrides += ["dataset=fashion_mnist", quoted(f"dataset.root={folder}")]
     else:
         overrides += ["dataset=synthetic", "dataset.image_size=[1,28,28]", "dataset.size=45000"]
-    with initialize_config_dir(str(config.folder()), version_base="1.3"):
+    with initialize_config_dir(str(config.home()), version_base="1.3"):
         return compose("config", overrides)
 
 

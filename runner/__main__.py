@@ -61,7 +61,7 @@ def _command(arguments: list[str]) -> Callable[[list[str]], int]:
         from runner import config
 
         remedy = nearest(word, COMMANDS, "python -m runner ") or "python -m runner --help"
-        if (config.folder() / word).is_dir():
+        if (config.home() / word).is_dir():
             remedy = f"{word}=OPTION"
         raise ConfigError(Problem(word, "there is no such command", ", ".join(COMMANDS), remedy))
     return COMMANDS[word]

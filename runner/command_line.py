@@ -13,6 +13,8 @@ WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--confi
               "--info", "-i", "--experimental-rerun")  # fmt: skip
 """Hydra's flags that take the next argument."""
 
+CONFIG_DIR = ("--config-dir", "-cd")
+
 
 def quoted(override: str, sweep: bool = False) -> str:
     """`override`, with its value in quotes if Hydra's grammar cannot read it as it is: ``input=my (1).png``.
@@ -130,17 +132,29 @@ def sort(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return flags, overrides
 
 
-def config_dir_of(command: str, flags: Sequence[str]) -> str | None:
-    """The folder of the user's own, which is the one flag that a command other than `train` has.
+def read(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Flags and overrides, as Hydra takes them.
 
     Raises:
-        ConfigError: there is another flag.
+        ConfigError: something was typed that Hydra would take, and that is not for anyone to take.
     """
-    names = ("--config-dir", "-cd")
-    others = [flag for flag in flags if flag.startswith("-") and flag.partition("=")[0] not in names]
+    flags, overrides = sort(arguments)
+    overrides = [quoted(override, multirun(flags)) for override in overrides]
+    check_typed(flags, overrides)
+    return flags, overrides
+
+
+def read_for(command: str, arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The folder of the user's own, and overrides, for a command that has no other flag.
+
+    Raises:
+        ConfigError: there is another flag, or what was typed is not for anyone to take.
+    """
+    flags, _ = sort(arguments)
+    others = [flag for flag in flags if flag.startswith("-") and flag.partition("=")[0] not in CONFIG_DIR]
     if others:
         raise ConfigError(Problem(others[0], f"is no flag of {command}", "--config-dir FOLDER", "the same without it"))
-    return value_of(flags, *names)
+    return value_of(flags, *CONFIG_DIR), read(arguments)[1]
 
 
 def multirun(flags: Sequence[str]) -> bool:

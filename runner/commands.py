@@ -5,13 +5,11 @@ What a command needs is imported when it is run: help, and a mistake in the comm
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner import folder, hydra_app, signals
-from runner.command_line import check_typed, config_dir_of, multirun, quoted, sort
+from runner.command_line import multirun, read, read_for
 from runner.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -22,15 +20,16 @@ if TYPE_CHECKING:
 
 def train(arguments: list[str]) -> int:
     """Train what the configuration describes."""
-    flags, overrides = sort(arguments)
-    overrides = [quoted(override, multirun(flags)) for override in overrides]
-    check_typed(flags, overrides)
+    from runner import task
+    from runner.compose import SAVED
+
+    flags, overrides = read(arguments)
     resume = [value for value in map(hydra_app.resumed, overrides) if value]
     if resume and (sweep_dir := folder.find_sweep(resume[-1], multirun(flags))) is not None:
         flags, overrides = hydra_app.resume_sweep(sweep_dir, flags, overrides)
     elif resume:
-        return hydra_app.run(flags, hydra_app.resume(resume[-1], overrides), hydra_app.train_task, "saved")
-    return hydra_app.run(flags, overrides, hydra_app.train_task, "config")
+        return hydra_app.run(flags, hydra_app.resume(resume[-1], overrides), task.main, SAVED)
+    return hydra_app.run(flags, overrides, task.main, "config")
 
 
 def inspect(arguments: list[str]) -> int:
@@ -80,28 +79,27 @@ def export(arguments: list[str]) -> int:
 
 def reproduce(arguments: list[str]) -> int:
     """Do a run again; the exit status is 1 if it comes to other figures."""
-    from hydra.core.config_store import ConfigStore
-    from hydra.core.hydra_config import HydraConfig
+    from runner import compose, reproduce, task
 
-    from runner import reproduce
-
-    flags, overrides = sort(arguments)
-    overrides = [quoted(override) for override in overrides]
-    check_typed(flags, overrides)
+    flags, overrides = read(arguments)
+    if multirun(flags):
+        raise ConfigError(Problem("-m", "is no flag of reproduce", remedy="the same without -m"))
     named = [value for value in (hydra_app.value_given(override, "run") for override in overrides) if value]
-    if not named or multirun(flags):
-        problem = Problem("run", "is not given", "a run folder, or last", "python -m runner reproduce run=last")
-        raise ConfigError(Problem("-m", "is no flag of reproduce", remedy="without it") if named else problem)
+    if not named:
+        raise ConfigError(
+            Problem("run", "is not given", "a run folder, or last", "python -m runner reproduce run=last")
+        )
     before = folder.find(named[-1], "run")
     reproduce.check(overrides)
-    ConfigStore.instance().store("saved", {"defaults": ["entry", "_self_"], **reproduce.tree(before)})
+    compose.save_as_primary(reproduce.tree(before))
     same: list[bool] = []
 
-    def task(cfg: DictConfig) -> None:
-        hydra_app.train_task(cfg)
-        same.append(reproduce.tell(before, Path(os.path.relpath(HydraConfig.get().runtime.output_dir))))
+    def again(cfg: DictConfig) -> None:
+        task.main(cfg)
+        same.append(reproduce.tell(before, task.place()))
 
-    status = hydra_app.run(flags, [o for o in overrides if hydra_app.value_given(o, "run") is None], task, "saved")
+    rest = [override for override in overrides if hydra_app.value_given(override, "run") is None]
+    status = hydra_app.run(flags, rest, again, compose.SAVED)
     return status or int(not all(same))
 
 
@@ -140,27 +138,18 @@ def _log(arguments: list[str], stderr: bool = False) -> None:
 
 def _look(command: str, arguments: list[str], run: Callable[[DictConfig], None], config_name: str) -> int:
     """Compose the configuration and `run` on it, in no folder."""
-    from runner import compose, config, preflight
+    from runner import checks, compose, config
 
-    flags, overrides = sort(arguments)
-    config_dir = config_dir_of(command, flags)
-    hydra_app.check_names(config_dir)
+    config_dir, overrides = read_for(command, arguments)
     hydra_app.find_own_code()
-    overrides = [quoted(override) for override in overrides]
-    load = compose.loader(config_name, config_dir, multirun=False)
-    try:
-        cfg = load(overrides)
-    except compose.FAILURES as error:
-        raise ConfigError(
-            *compose.explain(load, overrides, [Path(config_dir)] if config_dir else [], config_name)
-        ) from error
-    if cfg.resume is not None:
-        raise ConfigError(Problem("resume", f"means nothing to {command}", remedy="the same without it"))
-    preflight.check(config.enter(cfg))
-    if cfg.split.get("fold") == "all":
-        from runner.sweep import folds
-
-        folds.take_first(cfg)
+    cfg = compose.composed(config_name, config_dir, overrides)
+    idle = [key for key in ("resume", "check", "debug") if cfg[key] not in (None, "anomaly")]
+    if idle:
+        what = f"means nothing to {command}"
+        raise ConfigError(*(Problem(key, what, remedy="the same without it") for key in idle))
+    checks.check(config.enter(cfg))
+    if config.has_folds(cfg):
+        config.take_fold(cfg)
     _log(arguments)
     with signals.staying():
         run(config.job(cfg))

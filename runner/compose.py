@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.config_store import ConfigStore
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from runner import config
+from runner.command_line import parse
 from runner.errors import ConfigError, Problem, nearest
 from runner.origin import default_line, near
 
@@ -31,10 +33,49 @@ Load = Callable[[list[str]], DictConfig]
 FAILURES = (HydraException, OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError, ValueError)
 """What composing raises when the configuration is at fault."""
 
+SAVED = "saved"
+"""The name of the primary configuration that comes from a run folder."""
+
+
+def save_as_primary(tree: Mapping[str, Any], *defaults: Mapping[str, str]) -> None:
+    """Have Hydra know what a run folder says as the primary configuration `SAVED`, under our own Hydra settings.
+
+    Args:
+        defaults: groups of which another option is taken.
+    """
+    ConfigStore.instance().store(SAVED, {"defaults": ["entry", *defaults, "_self_"], **tree})
+
+
+def composed(config_name: str, config_dir: str | None, overrides: Sequence[str]) -> DictConfig:
+    """The configuration of a command that Hydra does not run.
+
+    Raises:
+        ConfigError: with everything that is wrong with it.
+    """
+    check_names(config_dir)
+    load = loader(config_name, config_dir, multirun=False)
+    try:
+        return load(list(overrides))
+    except FAILURES as error:
+        own = [] if config_dir is None else [Path(config_dir)]
+        raise ConfigError(*explain(load, overrides, own, config_name)) from error
+
+
+def check_names(config_dir: str | None) -> None:
+    """That no file of the user's has the name of one of ours, of which Hydra would take one without a word."""
+    if config_dir is None:
+        return
+    place, ours = Path(config_dir), config.home()
+    names = [path.relative_to(place) for path in sorted(place.rglob("*.yaml"))]
+    same = [name for name in names if (ours / name).is_file()]
+    if same:
+        what = "has the name of one of runner's own files, and one of the two would be taken"
+        raise ConfigError(*(Problem(f"{place / name}", what, remedy="another name") for name in same))
+
 
 def loader(config_name: str, config_dir: str | None, multirun: bool) -> Load:
     """Composes as the command line does, without running anything."""
-    search_path = create_config_search_path(str(config.folder()))
+    search_path = create_config_search_path(str(config.home()))
     if config_dir is not None:
         if not Path(config_dir).is_dir():
             raise ConfigError(Problem("--config-dir", f"{config_dir!r} is not a folder"))
@@ -98,10 +139,10 @@ def _describe(override: str, error: Exception, cfg: DictConfig | None, files: Se
         what = f"is not YAML: {error.problem} (column {mark.column + 1})"
         return Problem(f"{mark.name}, line {mark.line + 1}", what)
     if isinstance(error, UnicodeDecodeError):
-        return Problem(key, f"the file of option {value!r} is not UTF-8 text ({first_line})")
+        return Problem(str(near(files[0])) if files else key, f"is not UTF-8 text ({first_line})")
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
-        options = error.options or sorted(path.stem for path in (config.folder() / group).glob("*.yaml"))
+        options = error.options or sorted(path.stem for path in (config.home() / group).glob("*.yaml"))
         if not group:
             what = f"there is no {option}.yaml beside runner's own config.yaml or in --config-dir"
             return Problem("--config-name", what, remedy="--config-dir FOLDER, in which it is")
@@ -113,14 +154,15 @@ def _describe(override: str, error: Exception, cfg: DictConfig | None, files: Se
         if place:
             return Problem(f"{place}: {group}", what, ", ".join(options), remedy.replace("=", ": "))
         return Problem(group, what, ", ".join(options) or "nothing yet: the group has no options", remedy)
-    if files and isinstance(error, ConfigCompositionException):
+    if files and isinstance(error, (ConfigCompositionException, ValueError)):
         return _of_file(said, files)
-    try:
-        several = OverridesParser.create().parse_override(override).is_sweep_override()
-    except HydraException:
+    if not override:
+        return Problem("configuration", first_line)
+    parsed = parse(override)
+    if parsed is None:
         remedy = f"{key}='...' if the value is a text with special characters" if value else "KEY=VALUE"
         return Problem(override, f"cannot be read: {first_line}", remedy=remedy)
-    if several:
+    if parsed.is_sweep_override():
         return Problem(
             key, f"{value!r} is several values", "one value", f"-m {override}, or {key}=[{value}] for a list"
         )
@@ -128,19 +170,19 @@ def _describe(override: str, error: Exception, cfg: DictConfig | None, files: Se
         return Problem(key, f"is there already, and cannot be added ({override})", remedy=override.lstrip("+"))
     if override.startswith("~"):
         return Problem(key, f"cannot be taken away: {first_line}")
-    options = sorted(path.stem for path in (config.folder() / key).glob("*.yaml")) if key else []
+    options = sorted(path.stem for path in (config.home() / key).glob("*.yaml")) if key else []
     if options and value == "null":
         what = f"null is not allowed: {'without one there is none' if key == 'experiment' else 'no run is without one'}"
         remedy = {"scheduler": "scheduler=constant", "experiment": "the same without it"}.get(key, "")
         return Problem(key, what, ", ".join(options), remedy)
     if cfg is not None and "/" not in key:
         return _unknown_key(key, value, cfg)
-    return Problem(override or "configuration", first_line)
+    return Problem(override, first_line)
 
 
 def _of_file(said: str, files: Sequence[Path]) -> Problem:
     """What is wrong in a file of the user's that Hydra cannot take up."""
-    path, groups = str(near(files[0])), sorted(p.name for p in config.folder().iterdir() if p.is_dir())
+    path, groups = str(near(files[0])), sorted(p.name for p in config.home().iterdir() if p.is_dir())
     if match := re.search(r"Could not override '([^']+)'", said):
         group = match[1]
         remedy = nearest(group, groups, "override /")

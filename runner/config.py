@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
-from omegaconf.errors import InterpolationResolutionError, InterpolationToMissingValueError, OmegaConfBaseException
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from runner import schema, targets
 from runner.errors import ConfigError, Problem, RunnerError, reason_of
@@ -32,7 +32,7 @@ GROUPS = ("dataset", "model", "trainer")
 """Some groups that every run has."""
 
 
-def folder() -> Path:
+def home() -> Path:
     """The folder of the groups: beside the package in a checkout, inside it when installed."""
     inside = Path(__file__).parent / "conf"
     return inside if inside.is_dir() else Path(__file__).parent.parent / "conf"
@@ -69,16 +69,16 @@ def calling(key: str) -> Iterator[None]:
         raise
     except Exception as error:  # whatever code of the user's may raise
         log.debug("", exc_info=True)
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        if not isinstance(error, (TypeError, ValueError)) or not reason:
-            reason = f"{type(error).__name__}: {reason}".rstrip(": ")
+        reason = reason_of(error)
+        if not isinstance(error, (TypeError, ValueError)) and str(error).strip():
+            reason = f"{type(error).__name__}: {reason}"
         what = f"cannot be built: {reason}"
         raise ConfigError(Problem(key, what, remedy="-v, to see where")) from error
 
 
-def build(node: DictConfig, **given: Any) -> Any:
-    """Call what `node` names, with what only the run can give."""
-    return factory(node)(**given)
+def build(node: DictConfig) -> Any:
+    """Call what `node` names."""
+    return factory(node)()
 
 
 def build_all(nodes: ListConfig) -> list[Any]:
@@ -98,6 +98,17 @@ def shorten(config: DictConfig) -> None:
     with read_write(config), open_dict(config):
         config.trainer.limit_batches, config.trainer.max_epochs, config.trainer.max_steps = 2, 1, None
         config.trainer.accumulate = min(config.trainer.accumulate, 2)
+
+
+def has_folds(config: DictConfig) -> bool:
+    """Whether a run is a cross-validation."""
+    return bool(config.split.get("fold") == "all")
+
+
+def take_fold(config: DictConfig, number: int = 0) -> None:
+    """Make a cross-validation one of its folds."""
+    with read_write(config):
+        config.split.fold = number
 
 
 def offline(config: DictConfig) -> None:
@@ -146,7 +157,7 @@ def _plain(parent: DictConfig | ListConfig, key: Any, path: str, found: list[Pro
         value = parent[key]
     except InterpolationToMissingValueError:
         return schema.UNKNOWN
-    except (InterpolationResolutionError, OmegaConfBaseException) as error:
+    except OmegaConfBaseException as error:
         raw = parent._get_node(key)
         what = f"{getattr(raw, '_value', lambda: raw)()!r} leads nowhere ({reason_of(error)})"
         found.append(Problem(path, what, remedy="the name of a key, as in ${facts.num_classes}"))
@@ -252,7 +263,7 @@ def _target_first(node: Any) -> Any:
 
 
 def load(path: Path, facts: bool = False) -> dict[str, Any]:
-    """What `save` wrote, with its references again in their places: ready to be run.
+    """What `save` wrote, with its references again in their places: ready to be run. Without ``allow_targets``.
 
     Args:
         facts: whether they stay as they were; else the data will say them anew.
@@ -268,6 +279,7 @@ def load(path: Path, facts: bool = False) -> dict[str, Any]:
         tree = OmegaConf.create(saved)
         for key, reference in references.items():
             OmegaConf.update(tree, key, reference, merge=False)
+        tree.allow_targets = []  # what may be called is the word of whoever types, not of the folder
         for name in () if facts else tree.facts:
             tree.facts[name] = "???"
     except (OSError, yaml.YAMLError, OmegaConfBaseException, AttributeError, KeyError, TypeError) as error:

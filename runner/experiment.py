@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from runner import device, loss, metric
 from runner.batch import Batch
+from runner.checks import monitors
 from runner.config import calling, factory, fill, value
 from runner.data import Data, Sources, prepare
 from runner.dataset import Samples
@@ -196,9 +197,10 @@ def make_metrics(cfg: DictConfig, criterion: Loss) -> dict[str, Metric]:
     left_out = [name for name in made if made[name].wants_probabilities and not criterion.readout.gives_probabilities]
     if left_out:
         log.info("left out, for this loss makes no probabilities of a model's outputs: %s", ", ".join(left_out))
-    if cfg.checkpoint.monitor.removeprefix("val/") in left_out:
-        what = f"{cfg.checkpoint.monitor!r} needs probabilities, and this loss makes none of a model's outputs"
-        raise ConfigError(Problem("checkpoint.monitor", what, remedy="checkpoint.monitor=val/loss"))
+    lost = {key: monitor for key, monitor in monitors(cfg).items() if monitor.removeprefix("val/") in left_out}
+    if lost:
+        what = "needs probabilities, and this loss makes none of a model's outputs"
+        raise ConfigError(*(Problem(k, f"{monitor!r} {what}", remedy=f"{k}=val/loss") for k, monitor in lost.items()))
     return {name: entry for name, entry in made.items() if name not in left_out}
 
 

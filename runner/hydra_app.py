@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner import folder
-from runner.command_line import multirun, parse, quote, value_of
+from runner.command_line import CONFIG_DIR, multirun, parse, quote, value_of
 from runner.errors import ConfigError, Problem
+from runner.keys import is_below
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -24,20 +25,24 @@ def run(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictConf
     from runner import compose, config
     from runner.task import guarded
 
-    check_names(value_of(flags, "--config-dir", "-cd"))
+    own_name = value_of(flags, "--config-name", "-cn")
+    if own_name is not None and config_name == compose.SAVED:
+        raise ConfigError(
+            Problem("--config-name", "the run has a configuration of its own", remedy="the same without it")
+        )
+    name, config_dir = own_name or config_name, value_of(flags, *CONFIG_DIR)
+    compose.check_names(config_dir)
     find_own_code()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors to us instead of printing them and exiting with 1
     statuses: list[int] = []
     before, sys.argv = sys.argv, ["runner", *flags, *overrides]
     try:
-        hydra.main(config_path=str(config.folder()), config_name=config_name, version_base="1.3")(
+        hydra.main(config_path=str(config.home()), config_name=config_name, version_base="1.3")(
             lambda cfg: statuses.append(guarded(lambda: task(cfg)))
         )()
     except compose.FAILURES as error:
         if statuses:
             raise
-        name = value_of(flags, "--config-name", "-cn") or config_name
-        config_dir = value_of(flags, "--config-dir", "-cd")
         load = compose.loader(name, config_dir, multirun(flags))
         problems = compose.explain(load, overrides, [Path(config_dir)] if config_dir else [], name)
         if not problems:
@@ -46,27 +51,6 @@ def run(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictConf
     finally:
         sys.argv = before
     return max(statuses, default=0)
-
-
-def train_task(cfg: DictConfig) -> None:
-    """What Hydra calls with the configuration of a run."""
-    from hydra.core.hydra_config import HydraConfig
-
-    from runner import preflight, train
-    from runner.sweep import folds
-
-    run_dir = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
-    if folds.wanted(cfg):
-        preflight.begin_log()
-        folds.main(*preflight.whole(cfg), run_dir)
-        return
-    prepared = preflight.ready(cfg, run_dir)
-    if cfg.debug == "overfit":
-        from runner import overfit
-
-        overfit.main(prepared.cfg, prepared.experiment)
-    else:
-        train.main(prepared, run_dir)
 
 
 def resumed(override: str) -> str | None:
@@ -89,18 +73,14 @@ def resume(name: str, overrides: Sequence[str]) -> list[str]:
     The saved tree is composed anew under our own Hydra settings, so that overrides are checked like any others and
     nothing of the run folder's is called.
     """
-    from hydra.core.config_store import ConfigStore
-
-    from runner import config
+    from runner import compose, config
 
     run_dir = folder.find(name, "resume")
-    swapped = [o for o in overrides if (config.folder() / o.partition("=")[0].lstrip("+~")).is_dir()]
+    swapped = [o for o in overrides if (config.home() / o.partition("=")[0].lstrip("+~")).is_dir()]
     if swapped:
         what, remedy = f"a run that goes on keeps its own ({run_dir})", "the same without resume=, for a run of its own"
         raise ConfigError(*(Problem(override, what, remedy=remedy) for override in swapped))
-    tree = config.load(run_dir / "config.yaml")
-    tree["allow_targets"] = []  # what may be called is the word of whoever types, not of the folder
-    ConfigStore.instance().store("saved", {"defaults": ["entry", "_self_"], **tree})
+    compose.save_as_primary(config.load(run_dir / "config.yaml"))
     rest = [override for override in overrides if not resumed(override)]
     place = quote(str(run_dir))
     return [*rest, f"resume={place}", f"hydra.run.dir={place}", "hydra.output_subdir=null"]
@@ -113,12 +93,7 @@ def resume_sweep(sweep_dir: Path, flags: list[str], overrides: Sequence[str]) ->
     """
     from runner.sweep.record import Record
 
-    before = [
-        override
-        for override in Record.read(sweep_dir).typed
-        if override.lstrip("+~").partition("=")[0] not in ("allow_targets", "resume", "check")
-        and not override.lstrip("+~").startswith("hydra")
-    ]
+    before = [override for override in Record.read(sweep_dir).typed if not _is_for_whoever_types(override)]
     rest = [override for override in overrides if not resumed(override)]
     if any(override.startswith("sweep=") for override in rest):  # another search has other keys
         before = [
@@ -130,20 +105,11 @@ def resume_sweep(sweep_dir: Path, flags: list[str], overrides: Sequence[str]) ->
     return [*flags, *([] if multirun(flags) else ["-m"])], [*both.values(), f"hydra.sweep.dir={place}"]
 
 
+def _is_for_whoever_types(override: str) -> bool:
+    key = override.lstrip("+~").partition("=")[0]
+    return is_below(key, "allow_targets", "resume", "check") or key.startswith("hydra")
+
+
 def find_own_code() -> None:
     if os.getcwd() not in sys.path:  # as `python -m` has it, for code of the user's own
         sys.path.insert(0, os.getcwd())
-
-
-def check_names(config_dir: str | None) -> None:
-    """That no file of the user's has the name of one of ours, which Hydra would take instead without a word."""
-    from runner import config
-
-    place = Path(config_dir or os.devnull)
-    ours = config.folder()
-    same = [
-        path.relative_to(place) for path in sorted(place.rglob("*.yaml")) if (ours / path.relative_to(place)).is_file()
-    ]
-    if same:
-        what = "has the name of one of runner's own files, which would be taken instead"
-        raise ConfigError(*(Problem(f"{place / name}", what, remedy="another name") for name in same))

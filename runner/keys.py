@@ -19,6 +19,13 @@ def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield from leaves(child, f"{path}.{name}" if path else str(name))
 
 
+def differing(old: Any, new: Any) -> list[tuple[str, Any, Any]]:
+    """Dotted key and both values of what is not the same in two trees; None where one of them has no such key."""
+    before, after = dict(leaves(old)), dict(leaves(new))
+    both = [(key, before.get(key), after.get(key)) for key in dict.fromkeys([*before, *after])]
+    return [row for row in both if row[1] != row[2]]
+
+
 def is_below(key: str, *names: str) -> bool:
     """Whether a dotted key is one of `names`, or in one of the groups that they name."""
     return any(key == name or key.startswith(f"{name}.") for name in names)

@@ -12,7 +12,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from runner import compose, config, folder, schema
-from runner.command_line import check_typed, config_dir_of, parse, quoted, sort
+from runner.command_line import parse, read_for
 from runner.errors import ConfigError, Problem
 
 GROUPS = ("dataset", "metric")
@@ -63,10 +63,7 @@ def opened(command: str, arguments: Sequence[str], several: bool = False) -> lis
     Raises:
         InputError: a folder is none of a run, or what was typed is wrong.
     """
-    flags, overrides = sort(arguments)
-    config_dir = config_dir_of(command, flags)
-    overrides = [quoted(override) for override in overrides]
-    check_typed([], overrides)
+    config_dir, overrides = read_for(command, arguments)
     places = _places(command, overrides, several)
     _check_keys(command, overrides)
     return [_open(command, place, overrides, config_dir) for place in places]
@@ -117,10 +114,10 @@ def _check_keys(command: str, overrides: Iterable[str]) -> None:
     for override in overrides:
         key = override.partition("=")[0].lstrip("+~")
         known = set(schema.Config.__dataclass_fields__)
-        if key.partition(".")[0] in known - set(KEYS) and key.partition(".")[0] != "hydra":
+        if key.partition(".")[0] in known - set(KEYS):
             what = "is what the run was trained with, and stays"
             found.append(Problem(key, what, ", ".join([*own, *KEYS]), f"without {override}"))
-        elif key in known - set(GROUPS) and (config.folder() / key).is_dir():
+        elif key in known - set(GROUPS) and (config.home() / key).is_dir():
             what = f"the run keeps its own; single keys of it may be set ({key}.KEY=VALUE)"
             found.append(Problem(key, what, remedy=f"without {override}"))
     if found:
@@ -128,33 +125,23 @@ def _check_keys(command: str, overrides: Iterable[str]) -> None:
 
 
 def _own(command: str) -> dict[str, Any]:
-    tree: dict[str, Any] = yaml.safe_load((config.folder() / f"{command}.yaml").read_text())
+    tree: dict[str, Any] = yaml.safe_load((config.home() / f"{command}.yaml").read_text())
     return tree
 
 
 def _open(command: str, run_dir: Path, overrides: Sequence[str], config_dir: str | None) -> Opened:
-    from hydra.core.config_store import ConfigStore
-
     own = _own(command)
     tree = config.load(run_dir / "config.yaml", facts=True)
-    tree["allow_targets"] = []  # what may be called is the word of whoever types, not of the folder
     typed = [override.partition("=")[0].lstrip("+~") for override in overrides]
     if "device" not in typed:
         tree["device"] = _device(str(tree.get("device")))
     swapped = {key: override.partition("=")[2] for key, override in zip(typed, overrides, strict=True) if key in GROUPS}
     before = OmegaConf.create({"dataset": tree.get("dataset")})
     tree = {key: node for key, node in tree.items() if key not in swapped}
-    defaults: list[Any] = ["entry", *({key: option} for key, option in swapped.items()), "_self_"]
-    ConfigStore.instance().store("saved", {"defaults": defaults, **tree, **own})
+    compose.save_as_primary({**tree, **own}, *({key: option} for key, option in swapped.items()))
     # What stands for the run in each of several is its own folder.
     rest = [o for o, key in zip(overrides, typed, strict=True) if key not in (*GROUPS, "run")]
-    load = compose.loader("saved", config_dir, multirun=False)
-    try:
-        cfg = load(rest)
-    except compose.FAILURES as error:
-        own_files = [Path(config_dir)] if config_dir else []
-        raise ConfigError(*compose.explain(load, rest, own_files, "saved")) from error
-    cfg = config.job(cfg)
+    cfg = config.job(compose.composed(compose.SAVED, config_dir, rest))
     with read_write(cfg), open_dict(cfg):
         cfg.run = str(run_dir)
         options = OmegaConf.create(config.value(OmegaConf.masked_copy(cfg, list(own))))

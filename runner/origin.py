@@ -12,6 +12,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from runner.errors import Problem
+from runner.keys import is_below
 
 
 def marked(cfg: DictConfig, problems: Iterable[Problem]) -> list[Problem]:
@@ -25,7 +26,7 @@ def marked(cfg: DictConfig, problems: Iterable[Problem]) -> list[Problem]:
     typed = [override.lstrip("+~").partition("=")[0] for override in overrides]
     found = []
     for problem in problems:
-        own = any(problem.key == key or problem.key.startswith(key + ".") for key in typed if "." in key)
+        own = is_below(problem.key, *(key for key in typed if "." in key))
         place = None if own or problem.key in typed else _place(cfg, problem.key.split("."))
         found.append(problem if place is None else replace(problem, key=f"{place}: {problem.key}"))
     return found
@@ -66,7 +67,7 @@ def own_folders(cfg: DictConfig) -> list[Path]:
     from runner import config
 
     folders = [Path(s.path) for s in cfg.hydra.runtime.config_sources if s.schema == "file" and s.path]
-    return [folder for folder in folders if folder != config.folder()]
+    return [folder for folder in folders if folder != config.home()]
 
 
 def _files(cfg: DictConfig, words: Sequence[str]) -> Iterator[tuple[Path, Sequence[str]]]:

@@ -24,19 +24,17 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from runner import config, folder, schema, signals
+from runner.checks import check, check_values, refuse
 from runner.command_line import quote
 from runner.errors import (
     ConfigError,
-    InputError,
     Problem,
     RunnerError,
     counted,
     reason_of,
     shown,
 )
-from runner.origin import marked
-from runner.relations import check_machine, check_relations
-from runner.result import Result
+from runner.keys import differing, is_below
 from runner.sweep import jobs
 from runner.terminal import LogFile, log_to
 
@@ -87,10 +85,12 @@ def _sweep(cfg: DictConfig) -> int:
     from runner.sweep import start
 
     start.warm(cfg)
-    _refuse(cfg, start.check(cfg))
+    refuse(cfg, start.check(cfg))
+    found = jobs.compose_all(cfg, check_values)
+    _check_place(cfg, "sweep")
     wanted = Path(str(cfg.hydra.sweep.dir))
     before = wanted if _is_named(cfg, "sweep") and folder.is_sweep(wanted) else None
-    sweep, options = start.prepare(cfg, before, lambda: _check_place(cfg, "sweep"))
+    sweep, options = start.prepare(cfg, found, before)
     if options["check"] == "only":
         _end_check(None, counted(len(sweep.jobs.jobs), "job"))
     typed = jobs.typed_of(cfg)
@@ -130,8 +130,18 @@ class _State:
         self.sources: Sources = {}
         self.lines = MemoryHandler(sys.maxsize, flushLevel=sys.maxsize)
 
+    def take(self) -> Prepared | None:
+        """The run that was prepared, once."""
+        prepared, self.prepared = self.prepared, None
+        return prepared
+
 
 _state = _State()
+
+
+def state() -> _State:
+    """What was made before Hydra called the task."""
+    return _state
 
 
 @contextmanager
@@ -153,46 +163,21 @@ def _stopping(cfg: DictConfig) -> Iterator[None]:
         raise SystemExit(1) from error
 
 
-def check(cfg: DictConfig) -> None:
-    """Check the configuration of one run.
-
-    Raises:
-        ConfigError: with everything that was found.
-    """
-    check_values(cfg)
-    check_declared(cfg)
-
-
-def check_values(cfg: DictConfig) -> None:
-    """Check all of a configuration that can be checked without calling what it names."""
-    _refuse(cfg, config.check(config.job(cfg)) or [*check_relations(cfg), *check_machine(cfg)])
-
-
-def check_declared(cfg: DictConfig) -> None:
-    """Check that the model takes samples of the declared shape."""
-    from runner.trial import try_declared
-
-    _refuse(cfg, try_declared(config.job(cfg)))
-
-
-def _refuse(cfg: DictConfig, found: list[Problem]) -> None:
-    if found:
-        raise ConfigError(*(marked(cfg, found) if "hydra" in cfg else found))
-
-
 def check_resume(cfg: DictConfig) -> Path:
     """Check that what is resumed is the same experiment, and has something left to do.
 
     Raises:
-        ConfigError: an override would make it another experiment.
+        ConfigError: an override would make it another experiment, or a trial.
         SystemExit: with status 0, when the run is complete; nothing is changed.
     """
+    if cfg.debug in LEAVING_NOTHING:
+        what = f"{cfg.debug} leaves nothing behind, and a run that is resumed stays"
+        raise ConfigError(Problem("debug", what, "null, anomaly", "the same without resume="))
     run_dir = folder.find(cfg.resume, "resume")
-    old = OmegaConf.to_container(OmegaConf.create(config.load(run_dir / "config.yaml")), resolve=False)
     new = OmegaConf.to_container(config.job(cfg), resolve=False)
-    may_differ = set(schema.resumable())
-    differing = _differences(old, new, "")
-    refused = [row for row in differing if not _within(row[0], may_differ)]
+    rows = differing(config.load(run_dir / "config.yaml"), new)
+    may_differ = list(schema.resumable())
+    refused = [row for row in rows if not is_below(row[0], *may_differ)]
     if refused:
         remedy = f"without resume=, for a run of its own; model.weights={run_dir} starts it from these weights"
         raise ConfigError(
@@ -203,43 +188,18 @@ def check_resume(cfg: DictConfig) -> Path:
         length = "max_epochs" if cfg.trainer.max_steps is None else "max_steps"
         print(f"{run_dir} is complete. To train on: {folder.resume_command(cfg, run_dir, f'trainer.{length}=MORE')}")
         raise signals.Exit(0)
-    for key, before, after in differing:
+    for key, before, after in rows:
         if key not in ("resume", "allow_targets"):
             print(f"{key} is {shown(after)} from here on, and was {shown(before)}")
     return run_dir
 
 
 def _is_complete(cfg: DictConfig, run_dir: Path) -> bool:
-    if cfg.split.get("fold") == "all":
+    if config.has_folds(cfg):
         from runner.sweep import folds
 
         return not folds.works("", cfg, run_dir, {})
     return folder.state(run_dir) == "completed" and not folder.has_more_to_do(cfg, run_dir)
-
-
-def ready(cfg: DictConfig, run_dir: Path) -> Prepared:
-    """The run of a task: as it was prepared before; else, for a job of another sweeper, or for who gets here by a way
-    without `Preflight`, checked and prepared here.
-
-    Raises:
-        InputError: something is wrong with it. Its folder, if it was made for it, is removed again.
-    """
-    from runner import train
-
-    begin_log()
-    prepared, _state.prepared = _state.prepared, None
-    if prepared is not None:
-        return prepared
-    try:
-        check(cfg)
-        with signals.staying():
-            return train.prepare(config.task(cfg), run_dir)
-    except InputError:
-        folder.disclaim(run_dir)
-        raise
-    except Exception as error:
-        Result(run_dir).update(state="failed", error=f"{type(error).__name__}: {error}")
-        raise
 
 
 def begin_log(path: Path | None = None) -> None:
@@ -257,24 +217,16 @@ def begin_log(path: Path | None = None) -> None:
 def _prepare(cfg: DictConfig, run_dir: Path) -> Prepared | None:
     """Build and try a run; of a cross-validation every fold, of which nothing is kept."""
     from runner import train
-    from runner.sweep import folds
 
-    if folds.wanted(cfg) and cfg.debug == "overfit":
-        folds.take_first(cfg)
-    if not folds.wanted(cfg):
+    if config.has_folds(cfg) and cfg.debug == "overfit":
+        config.take_fold(cfg)
+    if not config.has_folds(cfg):
         return train.prepare(config.task(cfg), run_dir)
     from runner.sweep import start
 
     start.warm(cfg)
     start.try_folds(cfg, _state.sources)
     return None
-
-
-def whole(cfg: DictConfig) -> tuple[DictConfig, Sources]:
-    """The configuration of a task with Hydra's part again, and the data sets that were read before it was called."""
-    from runner.task import with_hydra
-
-    return with_hydra(cfg), _state.sources
 
 
 def _end_check(prepared: Prepared | None, what: str = "") -> None:
@@ -306,7 +258,7 @@ def _claim(cfg: DictConfig, kind: str) -> Path:
 
 def _is_named(cfg: DictConfig, kind: str) -> bool:
     typed = OmegaConf.to_container(cfg.hydra.overrides.hydra, resolve=False)
-    return any(str(override).startswith(f"hydra.{kind}.dir=") for override in cast("list[str]", typed))
+    return any(str(override).lstrip("+").startswith(f"hydra.{kind}.dir=") for override in cast("list[str]", typed))
 
 
 def _check_place(cfg: DictConfig, kind: str) -> None:
@@ -320,9 +272,10 @@ def _check_place(cfg: DictConfig, kind: str) -> None:
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         what = f"'{wanted}' cannot be made: '{there}' is not a folder that can be written to"
         raise ConfigError(Problem(key, what, "a folder that can be written to"))
-    if _is_named(cfg, kind) and folder.has_checkpoint(wanted):
+    runs = [wanted, *(path for _, path in folder.folds(wanted))]
+    if _is_named(cfg, kind) and any(map(folder.has_checkpoint, runs)):
         what = f"'{wanted}' has the checkpoints of an earlier run"
-        raise ConfigError(Problem("hydra.run.dir", what, "a new folder", f"resume={wanted}, to go on with that run"))
+        raise ConfigError(Problem(key, what, "a new folder", f"resume={wanted}, to go on with that run"))
     if kind == "run" and _is_of_others(wanted / "config.yaml"):
         what = f"'{wanted}' has a config.yaml that is not of a run, and would be overwritten"
         raise ConfigError(Problem(key, what, "a new folder"))
@@ -337,18 +290,3 @@ def _is_of_others(path: Path) -> bool:
         return "\ninterpolations:" not in path.read_text(errors="replace")
     except OSError:
         return False
-
-
-def _differences(old: Any, new: Any, path: str) -> list[tuple[str, Any, Any]]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = list(dict.fromkeys([*old, *new]))
-        return [
-            row
-            for key in keys
-            for row in _differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
-        ]
-    return [] if old == new else [(path, old, new)]
-
-
-def _within(key: str, keys: set[str]) -> bool:
-    return any(key == other or key.startswith(other + ".") for other in keys)

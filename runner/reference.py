@@ -40,7 +40,7 @@ def page() -> str:
 
 
 def _of_command(command: str) -> DictConfig:
-    made = OmegaConf.load(config.folder() / f"{command}.yaml")
+    made = OmegaConf.load(config.home() / f"{command}.yaml")
     assert isinstance(made, DictConfig)
     return made
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from runner import config, folder, schema
 from runner.errors import ConfigError, Problem, RunFolderError, counted
+from runner.keys import is_below
 from runner.table import Table
 from runner.terminal import show
 
@@ -32,7 +33,6 @@ def tree(run_dir: Path) -> dict[str, Any]:
         remedy = f"python -m runner resume={run_dir}, to complete it"
         raise RunFolderError(Problem("run", f"{run_dir} is {state}", "a completed run", remedy))
     made = config.load(run_dir / "config.yaml")
-    made["allow_targets"] = []  # what may be called is the word of whoever types, not of the folder
     first = folder.read_result(run_dir / "fold-0") or result
     if made["trainer"]["threads"] == "auto" and "threads" in first:
         made["trainer"]["threads"] = first["threads"]  # on a machine with other cores it would be another number
@@ -51,7 +51,7 @@ def check(overrides: Sequence[str]) -> None:
         key = override.partition("=")[0].lstrip("+~")
         if key.partition(".")[0] in ("hydra", "run") or key.startswith("dataset."):
             continue
-        if not any(key == known or key.startswith(known + ".") for known in free):
+        if not is_below(key, *free):
             what = "would make it another experiment"
             found.append(Problem(key, what, f"dataset.*, {', '.join(free)}", f"without {override}"))
     if found:

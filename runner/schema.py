@@ -2,7 +2,7 @@
 
 Kept free of torch, so that a mistake is reported before anything heavy is imported. Groups marked ``target`` name a
 class or function by ``_target_``; the keys that are not listed here are that target's own arguments, and its signature
-is what they are checked against (in `runner.config`).
+is what they are checked against (in `runner.targets`).
 """
 
 from __future__ import annotations
@@ -179,9 +179,8 @@ class Scheduler:
     )  # fmt: skip
     warmup_start: float = key("where the warm-up begins, as a fraction of the rate", above=0, below=1, optional=True)
     monitor: str | None = key(
-        "the metric that ReduceLROnPlateau looks at",
-        pattern=r"(train|val)/\w+", allowed="val/<metric>", optional=True,
-    )  # fmt: skip
+        "the metric that ReduceLROnPlateau looks at", allowed="val/METRIC, train/loss, or null", optional=True
+    )
 
 
 @dataclasses.dataclass
@@ -189,7 +188,7 @@ class EarlyStopping:
     patience: int | None = key("evaluations without anything better after which the run ends", least=1, resume=True)
     min_delta: float = key("by how much a figure has to be better", least=0, resume=True)
     monitor: str | None = key(
-        "the figure; null: checkpoint.monitor", pattern=r"(train|val)/\w+", allowed="val/<metric>", resume=True
+        "the figure; null: checkpoint.monitor", allowed="val/METRIC, train/loss, or null", resume=True
     )
     mode: Literal["auto", "min", "max"] = key("whether less or more of it is better", resume=True)
 
@@ -234,9 +233,7 @@ class Trainer:
 
 @dataclasses.dataclass
 class Checkpoint:
-    monitor: str = key(
-        "the metric that decides which epoch is best", pattern=r"(train|val)/\w+", allowed="val/<metric>"
-    )
+    monitor: str = key("the metric that decides which epoch is best", allowed="val/METRIC, train/loss")
     mode: Literal["auto", "min", "max"] = key("whether less or more of it is better; auto: less of a loss or an error")
     every: str = key(
         "how often the last state is written", pattern=rf"\s*{NUMBER}\s*(%|steps?|epochs?|seconds?|minutes?|hours?)\s*",
@@ -285,9 +282,10 @@ class Sweep:
     )  # fmt: skip
     jobs: str | dict[str, Any] | None = key("jobs by their names, or a YAML file of them", resume=True)
     rank_by: str | None = key(
-        "metric that jobs are ranked by; null: checkpoint.monitor",
-        pattern=r"(val|test)/\w+", allowed="val/<metric>", resume=True,
-    )  # fmt: skip
+        "metric that settings are ranked by; null: checkpoint.monitor",
+        allowed="val/METRIC, test/METRIC, or null",
+        resume=True,
+    )
     points: int = key("points that are drawn", least=1, optional=True)
     seed: int = key("decides which points", least=0, optional=True)
     sampler: dict[str, Any] = key("of Optuna: what is tried next", optional=True)

@@ -47,7 +47,7 @@ class StopFlag:
 
 
 class Exit(SystemExit):
-    """A signal ended the process. Any other `SystemExit` comes from code that was called."""
+    """This program ends the process. Any other `SystemExit` comes from code that was called."""
 
 
 @contextmanager

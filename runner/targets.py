@@ -176,7 +176,9 @@ def _ours(path: str, group: str) -> tuple[str, ...]:
     """The keys beside a target that are not the target's: in the group itself, or in one of what it lists."""
     if re.fullmatch(r"loss\.terms\.\d+", path):
         return TERM
-    return OURS.get(group, ()) if re.fullmatch(r"\w+|metric\.\w+|optimizer\.param_groups\.\d+\.scheduler", path) else ()
+    return (
+        OURS.get(group, ()) if re.fullmatch(r"\w+|metric\.[^.]+|optimizer\.param_groups\.\d+\.scheduler", path) else ()
+    )
 
 
 def _check_types(path: str, keys: Mapping[str, Any], target: Callable[..., Any]) -> list[Problem]:
@@ -198,7 +200,7 @@ def _check_types(path: str, keys: Mapping[str, Any], target: Callable[..., Any])
         Problem(f"{path}.{key}", f"{shown(value)} is not allowed", schema.describe(hints[key]))
         for key, value in keys.items()
         if (hints.get(key) in simple and value != "???" and not schema.fits(value, hints[key]))
-        or (_is_list(hints.get(key)) and isinstance(value, simple) and value not in ("???", None))
+        or (_is_list(hints.get(key)) and isinstance(value, simple) and value != "???")
     ]
 
 

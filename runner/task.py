@@ -1,4 +1,4 @@
-"""One run, in a folder that is there: what Hydra calls, and what a process of a sweep does."""
+"""One run, or one cross-validation, in a folder that is there: what Hydra calls, and what a process of a sweep does."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from runner import config, folder, signals
-from runner.errors import Interrupted, RunFolderError, RunnerError
+from runner.errors import InputError, Interrupted, RunFolderError, RunnerError
 from runner.result import Result
 from runner.terminal import log_to
 
 if TYPE_CHECKING:
     from runner.data import Sources
-    from runner.train import Watch
+    from runner.train import Prepared, Watch
 
 log = logging.getLogger("runner")
 
@@ -39,6 +39,50 @@ def guarded(task: Callable[[], object]) -> int:
         log.exception("error:")
         return 1
     return 0
+
+
+def main(cfg: DictConfig) -> None:
+    """What Hydra calls with the configuration of a run."""
+    from runner import overfit, preflight, train
+    from runner.sweep import folds
+
+    run_dir = place()
+    preflight.begin_log()
+    if config.has_folds(cfg):
+        folds.main(with_hydra(cfg), preflight.state().sources, run_dir)
+        return
+    prepared = preflight.state().take() or _prepare(cfg, run_dir)
+    if cfg.debug == "overfit":
+        overfit.main(prepared.cfg, prepared.experiment)
+    else:
+        train.main(prepared, run_dir)
+
+
+def _prepare(cfg: DictConfig, run_dir: Path) -> Prepared:
+    """Check and prepare a job of another sweeper, or of who gets here by a way without `runner.preflight`.
+
+    Raises:
+        InputError: something is wrong with it. Its folder, if it was made for it, is removed again.
+    """
+    from runner import checks, train
+
+    try:
+        checks.check(cfg)
+        with signals.staying():
+            return train.prepare(config.task(cfg), run_dir)
+    except InputError:
+        folder.disclaim(run_dir)
+        raise
+    except Exception as error:
+        Result(run_dir).update(state="failed", error=_said(error))
+        raise
+
+
+def place() -> Path:
+    """The folder that Hydra has made for the task that it has called."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
 
 
 def in_process(cfg: DictConfig, run_dir: Path, sources: Sources, watch: Watch | None = None) -> int:
@@ -63,9 +107,8 @@ def launched(cfg: DictConfig) -> int:
     """Do a run that a launcher of Hydra's has started somewhere, and return the exit status."""
     from runner.sweep import folds
 
-    whole = with_hydra(cfg)
-    run_dir = Path(os.path.relpath(whole.hydra.runtime.output_dir))
-    if folds.wanted(whole):
+    whole, run_dir = with_hydra(cfg), place()
+    if config.has_folds(whole):
         return guarded(lambda: folds.main(whole, {}, run_dir))
     return guarded(lambda: _train(whole, run_dir, {}, None))
 

@@ -15,11 +15,11 @@ from runner.experiment import assemble
 from runner.sweep import folds
 from runner.updates import make_optimizer, make_schedule
 
-OPTIONS = sorted(str(path.relative_to(config.folder()).with_suffix("")) for path in config.folder().glob("*/*.yaml"))
+OPTIONS = sorted(str(path.relative_to(config.home()).with_suffix("")) for path in config.home().glob("*/*.yaml"))
 
 
 def composed(*overrides: str) -> DictConfig:
-    with initialize_config_dir(str(config.folder()), version_base="1.3"):
+    with initialize_config_dir(str(config.home()), version_base="1.3"):
         return compose("config", list(overrides))
 
 
@@ -62,7 +62,7 @@ RECIPES = {"wine_quality": (f"dataset.path={SHARED / 'tables/winequality/winequa
 
 FILES = [
     f"dataset/{path.stem}"
-    for path in (config.folder() / "dataset").glob("*.yaml")
+    for path in (config.home() / "dataset").glob("*.yaml")
     if "_target_: runner.dataset.torchvision" in path.read_text()
 ]
 """Data sets whose files are written by tests/dataset/test_vision.py, where they are built."""
@@ -99,7 +99,7 @@ def test_option(option: str) -> None:
 def test_every_option_of_an_optimizer_or_loss_lists_the_arguments_of_its_target() -> None:
     # So that `optimizer.nesterov=true` needs no `+`.
     for group, given in (("optimizer", {"params"}), ("loss", {"reduction", "size_average", "reduce"})):
-        for path in (config.folder() / group).glob("*.yaml"):
+        for path in (config.home() / group).glob("*.yaml"):
             node = composed(f"{group}={path.stem}")[group]
             if "terms" in node:
                 continue
@@ -124,6 +124,6 @@ def test_every_folder_is_a_group_of_the_schema() -> None:
 
     from runner.schema import Config
 
-    groups = {path.name for path in config.folder().iterdir() if path.is_dir()}
+    groups = {path.name for path in config.home().iterdir() if path.is_dir()}
     assert groups - {"experiment"} <= {field.name for field in fields(Config)}
-    assert Path(config.folder() / "entry.yaml").is_file()
+    assert Path(config.home() / "entry.yaml").is_file()

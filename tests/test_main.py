@@ -89,7 +89,7 @@ def test_a_file_in_another_encoding_is_named(run: Run, capsys: pytest.CaptureFix
     Path("mine/model").mkdir(parents=True)
     Path("mine/model/net.yaml").write_bytes("_target_: é".encode("latin-1"))
     assert run("--config-dir", "mine", "model=net") == 2
-    assert capsys.readouterr().err.startswith("error: model: the file of option 'net' is not UTF-8 text")
+    assert capsys.readouterr().err.startswith("error: mine/model/net.yaml: is not UTF-8 text")
 
 
 def test_a_folder_of_the_users_own(run: Run) -> None:

@@ -10,7 +10,7 @@ import runner
 from runner import config, reference, schema
 from runner.schema import UNKNOWN, fits, problems
 
-TRAINER = yaml.safe_load((config.folder() / "trainer/default.yaml").read_text())
+TRAINER = yaml.safe_load((config.home() / "trainer/default.yaml").read_text())
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ GROUPS = r"optimizer.param_groups=[{match: '^1\.', lr_scale: 10}, {match: bias$,
 
 
 def composed(*overrides: str) -> DictConfig:
-    with initialize_config_dir(str(config.folder()), version_base="1.3"):
+    with initialize_config_dir(str(config.home()), version_base="1.3"):
         cfg = compose("config", list(overrides))
     config.fill(cfg, {"steps_per_epoch": 10, "total_steps": 300, "train_samples": 1079})
     return cfg
@@ -230,9 +230,9 @@ BAD = [
     ("scheduler=multistep scheduler.milestones=5", "scheduler.milestones: 5 is no list"),
     ("scheduler=exponential scheduler.gamma=-1", "scheduler: gives a learning rate of -0.001 at step 17"),
     ("scheduler=linear scheduler.total_iters=10", "scheduler: gives a learning rate of 0 in the last 500 of 510 steps"),
-    ("scheduler=plateau scheduler.monitor=null", "scheduler.monitor: is missing"),
+    ("scheduler=plateau scheduler.monitor=null", "scheduler.monitor: is not given"),
     ("scheduler=plateau scheduler.monitor=val/acuracy", "scheduler.monitor: no evaluation writes 'val/acuracy'"),
-    ("+scheduler.monitor=val/loss", "scheduler.monitor: does nothing"),
+    ("+scheduler.monitor=val/loss", "scheduler.monitor: 'val/loss' has no effect"),
     ("scheduler=lambda", "scheduler.lr_lambda._target_: is not set (???)"),
     ("scheduler=one_cycle optimizer=adagrad", "scheduler: cannot be built: optimizer must support momentum"),
 ]

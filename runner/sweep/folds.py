@@ -30,18 +30,13 @@ from runner.updates import seconds_of
 log = logging.getLogger("runner")
 
 
-def wanted(cfg: DictConfig) -> bool:
-    """Whether a run is a cross-validation."""
-    return bool(cfg.split.get("fold") == "all")
-
-
 def each(cfg: DictConfig) -> list[DictConfig]:
     """The configuration of each fold; of a run that is no cross-validation, its own.
 
     Raises:
         ConfigError: it is not known how many there are.
     """
-    if not wanted(cfg):
+    if not config.has_folds(cfg):
         return [cfg]
     if cfg.split.get("n_splits") is None:
         what = "all is every one of split.n_splits folds, which this split does not have"
@@ -54,15 +49,8 @@ def each(cfg: DictConfig) -> list[DictConfig]:
 
 def _fold(cfg: DictConfig, number: int) -> DictConfig:
     made = copy.deepcopy(cfg)
-    with read_write(made):
-        made.split.fold = number
+    config.take_fold(made, number)
     return made
-
-
-def take_first(cfg: DictConfig) -> None:
-    """Make a cross-validation its first fold, for what looks at one run."""
-    with read_write(cfg):
-        cfg.split.fold = 0
 
 
 def works(
@@ -75,7 +63,7 @@ def works(
         cfg: with Hydra's part.
         watch: called in the process of a run that is no cross-validation, returns what looks at its evaluations.
     """
-    if not wanted(cfg):
+    if not config.has_folds(cfg):
         return [] if _is_done(cfg, run_dir) else [_work(name, cfg, run_dir, sources, watch)]
     found = []
     for number, of_fold in enumerate(each(cfg)):

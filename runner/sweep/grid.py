@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from runner.command_line import parse, quote
 from runner.errors import ConfigError, Problem, nearest, reason_of
+from runner.keys import is_below
 
 REPEATED = ("seed", "split.seed", "split.fold")
 """Keys whose values are not looked for by a search: each of its points is trained with all of them."""
@@ -189,6 +190,9 @@ def _named_job(place: str, name: str, overrides: Any) -> Job:
     for each in overrides:
         if not isinstance(each, str) or ("=" not in each and not each.startswith("~")):
             raise ConfigError(Problem(f"{place}: {name}", f"{each!r} is no override", "['KEY=VALUE', ...]"))
+        key = each.lstrip("+~").partition("=")[0]
+        if is_below(key, "allow_targets") or key.startswith("hydra"):  # a jobs file, or a sweep, may come from anybody
+            raise ConfigError(Problem(f"{place}: {name}", f"{key} is for the command line", remedy=f"without {each}"))
         try:
             several = OverridesParser.create().parse_override(each).is_sweep_override()
         except HydraException as error:

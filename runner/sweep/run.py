@@ -60,7 +60,7 @@ class Sweep:
             self.open(entry, self._works_of(entry))
         jobs, runs, done = len(self.entries), self._total(), sum(not works for works in self._works.values())
         words = [counted(jobs, "job"), *([f"{done} of them done"] if done else [])]
-        words += [f"{counted(runs, 'fold')} to train"] if any(map(folds.wanted, self.configs.values())) else []
+        words += [f"{counted(runs, 'fold')} to train"] if any(map(config.has_folds, self.configs.values())) else []
         words += [f"{self._n_jobs} at a time"] if self._n_jobs > 1 else []
         log.info("%s\n%s", self.record.folder, ", ".join(words))
 
@@ -116,7 +116,7 @@ class Sweep:
     def open(self, entry: Entry, works: list[Work]) -> None:
         """Begin a job, of which `works` are left."""
         self._works[entry.name] = works
-        if works and folds.wanted(self.configs[entry.name]):
+        if works and config.has_folds(self.configs[entry.name]):
             folds.begin(config.enter(self.configs[entry.name]), self.record.folder / entry.name)
 
     def _works_of(self, entry: Entry) -> list[Work]:
@@ -133,7 +133,7 @@ class Sweep:
         name = next(name for name, works in self._works.items() if work in works)
         entry = next(entry for entry in self.record.entries if entry.name == name)
         try:
-            if folds.wanted(self.configs[name]):
+            if config.has_folds(self.configs[name]):
                 folds.summarise(config.enter(self.configs[name]), self.record.folder / name)
             self.settled(entry)
             results.write_files(self.record, self.cfg)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,11 @@ import torch
 from omegaconf import DictConfig, read_write
 
 from runner import compose, config, data, folder, plots, schema, targets, train
+from runner.checks import check_declared, measured
 from runner.command_line import quote
 from runner.data import Sources
 from runner.errors import ConfigError, Problem, RunFolderError, nearest
 from runner.origin import near, own_folders
-from runner.preflight import check_declared, check_values
 from runner.sweep import folds, jobs, launcher
 from runner.sweep.record import Record
 from runner.sweep.run import Sweep
@@ -45,18 +44,16 @@ def check(cfg: DictConfig) -> list[Problem]:
     return found or targets.check({"sweep": tree["sweep"], "allow_targets": tree.get("allow_targets")})
 
 
-def prepare(cfg: DictConfig, before: Path | None, check_place: Callable[[], None]) -> tuple[Sweep, dict[str, Any]]:
+def prepare(cfg: DictConfig, found: jobs.Jobs, before: Path | None) -> tuple[Sweep, dict[str, Any]]:
     """Check and try every job of a sweep that is not completed; return the sweep, and what is for it as a whole.
 
     Args:
+        found: the jobs, whose configurations are right.
         before: the folder of the sweep that is gone on with; None for a new one.
-        check_place: raises what is wrong with the folder of the sweep.
 
     Raises:
         ConfigError: with everything that was found, and in which jobs.
     """
-    found = jobs.compose_all(cfg, check_values)
-    check_place()
     options = _alike(found)
     _check_rank_by(cfg, found)
     kind: type[Sweep] = Sweep
@@ -96,7 +93,7 @@ def _check_rank_by(cfg: DictConfig, found: jobs.Jobs) -> None:
     """That every job has the metric by which they are to be ranked."""
     wanted = cfg.sweep.rank_by
     for number, job in found.configs.items():
-        there = [f"{part}/{name}" for part in ("val", "test") for name in ("loss", *job.metric)]
+        there = [f"{part}/{name}" for part in ("val", "test") for name in measured(job)]
         if wanted is not None and wanted not in there:
             what, remedy = f"no evaluation writes {wanted!r}", nearest(wanted, there, "sweep.rank_by=")
             raise ConfigError(Problem(f"sweep.rank_by (job {number})", what, ", ".join(there), remedy))

@@ -228,7 +228,7 @@ def any_md5(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def opened(name: str, *overrides: str) -> Parts:
-    with initialize_config_dir(str(config.folder()), version_base="1.3"):
+    with initialize_config_dir(str(config.home()), version_base="1.3"):
         cfg = compose("config", [f"dataset={name}", f"dataset.root={ROOT}", *overrides])
     assert targets.check(config.plain(cfg)[0]) == []
     return config.factory(cfg.dataset, targets.OURS["dataset"])()
@@ -249,7 +249,7 @@ def test_what_is_read_is_what_torchvision_reads(name: str) -> None:
     assert len(parts["train"].classes) == classes
     assert isinstance(parts["train"].source, ArrayDataset) == (name not in READ_ONE_BY_ONE)
 
-    with initialize_config_dir(str(config.folder()), version_base="1.3"):
+    with initialize_config_dir(str(config.home()), version_base="1.3"):
         options = compose("config", [f"dataset={name}"]).dataset
     kind = getattr(torchvision.datasets, options.name)
     if name in ("fashion_mnist", "emnist"):
@@ -312,7 +312,7 @@ SHARED = Path(__file__).parents[3] / "shared/data"
 
 @pytest.mark.skipif(not (SHARED / "FashionMNIST").is_dir(), reason="needs the published Fashion-MNIST files")
 def test_the_published_fashion_mnist_files() -> None:
-    with initialize_config_dir(str(config.folder()), version_base="1.3"):
+    with initialize_config_dir(str(config.home()), version_base="1.3"):
         cfg = compose("config", ["dataset=fashion_mnist", f"dataset.root={SHARED}"])
     parts = read(config.factory(cfg.dataset, targets.OURS["dataset"])())
     assert {name: part.arrays.inputs.shape for name, part in parts.items()} == {

@@ -9,13 +9,13 @@ from torch.nn.functional import cross_entropy
 
 from runner import config, targets
 
-OPTIONS = sorted(path.stem for path in (config.folder() / "model").glob("*.yaml"))
+OPTIONS = sorted(path.stem for path in (config.home() / "model").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32)])
 @pytest.mark.parametrize("option", OPTIONS)
 def test_a_step(option: str, shape: tuple[int, int, int]) -> None:
-    with initialize_config_dir(str(config.folder()), version_base="1.3"):
+    with initialize_config_dir(str(config.home()), version_base="1.3"):
         cfg = compose("config", [f"model={option}"])
     config.fill(cfg, {"input_shape": list(shape), "num_outputs": 5})
     make = config.factory(cfg.model, targets.OURS["model"])

@@ -57,7 +57,7 @@ def by_torch(
 
 def option(name: str, *overrides: str) -> Plan:
     """The plan of an option of `conf/scheduler`."""
-    with initialize_config_dir(str(config.folder()), version_base="1.3"):
+    with initialize_config_dir(str(config.home()), version_base="1.3"):
         cfg = compose("config", [f"scheduler={name}", *overrides])
     node = cfg.scheduler
     return Plan(
