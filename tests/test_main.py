@@ -251,3 +251,83 @@ def test_an_unexpected_error_is_a_failed_run_with_its_traceback(
     assert '"state": "failed"' in (folder / "result.json").read_text()
     assert "ZeroDivisionError: division by zero" in (folder / "result.json").read_text()
     assert "ZeroDivisionError" in (folder / "runner.log").read_text()
+
+
+def test_a_cross_validation_is_not_overwritten(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    folds = ("split=stratified_kfold", "split.n_splits=2", "hydra.run.dir=here")
+    assert run(*QUICK, *folds) == 0
+    before = (Path("here/config.yaml").read_bytes(), Path("here/result.json").read_bytes())
+    assert run(*QUICK, *folds, "optimizer=sgd") == 2
+    assert "hydra.run.dir: 'here' has the checkpoints of an earlier run" in capsys.readouterr().err
+    assert (Path("here/config.yaml").read_bytes(), Path("here/result.json").read_bytes()) == before
+
+
+@pytest.mark.parametrize("debug", ["dev_run", "overfit"])
+def test_what_leaves_nothing_does_not_go_on_in_the_folder_of_a_run(
+    run: Run, digits: Path, capsys: pytest.CaptureFixture[str], debug: str
+) -> None:
+    before = {path: path.read_bytes() for path in digits.rglob("*") if path.is_file()}
+    assert run(f"resume={digits}", "trainer.max_epochs=3", f"debug={debug}") == 2
+    assert f"debug: {debug} leaves nothing behind" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in digits.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("metric.accuracy=null checkpoint.monitor=val/accuracy", "checkpoint.monitor: no evaluation writes"),
+        (
+            "loss=mse loss.one_hot=true metric=classification_full trainer.early_stopping.patience=2 "
+            "trainer.early_stopping.monitor=val/log_loss",
+            "trainer.early_stopping.monitor: 'val/log_loss' needs probabilities",
+        ),
+        (
+            "loss=mse loss.one_hot=true metric=classification_full scheduler=plateau scheduler.monitor=val/log_loss",
+            "scheduler.monitor: 'val/log_loss' needs probabilities",
+        ),
+    ],
+)
+def test_what_no_evaluation_writes_decides_nothing(
+    run: Run, capsys: pytest.CaptureFixture[str], line: str, said: str
+) -> None:
+    assert run(*QUICK, *line.split()) == 2
+    assert said in capsys.readouterr().err
+    assert not list(Path().iterdir())
+
+
+def test_a_metric_may_have_any_name(run: Run) -> None:
+    own = "+metric={top-5:{_target_:runner.metric.top_k_accuracy,k:5,takes:probabilities}}"
+    assert run(*QUICK, own, "checkpoint.monitor=val/top-5") == 0
+    assert "val/top-5" in json.loads(Path(only_run() / "metrics.jsonl").read_text().splitlines()[0])
+
+
+@pytest.mark.parametrize("command", ["resume=digits trainer.max_epochs=3", "reproduce run=digits"])
+def test_a_run_has_a_configuration_of_its_own(
+    run: Run, digits: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    assert run(*command.split(), "--config-name", "other") == 2
+    assert "--config-name: the run has a configuration of its own" in capsys.readouterr().err
+
+
+def test_a_file_of_the_users_own_that_no_configuration_can_be_made_of(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("mine/model").mkdir(parents=True)
+    Path("mine/first.yaml").write_text("defaults: config\n")
+    assert run("--config-dir", "mine", "--config-name", "first") == 2
+    assert capsys.readouterr().err.startswith("error: mine/first.yaml: cannot be read: ")
+    Path("mine/first.yaml").write_bytes("# é\n".encode("latin-1"))
+    assert run("--config-dir", "mine", "--config-name", "first") == 2
+    assert capsys.readouterr().err.startswith("error: mine/first.yaml: is not UTF-8 text")
+    Path("mine/model/odd.yaml").write_text("defaults: linear\n")
+    assert run("--config-dir", "mine", "model=odd") == 2
+    assert capsys.readouterr().err.startswith("error: mine/model/odd.yaml: cannot be read: ")
+
+
+def test_other_data_of_the_users_own_do_not_hide_ours(
+    run: Run, digits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("mine/dataset").mkdir(parents=True)
+    Path("mine/dataset/wine.yaml").write_text("_target_: mine.Wine\n")
+    assert run("evaluate", f"run={digits}", "--config-dir", "mine", "dataset=wine") == 2
+    assert "mine/dataset/wine.yaml: has the name of one of runner's own files" in capsys.readouterr().err

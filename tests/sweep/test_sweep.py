@@ -395,3 +395,23 @@ def test_a_search_can_be_gone_on_with_as_a_grid(run: Run, capsys: pytest.Capture
     assert "sweep" not in capsys.readouterr().out.splitlines()[-1]  # the command of the best one, which is none
     assert run("resume=sweep", "sweep=grid", "optimizer.lr=0.1,0.2") == 0
     assert len(rows()) == 4
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["sweep.jobs={a: ['allow_targets=[timeit.*]', 'model._target_=timeit.timeit']}"],
+        ["sweep.jobs={a: ['++hydra.callbacks.x._target_=timeit.timeit']}"],
+        ["seed=0,1", "allow_targets.0=timeit.*", "model._target_=timeit.timeit"],
+    ],
+)
+def test_its_jobs_name_no_code_either(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], typed: list[str]
+) -> None:
+    called = []
+    monkeypatch.setattr("timeit.timeit", lambda *_, **__: called.append(1))
+    Path("sweep").mkdir()
+    Path("sweep/sweep.json").write_text(json.dumps({"typed": typed, "jobs": []}))
+    assert run("resume=sweep", "allow_targets=[mine.*]") == 2
+    assert not called
+    assert "Traceback" not in capsys.readouterr().err
