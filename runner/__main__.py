@@ -19,7 +19,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 
 from runner import __version__, folder, signals, streams
-from runner.commands import COMMANDS, train
+from runner.commands import COMMANDS, USAGE, show_help, train
 from runner.errors import ConfigError, Interrupted, Problem, RunnerError, nearest
 
 
@@ -62,8 +62,10 @@ def _command(arguments: list[str]) -> Callable[[list[str]], int]:
 
         remedy = nearest(word, COMMANDS, "python -m runner ") or "python -m runner --help"
         if (config.home() / word).is_dir():
-            remedy = f"{word}=OPTION"
+            remedy = f"{word}=OPTION{', without spaces around =' if arguments[:1] == ['='] else ''}"
         raise ConfigError(Problem(word, "there is no such command", ", ".join(COMMANDS), remedy))
+    if word in USAGE and {"--help", "-h"} & set(arguments):
+        return lambda _: show_help(word)
     return COMMANDS[word]
 
 

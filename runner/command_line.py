@@ -84,7 +84,10 @@ def _check_flags(flags: Sequence[str]) -> Iterator[Problem]:
             names = [*(name for name in known if name not in ("--experimental-rerun", "--run", "-r")), "-v"]
             yield Problem(name, "there is no such flag", ", ".join(names), nearest(name, names))
         elif known[name].nargs is None and value is None:
-            yield Problem(name, "needs a value", remedy=f"{name} {known[name].metavar or known[name].dest.upper()}")
+            allowed = ", ".join(map(str, known[name].choices or ()))
+            yield Problem(
+                name, "needs a value", allowed, f"{name} {'job' if allowed else 'NAME' if 'name' in name else 'FOLDER'}"
+            )
         elif (choices := known[name].choices) is not None and value is not None and value not in choices:
             yield Problem(name, f"{value!r} is not allowed", ", ".join(map(str, choices)))
 
@@ -105,7 +108,8 @@ def _check_override(override: str) -> Iterator[Problem]:
     elif key.partition(".")[0] == "facts":
         yield Problem(key, "is what the data say, and is filled in by the run", remedy=remedy)
     elif key in ("hydra.launcher", "hydra.sweeper", "hydra.job_logging", "hydra.hydra_logging"):
-        yield Problem(key, f"{value!r} is not a group of keys", remedy=f"{key.replace('.', '/')}={value}")
+        remedy = "sweep=optuna" if (key, value) == ("hydra.sweeper", "optuna") else f"{key.replace('.', '/')}={value}"
+        yield Problem(key, f"{value!r} is not a group of keys", remedy=remedy)
     elif key in ("hydra.run.dir", "hydra.sweep.dir") and value.strip("'\"") == "":
         yield Problem(key, "'' is no folder", remedy=f"{key}=FOLDER")
     elif key == "hydra.sweep.subdir":
@@ -153,7 +157,8 @@ def read_for(command: str, arguments: Sequence[str]) -> tuple[str | None, list[s
     flags, _ = sort(arguments)
     others = [flag for flag in flags if flag.startswith("-") and flag.partition("=")[0] not in CONFIG_DIR]
     if others:
-        raise ConfigError(Problem(others[0], f"is no flag of {command}", "--config-dir FOLDER", "the same without it"))
+        what = f"there is no such flag of {command}"
+        raise ConfigError(Problem(others[0], what, "--config-dir, -v, --help", "the same without it"))
     return value_of(flags, *CONFIG_DIR), read(arguments)[1]
 
 

@@ -160,3 +160,25 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train, "inspect": inspect, "lr_find": lr_find, "evaluate": evaluate, "predict": predict, "export": export,
     "compare": compare, "diff": diff, "reproduce": reproduce,
 }  # fmt: skip
+
+USAGE = {
+    "inspect": "[GROUP=OPTION ...] [KEY=VALUE ...]",
+    "lr_find": "[GROUP=OPTION ...] [KEY=VALUE ...]",
+    "evaluate": "run=RUN [KEY=VALUE ...]",
+    "predict": "run=RUN input=INPUT [KEY=VALUE ...]",
+    "export": "run=RUN [KEY=VALUE ...]",
+    "reproduce": "run=RUN [KEY=VALUE ...]",
+}
+"""Of the commands whose help is not Hydra's or their own."""
+
+
+def show_help(command: str) -> int:
+    """Say how a command of `USAGE` is typed, and which keys it has."""
+    from runner import config
+
+    print(f"usage: python -m runner {command} {USAGE[command]} [--config-dir FOLDER] [-v]\n")
+    print((COMMANDS[command].__doc__ or "").strip())
+    keys = config.home() / f"{command}.yaml"
+    if keys.is_file():
+        print(f"\n{keys.read_text().strip()}")
+    return 0

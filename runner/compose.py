@@ -24,8 +24,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from runner import config
 from runner.command_line import parse
-from runner.errors import ConfigError, Problem, nearest
+from runner.errors import ConfigError, Problem, nearest, typed
 from runner.origin import default_line, near
+
+NOTHING = {
+    "scheduler": "scheduler=constant", "transform": "transform=none", "tensorboard": "tensorboard.enabled=false",
+}  # fmt: skip
+"""By group: what comes closest to none."""
 
 Load = Callable[[list[str]], DictConfig]
 """Composes a configuration from overrides."""
@@ -78,7 +83,11 @@ def loader(config_name: str, config_dir: str | None, multirun: bool) -> Load:
     search_path = create_config_search_path(str(config.home()))
     if config_dir is not None:
         if not Path(config_dir).is_dir():
-            raise ConfigError(Problem("--config-dir", f"{config_dir!r} is not a folder"))
+            raise ConfigError(
+                Problem(
+                    "--config-dir", f"there is no folder {config_dir!r}", "a folder with groups and options of your own"
+                )
+            )
         path = f"file://{Path(config_dir).absolute()}"
         search_path.prepend("command-line", path, anchor=SearchPathQuery(provider="schema", path=None))
     loads = ConfigLoaderImpl(search_path)
@@ -133,6 +142,8 @@ def _describe(override: str, error: Exception, cfg: DictConfig | None, files: Se
     key, _, value = override.partition("=")
     key = key.lstrip("+~")
     said = str(error).strip() or str(error.__cause__).strip() or type(error).__name__
+    if said.startswith("Error merging override") and error.__cause__ is not None:
+        said = str(error.__cause__).strip()
     first_line = said.splitlines()[0]
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
@@ -164,19 +175,23 @@ def _describe(override: str, error: Exception, cfg: DictConfig | None, files: Se
         return Problem(override, f"cannot be read: {first_line}", remedy=remedy)
     if parsed.is_sweep_override():
         return Problem(
-            key, f"{value!r} is several values", "one value", f"-m {override}, or {key}=[{value}] for a list"
+            key,
+            f"{value!r} is several values",
+            "one value",
+            f"-m {override}, or {typed(f'{key}=[{value}]')} for a list",
         )
     if override.startswith("+"):
         return Problem(key, f"is there already, and cannot be added ({override})", remedy=override.lstrip("+"))
     if override.startswith("~"):
-        return Problem(key, f"cannot be taken away: {first_line}")
+        return Problem(key, f"there is no such key to take away ({override})", remedy=f"the same without {override}")
     options = sorted(path.stem for path in (config.home() / key).glob("*.yaml")) if key else []
     if options and value == "null":
-        what = f"null is not allowed: {'without one there is none' if key == 'experiment' else 'no run is without one'}"
-        remedy = {"scheduler": "scheduler=constant", "experiment": "the same without it"}.get(key, "")
-        return Problem(key, what, ", ".join(options), remedy)
+        if key == "experiment":
+            return Problem(key, "null is the default, and is not typed", ", ".join(options), "the same without it")
+        what = "null is not allowed: every run needs one"
+        return Problem(key, what, ", ".join(options), NOTHING.get(key, ""))
     if cfg is not None and "/" not in key:
-        return _unknown_key(key, value, cfg)
+        return _unknown_key(key, value, cfg, first_line)
     return Problem(override, first_line)
 
 
@@ -195,8 +210,12 @@ def _of_file(said: str, files: Sequence[Path]) -> Problem:
     return Problem(path, f"cannot be read: {said.splitlines()[0]}")
 
 
-def _unknown_key(key: str, value: str, cfg: DictConfig) -> Problem:
-    """The first word of `key` that leads nowhere, and what could stand in its place."""
+def _unknown_key(key: str, value: str, cfg: DictConfig, reason: str) -> Problem:
+    """The first word of `key` that leads nowhere, and what could stand in its place.
+
+    Args:
+        reason: why it cannot be set, if it leads somewhere.
+    """
     words = key.split(".")
     for depth in range(len(words)):
         parent = ".".join(words[:depth])
@@ -207,8 +226,11 @@ def _unknown_key(key: str, value: str, cfg: DictConfig) -> Problem:
             names = _keys(node)
             close = nearest(words[depth], names, f"{parent}." if parent else "")
             remedy = ".".join([close, *words[depth + 1 :]]) + f"={value}" if close else ""
-            return Problem(key, f"there is no such key (value {value!r})", ", ".join(names), remedy)
-    return Problem(key, f"cannot be set to {value!r}")
+            allowed = ", ".join(names)
+            if "_target_" in node and depth == len(words) - 1:
+                allowed += f"{'; with +, other' if names else 'with +,'} arguments of {node._get_node('_target_')}"
+            return Problem(key, f"there is no such key (value {value!r})", allowed, typed(remedy))
+    return Problem(key, f"{value} cannot be read: {reason}")
 
 
 def _keys(node: DictConfig) -> Iterable[str]:

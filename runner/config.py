@@ -20,11 +20,12 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from runner import schema, targets
+from runner import entries, schema, targets
 from runner.errors import ConfigError, Problem, RunnerError, reason_of
 from runner.files import write
 from runner.keys import leaves
 from runner.targets import HYDRA_KEYS, locate
+from runner.values import UNKNOWN
 
 log = logging.getLogger("runner")
 
@@ -144,7 +145,7 @@ def plain(config: DictConfig) -> tuple[dict[str, Any], list[Problem]]:
     """The configuration as plain containers, before the facts are known.
 
     Returns:
-        The tree, with `schema.UNKNOWN` where a value will come from ``facts``, and the references that lead nowhere.
+        The tree, with `UNKNOWN` where a value will come from ``facts``, and the references that lead nowhere.
     """
     found: list[Problem] = []
     return {str(name): _plain(config, name, str(name), found) for name in config if name != "facts"}, found
@@ -156,17 +157,20 @@ def _plain(parent: DictConfig | ListConfig, key: Any, path: str, found: list[Pro
     try:
         value = parent[key]
     except InterpolationToMissingValueError:
-        return schema.UNKNOWN
+        return UNKNOWN
     except OmegaConfBaseException as error:
         raw = parent._get_node(key)
-        what = f"{getattr(raw, '_value', lambda: raw)()!r} leads nowhere ({reason_of(error)})"
-        found.append(Problem(path, what, remedy="the name of a key, as in ${facts.num_classes}"))
-        return schema.UNKNOWN
+        text = str(getattr(raw, "_value", lambda: raw)())
+        remedy = (
+            "export NAME=VALUE, or ${oc.env:NAME,DEFAULT}" if "oc.env" in text else "the name of a key, as in ${seed}"
+        )
+        found.append(Problem(path, f"{text!r} leads nowhere ({reason_of(error)})", remedy=remedy))
+        return UNKNOWN
     node = parent._get_node(key)
     text = str(node._value()) if OmegaConf.is_interpolation(parent, key) else ""  # type: ignore[union-attr]
     if value is None and (early := re.search(r"hydra:(runtime\.output_dir|job\.(num|id))", text)):
         found.append(Problem(path, f"{early[1]} is known only when the run begins", remedy="a path of its own"))
-        return schema.UNKNOWN
+        return UNKNOWN
     if isinstance(value, DictConfig):
         return {name: _plain(value, name, f"{path}.{name}", found) for name in value}  # type: ignore[str-bytes-safe]
     if isinstance(value, ListConfig):
@@ -191,7 +195,7 @@ def check(config: DictConfig) -> list[Problem]:
     said = {problem.key for problem in found}
     if isinstance(split := tree.get("split"), dict) and split.get("fold") == "all":
         tree = {**tree, "split": {**split, "fold": 0}}  # the function gets one after the other
-    return found + [problem for problem in targets.check(tree) if problem.key not in said]
+    return found + [p for p in (*targets.check(tree), *entries.check_entries(tree)) if p.key not in said]
 
 
 def check_keys(config: DictConfig) -> list[Problem]:
@@ -209,7 +213,9 @@ def _check_keys(tree: dict[str, Any], found: list[Problem]) -> list[Problem]:
         found = [lost if problem.key == "experiment" else problem for problem in found]
     said = {problem.key for problem in found}
     return found + [
-        Problem(key, "is not set (???)", remedy=f"{key}=VALUE") for key in _unset(tree, "") if key not in said
+        Problem(key, "is not given", remedy=f"{key}={schema.placeholder(key)}")
+        for key in _unset(tree, "")
+        if key not in said
     ]
 
 
@@ -225,7 +231,7 @@ def _unset(tree: Any, path: str) -> Iterator[str]:
 def difference(config: DictConfig, default: DictConfig) -> list[tuple[str, Any, Any]]:
     """Dotted key, value and default of every value that is not as `default` has it, which the data do not give."""
     ours, theirs = dict(leaves(plain(config)[0])), dict(leaves(plain(default)[0]))
-    known = {key: value for key, value in ours.items() if theirs.get(key) is not schema.UNKNOWN}
+    known = {key: value for key, value in ours.items() if theirs.get(key) is not UNKNOWN}
     rows = [(key, value, theirs.get(key)) for key, value in known.items() if value != theirs.get(key)]
     # In an order that does not depend on whether the configuration came from the command line or from a run folder.
     return sorted(rows, key=lambda row: (_place(row[0].partition(".")[0]), row[0]))
@@ -249,7 +255,7 @@ def _known(tree: Any) -> Any:
     """A tree with ``???`` for what the data have not said yet."""
     if isinstance(tree, dict):
         return {name: _known(child) for name, child in tree.items()}
-    return [_known(child) for child in tree] if isinstance(tree, list) else "???" if tree is schema.UNKNOWN else tree
+    return [_known(child) for child in tree] if isinstance(tree, list) else "???" if tree is UNKNOWN else tree
 
 
 def _place(name: Any) -> int:

@@ -14,8 +14,9 @@ from typing import Any
 
 from runner import schema
 from runner.errors import Problem, nearest
+from runner.targets import locate
 
-RULE = ("match", "type", "name", "lr_scale", "scheduler")
+RULE = schema.ours(schema.Rule)
 """Keys of a rule for parameter groups that are not the optimizer's."""
 
 
@@ -31,15 +32,15 @@ def check_entries(tree: Mapping[str, Any]) -> list[Problem]:
     for kind, steps in transforms.items():
         entries |= {f"transform.{kind}.{i}": step for i, step in enumerate(steps)} if isinstance(steps, list) else {}
     found = [
-        Problem(key, f"{node!r} names nothing to call", "a group of keys with a _target_")
+        Problem(key, f"{node!r} is no group of keys with a _target_", "{_target_: PATH OF A CLASS OR FUNCTION, …}")
         for key, node in entries.items()
         if not (isinstance(node, Mapping) and "_target_" in node)
     ]
-    takes = ("predictions", "probabilities")
     found += [
-        Problem(f"{key}.takes", f"{node['takes']!r} is not allowed", ", ".join(takes))
+        problem
         for key, node in entries.items()
-        if key.startswith("metric.") and isinstance(node, Mapping) and node.get("takes", takes[0]) not in takes
+        if key.startswith("metric.") and isinstance(node, Mapping)
+        for problem in schema.problems({"takes": "predictions", **node}, schema.Metric, f"{key}.")
     ]
     found += _check_terms(tree["loss"]) if isinstance(tree.get("loss"), Mapping) and "terms" in tree["loss"] else []
     if isinstance(tree.get("optimizer"), Mapping):
@@ -60,7 +61,8 @@ def _check_terms(node: Mapping[str, Any]) -> list[Problem]:
         if isinstance(term, Mapping) and "_target_" in term:
             found += schema.problems(term, schema.Loss, key + ".")
         else:
-            found.append(Problem(key, f"{term!r} names nothing to call", "a group of keys with a _target_"))
+            what = f"{term!r} is no group of keys with a _target_"
+            found.append(Problem(key, what, "{_target_: PATH OF A CLASS OR FUNCTION, …}"))
     allowed = ("_target_", "terms", "ignore_index", "standardize")
     idle = [key for key in node if key not in allowed]
     return found + [
@@ -115,8 +117,6 @@ def _check_pattern(pattern: Any, key: str) -> list[Problem]:
 
 def _check_settings(rule: Mapping[str, Any], node: Mapping[str, Any], key: str) -> list[Problem]:
     """That the optimizer has the settings that a rule gives."""
-    from runner.targets import locate
-
     given = [name for name in rule if name not in RULE]
     try:
         optimizer = locate(str(node.get("_target_")))

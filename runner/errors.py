@@ -8,6 +8,7 @@ RunnerError             exit status 1
 ├── NonFinite           (in `trainer`) the loss or a gradient is not finite
 └── BrokenGradient      (in `trainer`) what debug=anomaly found
 Interrupted             exit status 128 + signal: stopped by a signal after the state was saved
+Pruned                  a search gave the run up
 
 An `InputError` carries a list of `Problem`, so that one start reports everything it found.
 """
@@ -15,6 +16,7 @@ An `InputError` carries a list of `Problem`, so that one start reports everythin
 from __future__ import annotations
 
 import difflib
+import re
 import signal
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -95,6 +97,13 @@ def nearest(name: str, names: Iterable[str], prefix: str = "") -> str:
     by_small_letters = {known.lower(): known for known in names}
     close = difflib.get_close_matches(name.lower(), by_small_letters, n=1, cutoff=0.6)
     return prefix + by_small_letters[close[0]] if close else ""
+
+
+def typed(override: str) -> str:
+    """An override as a shell takes it: in quotes if it has characters that mean something there."""
+    if re.fullmatch(r"[\w@%+=:,./~-]*", override):
+        return override
+    return f"'{override}'" if '"' in override else f'"{override}"'
 
 
 def reason_of(error: BaseException) -> str:

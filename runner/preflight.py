@@ -186,7 +186,9 @@ def check_resume(cfg: DictConfig) -> Path:
         )  # fmt: skip
     if _is_complete(cfg, run_dir):
         length = "max_epochs" if cfg.trainer.max_steps is None else "max_steps"
-        print(f"{run_dir} is complete. To train on: {folder.resume_command(cfg, run_dir, f'trainer.{length}=MORE')}")
+        print(
+            f"{run_dir} is complete; to train longer: {folder.resume_command(cfg, run_dir, f'trainer.{length}=MORE')}"
+        )
         raise signals.Exit(0)
     for key, before, after in rows:
         if key not in ("resume", "allow_targets"):

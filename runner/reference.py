@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from omegaconf import DictConfig, OmegaConf
 
 from runner import compose, config, schema
+from runner.values import words
 
 HEAD = """\
 # Every key
@@ -24,7 +25,7 @@ resumed.
 
 def page() -> str:
     """The page, as Markdown: a table for each group."""
-    cfg = compose.loader("config", None, multirun=False)([])
+    cfg = compose.loader("lr_find", None, multirun=False)([])
     lines = [HEAD]
     hints = typing.get_type_hints(schema.Config)
     groups = [field for field in dataclasses.fields(schema.Config) if dataclasses.is_dataclass(hints[field.name])]
@@ -58,7 +59,7 @@ def _table(cfg: DictConfig, keys: Iterator[tuple[str, dataclasses.Field[object],
     lines = ["| key | default | allowed | |", "| --- | --- | --- | --- |"]
     for name, field, hint in keys:
         rules = field.metadata
-        allowed = "a dotted path" if rules.get("target") else schema.words(hint, rules)
+        allowed = "a dotted path" if rules.get("target") else words(hint, rules)
         star = "*" if rules.get("resume") else ""
         cells = [f"`{name}`{star}", _default(cfg, name), allowed, str(rules["help"])]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")

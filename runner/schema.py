@@ -8,21 +8,19 @@ is what they are checked against (in `runner.targets`).
 from __future__ import annotations
 
 import dataclasses
-import math
-import re
-import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from runner.errors import Problem, nearest, shown
+from runner.values import UNKNOWN, choices, fits, in_bounds, words
 
 NUMBER = r"\d+(\.\d+)?"
 
 
 def key(
     help: str, *, least: float | None = None, above: float | None = None, below: float | None = None,
-    pattern: str = "", allowed: str = "", optional: bool = False, resume: bool = False,
+    pattern: str = "", allowed: str = "", optional: bool = False, resume: bool = False, ours: bool = False,
 ) -> Any:  # fmt: skip
     """One key of the configuration.
 
@@ -32,6 +30,7 @@ def key(
         pattern: regular expression that a text must match; `allowed` says it in words.
         optional: whether it may be left out, because the group's target may have no use for it.
         resume: whether it may differ when a run is resumed. It may where the experiment stays the same.
+        ours: whether it stands beside ``_target_`` and is no argument of what that names.
     """
     return dataclasses.field(metadata=locals())
 
@@ -50,12 +49,15 @@ def target() -> Any:
 @dataclasses.dataclass
 class Dataset:
     _target_: str = target()
-    keys: dict[str, str] | None = key("for samples that are dicts: {input: KEY, target: KEY, NAME: KEY}", optional=True)
-    layout: Literal["chw", "hwc", "hwc_bgr"] = key("how arrays of pictures are laid out", optional=True)
+    keys: dict[str, str] | None = key(
+        "for samples that are dicts: {input: KEY, target: KEY, NAME: KEY}", optional=True, ours=True
+    )
+    layout: Literal["chw", "hwc", "hwc_bgr"] = key("how arrays of pictures are laid out", optional=True, ours=True)
     shape: list[int] | None = key(
         "shape of a sample as it is stored, if known: the model is tried on it before data are read",
         least=1,
         optional=True,
+        ours=True,
     )
 
 
@@ -73,7 +75,9 @@ class Split:
     )
     n_splits: int = key("folds", least=2, optional=True)
     fold: int | Literal["all"] = key("the fold that is held out, from 0; all: each once", least=0, optional=True)
-    path: str | None = key("use the split of this file (split.json, split.npz or a run folder) again", optional=True)
+    path: str | None = key(
+        "use the split of this file (split.json, split.npz or a run folder) again", optional=True, ours=True
+    )
 
 
 @dataclasses.dataclass
@@ -85,17 +89,25 @@ class Transform:
 @dataclasses.dataclass
 class Loader:
     _target_: str = target()
-    batch_size: int = key("samples in a batch", least=1)
+    batch_size: int = key("samples in a batch", least=1, ours=True)
     eval_batch_size: int | None = key(
-        "samples in a batch of val and test; null: batch_size, on a GPU four times that", least=1
+        "samples in a batch of val and test; null: batch_size, on a GPU four times that",
+        least=1,
+        ours=True,
     )
-    drop_last: bool = key("leave out an epoch's last batch if it is smaller than the others")
-    sampler: Literal["shuffle", "sequential", "balanced"] | dict[str, Any] = key("the order of an epoch, or a _target_")
-    subset: int | float | None = key("train on this many samples, or this share of them", above=0)
+    drop_last: bool = key("leave out an epoch's last batch if it is smaller than the others", ours=True)
+    sampler: Literal["shuffle", "sequential", "balanced"] | dict[str, Any] = key(
+        "the order of an epoch, or a _target_", ours=True
+    )
+    subset: int | float | None = key("train on this many samples, or this share of them", above=0, ours=True)
     batch_sampler: dict[str, Any] | None = key(
-        "a _target_ that makes the batches, in place of batch_size, sampler and drop_last", optional=True
+        "a _target_ that makes the batches, in place of batch_size, sampler and drop_last",
+        optional=True,
+        ours=True,
     )
-    epoch_samples: int | None = key("samples in an epoch of a stream; null: its length", least=1, optional=True)
+    epoch_samples: int | None = key(
+        "samples in an epoch of a stream; null: its length", least=1, optional=True, ours=True
+    )
     num_workers: int = key("processes that read samples", least=0, resume=True)
 
 
@@ -103,20 +115,30 @@ class Loader:
 class Model:
     _target_: str = target()
     output: Literal["logits", "log_probabilities", "probabilities", "values"] | None = key(
-        "what the model emits; null: values for a loss of values, else logits", optional=True
+        "what the model emits; null: values for a loss of values, else logits",
+        optional=True,
+        ours=True,
     )
     init: str | list[Any] | dict[str, Any] | None = key(
-        "initial weights: a method, or rules", allowed="null, a method such as kaiming, or rules", optional=True
+        "initial weights: a method, or rules",
+        allowed="null, a method such as kaiming, or a list of rules",
+        optional=True,
+        ours=True,
     )
-    weights: str | None = key("weights to start from: a file, run folder, URL or torchvision name", optional=True)
-    strict: bool = key("whether their names and shapes must be the model's", optional=True)
-    stochastic: bool = key("whether it draws at random in eval mode, too", optional=True)
+    weights: str | None = key(
+        "weights to start from: a file, run folder, URL or torchvision name", optional=True, ours=True
+    )
+    strict: bool = key("whether names and shapes of the weights must be the model's", optional=True, ours=True)
+    stochastic: bool = key("whether it draws at random in eval mode, too", optional=True, ours=True)
     freeze: list[str | int] = key(
         "patterns of the parameters that are not trained",
-        allowed='a list of texts, as in [features, "4.0"]',
+        allowed="a list of patterns; one that is a number needs quotes, and the shell more: 'model.freeze=[\"4.0\"]'",
         optional=True,
+        ours=True,
     )
-    unfreeze_at_epoch: int | None = key("the epoch from which on they are", least=1, optional=True)
+    unfreeze_at_epoch: int | None = key(
+        "from this epoch on, frozen parameters are trained, too", least=1, optional=True, ours=True
+    )
 
 
 @dataclasses.dataclass
@@ -132,12 +154,12 @@ class Loss:
         least=0, pattern="balanced", optional=True,
         allowed="null, balanced, one number >= 0 per class, or {NAME: NUMBER}",
     )  # fmt: skip
-    beta: float = key("β of weight=effective_number", least=0, below=1, optional=True)
-    ignore_index: int | float | None = key("a target that does not count", optional=True)
-    one_hot: bool = key("compare values with the one-hot form of class indices", optional=True)
-    standardize: bool = key("measure values in standard deviations of the train targets", optional=True)
-    scale: float = key("by which it is multiplied, as one of several terms", optional=True)
-    terms: list[Any] | None = key("several losses, which are added up", optional=True)
+    beta: float = key("β of weight=effective_number", least=0, below=1, optional=True, ours=True)
+    ignore_index: int | float | None = key("a target that does not count", optional=True, ours=True)
+    one_hot: bool = key("compare values with the one-hot form of class indices", optional=True, ours=True)
+    standardize: bool = key("measure values in standard deviations of the train targets", optional=True, ours=True)
+    scale: float = key("factor of this loss in a sum of losses", optional=True, ours=True)
+    terms: list[Any] | None = key("several losses, which are added up", optional=True, ours=True)
 
 
 @dataclasses.dataclass
@@ -145,13 +167,24 @@ class Optimizer:
     _target_: str = target()
     lr: float = key("learning rate", least=0, optional=True)
     weight_decay: float = key("weight decay", least=0, optional=True)
-    param_groups: list[Any] = key("rules for some of the parameters; the first that fits decides", optional=True)
-    decay_norms_and_biases: bool = key("whether weight decay applies to them", optional=True)
+    param_groups: list[Any] = key(
+        "rules for some of the parameters; the first that fits decides", optional=True, ours=True
+    )
+    decay_norms_and_biases: bool = key(
+        "whether weight decay applies to normalisation layers and biases", optional=True, ours=True
+    )
     layer_decay: float | None = key(
-        "by which the learning rate is multiplied for each layer before the output", above=0, below=1, optional=True
+        "factor of the learning rate for each layer before the output",
+        above=0,
+        below=1,
+        optional=True,
+        ours=True,
     )
     scale_lr: int | None = key(
-        "samples in a step that lr is meant for; it is scaled to those that a step has", least=1, optional=True
+        "samples in a step for which lr was chosen; lr is scaled to the samples that a step has",
+        least=1,
+        optional=True,
+        ours=True,
     )
 
 
@@ -159,28 +192,41 @@ class Optimizer:
 class Rule:
     """One of ``optimizer.param_groups``; its other keys are the optimizer's."""
 
-    match: str = key("regular expression that is looked for in the names of parameters", optional=True)
-    type: str = key("class of the layers, such as BatchNorm2d", optional=True)
-    name: str = key("of the group", optional=True)
+    match: str = key("regular expression that is looked for in the names of parameters", optional=True, ours=True)
+    type: str = key("class of the layers, such as BatchNorm2d", optional=True, ours=True)
+    name: str = key("of the group", optional=True, ours=True)
     lr: float = key("learning rate", least=0, optional=True)
-    lr_scale: float = key("by which the learning rate is multiplied", least=0, optional=True)
+    lr_scale: float = key("factor of the learning rate", least=0, optional=True, ours=True)
     weight_decay: float = key("weight decay", least=0, optional=True)
-    scheduler: dict[str, Any] | None = key("a schedule of its own; null: the rate stays as it is", optional=True)
+    scheduler: dict[str, Any] | None = key(
+        "a schedule of its own; null: the rate stays as it is", optional=True, ours=True
+    )
 
 
 @dataclasses.dataclass
 class Scheduler:
     _target_: str = target()
-    interval: Literal["step", "epoch"] = key("what the schedule counts in: optimizer steps or epochs")
+    interval: Literal["step", "epoch"] = key("what the schedule counts in: optimizer steps or epochs", ours=True)
     warmup: int | str = key(
         "length of a linear warm-up, before the schedule",
-        least=0, pattern=r"\s*\d+(\.\d+)?\s*(%|steps?|epochs?)\s*", optional=True,
-        allowed="steps, such as 500, or a text: 5 epochs, 3%",
+        least=0, pattern=rf"\s*{NUMBER}\s*(%|steps?|epochs?)\s*", optional=True,
+        allowed="a length such as 500 (steps), 5 epochs or 3%", ours=True,
     )  # fmt: skip
-    warmup_start: float = key("where the warm-up begins, as a fraction of the rate", above=0, below=1, optional=True)
-    monitor: str | None = key(
-        "the metric that ReduceLROnPlateau looks at", allowed="val/METRIC, train/loss, or null", optional=True
+    warmup_start: float = key(
+        "where the warm-up begins, as a fraction of the rate", above=0, below=1, optional=True, ours=True
     )
+    monitor: str | None = key(
+        "the metric that ReduceLROnPlateau looks at",
+        allowed="val/METRIC, train/loss, or null",
+        optional=True,
+        ours=True,
+    )
+
+
+@dataclasses.dataclass
+class Metric:
+    _target_: str = target()
+    takes: Literal["predictions", "probabilities"] = key("what of the model's outputs", optional=True, ours=True)
 
 
 @dataclasses.dataclass
@@ -201,20 +247,23 @@ class Trainer:
     )
     max_time: str | None = key(
         "length of the run in time; the run ends with the first",
-        pattern=rf"\s*{NUMBER}\s*(seconds?|minutes?|hours?)\s*", allowed="90 minutes, 1.5 hours", resume=True,
+        pattern=rf"\s*{NUMBER}\s*(seconds?|minutes?|hours?)\s*",
+        allowed="a time such as 90 minutes or 1.5 hours, or null", resume=True,
     )  # fmt: skip
     evaluate_every: str = key(
         "how often val is looked at",
-        pattern=rf"\s*{NUMBER}\s*(%|steps?|epochs?)\s*", allowed="2 epochs, 500 steps, 10%",
+        pattern=rf"\s*{NUMBER}\s*(%|steps?|epochs?)\s*", allowed="a length such as 2 epochs, 500 steps or 10%",
     )  # fmt: skip
     evaluate_train: bool = key("measure the train part again, in eval mode, where val is looked at")
     early_stopping: EarlyStopping = key("end the run when it is not getting better any more")
     accumulate: int = key("batches in one optimizer step", least=1)
     micro_batch: int | Literal["auto"] | None = key("samples that go through the model at once", least=1)
-    step: dict[str, Any] | None = key("what the loss of a batch is: a _target_")
+    step: dict[str, Any] | None = key(
+        "what the loss of a batch is", allowed="null, or {_target_: PATH, …} such as runner.trainer.step.mixup"
+    )
     precision: Literal["fp32", "bf16", "fp16"] = key("number format of matrix products and convolutions")
     channels_last: bool | Literal["auto"] = key("layout of pictures")
-    compile: bool = key("with torch.compile", resume=True)
+    compile: bool = key("use torch.compile", resume=True)
     clip_norm: float | None = key("upper bound of the gradient's norm", above=0)
     clip_value: float | None = key("upper bound of the size of each element of the gradient", above=0)
     ema: float | None = key("decay of averaged weights, which then are evaluated", above=0, below=1)
@@ -226,8 +275,8 @@ class Trainer:
     deterministic: bool = key("only operations that give the same bytes every time", resume=True)
     tf32: bool = key("on CUDA: matrix products and convolutions with fewer digits")
     cudnn: bool = key("on CUDA: cuDNN's convolutions", resume=True)
-    cudnn_benchmark: bool | None = key("try which of them is the fastest", resume=True)
-    profile: bool = key("some steps with torch's profiler", resume=True)
+    cudnn_benchmark: bool | None = key("try which cuDNN convolution is the fastest", resume=True)
+    profile: bool = key("profile some steps with torch's profiler", resume=True)
     log_interval: int = key("steps between two updates of the progress bar", least=1, resume=True)
 
 
@@ -237,7 +286,7 @@ class Checkpoint:
     mode: Literal["auto", "min", "max"] = key("whether less or more of it is better; auto: less of a loss or an error")
     every: str = key(
         "how often the last state is written", pattern=rf"\s*{NUMBER}\s*(%|steps?|epochs?|seconds?|minutes?|hours?)\s*",
-        allowed="1 epoch, 500 steps, 10%, 10 minutes", resume=True,
+        allowed="a length such as 1 epoch, 500 steps, 10% or 10 minutes", resume=True,
     )  # fmt: skip
     keep: int = key("checkpoints of the best evaluations that are kept", least=1, resume=True)
 
@@ -248,12 +297,12 @@ class TensorBoard:
     gradients: bool = key("the norm of each layer's gradient", resume=True)
     feature_maps: list[str | int] = key(
         "layers of which feature maps are drawn at the end",
-        allowed='a list of names, as in [conv1, "4.0"]',
+        allowed="a list of layers; a name with a dot needs both quotes: '[conv1,\"4.2\"]'",
         resume=True,
     )
     grad_cam: str | int | None = key(
         "layer of which Grad-CAM is drawn at the end",
-        allowed="the name of a layer, in quotes if it has a dot",
+        allowed="null, or a layer; a name with a dot needs both quotes: '\"4.2\"'",
         resume=True,
     )
     samples: int | list[int] = key("how many val samples are drawn, or which, from 0", least=0, resume=True)
@@ -262,7 +311,7 @@ class TensorBoard:
     histograms: bool = key("weights and gradients of each layer, at each evaluation", resume=True)
     embeddings: str | int | None = key(
         "layer whose outputs on val are put in the projector",
-        allowed="the name of a layer, in quotes if it has a dot",
+        allowed="null, or a layer; a name with a dot needs both quotes: '\"4.2\"'",
         resume=True,
     )
 
@@ -274,7 +323,8 @@ class Sweep:
     on_error: Literal["continue", "stop"] = key("what a failed job means for the others", resume=True)
     timeout: str | None = key(
         "time that a job may take",
-        pattern=rf"\s*{NUMBER}\s*(seconds?|minutes?|hours?)\s*", allowed="30 minutes, 2 hours", resume=True,
+        pattern=rf"\s*{NUMBER}\s*(seconds?|minutes?|hours?)\s*",
+        allowed="a time such as 30 minutes or 2 hours, or null", resume=True,
     )  # fmt: skip
     zip: list[str | list[str]] = key(
         "keys whose values go together, the first with the first",
@@ -308,7 +358,7 @@ class Evaluate:
     part: Literal["train", "val", "test"] = key("which part; of other data without such a part, all of them")
     weights: str = key("best (those behind the figures of the run), last, ema (their average), or a file")
     temperature: float | Literal["val"] | None = key(
-        "by which logits are divided; val: the one with the least loss on val", above=0
+        "number that logits are divided by; val: the one with the least loss on val", above=0
     )
     output: str | None = key("folder for what is found; null: evaluate/<time> in that of the run")
 
@@ -322,18 +372,19 @@ class Predict:
     )
     weights: str = key("best (those behind the figures of the run), last, ema (their average), or a file")
     temperature: float | Literal["val"] | None = key(
-        "by which logits are divided; val: the one with the least loss on val", above=0
+        "number that logits are divided by; val: the one with the least loss on val", above=0
     )
     input: str = key(
-        "what is to be predicted", allowed="a picture, a folder of them, .csv, .parquet, .npy, train, val, test, -"
+        "what is to be predicted",
+        allowed="a picture, a folder of pictures, a .csv, .parquet or .npy file, train, val, test, -",
     )
     output: str = key(
         "a .csv or .jsonl file, or - for stdout", pattern=r"-|.*\.(csv|jsonl)", allowed="-, NAME.csv, NAME.jsonl"
     )
-    top_k: int = key("the likeliest classes of each sample", least=1)
-    probabilities: bool = key("those of all classes, too")
+    top_k: int = key("how many of the likeliest classes are written", least=1)
+    probabilities: bool = key("write the probabilities of all classes")
     flips: list[Literal["horizontal", "vertical"]] = key(
-        "mean over the pictures and their mirror images", allowed="a list of horizontal, vertical"
+        "average over each picture and its mirror images", allowed="a list of horizontal, vertical"
     )
 
 
@@ -343,8 +394,8 @@ class Export:
 
     run: str = key("folder of the run, or last")
     weights: str = key("best (those behind the figures of the run), last, ema (their average), or a file")
-    temperature: float | None = key("by which logits are divided", above=0)
-    format: Literal["torch_export", "onnx", "safetensors"] = key("of the file")
+    temperature: float | None = key("number that logits are divided by", above=0)
+    format: Literal["torch_export", "onnx", "safetensors"] = key("format of the file")
     output: str | None = key("the file; null: model.pt2, model.onnx or model.safetensors in the folder of the run")
     input: str = key("samples on which the file is compared with the model: as of predict")
     tolerance: float = key("largest difference of a probability, or of a value as a share of the largest", above=0)
@@ -367,7 +418,11 @@ class Config:
     )
     check: Literal["only"] | None = key("stop when everything was checked", resume=True)
     figures: bool = key("keep the pictures as files, too: figures/*.png", resume=True)
-    allow_targets: list[str] = key("patterns of targets that may be called besides the usual ones", resume=True)
+    allow_targets: list[str] = key(
+        "patterns of code of your own that may be called",
+        allowed="a list of patterns, such as [my_package.*]",
+        resume=True,
+    )
     dataset: Dataset = key("the samples")
     split: Split = key("which samples train, which choose, which test")
     transform: Transform = key("what happens to a batch before the model")
@@ -402,8 +457,14 @@ def problems(config: Mapping[str, Any], schema: type = Config, prefix: str = "")
             found += _check(prefix + name, value, hints[name], fields[name].metadata)
         elif not has_target:
             what, allowed = f"there is no such key (value {shown(value)})", ", ".join(sorted(fields))
-            found.append(Problem(prefix + name, what, allowed, nearest(str(name), fields, prefix)))
+            close = nearest(str(name), fields, prefix)
+            found.append(Problem(prefix + name, what, allowed, f"{close}={value}" if close else ""))
     return found
+
+
+def ours(schema: type) -> tuple[str, ...]:
+    """The keys of a group, or of one of its entries, that are no arguments of its target."""
+    return tuple(field.name for field in dataclasses.fields(schema) if field.metadata.get("ours"))
 
 
 def resumable(schema: type = Config, prefix: str = "") -> Iterator[str]:
@@ -416,90 +477,23 @@ def resumable(schema: type = Config, prefix: str = "") -> Iterator[str]:
             yield from resumable(hints[field.name], f"{prefix}{field.name}.")
 
 
-class _Unknown:
-    def __repr__(self) -> str:
-        return "(given by the data)"
-
-
-UNKNOWN = _Unknown()
+def placeholder(name: str) -> str:
+    """What stands for a value that is to be given for a key."""
+    return {"path": "FILE", "root": "FOLDER", "column": "COLUMN", "groups": "COLUMN"}.get(
+        name.rpartition(".")[2], "VALUE"
+    )
 
 
 def _check(name: str, value: Any, hint: Any, rules: Mapping[str, Any]) -> list[Problem]:
     if value is UNKNOWN:
         return []
     if value == "???":
-        return [Problem(name, "is not set (???)", words(hint, rules), f"{name}=VALUE")]
+        return [Problem(name, "is not given", words(hint, rules), f"{name}={placeholder(name)}")]
     if dataclasses.is_dataclass(hint):
         if isinstance(value, Mapping):
             return problems(value, typing.cast(type, hint), name + ".")
         return [Problem(name, f"{value!r} is not a group of keys", f"an option of the group: {name}=NAME")]
-    if fits(value, hint) and _in_bounds(value, rules):
+    if fits(value, hint) and in_bounds(value, rules):
         return []
-    return [Problem(name, f"{shown(value)} is not allowed", words(hint, rules))]
-
-
-def fits(value: Any, hint: Any) -> bool:
-    """Whether `value` is of the type `hint`. A whole number is a float, too; True and False are no numbers."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any or value is UNKNOWN:
-        return True
-    if origin in (typing.Union, types.UnionType):
-        return any(fits(value, argument) for argument in arguments)
-    if origin is Literal:
-        return any(value == choice and type(value) is type(choice) for choice in arguments)
-    if origin is list:
-        return isinstance(value, list) and all(fits(item, arguments[0]) for item in value)
-    if origin is dict:
-        return isinstance(value, Mapping) and all(fits(item, arguments[1]) for item in value.values())
-    if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint)
-
-
-def _in_bounds(value: Any, rules: Mapping[str, Any]) -> bool:
-    if isinstance(value, list):
-        return all(_in_bounds(item, rules) for item in value)
-    if isinstance(value, Mapping):
-        return all(_in_bounds(item, rules) for item in value.values())
-    if isinstance(value, str):
-        return not rules.get("pattern") or re.fullmatch(rules["pattern"], value) is not None
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return True
-    least, above, below = (rules.get(name) for name in ("least", "above", "below"))
-    if not math.isfinite(value):
-        return False
-    return (least is None or value >= least) and (above is None or value > above) and (below is None or value < below)
-
-
-def words(hint: Any, rules: Mapping[str, Any]) -> str:
-    """What is allowed, in words."""
-    if rules.get("allowed"):
-        return str(rules["allowed"])
-    bounds = [
-        f"{sign} {rules[name]:g}"
-        for name, sign in (("least", ">="), ("above", ">"), ("below", "<"))
-        if rules.get(name) is not None
-    ]
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    alternatives = arguments if origin in (typing.Union, types.UnionType) else (hint,)
-    numbers = " " + " and ".join(bounds) if bounds else ""
-    return ", or ".join(describe(kind) + (numbers if kind in (int, float) else "") for kind in alternatives)
-
-
-def describe(hint: Any) -> str:
-    """A type in words."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(describe(argument) for argument in arguments)
-    if origin is Literal:
-        return ", ".join(str(choice) for choice in arguments)
-    if origin in (tuple, Sequence):
-        return "a list"
-    if origin is list:
-        return "a list" if arguments == (Any,) else f"a list of {describe(arguments[0]).removeprefix('a ')}s"
-    if origin is dict:
-        return "a group of keys"
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
-    return names.get(hint, getattr(hint, "__name__", str(hint)))
+    close = nearest(value, choices(hint, rules), f"{name}=") if isinstance(value, str) else ""
+    return [Problem(name, f"{shown(value)} is not allowed", words(hint, rules), close)]

@@ -58,7 +58,7 @@ def staying() -> Iterator[None]:
     except Exit:
         raise
     except SystemExit as error:
-        what = f"code that it names called sys.exit({error.code!r}), which would end the run without a word"
+        what = f"code that it names called sys.exit({error.code!r}), which would end the run without a message"
         raise ConfigError(Problem("configuration", what)) from error
 
 

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from runner import schema
-from runner.entries import check_entries
-from runner.errors import ConfigError, Problem, nearest, reason_of, shown
+from runner.errors import ConfigError, Problem, nearest, reason_of, shown, typed
+from runner.values import UNKNOWN, describe, fits
 
 PARTS = ("dataset", "split", "transform", "loader", "model", "loss", "optimizer", "scheduler", "metric")
 ALLOWED = (
@@ -54,15 +54,13 @@ GIVEN = {
 """By group: the arguments of its target that the run gives, and the configuration need not."""
 
 OURS = {
-    "dataset": ("keys", "layout", "shape"),
-    "split": ("path",),
-    "loader": ("batch_size", "eval_batch_size", "drop_last", "sampler", "subset", "batch_sampler", "epoch_samples"),
-    "model": ("output", "init", "weights", "strict", "stochastic", "freeze", "unfreeze_at_epoch"),
-    "loss": ("terms", "scale", "one_hot", "standardize", "ignore_index", "beta"),
-    "optimizer": ("param_groups", "decay_norms_and_biases", "layer_decay", "scale_lr"),
-    "scheduler": ("interval", "warmup", "warmup_start", "monitor"),
-    "metric": ("takes",),
-}
+    name: schema.ours(group)
+    for name, group in (
+        ("dataset", schema.Dataset), ("split", schema.Split), ("loader", schema.Loader), ("model", schema.Model),
+        ("loss", schema.Loss), ("optimizer", schema.Optimizer), ("scheduler", schema.Scheduler),
+        ("metric", schema.Metric),
+    )
+}  # fmt: skip
 """By group: keys that stand beside ``_target_`` and are not the target's."""
 
 OF_THE_DATA = ("input_shape", "num_outputs", "num_classes", "class_names", "total_steps", "steps_per_epoch")
@@ -83,8 +81,7 @@ def check(tree: Mapping[str, Any]) -> list[Problem]:
     """
     patterns = tree.get("allow_targets")
     allowed = (*ALLOWED, *(patterns if isinstance(patterns, list) else ()))
-    found = [problem for path, node in _targets(tree, "") for problem in _check_target(path, node, allowed)]
-    return found + check_entries(tree)
+    return [problem for path, node in _targets(tree, "") for problem in _check_target(path, node, allowed)]
 
 
 def check_allowed(tree: Any, path: str, patterns: Sequence[str]) -> None:
@@ -105,7 +102,7 @@ def _targets(tree: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every group of keys that names a target, at any depth, with its dotted key."""
     children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     target = tree.get("_target_", "???") if isinstance(tree, dict) else "???"
-    if target is schema.UNKNOWN or (isinstance(target, str) and target != "???"):
+    if target is UNKNOWN or (isinstance(target, str) and target != "???"):
         yield path, tree
     for name, child in children:
         yield from _targets(child, f"{path}.{name}" if path else str(name))
@@ -118,24 +115,44 @@ def _check_target(path: str, node: dict[str, Any], allowed: Sequence[str]) -> li
 
 def _check_name(key: str, node: dict[str, Any], allowed: Sequence[str]) -> list[Problem]:
     name = node["_target_"]
-    if name is schema.UNKNOWN:
+    if name is UNKNOWN:
         return [Problem(key, "comes from the data, which may not say what is called", "a path, written out")]
+    if "." not in name:
+        return [Problem(key, f"{name!r} has no module in front of it", "a dotted path, such as my_package.Net")]
     if _forbidden(name):
         return [Problem(key, f"{name!r} may not be called: it runs or loads whatever it is given")]
-    if not _matches(name, allowed) or any(word.startswith("_") for word in name.split(".")):
-        what = f"{name!r} is not among the targets that may be called"
-        return [Problem(key, what, ", ".join(allowed), f"allow_targets=[{name.rpartition('.')[0]}.*]")]
+    if any(word.startswith("_") for word in name.split(".")):
+        return [Problem(key, f"{name!r} begins with _, which means private", "a public class or function")]
+    if not _matches(name, allowed):
+        return [_not_allowed(key, f"{name!r}", [name], allowed)]
     try:
         target = locate(name)
     except LookupError as error:
         return [Problem(key, f"{name!r} cannot be found: {error}", "the dotted path of a class or function")]
+    if not callable(target):
+        what = "a module" if inspect.ismodule(target) else type(target).__name__
+        return [Problem(key, f"{name!r} is {what}, and no class or function", "the dotted path of one")]
     # The object is judged too, not only its spelling: torch.nn.utils.prune.torch.load is torch.load.
     judged = target.func if isinstance(target, functools.partial) else target
     true_name = f"{getattr(judged, '__module__', '')}.{getattr(judged, '__qualname__', '')}"
-    if not callable(target) or not _matches(true_name, allowed):
-        what = f"{name!r} is {true_name if callable(target) else 'not callable'}"
-        return [Problem(key, what, ", ".join(allowed))]
-    return []
+    if _forbidden(true_name):
+        return [
+            Problem(key, f"{name!r} is {true_name}, which may not be called: it runs or loads whatever it is given")
+        ]
+    return (
+        []
+        if _matches(true_name, allowed)
+        else [_not_allowed(key, f"{name!r} is {true_name}, and", [name, true_name], allowed)]
+    )
+
+
+def _not_allowed(key: str, what: str, names: Sequence[str], allowed: Sequence[str]) -> Problem:
+    """That something is called which only the user can allow, by patterns beside those that they have given."""
+    missing = [f"{name.rpartition('.')[0]}.*" for name in names if not _matches(name, allowed)]
+    patterns = ",".join([*allowed[len(ALLOWED) :], *missing])
+    return Problem(
+        key, f"{what} may be called only if you allow it", ", ".join(allowed), typed(f"allow_targets=[{patterns}]")
+    )
 
 
 def _matches(name: str, allowed: Sequence[str]) -> bool:
@@ -161,7 +178,8 @@ def _check_arguments(path: str, node: dict[str, Any], target: Callable[..., Any]
         if key not in known and not anything:
             what = f"{node['_target_']} has no argument {key!r} (value {shown(value)})"
             choices = [name for name in known if name not in given]
-            found.append(Problem(f"{path}.{key}", what, ", ".join(choices), nearest(str(key), choices, f"{path}.")))
+            close = nearest(str(key), choices, f"{path}.")
+            found.append(Problem(f"{path}.{key}", what, ", ".join(choices), f"{close}={value}" if close else ""))
     if not node.get("_args_") and not node.get("_partial_"):
         required = [p.name for p in signature.parameters.values() if p.default is p.empty and p.name in known]
         if group == "metric":
@@ -196,12 +214,14 @@ def _check_types(path: str, keys: Mapping[str, Any], target: Callable[..., Any])
     defaults = {p.name: p.default for p in inspect.signature(target).parameters.values()}
     # Many write `width: int = None` and mean that it may be None.
     keys = {key: value for key, value in keys.items() if value is not None or defaults.get(key, 0) is not None}
-    return [
-        Problem(f"{path}.{key}", f"{shown(value)} is not allowed", schema.describe(hints[key]))
-        for key, value in keys.items()
-        if (hints.get(key) in simple and value != "???" and not schema.fits(value, hints[key]))
-        or (_is_list(hints.get(key)) and isinstance(value, simple) and value != "???")
-    ]
+    found = []
+    for key, value in keys.items():
+        hint, place = hints.get(key), f"{path}.{key}"
+        if hint in simple and value != "???" and not fits(value, hint):
+            found.append(Problem(place, f"{shown(value)} is not allowed", describe(hint)))
+        elif _is_list(hint) and isinstance(value, simple) and value != "???":
+            found.append(Problem(place, f"{shown(value)} is not allowed", describe(hint), typed(f"{place}=[{value}]")))
+    return found
 
 
 def _is_list(hint: Any) -> bool:

@@ -67,6 +67,10 @@ class ConsoleHandler(logging.Handler):
 class LogFile(logging.FileHandler):
     """Writes log lines to a file. On a full disk they are only on the terminal, and no traceback is there with each."""
 
+    def __init__(self, filename: str | Path) -> None:
+        super().__init__(filename, encoding="utf-8")
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+
     def handleError(self, record: logging.LogRecord) -> None:
         if not isinstance(sys.exception(), OSError):
             super().handleError(record)
@@ -74,9 +78,7 @@ class LogFile(logging.FileHandler):
 
 def log_to(path: Path) -> None:
     """Write what is logged to a file, too, as Hydra has it for a run (`conf/entry.yaml`)."""
-    file = LogFile(path, encoding="utf-8")
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
-    logging.getLogger().addHandler(file)
+    logging.getLogger().addHandler(LogFile(path))
 
 
 def show(table: Table) -> None:

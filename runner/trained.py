@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from runner import config, device, folder, targets
+from runner import config, device, entries, folder, targets
 from runner.draws import generator, seed_of
 from runner.errors import ConfigError, Problem, RunFolderError, counted, reason_of
 from runner.eval_mode import eval_mode
@@ -294,7 +294,7 @@ def check(cfg: DictConfig, groups: Sequence[str] = ("model",)) -> None:
     wanted: dict[str, Any] = {name: tree[name] for name in (*groups, "allow_targets") if name in tree}
     wanted["transform"] = {"eval": tree.get("transform", {}).get("eval")}
     wanted.setdefault("dataset", {"transform": tree.get("dataset", {}).get("transform")})
-    if found := [*found, *config.check_keys(cfg), *targets.check(wanted)]:
+    if found := [*found, *config.check_keys(cfg), *targets.check(wanted), *entries.check_entries(wanted)]:
         raise ConfigError(*dict.fromkeys(found))
     old = [name for name in ("sample_shape", "output") if name not in cfg.facts]
     if old:

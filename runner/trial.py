@@ -35,7 +35,7 @@ def try_model(model: nn.Module, example: Tensor) -> object:
     except Exception as error:  # whatever a model of the user's may raise
         log.debug("", exc_info=True)
         reason = reason_of(error)
-        what = f"cannot take inputs of {_words(example)}{_where(model, example)}: {reason}"
+        what = f"cannot take inputs of shape {_words(example)}{_where(model, example)}: {reason}"
         remedy = "larger pictures (dataset.size of an image folder, or a Resize), or a smaller model"
         if example.dim() == 2:
             remedy = "model=mlp"
@@ -59,7 +59,7 @@ def check_repeatable(model: nn.Module, example: Tensor, output: object) -> None:
     if not (isinstance(output, Tensor) and isinstance(again, Tensor)):
         return
     if not torch.allclose(output, again, rtol=1e-3, atol=1e-5, equal_nan=True):
-        what = "makes something else of the same input in eval mode: it draws at random there"
+        what = "gives two different outputs for the same input in eval mode: something in it is random"
         remedy = "functional.dropout(x, p, self.training); or model.stochastic=true, if it is meant to"
         raise ConfigError(Problem("model", what, remedy=remedy))
 
@@ -177,9 +177,9 @@ def _where(model: nn.Module, example: Tensor) -> str:
     if not entered:
         return ""
     name, module, given = entered[-1]
-    got = f", which gets {_words(given)}" if isinstance(given, Tensor) else ""
-    return f", at layer {name} ({type(module).__name__}){got}"
+    got = f" gets shape {_words(given)}" if isinstance(given, Tensor) else " fails"
+    return f"; layer {name} ({type(module).__name__}){got}"
 
 
 def _words(batch: Tensor) -> str:
-    return "×".join(map(str, batch.shape[1:])) or "one number"
+    return "×".join(map(str, batch.shape[1:])) or "()"

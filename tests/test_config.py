@@ -7,8 +7,9 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from runner import config, schema
+from runner import config
 from runner.errors import ConfigError
+from runner.values import UNKNOWN
 
 
 def node(**content: Any) -> Any:
@@ -42,7 +43,7 @@ def test_targets_inside_arguments_are_built() -> None:
 def test_a_reference_that_leads_nowhere_is_a_problem_and_one_to_a_fact_is_not() -> None:
     tree = OmegaConf.create({"model": {"a": "${facts.classes}", "b": "${facts.clases}"}, "facts": {"classes": "???"}})
     made, found = config.plain(tree)
-    assert made == {"model": {"a": schema.UNKNOWN, "b": schema.UNKNOWN}}
+    assert made == {"model": {"a": UNKNOWN, "b": UNKNOWN}}
     assert [(p.key, "${facts.clases}" in p.what) for p in found] == [("model.b", True)]
 
 

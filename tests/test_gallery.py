@@ -174,3 +174,16 @@ def test_without_pictures_matplotlib_is_not_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_weights_and_gradients_of_each_layer_are_counted_and_drawn(run: Run) -> None:
+    assert run(*QUICK, "tensorboard.histograms=true", "tensorboard.gradients=true", "hydra.run.dir=here") == 0
+    curves = EventAccumulator("here/tensorboard", size_guidance={"histograms": 0, "tensors": 0}).Reload()
+    state = torch.load("here/checkpoints/last.pt", weights_only=True)["model"]
+    drawn = set(curves.Tags()["histograms"])
+    assert drawn == {f"histograms/{kind}/{name}" for kind in ("weights", "gradients") for name in state}
+    for name, tensor in state.items():
+        assert curves.Histograms(f"histograms/weights/{name}")[-1].histogram_value.num == tensor.numel()
+    norms = [tag for tag in curves.Tags()["scalars"] if tag.startswith("gradients/")]
+    assert len(norms) == 2  # two layers have weights
+    assert all(event.value > 0 for tag in norms for event in curves.Scalars(tag))

@@ -63,6 +63,7 @@ def test_the_default_run(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert f"{result['metrics']['test/accuracy']:.4f}" in printed
     assert str(made) in printed
+    assert sum(line.split()[:1] == ["epoch"] for line in printed.splitlines()) == 1  # one head for all epochs
     assert sorted(path.name for path in made.iterdir()) == [
         ".hydra", "checkpoints", "config.yaml", "metrics.jsonl", "result.json", "runner.log", "split.json", "split.npz",
         "tensorboard",

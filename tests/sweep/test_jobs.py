@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -156,3 +157,13 @@ def test_code_that_has_computed_in_several_threads_can_be_tried() -> None:
         [sys.executable, "-c", program], capture_output=True, check=False, env=environment, timeout=120
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_options_of_a_group_of_the_users_own_are_options(run: Run) -> None:
+    Path("mine/length").mkdir(parents=True)
+    for name, epochs in (("short", 1), ("long", 2)):
+        Path(f"mine/length/{name}.yaml").write_text(f"# @package _global_\ntrainer: {{max_epochs: {epochs}}}\n")
+    typed = [override for override in QUICK if not override.startswith("trainer.max_epochs")]
+    assert run("-m", "--config-dir", "mine", *typed, "+length=short,long", "hydra.sweep.dir=sweep") == 0
+    results = [json.loads(path.read_text())["epochs"] for path in Path("sweep").glob("*/result.json")]
+    assert sorted(results) == [1, 2]
