@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
+import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from runner import config
 from runner.command_line import parse
-from runner.errors import ConfigError, Problem, nearest, typed
+from runner.errors import ConfigError, Problem, nearest, reason_of, typed
 from runner.origin import default_line, near
 
 NOTHING = {
@@ -139,60 +140,73 @@ def _files(own: Iterable[Path], error: Exception, *names: str) -> list[Path]:
 
 
 def _describe(override: str, error: Exception, cfg: DictConfig | None, files: Sequence[Path]) -> Problem:
-    key, _, value = override.partition("=")
-    key = key.lstrip("+~")
-    said = str(error).strip() or str(error.__cause__).strip() or type(error).__name__
-    if said.startswith("Error merging override") and error.__cause__ is not None:
-        said = str(error.__cause__).strip()
-    first_line = said.splitlines()[0]
+    """What is wrong with an override, or with one of the files that it names."""
+    key = override.partition("=")[0].lstrip("+~")
+    said = _said(error)
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         what = f"is not YAML: {error.problem} (column {mark.column + 1})"
         return Problem(f"{mark.name}, line {mark.line + 1}", what)
     if isinstance(error, UnicodeDecodeError):
-        return Problem(str(near(files[0])) if files else key, f"is not UTF-8 text ({first_line})")
+        return Problem(str(near(files[0])) if files else key, f"is not UTF-8 text ({said})")
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, option = str(error.missing_cfg_file).rpartition("/")
-        options = error.options or sorted(path.stem for path in (config.home() / group).glob("*.yaml"))
-        if not group:
-            what = f"there is no {option}.yaml beside runner's own config.yaml or in --config-dir"
-            return Problem("--config-name", what, remedy="--config-dir FOLDER, in which it is")
-        place = default_line(files, option)
-        if place and "/" in group:  # the file names a group as if it were beside it
-            what = f"there is no group {group.rpartition('/')[2]!r} below it"
-            return Problem(place, what, remedy=f"override /{group.rpartition('/')[2]}: {option}")
-        what, remedy = f"there is no option {option!r}", nearest(option, options, f"{group}=")
-        if place:
-            return Problem(f"{place}: {group}", what, ", ".join(options), remedy.replace("=", ": "))
-        return Problem(group, what, ", ".join(options) or "nothing yet: the group has no options", remedy)
+        return _no_option(error, files)
     if files and isinstance(error, (ConfigCompositionException, ValueError)):
-        return _of_file(said, files)
-    if not override:
-        return Problem("configuration", first_line)
-    parsed = parse(override)
+        return _of_file(str(error), files)
+    return _of_override(override, said, cfg) if override else Problem("configuration", said)
+
+
+def _said(error: Exception) -> str:
+    """The first line of a reason."""
+    if str(error).startswith("Error merging override") and error.__cause__ is not None:
+        error = typing.cast(Exception, error.__cause__)
+    return reason_of(error if str(error).strip() or error.__cause__ is None else error.__cause__)
+
+
+def _no_option(error: MissingConfigException, files: Sequence[Path]) -> Problem:
+    """That a group has no such option, or that there is no such group."""
+    group, _, option = str(error.missing_cfg_file).rpartition("/")
+    options = error.options or sorted(path.stem for path in (config.home() / group).glob("*.yaml"))
+    if not group:
+        what = f"there is no {option}.yaml beside runner's own config.yaml or in --config-dir"
+        return Problem("--config-name", what, remedy="--config-dir FOLDER, in which it is")
+    place = default_line(files, option)
+    if place and "/" in group:  # the file names a group as if it were beside it
+        what = f"there is no group {group.rpartition('/')[2]!r} below it"
+        return Problem(place, what, remedy=f"override /{group.rpartition('/')[2]}: {option}")
+    what, remedy = f"there is no option {option!r}", nearest(option, options, f"{group}=")
+    if place:
+        return Problem(f"{place}: {group}", what, ", ".join(options), remedy.replace("=", ": "))
+    return Problem(group, what, ", ".join(options) or "nothing yet: the group has no options", remedy)
+
+
+def _of_override(override: str, said: str, cfg: DictConfig | None) -> Problem:
+    """What is wrong with an override.
+
+    Args:
+        said: Hydra's reason.
+        cfg: what it was to change.
+    """
+    key, _, value = override.partition("=")
+    key, parsed = key.lstrip("+~"), parse(override)
     if parsed is None:
         remedy = f"{key}='...' if the value is a text with special characters" if value else "KEY=VALUE"
-        return Problem(override, f"cannot be read: {first_line}", remedy=remedy)
+        return Problem(override, f"cannot be read: {said}", remedy=remedy)
     if parsed.is_sweep_override():
-        return Problem(
-            key,
-            f"{value!r} is several values",
-            "one value",
-            f"-m {override}, or {typed(f'{key}=[{value}]')} for a list",
-        )
+        remedy = f"-m {override}, or {typed(f'{key}=[{value}]')} for a list"
+        return Problem(key, f"{value!r} is several values", "one value", remedy)
     if override.startswith("+"):
         return Problem(key, f"is there already, and cannot be added ({override})", remedy=override.lstrip("+"))
     if override.startswith("~"):
         return Problem(key, f"there is no such key to take away ({override})", remedy=f"the same without {override}")
-    options = sorted(path.stem for path in (config.home() / key).glob("*.yaml")) if key else []
+    options = ", ".join(sorted(path.stem for path in (config.home() / key).glob("*.yaml")))
+    if key == "experiment" and value == "null":
+        return Problem(key, "null is the default, and is not typed", options, "the same without it")
     if options and value == "null":
-        if key == "experiment":
-            return Problem(key, "null is the default, and is not typed", ", ".join(options), "the same without it")
-        what = "null is not allowed: every run needs one"
-        return Problem(key, what, ", ".join(options), NOTHING.get(key, ""))
+        return Problem(key, "null is not allowed: every run needs one", options, NOTHING.get(key, ""))
     if cfg is not None and "/" not in key:
-        return _unknown_key(key, value, cfg, first_line)
-    return Problem(override, first_line)
+        return _unknown_key(key, value, cfg, said)
+    return Problem(override, said)
 
 
 def _of_file(said: str, files: Sequence[Path]) -> Problem:
@@ -207,7 +221,7 @@ def _of_file(said: str, files: Sequence[Path]) -> Problem:
         return Problem(default_line(files, match[1]) or path, what, remedy=match[2])
     if "Cannot merge DictConfig with ListConfig" in said:
         return Problem(path, "holds a list", "keys with values")
-    return Problem(path, f"cannot be read: {said.splitlines()[0]}")
+    return Problem(path, f"cannot be read: {said.strip().splitlines()[0]}")
 
 
 def _unknown_key(key: str, value: str, cfg: DictConfig, reason: str) -> Problem:

@@ -87,7 +87,8 @@ def describe(hint: Any) -> str:
         return ", ".join(str(choice) for choice in arguments)
     if origin in (list, tuple, Sequence):
         kinds = {kind for kind in arguments if kind not in (Any, ...)}
-        return f"a list of {describe(kinds.pop()).removeprefix('a ')}s" if len(kinds) == 1 else "a list"
+        plain = len(kinds) == 1 and kinds <= {int, float, str}
+        return f"a list of {describe(kinds.pop()).removeprefix('a ')}s" if plain else "a list"
     if origin is dict:
         return "a group of keys"
     names = {int: "a whole number", float: "a number", bool: "true, false", str: "a string", type(None): "null"}
