@@ -306,7 +306,7 @@ def test_calibration_lowers_the_log_loss_on_val_and_leaves_the_classes(
         (("run=digits,digits",), "is several"),
         (("run=digits", "temperature=-1"), "temperature: -1 is not allowed"),
         (("run=digits", "output=digits"), "output: 'digits' is there already"),
-        (("run=digits", "-m"), "-m: is no flag of evaluate"),
+        (("run=digits", "-m"), "-m: there is no such flag of evaluate"),
         (("run=digits", "device=cuda:77"), "device: there is no 'cuda:77'"),
         (("run=digits", "dataset=wine", "transform=none"), "transform: is what the run was trained with"),
         (("run=digits", "dataset=wine"), "dataset: its classes are not those of the run: it has class_0"),

@@ -88,7 +88,7 @@ def _code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("dataset.how=none", "dataset: sample 0 cannot be read"),
         ("dataset.how=word", "dataset: sample 0 cannot be read"),
         ("dataset.how=text", "dataset: sample 0 cannot be read"),
-        ("dataset.how=scalar", "model: cannot take inputs of "),
+        ("dataset.how=scalar", "model: cannot take inputs of shape "),
         ("dataset.how=id", "dataset: has targets up to 1,000,000,000 in 160 samples: these are values"),
         ("model.tag=${hydra:runtime.output_dir}", "model.tag: runtime.output_dir is known only when the run begins"),
         ("hydra.run.dir=${nowhere}", "hydra.run.dir: names no folder: Interpolation key 'nowhere' not found"),

@@ -82,7 +82,7 @@ def test_the_loss_of_a_first_step_is_that_of_training(run: Run) -> None:
         ("lr_find.stepz=3", "lr_find.stepz: there is no such key"),
         ("lr_find.start=0", "lr_find.start: 0 is not allowed"),
         ("lr_find.start=20", "lr_find.start: 20 is not below lr_find.end, which is 10"),
-        ("-m", "-m: is no flag of lr_find"),
+        ("-m", "-m: there is no such flag of lr_find"),
     ],
 )
 def test_mistakes(run: Run, capsys: pytest.CaptureFixture[str], override: str, message: str) -> None:

@@ -293,7 +293,7 @@ def test_the_sample_stage_of_the_transform_is_applied_to_files(run: Run) -> None
     ("overrides", "said"),
     [
         (("input=photos",), "run: is not given"),
-        (("run=digits",), "input: is not set (???)"),
+        (("run=digits",), "input: is not given"),
         (("run=digits", "input=photso"), "try: input=photos"),
         (("run=digits", "input=empty"), "input: there are no pictures in 'empty'"),
         (("run=digits", "input=large.png"), "large.png is 1×9×9, and the run was trained on pictures of 1×8×8"),

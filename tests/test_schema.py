@@ -39,7 +39,7 @@ def test_types(value: Any, hint: Any, expected: bool) -> None:
         ("clip_norm", 0, "a number > 0, or null"),
         ("clip_norm", float("nan"), "a number > 0, or null"),
         ("threads", "all", "a whole number >= 1, or auto"),
-        ("deterministic", 1, "true or false"),
+        ("deterministic", 1, "true, false"),
         ("max_epochs", "???", "a whole number >= 1, or null"),
     ],
 )
@@ -54,7 +54,7 @@ def test_a_configuration_without_mistakes() -> None:
 
 def test_everything_is_reported_at_once_and_near_names_are_offered() -> None:
     found = problems({**TRAINER, "max_epoch": 3, "accumulate": 0}, schema.Trainer, "trainer.")
-    assert {p.key: p.remedy for p in found} == {"trainer.max_epoch": "trainer.max_epochs", "trainer.accumulate": ""}
+    assert {p.key: p.remedy for p in found} == {"trainer.max_epoch": "trainer.max_epochs=3", "trainer.accumulate": ""}
 
 
 def test_missing_keys_are_named() -> None:

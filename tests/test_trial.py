@@ -14,7 +14,9 @@ from runner.trial import try_model
 
 def test_grey_pictures_for_a_model_of_three_channels() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
-    message = r"cannot take inputs of 1×8×8, at layer 0 \(Conv2d\), which gets .*to have 3 channels.*\n  try: .*v2.RGB"
+    message = (
+        r"cannot take inputs of shape 1×8×8; layer 0 \(Conv2d\) gets shape .*to have 3 channels.*\n  try: .*v2.RGB"
+    )
     with pytest.raises(ConfigError, match=message):
         try_model(model, torch.zeros(2, 1, 8, 8))
     try_model(model, torch.ones(2, 3, 8, 8))
@@ -25,11 +27,11 @@ def test_grey_pictures_for_a_model_of_three_channels() -> None:
 def test_the_layer_where_a_picture_becomes_too_small_is_named() -> None:
     body = nn.Sequential(nn.Conv2d(3, 4, 5), nn.MaxPool2d(2), nn.Conv2d(4, 8, 5))
     model = nn.Sequential(OrderedDict(body=body, head=nn.Flatten()))
-    message = r"cannot take inputs of 3×8×8, at layer body.2 \(Conv2d\), which gets 4×2×2: .*\n  try: larger pictures"
+    message = r"cannot take inputs of shape 3×8×8; layer body.2 \(Conv2d\) gets shape 4×2×2: .*\n  try: larger pictures"
     with pytest.raises(ConfigError, match=message):
         try_model(model, torch.zeros(2, 3, 8, 8))
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
-    with pytest.raises(ConfigError, match=r"cannot take inputs of 7, .*\n  try: model=mlp"):
+    with pytest.raises(ConfigError, match=r"cannot take inputs of shape 7; .*\n  try: model=mlp"):
         try_model(model, torch.zeros(2, 7))
 
 
@@ -38,11 +40,11 @@ def test_the_layer_where_a_picture_becomes_too_small_is_named() -> None:
     [
         (
             ["dataset=cifar10", "model=torchvision", "model.name=alexnet"],
-            "error: model: cannot take inputs of 3×32×32, at layer features.12 (MaxPool2d), which gets 256×1×1: ",
+            "error: model: cannot take inputs of shape 3×32×32; layer features.12 (MaxPool2d) gets shape 256×1×1: ",
         ),
         (["dataset=usps", "model=lenet", "transform=crop_flip"], "error: dataset.root: "),
         (["model=lenet"], "error: model: cannot be built: pictures of 8×8 are too small"),
-        (["dataset=iris"], "error: model: cannot take inputs of 4, at layer 0.0 (Conv2d), which gets 4: "),
+        (["dataset=iris"], "error: model: cannot take inputs of shape 4; layer 0.0 (Conv2d) gets shape 4: "),
     ],
 )
 def test_a_picture_that_is_too_small_is_found_without_data(
@@ -89,7 +91,7 @@ def net(body: str, layers: str = "nn.Flatten(), nn.Linear(64, num_outputs)") -> 
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ("return F.dropout(self.layers(x))", "model: makes something else of the same input in eval mode"),
+        ("return F.dropout(self.layers(x))", "model: gives two different outputs for the same input in eval mode"),
         (
             "x = self.layers(x).sigmoid(); x += 1; return x",
             "model: cannot be trained on a batch of 64: one of the variables needed for gradient computation",

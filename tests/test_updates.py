@@ -233,7 +233,7 @@ BAD = [
     ("scheduler=plateau scheduler.monitor=null", "scheduler.monitor: is not given"),
     ("scheduler=plateau scheduler.monitor=val/acuracy", "scheduler.monitor: no evaluation writes 'val/acuracy'"),
     ("+scheduler.monitor=val/loss", "scheduler.monitor: 'val/loss' has no effect"),
-    ("scheduler=lambda", "scheduler.lr_lambda._target_: is not set (???)"),
+    ("scheduler=lambda", "scheduler.lr_lambda._target_: is not given"),
     ("scheduler=one_cycle optimizer=adagrad", "scheduler: cannot be built: optimizer must support momentum"),
 ]
 
