@@ -16,7 +16,6 @@ from torch.utils.data import Dataset
 from runner import data
 from runner.data import Sources
 from runner.dataset import ArrayDataset, Samples, Stream
-from runner.dataset.samples import check_targets
 from runner.dataset.table import Codes
 from runner.errors import DataError, Problem, reason_of
 from runner.loader import Loader
@@ -109,7 +108,7 @@ def _alike(samples: Samples, run: Run) -> Samples:
     if run.reader.codes is not None:
         source = _recoded(source, run)
     if run.task == "regression":
-        check_targets(samples.targets, 0)
+        samples.check(0)
         width = 1 if samples.targets.dim() == 1 else samples.targets.shape[1]
         if width != facts.num_outputs:
             raise DataError(Problem("dataset", f"has {width} values a sample", f"{facts.num_outputs}, as in training"))

@@ -74,7 +74,7 @@ class Reader:
         features, categories = value(facts.features), value(facts.categories)
         codes = None if features is None else Codes(features, categories)
         span = None if facts.sample_range is None else (facts.sample_range[0], facts.sample_range[1])
-        return cls(shape, facts.sample_type, data.get("layout", "chw"), size, steps, rest, codes, span)
+        return cls(shape, facts.sample_type, data.get("layout") or "chw", size, steps, rest, codes, span)
 
     @property
     def mode(self) -> str | None:
