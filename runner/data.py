@@ -23,6 +23,7 @@ from runner.dataset import Samples, Stream
 from runner.draws import seed_of, set_generators
 from runner.errors import ConfigError, DataError, Problem, shown
 from runner.loader import Loader, Order
+from runner.part_names import PARTS
 from runner.split import Split
 from runner.targets import OURS
 from runner.transform import Pipeline
@@ -71,7 +72,7 @@ def read(cfg: DictConfig, sources: Sources | None = None) -> dict[str, Samples |
         keys, layout = value(cfg.dataset.get("keys")), cfg.dataset.get("layout")
         given = dataset.read(source, keys, layout, cfg.loss.get("ignore_index"))
         for part in given.values():  # so that what is wrong with it is found here
-            _ = part.head.classes if isinstance(part, Stream) else part.classes
+            _ = part.head.classes
     if sources is not None:
         sources[key] = given
     return given
@@ -89,12 +90,12 @@ def prepare(cfg: DictConfig, where: torch.device, sources: Sources | None = None
     given = read(cfg, sources)
     # What can be known of a stream before it is read is its head.
     stream = given["train"] if isinstance(given["train"], Stream) else None
-    held = {name: part.head if isinstance(part, Stream) else part for name, part in given.items()}
+    held = {name: part.head for name, part in given.items()}
     fill(cfg, dataset.facts(held) | ({"num_samples": None} if stream else {}))
 
     split = _split_stream(cfg, held) if stream else make_split(cfg, held)
     # The data set's own part where it has one; else what was carved out of its train part.
-    samples = {part: held[part if part in split.official else "train"] for part in splits.PARTS}
+    samples = {part: held[part if part in split.official else "train"] for part in PARTS}
     indices = {part: torch.from_numpy(rows) for part, rows in split.parts.items()}
     counts = _counts(samples, indices)
     if stream is None:
@@ -126,12 +127,15 @@ def prepare(cfg: DictConfig, where: torch.device, sources: Sources | None = None
 def make_split(cfg: DictConfig, given: dict[str, Samples]) -> Split:
     train = given["train"]
     official = {part: len(held) for part, held in given.items() if part != "train"}
-    subject = splits.Subject(train.hard_targets.numpy(), train.column, official, train.fingerprint)
+    counted = None if train.counted is None else train.counted.numpy()
+    subject = splits.Subject(train.hard_targets.numpy(), train.column, official, train.fingerprint, counted)
     path = cfg.split.get("path")
-    if path is not None:
-        return splits.load(Path(path).expanduser(), subject)
     with calling("split"):
-        made: Split = factory(cfg.split, OURS["split"])(subject)
+        if path is not None:
+            made = splits.load(Path(path).expanduser(), subject)
+        else:
+            made = factory(cfg.split, OURS["split"])(subject)
+        splits.check(made, subject)
     return made
 
 

@@ -55,7 +55,7 @@ def part_of(opened: Opened, run: Run, name: str, sources: Sources | None = None)
     cfg = opened.cfg
     check(cfg, ("dataset", "split", "loader", "loss", "metric"))
     given = data.read(cfg, sources)
-    held = {part: each.head if isinstance(each, Stream) else each for part, each in given.items()}
+    held = {part: each.head for part, each in given.items()}
     own = _fingerprint(opened.folder) == held["train"].fingerprint
     if not own and not opened.has_other_data:
         what = "is not what the run was trained on: other samples are there now"

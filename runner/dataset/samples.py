@@ -41,6 +41,11 @@ class Samples:
     def __len__(self) -> int:
         return len(self.source)
 
+    @property
+    def head(self) -> Samples:
+        """What can be known of it before it is read, as of a `Stream`: itself."""
+        return self
+
     def raw(self, index: int) -> tuple[Any, Any, dict[str, Any]]:
         """A sample's input, as the data set gives it, its target, and what else it holds by name.
 
