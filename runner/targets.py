@@ -11,6 +11,7 @@ import functools
 import importlib
 import inspect
 import re
+import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -182,7 +183,7 @@ def _ours(path: str, group: str) -> tuple[str, ...]:
 
 
 def _check_types(path: str, keys: Mapping[str, Any], target: Callable[..., Any]) -> list[Problem]:
-    """Values against the annotations of the target's arguments, where these are of the simple kinds."""
+    """Values against the annotations of the target's arguments, where these are made of the simple kinds alone."""
     function = target.__init__ if inspect.isclass(target) else target
     try:
         hints = typing.get_type_hints(function)
@@ -196,12 +197,34 @@ def _check_types(path: str, keys: Mapping[str, Any], target: Callable[..., Any])
     defaults = {p.name: p.default for p in inspect.signature(target).parameters.values()}
     # Many write `width: int = None` and mean that it may be None.
     keys = {key: value for key, value in keys.items() if value is not None or defaults.get(key, 0) is not None}
-    return [
-        Problem(f"{path}.{key}", f"{shown(value)} is not allowed", schema.describe(hints[key]))
+    wrong = {
+        key: value
         for key, value in keys.items()
-        if (hints.get(key) in simple and value != "???" and not schema.fits(value, hints[key]))
+        if (_is_simple(hints.get(key)) and value != "???" and not schema.fits(value, hints[key]))
         or (_is_list(hints.get(key)) and isinstance(value, simple) and value != "???")
+    }
+    return [
+        Problem(
+            f"{path}.{key}",
+            f"{shown(value)} is not allowed",
+            schema.describe(hints[key]),
+            nearest(str(value), _choices(hints[key]), f"{path}.{key}="),
+        )
+        for key, value in wrong.items()
     ]
+
+
+def _is_simple(hint: Any) -> bool:
+    """Whether an annotation is made of nothing but numbers, texts, true and false, null and choices."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return all(map(_is_simple, typing.get_args(hint)))
+    return hint in (int, float, bool, str, type(None)) or typing.get_origin(hint) is typing.Literal
+
+
+def _choices(hint: Any) -> list[str]:
+    if typing.get_origin(hint) is typing.Literal:
+        return [str(choice) for choice in typing.get_args(hint)]
+    return [choice for part in typing.get_args(hint) for choice in _choices(part)]
 
 
 def _is_list(hint: Any) -> bool:
