@@ -189,10 +189,11 @@ def _check_types(path: str, keys: Mapping[str, Any], target: Callable[..., Any])
         hints = typing.get_type_hints(function)
     except (NameError, TypeError, AttributeError):  # annotations that only a type checker can read
         return []
-    if path.endswith("scheduler"):  # lengths may be texts, too; see `runner.scheduler.lengths`
+    # Lengths may be texts, too (see `runner.scheduler.lengths`), and which way a metric is better follows from it.
+    if path.endswith("scheduler"):
         from runner.scheduler import LENGTHS
 
-        keys = {key: value for key, value in keys.items() if key not in LENGTHS}
+        keys = {key: value for key, value in keys.items() if key not in LENGTHS and (key, value) != ("mode", "auto")}
     simple = (int, float, bool, str)
     defaults = {p.name: p.default for p in inspect.signature(target).parameters.values()}
     # Many write `width: int = None` and mean that it may be None.
