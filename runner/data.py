@@ -36,8 +36,8 @@ Sources = dict[str, dict[str, Samples | Stream]]
 
 @dataclass
 class Data:
-    """The data of an experiment. `samples`, `indices` and `loaders` have ``train``, ``val`` and ``test``; `loaders` also
-    has ``train_eval``, train as evaluation sees it, where that is asked for."""
+    """The data of an experiment. `samples`, `indices` and `loaders` have ``train``, ``val`` and ``test``; `loaders` may
+    have ``train_eval`` too, which is train as evaluation sees it."""
 
     samples: dict[str, Samples]
     """Of each part, the data set that its indices count in; of a stream, its head."""
