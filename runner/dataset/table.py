@@ -141,12 +141,12 @@ def _targets(column: pd.Series[Any], task: str) -> tuple[torch.Tensor, list[str]
 
     gaps = column.isna()
     if gaps.any():
-        what = f"{int(gaps.sum())} rows have no target, the first is row {int(gaps.to_numpy().argmax())} (from 0)"
+        what = f"{int(gaps.sum()):,} rows have no target, the first is row {int(gaps.to_numpy().argmax())} (from 0)"
         raise DataError(Problem("dataset.target", what, "a target in every row"))
     if task == "classification":
         codes, classes = pd.factorize(column, sort=True)
         if len(classes) > max(100, len(column) // 2):
-            what = f"column {column.name!r} has {len(classes)} different values in {len(column)} rows"
+            what = f"column {column.name!r} has {len(classes):,} different values in {len(column):,} rows"
             raise ConfigError(Problem("dataset.task", what, "classes that repeat", "dataset.task=regression"))
         return torch.from_numpy(codes.astype(np.int64)), [str(name) for name in classes]
     if not pd.api.types.is_numeric_dtype(column):

@@ -118,7 +118,7 @@ class Order:
             what = (
                 f"yields position {int(positions[bad][0])}" if bad.any() else f"yields {len(listed)} in epoch {epoch}"
             )
-            allowed = f"positions from 0 to {len(self.indices) - 1}, as many as its length says"
+            allowed = f"positions from 0 to {len(self.indices) - 1:,}, as many as its length says"
             raise DataError(Problem(f"loader.{key}", f"{type(own).__name__} {what}", allowed))
         sizes = self.batch_size if self.batch_sampler is None else [len(batch) for batch in listed]
         return list(self.indices[positions].split(sizes))[: len(self)]
@@ -142,6 +142,6 @@ def _subset(total: int, subset: float | None, seed: int) -> Tensor:
     count = subset if isinstance(subset, int) else round(subset * total)
     if not 1 <= count <= total:
         raise ConfigError(
-            Problem("loader.subset", f"{subset} is {count} samples of {total}", f"1 … {total}, or a fraction")
+            Problem("loader.subset", f"{subset} is {count:,} samples of {total:,}", f"1 … {total:,}, or a fraction")
         )
     return torch.randperm(total, generator=generator(seed, "subset"))[:count].sort().values
