@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from runner.errors import DataError, Problem
 
 
 @dataclass(slots=True)
@@ -39,9 +42,38 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """On `device`, but for the indices."""
-        moved = self._map(lambda tensor: tensor.to(device, non_blocking=True))
-        return replace(moved, index=self.index)
+        extra = {name: tensor.to(device, non_blocking=True) for name, tensor in self.extra.items()}
+        given, target = (tensor.to(device, non_blocking=True) for tensor in (self.input, self.target))
+        return Batch(given, target, self.index, extra)
 
     def _map(self, function: Any) -> Batch:
         extra = {name: function(tensor) for name, tensor in self.extra.items()}
         return Batch(function(self.input), function(self.target), function(self.index), extra)
+
+
+def stacked(tensors: Sequence[Tensor], name: str = "", index: Sequence[int] | None = None) -> Tensor:
+    """(B, ...) of what samples hold.
+
+    Args:
+        name: what it is of a sample; without one, its input.
+        index: of the samples; None to count them.
+
+    Raises:
+        DataError: they are not of one shape and type.
+    """
+    first = tensors[0]
+    other = next((n for n, each in enumerate(tensors) if (each.shape, each.dtype) != (first.shape, first.dtype)), None)
+    if other is not None:
+        words = [
+            f"{f'the {name} of ' if name else ''}sample {n if index is None else index[n]} is {by(tensors[n].shape)} "
+            f"{str(tensors[n].dtype).removeprefix('torch.')}"
+            for n in (other, 0)
+        ]
+        remedy = "transform=resize, or dataset.size=[HEIGHT,WIDTH] of an image folder" if first.dim() == 3 else ""
+        raise DataError(Problem("dataset", ", ".join(words), "one shape and type", remedy))
+    return torch.stack(list(tensors))
+
+
+def by(shape: Sequence[int | None]) -> str:
+    """A shape in words: ``1×8×8``."""
+    return "×".join("any" if length is None else str(length) for length in shape) or "one number"

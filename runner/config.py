@@ -62,7 +62,7 @@ def factory(node: DictConfig, ours: Sequence[str] = ()) -> partial[Any]:
 
 
 @contextmanager
-def calling(key: str) -> Iterator[None]:
+def calling(key: str, wrong: str = "cannot be built") -> Iterator[None]:
     """Tell what a target of the group `key` says of its arguments as a mistake in the configuration."""
     try:
         yield
@@ -73,8 +73,7 @@ def calling(key: str) -> Iterator[None]:
         reason = reason_of(error)
         if not isinstance(error, (TypeError, ValueError)) and str(error).strip():
             reason = f"{type(error).__name__}: {reason}"
-        what = f"cannot be built: {reason}"
-        raise ConfigError(Problem(key, what, remedy="-v, to see where")) from error
+        raise ConfigError(Problem(key, f"{wrong}: {reason}", remedy="-v, to see where")) from error
 
 
 def build(node: DictConfig) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,16 +17,16 @@ from torch import Tensor
 
 from runner import dataset
 from runner import split as splits
-from runner.batch import Batch
+from runner.batch import Batch, by, stacked
 from runner.config import build, build_all, calling, factory, fill, value
 from runner.dataset import Samples, Stream
 from runner.draws import seed_of, set_generators
-from runner.errors import ConfigError, DataError, Problem
+from runner.errors import ConfigError, DataError, Problem, shown
 from runner.loader import Loader, Order
+from runner.part_names import PARTS
 from runner.split import Split
 from runner.targets import OURS
 from runner.transform import Pipeline
-from runner.trial import declared_shape
 
 log = logging.getLogger("runner")
 
@@ -34,7 +36,8 @@ Sources = dict[str, dict[str, Samples | Stream]]
 
 @dataclass
 class Data:
-    """The data of an experiment. `samples`, `indices` and `loaders` have ``train``, ``val`` and ``test``."""
+    """The data of an experiment. `samples`, `indices` and `loaders` have ``train``, ``val`` and ``test``; `loaders` may
+    have ``train_eval`` too, which is train as evaluation sees it."""
 
     samples: dict[str, Samples]
     """Of each part, the data set that its indices count in; of a stream, its head."""
@@ -67,10 +70,10 @@ def read(cfg: DictConfig, sources: Sources | None = None) -> dict[str, Samples |
     set_generators(seed_of(0, "dataset"))
     with calling("dataset"):
         source = factory(cfg.dataset, OURS["dataset"])()
-        keys, layout = value(cfg.dataset.get("keys")), cfg.dataset.get("layout", "chw")
+        keys, layout = value(cfg.dataset.get("keys")), cfg.dataset.get("layout")
         given = dataset.read(source, keys, layout, cfg.loss.get("ignore_index"))
         for part in given.values():  # so that what is wrong with it is found here
-            _ = part.head.classes if isinstance(part, Stream) else part.classes
+            _ = part.head.classes
     if sources is not None:
         sources[key] = given
     return given
@@ -88,13 +91,12 @@ def prepare(cfg: DictConfig, where: torch.device, sources: Sources | None = None
     given = read(cfg, sources)
     # What can be known of a stream before it is read is its head.
     stream = given["train"] if isinstance(given["train"], Stream) else None
-    held = {name: part.head if isinstance(part, Stream) else part for name, part in given.items()}
-    _check_declared(cfg, held["train"])
+    held = {name: part.head for name, part in given.items()}
     fill(cfg, dataset.facts(held) | ({"num_samples": None} if stream else {}))
 
-    split = _split_stream(held) if stream else make_split(cfg, held)
+    split = _split_stream(cfg, held) if stream else make_split(cfg, held)
     # The data set's own part where it has one; else what was carved out of its train part.
-    samples = {part: held[part if part in split.official else "train"] for part in splits.PARTS}
+    samples = {part: held[part if part in split.official else "train"] for part in PARTS}
     indices = {part: torch.from_numpy(rows) for part, rows in split.parts.items()}
     counts = _counts(samples, indices)
     if stream is None:
@@ -102,7 +104,7 @@ def prepare(cfg: DictConfig, where: torch.device, sources: Sources | None = None
     fill(cfg, {f"{part}_samples": len(rows) for part, rows in indices.items()} | {"split_hash": split.hash})
 
     _report_duplicates(samples, indices)
-    transforms = _fit_transforms(cfg, samples["train"], indices["train"], where)
+    transforms = _fit_transforms(cfg, samples["train"], indices["train"])
     loaders = {
         part: evaluation_loader(cfg, samples[part], indices[part], transforms["eval"], where)
         for part in ("val", "test")
@@ -113,35 +115,37 @@ def prepare(cfg: DictConfig, where: torch.device, sources: Sources | None = None
         loaders["train"] = _train_loader(cfg, samples["train"], indices["train"], transforms["train"], where)
     if cfg.trainer.evaluate_train and stream is None:
         loaders["train_eval"] = evaluation_loader(cfg, samples["train"], indices["train"], transforms["eval"], where)
-    example = next(loaders["train"].epoch())
-    _check_shapes(loaders, example)
-    _check_finite(samples, indices, transforms["eval"], example.input)
+    with calling("transform", "cannot be applied"):
+        example = next(loaders["train"].epoch())
+        if cfg.loader.get("num_workers", 0) == 0:
+            _check_shapes(loaders, example)
+        _check_finite(samples, indices, transforms["eval"], example.input)
     fill(cfg, {"input_shape": list(example.input.shape[1:]), **_lengths(cfg, loaders["train"])})
     has_ignored = stream is not None or any(part.counted is not None for part in held.values())
     return Data(samples, indices, split, counts, transforms["eval"], loaders, example, has_ignored)
 
 
-def _check_declared(cfg: DictConfig, train: Samples) -> None:
-    """That samples have the shape with which the model was tried before there were data."""
-    declared, found = declared_shape(cfg), list(train.read(0)[0].shape)
-    if declared is not None and declared != found:
-        raise DataError(Problem("dataset.shape", f"is {declared}, and a sample is {found}", str(found)))
-
-
 def make_split(cfg: DictConfig, given: dict[str, Samples]) -> Split:
     train = given["train"]
     official = {part: len(held) for part, held in given.items() if part != "train"}
-    subject = splits.Subject(train.hard_targets.numpy(), train.column, official, train.fingerprint)
+    counted = None if train.counted is None else train.counted.numpy()
+    subject = splits.Subject(train.hard_targets.numpy(), train.column, official, train.fingerprint, counted)
     path = cfg.split.get("path")
-    if path is not None:
-        return splits.load(Path(path).expanduser(), subject)
     with calling("split"):
-        made: Split = factory(cfg.split, OURS["split"])(subject)
+        if path is not None:
+            made = splits.load(Path(path).expanduser(), subject)
+        else:
+            made = factory(cfg.split, OURS["split"])(subject)
+        splits.check(made, subject)
     return made
 
 
-def _split_stream(given: dict[str, Samples]) -> Split:
+def _split_stream(cfg: DictConfig, given: dict[str, Samples]) -> Split:
     """The parts that come with a stream, of which nothing can be carved out; of the stream itself, its head."""
+    for key in ("fold", "path", "column"):
+        if cfg.split.get(key) is not None:
+            what = f"{shown(cfg.split[key])}: a stream comes in its own parts"
+            raise ConfigError(Problem(f"split.{key}", what, remedy="split=predefined"))
     missing = [part for part in ("val", "test") if part not in given]
     if missing:
         what = f"is a stream, of which no {' and no '.join(missing)} can be carved out"
@@ -170,59 +174,75 @@ def _counts(samples: dict[str, Samples], indices: dict[str, Tensor]) -> dict[str
 
 
 def _report_duplicates(samples: dict[str, Samples], indices: dict[str, Tensor]) -> None:
-    """Say how many inputs of val and test are also in train, where the data are in memory."""
-    if any(part.nbytes is None for part in samples.values()):
+    """Say how many inputs of val and test are, to the byte, also in train, where the data are in memory."""
+    if not all(part.in_memory for part in samples.values()):
         return
-    inputs = {
-        part: map(samples[part].arrays.inputs.numpy().__getitem__, rows.tolist()) for part, rows in indices.items()
-    }
-    for part, count in splits.duplicates(inputs).items():
-        if count:
-            log.warning("%d of %d %s samples are exact copies of train samples", count, len(indices[part]), part)
+
+    def digests(part: str) -> Iterator[bytes]:  # one by one, so that large data are not held twice
+        held = samples[part].arrays.inputs.numpy()
+        return (hashlib.blake2b(held[row].tobytes(), digest_size=16).digest() for row in indices[part].tolist())
+
+    seen = set(digests("train"))
+    for part in ("val", "test"):
+        if count := sum(digest in seen for digest in digests(part)):
+            what = "%s of %s %s samples are exact copies of train samples"
+            log.warning(what, f"{count:,}", f"{len(indices[part]):,}", part)
 
 
-def _fit_transforms(cfg: DictConfig, samples: Samples, train: Tensor, where: torch.device) -> dict[str, Pipeline]:
+def _fit_transforms(cfg: DictConfig, samples: Samples, train: Tensor) -> dict[str, Pipeline]:
     """The transforms for training and for evaluation, both fitted on the train part and nothing else."""
-
-    def batches(pipeline: Pipeline) -> Any:
-        if samples.nbytes is not None:
-            return (samples.arrays.inputs[rows] for rows in train.split(4096))
-        steps, _ = pipeline.stages()
-        return (_stacked([samples.read(i, steps)[0] for i in rows.tolist()], rows) for rows in train.split(64))
 
     with calling("transform"):
         made = {kind: Pipeline(build_all(cfg.transform[kind])) for kind in ("train", "eval")}
-    return {kind: pipeline.fit(partial(batches, pipeline)).to(where) for kind, pipeline in made.items()}
+    for pipeline in made.values():
+        # Of what is read one by one, the sample stage is applied where it is read; whether another job of a sweep has
+        # held it in memory since must not show.
+        steps, rest = pipeline.stages() if samples.nbytes is None else ([], pipeline)
+        with calling("transform", "cannot be fitted"):
+            rest.fit(partial(_batches, samples, train, steps))
+    return made
 
 
-def _stacked(inputs: list[Tensor], rows: Tensor) -> Tensor:
-    other = next((n for n, each in enumerate(inputs) if each.shape != inputs[0].shape), None)
-    if other is not None:
-        shapes = [f"sample {int(rows[n])} is {'×'.join(map(str, inputs[n].shape))}" for n in (0, other)]
-        remedy = "dataset.size=[HEIGHT,WIDTH] of an image folder, or a Resize that comes first"
-        raise DataError(Problem("transform", f"what it gets is not of one size: {' and '.join(shapes)}", remedy=remedy))
-    return torch.stack(inputs)
+def _batches(samples: Samples, rows: Tensor, steps: Sequence[Callable[[Any], Any]]) -> Iterator[Tensor]:
+    """The inputs of some samples, the same ones each time: what is drawn at random follows from the sample alone."""
+    if samples.nbytes is not None:
+        yield from (samples.arrays.inputs[some] for some in rows.split(4096))
+        return
+    for some in rows.split(64):
+        read = []
+        for index in some.tolist():
+            set_generators(seed_of(0, "fit", index))
+            read.append(samples.read(index, steps)[0])
+        yield stacked(read, index=some.tolist())
+
+
+def _loader(
+    cfg: DictConfig, samples: Samples | Stream, order: Order, transform: Pipeline, where: torch.device
+) -> Loader:
+    with calling("loader"):
+        if len(order) == 0:
+            what = f"{cfg.loader.batch_size:,} with drop_last leaves no batch of {len(order.indices):,} samples"
+            remedy = "loader.drop_last=false"
+            raise DataError(Problem("loader.batch_size", what, f"at most {len(order.indices):,}", remedy))
+        order.batches(0)  # which a sampler of the user's may not give
+        made: Loader = factory(cfg.loader, OURS["loader"])(samples, order, transform, where)
+    return made
 
 
 def _train_loader(
     cfg: DictConfig, samples: Samples, indices: Tensor, transform: Pipeline, where: torch.device
 ) -> Loader:
-    keys = ("batch_size", "drop_last", "sampler", "subset", "batch_sampler")
-    options = {key: build(cfg.loader[key]) if OmegaConf.is_config(cfg.loader[key]) else cfg.loader[key] for key in keys}
-    order = Order(
-        indices, targets=samples.hard_targets[indices], seed=cfg.seed, limit=cfg.trainer.limit_batches, **options
-    )
-    _check_length(order, cfg)
     if cfg.loader.get("epoch_samples") is not None:
         raise ConfigError(Problem("loader.epoch_samples", "is for streams, and the train part is none", "null"))
-    made: Loader = factory(cfg.loader, OURS["loader"])(samples, order, transform, where)
-    return made
-
-
-def _check_length(order: Order, cfg: DictConfig) -> None:
-    if len(order) == 0:
-        what = f"{cfg.loader.batch_size} with drop_last leaves no batch of {len(order.indices)} train samples"
-        raise DataError(Problem("loader.batch_size", what, f"at most {len(order.indices)}", "loader.drop_last=false"))
+    keys = ("batch_size", "drop_last", "sampler", "subset", "batch_sampler")
+    with calling("loader"):
+        options = {key: build(node) if OmegaConf.is_config(node := cfg.loader[key]) else node for key in keys}
+    order = Order(
+        indices, targets=samples.hard_targets[indices],
+        counted=None if samples.counted is None else samples.counted[indices],
+        seed=cfg.seed, limit=cfg.trainer.limit_batches, **options,
+    )  # fmt: skip
+    return _loader(cfg, samples, order, transform, where)
 
 
 def evaluation_loader(
@@ -233,8 +253,7 @@ def evaluation_loader(
     # size is given back to the system and cleared anew for each of them, which took a fifth of the time of a CNN.
     size = cfg.loader.eval_batch_size or cfg.loader.batch_size * (1 if where.type == "cpu" else 4)
     order = Order(indices, "sequential", batch_size=size, limit=cfg.trainer.limit_batches, seed=cfg.seed)
-    made: Loader = factory(cfg.loader, OURS["loader"])(samples, order, transform, where)
-    return made
+    return _loader(cfg, samples, order, transform, where)
 
 
 def _stream_loader(cfg: DictConfig, stream: Stream, transform: Pipeline, where: torch.device) -> Loader:
@@ -247,20 +266,17 @@ def _stream_loader(cfg: DictConfig, stream: Stream, transform: Pipeline, where: 
         raise ConfigError(Problem("loader.epoch_samples", what, "samples in an epoch", "loader.epoch_samples=10000"))
     for key, usual in (("sampler", "shuffle"), ("subset", None), ("batch_sampler", None)):
         if loader[key] != usual:
-            raise ConfigError(
-                Problem(f"loader.{key}", f"{loader[key]!r}: a stream has an order of its own", str(usual))
-            )
+            what = f"{shown(value(loader[key]))}: a stream has an order of its own"
+            raise ConfigError(Problem(f"loader.{key}", what, usual or "null"))
     log.info(
-        "the train part is a stream: %d samples are an epoch; what is learnt from the train part (classes, their "
-        "weights, transforms) is learnt from its first %d", length, len(stream.head),
+        "the train part is a stream: %s samples are an epoch; what is learnt from the train part (classes, their "
+        "weights, transforms) is learnt from its first %s", f"{length:,}", f"{len(stream.head):,}",
     )  # fmt: skip
     order = Order(
         torch.arange(length), "sequential", batch_size=loader.batch_size, drop_last=loader.drop_last,
         limit=cfg.trainer.limit_batches, seed=cfg.seed,
     )  # fmt: skip
-    _check_length(order, cfg)
-    made: Loader = factory(loader, OURS["loader"])(stream, order, transform, where)
-    return made
+    return _loader(cfg, stream, order, transform, where)
 
 
 def _lengths(cfg: DictConfig, train: Loader) -> dict[str, int]:
@@ -276,24 +292,28 @@ def _lengths(cfg: DictConfig, train: Loader) -> dict[str, int]:
 
 
 def _check_shapes(loaders: dict[str, Loader], example: Batch) -> None:
-    """That the inputs of all parts have one shape and type, as far as it costs little to see."""
+    """That the inputs of all parts have one shape and type."""
+    theirs = _kind(example.input)
     for part in ("val", "test"):
-        if getattr(getattr(loaders[part], "loader", None), "num_workers", 0) == 0:
-            first = next(loaders[part].epoch())
-            mine, theirs = ((b.input.shape[1:], b.input.dtype) for b in (first, example))
-            if mine != theirs:
-                what = f"inputs of {part} are {tuple(mine[0])} {mine[1]}, those of train {tuple(theirs[0])} {theirs[1]}"
-                raise DataError(Problem("dataset", what, "one shape and type after the transforms"))
+        mine = _kind(next(loaders[part].epoch()).input)
+        if mine != theirs:
+            what = f"inputs of {part} are {mine}, those of train {theirs}"
+            raise DataError(Problem("dataset", what, "one shape and type after the transforms"))
+
+
+def _kind(inputs: Tensor) -> str:
+    return f"{by(inputs.shape[1:])} {str(inputs.dtype).removeprefix('torch.')}"
 
 
 def _check_finite(
     samples: dict[str, Samples], indices: dict[str, Tensor], transform: Pipeline, example: Tensor
 ) -> None:
     """That the model gets finite numbers: of data in memory from every sample, else from the first batch."""
-    if samples["train"].nbytes is None and "arrays" not in vars(samples["train"]):  # not in memory
+    if not samples["train"].in_memory:
         _raise_at(~_finite(example), "of the first batch of train", len(example))
-        return
     for part, rows in indices.items():
+        if not samples[part].in_memory:
+            continue
         inputs = samples[part].arrays.inputs
         if not inputs.is_floating_point():
             continue
@@ -302,7 +322,8 @@ def _check_finite(
         if len(gaps):  # which a transform may fill
             drawn = torch.full((len(gaps), transform.draws), 0.5, device=example.device)
             made = transform(inputs[gaps].to(example.device), drawn, range(len(gaps)))
-            _raise_at(~_finite(made).cpu(), f"of {part}", len(rows), gaps)
+            table = getattr(samples[part].source, "features", None) and inputs[gaps].isnan().any()
+            _raise_at(~_finite(made).cpu(), f"of {part}", len(rows), gaps, bool(table))
 
 
 def _finite(inputs: Tensor) -> Tensor:
@@ -312,8 +333,13 @@ def _finite(inputs: Tensor) -> Tensor:
     return inputs.isfinite().reshape(len(inputs), -1).all(1)
 
 
-def _raise_at(bad: Tensor, where: str, total: int, index: Tensor | None = None) -> None:
+def _raise_at(bad: Tensor, where: str, total: int, index: Tensor | None = None, table: bool = False) -> None:
     if bad.any():
         first = "" if index is None else f", the first is sample {int(index[bad][0])}"
-        what = f"{int(bad.sum())} of {total} inputs {where} hold NaN or infinity{first}"
-        raise DataError(Problem("dataset", what, "finite numbers", "transform=table, which fills the gaps of a table"))
+        what = f"{int(bad.sum()):,} of {total:,} inputs {where} hold NaN or infinity{first}"
+        remedy = (
+            "transform=table, which fills the gaps of a table"
+            if table
+            else "repair or leave out these samples in the data set"
+        )
+        raise DataError(Problem("dataset", what, "finite numbers", remedy))

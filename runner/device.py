@@ -115,7 +115,7 @@ def threads(wanted: int | str, model: nn.Module, example: torch.Tensor) -> int:
     Args:
         wanted: a number; or ``auto``, which is one thread for a small model (OpenMP threads that wait for one another
             make small kernels slower, and many times so beside a second process), and every core for a large one. It
-            depends on the model and the cores alone, so that a run and its repetition choose the same.
+            depends on the model, its batches and the cores alone, so that a run and its repetition choose the same.
         example: (B, ...) one batch of the model's input. The forward pass over it is counted, not timed.
     """
     if isinstance(wanted, int):

@@ -30,7 +30,7 @@ from runner.network import make_model, make_precision, set_backends
 from runner.targets import OURS, locate
 from runner.terminal import show
 from runner.trainer import Precision
-from runner.trial import check_repeatable, try_model
+from runner.trial import check_declared, check_repeatable, try_model
 
 log = logging.getLogger("runner")
 
@@ -82,6 +82,7 @@ def assemble(cfg: DictConfig, resumed: bool = False, sources: Sources | None = N
     device.check(where, cfg.trainer.cudnn)
     set_backends(cfg)
     data = prepare(cfg, where, sources)
+    check_declared(cfg, list(data.samples["train"].read(0)[0].shape))
 
     model, frozen = _model(cfg, resumed)
     precision = make_precision(cfg, where, model, data.example.input)

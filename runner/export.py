@@ -22,10 +22,11 @@ from torch import Tensor, nn
 
 from runner import __version__, checkpoint, config
 from runner.errors import ConfigError, DataError, Problem, RunnerError, reason_of
-from runner.inputs import PARTS, pieces
+from runner.inputs import pieces
 from runner.loss.kinds import convert
 from runner.network import make_model
 from runner.opening import Opened
+from runner.part_names import PARTS
 from runner.trained import Run, open_run
 from runner.transform import Pipeline
 from runner.writing import check_output

@@ -27,10 +27,10 @@ from runner.dataset.table import dialect
 from runner.device import cores
 from runner.errors import ConfigError, DataError, Problem, nearest, reason_of
 from runner.opening import Opened
+from runner.part_names import PARTS
 from runner.reading import stacked
 from runner.trained import Run
 
-PARTS = ("train", "val", "test")
 TABLES = (".csv", ".tsv", ".txt", ".parquet")
 
 T = TypeVar("T")
@@ -290,7 +290,7 @@ def _of_part(name: str, opened: Sequence[Opened], runs: Sequence[Run]) -> Iterat
         if not torch.equal(part.indices, parts[0].indices):
             what = f"{name} is not the same samples in {opened[0].folder} and {each.folder}, which have other splits"
             raise DataError(Problem("input", what, "runs of one split, or files"))
-    paths = getattr(parts[0].samples.source, "columns", {}).get("path", getattr(parts[0].samples.source, "path", None))
+    paths = parts[0].samples.held("path")
     soft = runs[0].task == "soft"
     for batches in zip(*(part.loader.epoch() for part in parts), strict=True):
         index, target = batches[0].index.tolist(), batches[0].target

@@ -16,7 +16,6 @@ from torch.utils.data import Dataset
 from runner import data
 from runner.data import Sources
 from runner.dataset import ArrayDataset, Samples, Stream
-from runner.dataset.samples import check_targets
 from runner.dataset.table import Codes
 from runner.errors import DataError, Problem, reason_of
 from runner.loader import Loader
@@ -56,7 +55,7 @@ def part_of(opened: Opened, run: Run, name: str, sources: Sources | None = None)
     cfg = opened.cfg
     check(cfg, ("dataset", "split", "loader", "loss", "metric"))
     given = data.read(cfg, sources)
-    held = {part: each.head if isinstance(each, Stream) else each for part, each in given.items()}
+    held = {part: each.head for part, each in given.items()}
     own = _fingerprint(opened.folder) == held["train"].fingerprint
     if not own and not opened.has_other_data:
         what = "is not what the run was trained on: other samples are there now"
@@ -109,7 +108,7 @@ def _alike(samples: Samples, run: Run) -> Samples:
     if run.reader.codes is not None:
         source = _recoded(source, run)
     if run.task == "regression":
-        check_targets(samples.targets, 0)
+        samples.check(0)
         width = 1 if samples.targets.dim() == 1 else samples.targets.shape[1]
         if width != facts.num_outputs:
             raise DataError(Problem("dataset", f"has {width} values a sample", f"{facts.num_outputs}, as in training"))

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from runner.config import build, calling, value
-from runner.dataset.pictures import MODES, decode
+from runner.dataset.pictures import MODES, UNDECODABLE, decode
 from runner.dataset.samples import as_input
 from runner.dataset.table import Codes
 from runner.errors import ConfigError, DataError, Problem, counted, nearest, reason_of
@@ -74,7 +74,7 @@ class Reader:
         features, categories = value(facts.features), value(facts.categories)
         codes = None if features is None else Codes(features, categories)
         span = None if facts.sample_range is None else (facts.sample_range[0], facts.sample_range[1])
-        return cls(shape, facts.sample_type, data.get("layout", "chw"), size, steps, rest, codes, span)
+        return cls(shape, facts.sample_type, data.get("layout") or "chw", size, steps, rest, codes, span)
 
     @property
     def mode(self) -> str | None:
@@ -205,7 +205,7 @@ class Reader:
             raise DataError(Problem("input", f"a {type(given).__name__} is no sample", SAMPLES))
         try:
             return self.picture(given)
-        except (OSError, SyntaxError, ValueError) as error:
+        except UNDECODABLE as error:
             raise DataError(Problem("input", f"{_name(given)} cannot be decoded ({reason_of(error)})")) from error
 
     def _look(self, tensor: Tensor) -> None:

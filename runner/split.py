@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,9 @@ from sklearn.model_selection import (
 
 from runner.errors import ConfigError, DataError, Problem, reason_of
 from runner.files import write
+from runner.part_names import PARTS, part_named
 
-PARTS = ("train", "val", "test")
-SYNONYMS = {"training": "train", "validation": "val", "valid": "val", "dev": "val", "testing": "test"}
+log = logging.getLogger("runner")
 
 Indices = NDArray[np.int64]
 
@@ -44,12 +45,14 @@ class Subject:
         column: gives the (N,) values of a column by its name; see `Samples.column`.
         official: the sizes of the val and test parts that the data set comes with.
         fingerprint: tells these data from others.
+        counted: (N,) which targets stand for something; None for all.
     """
 
     targets: NDArray[Any]
     column: Callable[[str], NDArray[Any]] = field(default=lambda name: np.empty(0))
     official: Mapping[str, int] = field(default_factory=dict)
     fingerprint: str = ""
+    counted: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ class Split:
 
 def random(subject: Subject, *, val: float = 0.2, test: float = 0.2, seed: int = 0) -> Split:
     """Samples drawn at random. Arguments and errors as `stratified`."""
-    return _shuffled("random", ShuffleSplit, subject, None, val, test, seed)
+    return _shuffled("random", subject, None, val, test, seed)
 
 
 def stratified(subject: Subject, *, val: float = 0.2, test: float = 0.2, seed: int = 0, bins: int = 10) -> Split:
@@ -116,13 +119,13 @@ def stratified(subject: Subject, *, val: float = 0.2, test: float = 0.2, seed: i
     Raises:
         DataError: a part would be empty, or a class is too small to be in every part.
     """
-    return _shuffled("stratified", StratifiedShuffleSplit, subject, _strata(subject, bins), val, test, seed)
+    return _shuffled("stratified", subject, _strata(subject, bins), val, test, seed)
 
 
 def kfold(subject: Subject, *, n_splits: int = 5, fold: int = 0, val: float = 0.2, seed: int = 0) -> Split:
     """One of `n_splits` folds, drawn at random, is held out. Arguments as `stratified_kfold`."""
     folds = KFold(n_splits, shuffle=True, random_state=seed)
-    return _held_out("kfold", folds, ShuffleSplit, subject, None, None, n_splits, fold, val, seed)
+    return _held_out("kfold", folds, subject, fold, val, seed)
 
 
 def stratified_kfold(
@@ -138,10 +141,7 @@ def stratified_kfold(
         val: fraction of the *whole* to carve from the rest; not used where the data set comes with a test part.
     """
     folds = StratifiedKFold(n_splits, shuffle=True, random_state=seed)
-    strata = _strata(subject, bins)
-    return _held_out(
-        "stratified_kfold", folds, StratifiedShuffleSplit, subject, strata, None, n_splits, fold, val, seed
-    )
+    return _held_out("stratified_kfold", folds, subject, fold, val, seed, _strata(subject, bins))
 
 
 def group_kfold(
@@ -151,12 +151,9 @@ def group_kfold(
 
     Args:
         groups: the column that says which samples belong together, such as the patient.
-        val: fraction of the *groups* outside the fold.
+        val: fraction of all *groups*, to carve from outside the fold.
     """
-    folds = GroupKFold(n_splits)
-    return _held_out(
-        "group_kfold", folds, GroupShuffleSplit, subject, None, subject.column(groups), n_splits, fold, val, seed
-    )
+    return _held_out("group_kfold", GroupKFold(n_splits), subject, fold, val, seed, groups=subject.column(groups))
 
 
 def stratified_group_kfold(
@@ -165,9 +162,7 @@ def stratified_group_kfold(
     """As `group_kfold`, with the classes in proportions as equal as the groups allow (`StratifiedGroupKFold`)."""
     folds = StratifiedGroupKFold(n_splits, shuffle=True, random_state=seed)
     strata, columns = _strata(subject, bins), subject.column(groups)
-    return _held_out(
-        "stratified_group_kfold", folds, GroupShuffleSplit, subject, strata, columns, n_splits, fold, val, seed
-    )
+    return _held_out("stratified_group_kfold", folds, subject, fold, val, seed, strata, columns)
 
 
 def predefined(subject: Subject, *, column: str | None = None) -> Split:
@@ -182,13 +177,13 @@ def predefined(subject: Subject, *, column: str | None = None) -> Split:
             what = f"the data set comes without a {' and a '.join(missing)} part"
             raise DataError(Problem("split", what, remedy="split.column=NAME, split.path=FILE, or split=stratified"))
         return _complete("predefined", subject, {"train": np.arange(len(subject.targets))})
-    named = [str(value).strip().lower() for value in subject.column(column)]
-    words = np.array([SYNONYMS.get(name, name) for name in named])
-    unknown = sorted(set(words) - set(PARTS))
-    if unknown:
-        what = f"column {column!r} holds '{unknown[0]}'"
+    words = [str(value) for value in subject.column(column)]
+    means = {word: part_named(word) for word in set(words)}
+    if unknown := sorted(word for word, part in means.items() if part is None):
+        what = f"column {column!r} holds {unknown[0]!r}"
         raise DataError(Problem("split.column", what, ", ".join(PARTS)))
-    return _complete("predefined", subject, {name: np.flatnonzero(words == name) for name in PARTS})
+    parts = np.array([means[word] for word in words])
+    return _complete("predefined", subject, {name: np.flatnonzero(parts == name) for name in PARTS})
 
 
 def time_ordered(subject: Subject, *, column: str, val: float = 0.2, test: float = 0.2) -> Split:
@@ -218,94 +213,82 @@ def load(path: Path, subject: Subject) -> Split:
             ``val`` and ``test``.
 
     Raises:
-        DataError: the file cannot be read, is of other data, or names samples that are not there.
+        DataError: the file cannot be read, or is of other data.
     """
     folder = path if path.is_dir() else path.parent
     arrays = path if path.suffix == ".npz" else folder / "split.npz"
+    allowed = "split.json or split.npz of a run, or an .npz of indices"
+    if not path.exists():
+        raise DataError(Problem("split.path", f"there is no {str(path)!r}", allowed))
     try:
-        with np.load(arrays, allow_pickle=False) as held:
-            parts = {name: np.sort(held[name].astype(np.int64)) for name in PARTS}
+        with arrays.open("rb") as file, np.load(file, allow_pickle=False) as held:
+            parts = {name: np.sort(_whole(held[name])) for name in PARTS}
         written = folder / "split.json"
         manifest = json.loads(written.read_text()) if arrays.name == "split.npz" and written.is_file() else {}
-    except (OSError, KeyError, ValueError) as error:
-        if not path.exists():
-            raise DataError(
-                Problem(
-                    "split.path",
-                    f"there is no {str(path)!r}",
-                    "split.json or split.npz of a run, or an .npz of indices",
-                )
-            ) from error
-        what = f"{str(path)!r} is not a split ({reason_of(error)})"
-        raise DataError(
-            Problem("split.path", what, "split.json or split.npz of a run, or an .npz of indices")
-        ) from error
-    if manifest.get("data") not in (None, "", subject.fingerprint):
+        method, official, data = (
+            manifest.get("method", "predefined"),
+            manifest.get("official", ()),
+            manifest.get("data"),
+        )
+        made = Split(method, parts, manifest.get("seed"), tuple(official), manifest.get("fold"))
+    except Exception as error:  # whatever a damaged file makes of NumPy, of its archives and of JSON
+        what = f"{str(path)!r} is not a split ({type(error).__name__}: {reason_of(error)})"
+        raise DataError(Problem("split.path", what, allowed)) from error
+    if data not in (None, "", subject.fingerprint):
         what = f"{str(path)!r} was made for other data"
         raise DataError(Problem("split.path", what, "a split of these very samples", "split.path=null"))
-    official = tuple(manifest.get("official", ()))
-    made = Split(manifest.get("method", "predefined"), parts, manifest.get("seed"), official, manifest.get("fold"))
-    _check(made, subject)
     return made
 
 
-def duplicates(inputs: Mapping[str, Iterable[NDArray[Any]]]) -> dict[str, int]:
-    """For val and test: how many of their inputs are, to the byte, also in train.
-
-    Args:
-        inputs: for each part, its inputs one by one; none is kept, so that large data are not held twice.
-    """
-
-    def digest(row: NDArray[Any]) -> bytes:
-        return hashlib.blake2b(row.tobytes(), digest_size=16).digest()
-
-    seen = {digest(row) for row in inputs["train"]}
-    return {name: sum(digest(row) in seen for row in inputs[name]) for name in ("val", "test")}
+def _whole(held: NDArray[Any]) -> Indices:
+    # An empty list is an array of floats to NumPy.
+    return held.astype(np.int64, casting="same_kind" if held.size else "unsafe")
 
 
-def _shuffled(
-    method: str, splitter: Any, subject: Subject, strata: NDArray[Any] | None, val: float, test: float, seed: int
-) -> Split:
+def _shuffled(method: str, subject: Subject, strata: NDArray[Any] | None, val: float, test: float, seed: int) -> Split:
     sizes = _sizes(subject, val, test)
     if strata is not None:
         _check_strata(strata, 1 + sum(size > 0 for name, size in sizes.items() if name != "train"))
     rest, parts = np.arange(len(subject.targets)), {}
     for name in ("test", "val"):
         if sizes[name]:
-            rest, parts[name] = _cut(splitter, rest, strata, None, sizes[name], seed)
+            rest, parts[name] = _cut(rest, sizes[name], seed, strata)
     return _complete(method, subject, {"train": rest, **parts}, seed)
 
 
 def _held_out(
-    method: str, folds: Any, splitter: Any, subject: Subject, strata: NDArray[Any] | None,
-    groups: NDArray[Any] | None, n_splits: int, fold: int, val: float, seed: int,
+    method: str, folds: Any, subject: Subject, fold: int, val: float, seed: int,
+    strata: NDArray[Any] | None = None, groups: NDArray[Any] | None = None,
 ) -> Split:  # fmt: skip
-    if not 0 <= fold < n_splits:
-        raise ConfigError(Problem("split.fold", f"{fold} is not one of {n_splits} folds", f"0 … {n_splits - 1}"))
+    count = folds.get_n_splits()
+    if not 0 <= fold < count:
+        raise ConfigError(Problem("split.fold", f"{fold} is not one of {count} folds", f"0 … {count - 1}, or all"))
     everything = np.arange(len(subject.targets))
     try:
         rest, held = list(folds.split(everything, strata, groups))[fold]
     except ValueError as error:
-        raise DataError(Problem("split.n_splits", f"{n_splits}: {error}", "fewer folds")) from error
+        raise DataError(Problem("split.n_splits", f"{count}: {reason_of(error)}", "fewer folds")) from error
     if "test" in subject.official:
         return _complete(method, subject, {"train": rest, "val": held}, seed, fold)
     if "val" in subject.official:
         return _complete(method, subject, {"train": rest, "test": held}, seed, fold)
-    size = val if groups is not None else round(val * len(everything))
-    train, chosen = _cut(splitter, rest, strata, groups, size, seed)
+    size = round(val * len(everything if groups is None else np.unique(groups)))
+    remedy = "a larger split.val, or fewer folds (split.n_splits)" if groups is None else "another split.val"
+    train, chosen = _cut(rest, size, seed, strata, groups, remedy)
     return _complete(method, subject, {"train": train, "val": chosen, "test": held}, seed, fold)
 
 
 def _cut(
-    splitter: Any, indices: Indices, strata: NDArray[Any] | None, groups: NDArray[Any] | None, size: float, seed: int
-) -> tuple[Indices, Indices]:
-    """Cut `size` samples (or that fraction of the groups) from `indices`."""
-    cutter = splitter(n_splits=1, test_size=size, random_state=seed)
+    indices: Indices, size: int, seed: int, strata: NDArray[Any] | None = None, groups: NDArray[Any] | None = None,
+    remedy: str = "larger split.val and split.test, or split=random",
+) -> tuple[Indices, Indices]:  # fmt: skip
+    """Cut `size` samples (or groups) from `indices`."""
+    splitter = ShuffleSplit if strata is None else StratifiedShuffleSplit
+    cutter = (splitter if groups is None else GroupShuffleSplit)(n_splits=1, test_size=size, random_state=seed)
     try:
         # What the splitter returns are positions in `indices`, not indices of samples.
         keep, take = next(cutter.split(indices, _of(strata, indices), _of(groups, indices)))
     except ValueError as error:
-        remedy = "larger split.val and split.test, or split=random"
         raise DataError(Problem("split", reason_of(error), remedy=remedy)) from error
     return indices[keep], indices[take]
 
@@ -320,22 +303,29 @@ def _sizes(subject: Subject, val: float, test: float) -> dict[str, int]:
     wanted = {"val": val, "test": test}
     sizes = {name: 0 if name in subject.official else round(share * total) for name, share in wanted.items()}
     sizes["train"] = total - sum(sizes.values())
-    if min(size for name, size in sizes.items() if name not in subject.official) < 1:
-        what = f"val={val} and test={test} of {total} samples leave {sizes['train']} / {sizes['val']} / {sizes['test']}"
-        raise DataError(Problem("split", what, "at least 1 sample in each of train / val / test"))
+    carved = {name: sizes[name] for name in PARTS if name not in subject.official}
+    if min(carved.values()) < 1:
+        given = " and ".join(f"split.{name}={share:g}" for name, share in wanted.items() if name in carved)
+        what = f"{given} of {total:,} samples leave {', '.join(f'{name} {size:,}' for name, size in carved.items())}"
+        remedy = " ".join(f"split.{name}=0.2" for name in wanted if name in carved)
+        raise DataError(Problem("split", what, "at least 1 sample in each part", remedy))
     return sizes
 
 
 def _strata(subject: Subject, bins: int) -> NDArray[Any]:
     """(N,) what to stratify by: the class, or the quantile of a value."""
-    targets = subject.targets
+    targets, counted = subject.targets, subject.counted
     if targets.ndim > 1:
         raise ConfigError(
             Problem("split", "targets with several values a sample cannot be stratified", remedy="split=random")
         )
+    known = targets if counted is None or not counted.any() else targets[counted]
     if not np.issubdtype(targets.dtype, np.floating):
-        return targets
-    edges = np.quantile(targets, np.linspace(0, 1, bins + 1)[1:-1])
+        if counted is None or (~counted).sum() >= len(PARTS):
+            return targets
+        values, counts = np.unique(known, return_counts=True)
+        return np.where(counted, targets, values[counts.argmax()])  # too few to be in every part
+    edges = np.quantile(known, np.linspace(0, 1, bins + 1)[1:-1])
     return np.searchsorted(edges, targets, side="right")
 
 
@@ -356,27 +346,44 @@ def _complete(
     ordered = {
         name: np.sort({**parts, **official}[name]).astype(np.int64) for name in PARTS if name in {**parts, **official}
     }
-    made = Split(method, ordered, seed, tuple(name for name in PARTS if name in official), fold)
-    _check(made, subject)
-    return made
+    return Split(method, ordered, seed, tuple(name for name in PARTS if name in official), fold)
 
 
-def _check(split: Split, subject: Subject) -> None:
-    """That no part is empty, none overlaps another, and every index is one of a sample."""
+def check(split: Split, subject: Subject) -> None:
+    """That a split is one: no part is empty, none overlaps another, and every index is one of a sample.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not isinstance(split, Split):
+        raise ConfigError(Problem("split", f"the function returns a {type(split).__name__}", "a runner.split.Split"))
+    for name, rows in split.parts.items():
+        if not isinstance(rows, np.ndarray) or rows.ndim != 1 or (len(rows) and rows.dtype != np.int64):
+            what = f"the {name} part is {getattr(rows, 'dtype', type(rows).__name__)}"
+            raise ConfigError(Problem("split", what, "an array of int64 indices"))
     empty = [name for name in PARTS if len(split.parts.get(name, ())) == 0]
     if empty:
-        sizes = ", ".join(f"{name} {len(split.parts.get(name, ()))}" for name in PARTS)
+        sizes = ", ".join(f"{name} {len(split.parts.get(name, ())):,}" for name in PARTS)
         raise DataError(Problem("split", f"the {empty[0]} part is empty ({sizes})", "at least 1 sample in each part"))
     carved = [split.parts[name] for name in PARTS if name not in split.official]
     together = np.concatenate(carved)
     if len(np.unique(together)) < len(together):
-        what = f"{len(together) - len(np.unique(together))} samples are in more than one part"
+        what = (
+            f"{len(together) - len(np.unique(together)):,} samples are in more than one part, or more than once in one"
+        )
         raise DataError(Problem("split", what, "every sample in at most one part"))
     limits = {name: subject.official.get(name, 0) if name in split.official else len(subject.targets) for name in PARTS}
     beyond = [name for name in PARTS if split.parts[name].min() < 0 or split.parts[name].max() >= limits[name]]
     if beyond:
-        what = f"the {beyond[0]} part names sample {split.parts[beyond[0]].max()} of {limits[beyond[0]]}"
+        rows = split.parts[beyond[0]]
+        what = (
+            f"the {beyond[0]} part names sample {rows.min() if rows.min() < 0 else rows.max()} of {limits[beyond[0]]:,}"
+        )
         raise DataError(Problem("split", what, "indices of samples, from 0"))
+    for name in subject.official:
+        if name not in split.official:
+            what = "the %s part that the data set comes with (%s samples) is not used: %s has another"
+            log.warning(what, name, f"{subject.official[name]:,}", split.method)
 
 
 def check_classes(counts: Mapping[str, Mapping[str, int]]) -> None:
@@ -388,5 +395,5 @@ def check_classes(counts: Mapping[str, Mapping[str, int]]) -> None:
     for name in counts["train"]:
         here = {part: row[name] for part, row in counts.items()}
         if here["train"] == 0 and (here["val"] or here["test"]):
-            what = f"class {name!r} has no train sample ({here['val']} in val, {here['test']} in test)"
+            what = f"class {name!r} has no train sample ({here['val']:,} in val, {here['test']:,} in test)"
             raise DataError(Problem("split", what, "every class in train", "split=stratified, or another split.seed"))

@@ -11,13 +11,14 @@ import functools
 import importlib
 import inspect
 import re
+import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from runner import schema
 from runner.errors import ConfigError, Problem, nearest, reason_of, shown, typed
-from runner.values import UNKNOWN, describe, fits
+from runner.values import UNKNOWN, choices, fits, words
 
 PARTS = ("dataset", "split", "transform", "loader", "model", "loss", "optimizer", "scheduler", "metric")
 ALLOWED = (
@@ -200,16 +201,17 @@ def _ours(path: str, group: str) -> tuple[str, ...]:
 
 
 def _check_types(path: str, keys: Mapping[str, Any], target: Callable[..., Any]) -> list[Problem]:
-    """Values against the annotations of the target's arguments, where these are of the simple kinds."""
+    """Values against the annotations of the target's arguments, where these are made of the simple kinds alone."""
     function = target.__init__ if inspect.isclass(target) else target
     try:
         hints = typing.get_type_hints(function)
     except (NameError, TypeError, AttributeError):  # annotations that only a type checker can read
         return []
-    if path.endswith("scheduler"):  # lengths may be texts, too; see `runner.scheduler.lengths`
+    # Lengths may be texts, too (see `runner.scheduler.lengths`), and which way a metric is better follows from it.
+    if path.endswith("scheduler"):
         from runner.scheduler import LENGTHS
 
-        keys = {key: value for key, value in keys.items() if key not in LENGTHS}
+        keys = {key: value for key, value in keys.items() if key not in LENGTHS and (key, value) != ("mode", "auto")}
     simple = (int, float, bool, str)
     defaults = {p.name: p.default for p in inspect.signature(target).parameters.values()}
     # Many write `width: int = None` and mean that it may be None.
@@ -217,11 +219,18 @@ def _check_types(path: str, keys: Mapping[str, Any], target: Callable[..., Any])
     found = []
     for key, value in keys.items():
         hint, place = hints.get(key), f"{path}.{key}"
-        if hint in simple and value != "???" and not fits(value, hint):
-            found.append(Problem(place, f"{shown(value)} is not allowed", describe(hint)))
-        elif _is_list(hint) and isinstance(value, simple) and value != "???":
-            found.append(Problem(place, f"{shown(value)} is not allowed", describe(hint), typed(f"{place}=[{value}]")))
+        remedy = typed(f"{place}=[{value}]") if _is_list(hint) else nearest(str(value), choices(hint, {}), f"{place}=")
+        is_wrong = not fits(value, hint) if _is_simple(hint) else _is_list(hint) and isinstance(value, simple)
+        if is_wrong and value != "???":
+            found.append(Problem(place, f"{shown(value)} is not allowed", words(hint, {}), remedy))
     return found
+
+
+def _is_simple(hint: Any) -> bool:
+    """Whether an annotation is made of nothing but numbers, texts, true and false, null and choices."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return all(map(_is_simple, typing.get_args(hint)))
+    return hint in (int, float, bool, str, type(None)) or typing.get_origin(hint) is typing.Literal
 
 
 def _is_list(hint: Any) -> bool:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from runner.draws import set_generators
+from runner.errors import ConfigError, Problem
 
 Batches = Callable[[], Iterable[Tensor]]
 """Gives the inputs of the train part, batch by batch, from the start each time it is called."""
@@ -60,7 +61,7 @@ class Normalize(Batched):
         self.register_buffer("std", torch.zeros(0))
 
     def fit(self, batches: Batches) -> None:
-        mean, std = _moments(batches())
+        mean, std = _moments(batches()) if None in self.given else (torch.zeros(0), torch.zeros(0))
         given_mean, given_std = self.given
         mean = mean if given_mean is None else torch.tensor(given_mean, dtype=torch.float64)
         std = std if given_std is None else torch.tensor(given_std, dtype=torch.float64)
@@ -160,7 +161,8 @@ class Table(Batched):
     def __init__(self, categories: Sequence[Sequence[str] | None] | None) -> None:
         super().__init__()
         if categories is None:
-            raise ValueError("the data are no table with columns of their own; transform=normalize is for arrays")
+            what = "'table' needs the columns of dataset=table, and these data are plain arrays"
+            raise ConfigError(Problem("transform", what, remedy="transform=normalize"))
         self.numbers = [i for i, names in enumerate(categories) if names is None]
         self.named = [i for i, names in enumerate(categories) if names is not None]
         for name in ("mean", "std", "codes"):
@@ -199,16 +201,20 @@ class Pipeline(nn.Module):
         self.needs_seeds = any(is_random(step) and not isinstance(step, Batched) for step in self.steps)
 
     def fit(self, batches: Batches) -> Pipeline:
-        """Fit each transform on what those before it make of the train part, the random ones among them left out."""
+        """Fit each transform on what those before it make of the train part, the random ones among them left out.
+
+        A callable of which nothing is known may draw, but it may also scale, and is not left out.
+        """
         for number, step in enumerate(self.steps):
             if hasattr(step, "fit"):
-                before = Pipeline(earlier for earlier in self.steps[:number] if not is_random(earlier))
-                step.fit(lambda before=before: (before(batch) for batch in batches()))
+                before = Pipeline(s for s in self.steps[:number] if not is_random(s) or _is_unknown(s))
+                step.fit(lambda before=before: (before(batch, seeds=range(len(batch))) for batch in batches()))
         return self
 
     def stages(self) -> tuple[list[Callable[..., Any]], Pipeline]:
-        """The sample stage, and the rest."""
-        number = next((i for i, step in enumerate(self.steps) if isinstance(step, Batched)), len(self.steps))
+        """The sample stage, and the rest, to which all that is fitted belongs."""
+        batched = (i for i, step in enumerate(self.steps) if isinstance(step, Batched) or hasattr(step, "fit"))
+        number = next(batched, len(self.steps))
         return self.steps[:number], Pipeline(self.steps[number:])
 
     def forward(self, x: Tensor, u: Tensor | None = None, seeds: Sequence[int] | None = None) -> Tensor:
@@ -237,15 +243,23 @@ def _draws(step: Any) -> int:
 
 
 def is_random(step: Any) -> bool:
-    """Whether a transform may draw at random: ours that say so, v2's that make parameters or hold others, and unknown
-    callables."""
+    """Whether a transform may draw at random: ours that say so, v2's that make parameters, hold others or draw without
+    saying so, and unknown callables."""
     if isinstance(step, Batched):
         return step.draws > 0
+    if _is_unknown(step):
+        return True
+    kind, plain = type(step), sys.modules["torchvision.transforms.v2"]
+    makes = kind.make_params is not plain.Transform.make_params or kind.forward is not plain.Transform.forward
+    return makes or isinstance(step, plain.GaussianNoise)
+
+
+def _is_unknown(step: Any) -> bool:
+    """Whether a transform is neither ours nor one of v2's, or calls whatever it was given."""
     # Not imported, which takes as long as torch itself: if nobody else has, the step is none of them.
     v2 = sys.modules.get("torchvision.transforms.v2")
-    if v2 is not None and isinstance(step, v2.Transform):
-        return type(step).make_params is not v2.Transform.make_params or type(step).forward is not v2.Transform.forward
-    return True
+    known = isinstance(step, Batched) or (v2 is not None and isinstance(step, v2.Transform))
+    return not known or (v2 is not None and isinstance(step, v2.Lambda))
 
 
 def seeded(step: Callable[[Any], Any], sample: Any, seed: int) -> Any:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from runner.batch import Batch
 from runner.config import build_all, fill, value
-from runner.errors import ConfigError, Problem, RunnerError, reason_of
+from runner.errors import ConfigError, DataError, Problem, RunnerError, reason_of
 from runner.eval_mode import eval_mode
 from runner.network import make_model
 from runner.trainer import Gradient
@@ -139,6 +139,17 @@ def declared_shape(cfg: DictConfig) -> list[int] | None:
     """The shape of a stored sample, where the configuration says it and no ``dataset.transform`` changes it."""
     shape: list[int] | None = value(cfg.dataset.get("shape")) if cfg.dataset.get("transform") is None else None
     return shape
+
+
+def check_declared(cfg: DictConfig, found: list[int]) -> None:
+    """That samples have the shape with which the model was tried before there were data.
+
+    Raises:
+        DataError: they have another.
+    """
+    declared = declared_shape(cfg)
+    if declared is not None and declared != found:
+        raise DataError(Problem("dataset.shape", f"is {declared}, and a sample is {found}", str(found)))
 
 
 def _declared_example(cfg: DictConfig) -> Tensor | None:

@@ -1,9 +1,16 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
+from conftest import Run
+from omegaconf import OmegaConf
+from torchvision.transforms import v2
 
-from runner.data import _check_finite, _report_duplicates
+from runner.data import _check_finite, _fit_transforms, _report_duplicates
 from runner.dataset import ArrayDataset, Samples
 from runner.errors import DataError
 from runner.transform import Flip, Float, Pipeline, Table
@@ -43,3 +50,117 @@ def test_gaps_are_found_behind_a_transform_that_draws() -> None:
     inputs[2, 0, 0, 1] = float("nan")
     with pytest.raises(DataError, match="1 of 2 inputs of train hold NaN or infinity, the first is sample 2"):
         _finite(inputs, Flip())
+
+
+class Alone(torch.utils.data.Dataset[Any]):
+    """Pictures that are read one by one."""
+
+    def __init__(self, pictures: torch.Tensor) -> None:
+        self.pictures = pictures
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.pictures[index], 0
+
+
+def _mean(source: Any, *steps: str) -> float:
+    listed = ", ".join([*steps, "{_target_: runner.transform.Normalize}"])
+    cfg = OmegaConf.create(f"allow_targets: []\ntransform: {{train: [{listed}], eval: []}}")
+    made = _fit_transforms(cfg, Samples(source), torch.arange(6))["train"]
+    return float(made.state_dict()["modules_.1.mean"])
+
+
+def test_transforms_are_fitted_alike_whether_the_data_are_in_memory_or_read_one_by_one() -> None:
+    pictures = torch.full((6, 1, 4, 4), 100, dtype=torch.uint8)
+    pad = "{_target_: torchvision.transforms.v2.Pad, padding: 4}"
+    held = ArrayDataset(pictures, torch.zeros(6).long(), ["a"])
+    assert _mean(held, pad) == _mean(Alone(pictures), pad) == pytest.approx(100 * 16 / 144)
+
+
+def test_what_is_drawn_while_transforms_are_fitted_is_the_same_each_time() -> None:
+    pictures = torch.rand(6, 1, 9, 9, generator=torch.Generator().manual_seed(0))
+    crop = "{_target_: torchvision.transforms.v2.RandomCrop, size: 2}"
+    first = _mean(Alone(pictures), crop)
+    torch.rand(7)
+    assert _mean(Alone(pictures), crop) == first
+    drawn = {float(v2.RandomCrop(2)(pictures).mean()) for _ in range(9)}
+    assert len(drawn) > 1  # the crop does decide
+
+
+def test_only_gaps_of_a_table_are_told_to_be_filled() -> None:
+    inputs = torch.tensor([[0.0], [float("nan")], [0.0], [0.0]])
+    for features, remedy in ((["size"], "transform=table"), (None, "repair or leave out")):
+        held = Samples(ArrayDataset(inputs, torch.zeros(4).long(), ["a"], features=features))
+        rows = {"train": torch.arange(4)}
+        with pytest.raises(DataError, match=f"1 of 4 inputs of train (.|\n)*try: {remedy}"):
+            _check_finite({"train": held}, rows, Pipeline([Float()]), inputs[:1])
+
+
+def test_parts_that_are_in_memory_are_looked_through_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = torch.zeros(6, 1, 4, 4)
+    alone = Samples(Alone(pictures))
+    held = Samples(ArrayDataset(pictures / 0, torch.zeros(6).long(), ["a"]))
+    monkeypatch.setattr(Alone, "__getitem__", lambda *_: pytest.fail("read"))
+    indices = {"train": torch.arange(6), "val": torch.arange(6)}
+    with pytest.raises(DataError, match="6 of 6 inputs of val hold NaN"):
+        _check_finite({"train": alone, "val": held}, indices, Pipeline([Float()]), pictures)
+    held = Samples(ArrayDataset(pictures, torch.zeros(6).long(), ["a"]))
+    _check_finite({"train": held, "val": alone}, indices, Pipeline([Float()]), pictures)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("transform=crop_flip",), "transform: cannot be applied: "),
+        (("loader.num_workers=1", "loader.timeout=-1"), "loader: cannot be built: timeout option should be"),
+        (
+            ("loader.sampler={_target_: own_data.Endless}",),
+            "loader: cannot be built: object of type 'Endless' has no len",
+        ),
+        (("loader.sampler={_target_: own_data.Failing}",), "loader: cannot be built: RuntimeError: no order"),
+        (("loader.sampler={_target_: own_data.Refusing}",), "loader: cannot be built: KeyError: 'no size'"),
+    ],
+)
+def test_what_code_of_others_says_is_told(
+    run: Run, capsys: pytest.CaptureFixture[str], overrides: tuple[str, ...], message: str
+) -> None:
+    Path("own_data.py").write_text(
+        "class Endless:\n    pass\n\n"
+        "class Refusing:\n    def __init__(self):\n        raise KeyError('no size')\n\n"
+        "class Failing:\n    def __len__(self):\n        return 3\n"
+        "    def __iter__(self):\n        raise RuntimeError('no order')\n"
+    )
+    assert run("dataset=iris", "model=mlp", "allow_targets=[own_data.*]", *overrides) == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+STREAM = """
+import torch
+from torch.utils.data import IterableDataset
+from runner.dataset import ArrayDataset, Parts
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        while True:
+            yield torch.randn(3), 0
+            yield torch.randn(3), 1
+
+def parts():
+    held = ArrayDataset(torch.randn(8, 3), torch.arange(8) % 2)
+    return Parts(Endless(), held, held)
+"""
+
+
+@pytest.mark.parametrize("overrides", [("split=kfold", "split.fold=1"), ("split=predefined", "split.column=x")])
+def test_a_stream_is_not_split_otherwise_than_it_comes(
+    run: Run, capsys: pytest.CaptureFixture[str], overrides: tuple[str, ...]
+) -> None:
+    Path("own_data.py").write_text(STREAM)
+    Path("mine/dataset").mkdir(parents=True)
+    Path("mine/dataset/own.yaml").write_text("_target_: own_data.parts\n")
+    own = ("--config-dir", "mine", "dataset=own", "allow_targets=[own_data.*]", "model=mlp", "loader.epoch_samples=64")
+    assert run(*own, *overrides) == 2
+    assert "a stream comes in its own parts\n  try: split=predefined" in capsys.readouterr().err
+    assert run(*own, "check=only") == 0

@@ -155,7 +155,7 @@ def test_pictures_of_many_sizes_are_named(run: Run, capsys: pytest.CaptureFixtur
             side = 9 if name == "b" and number == 3 else 8
             Image.fromarray(np.full((side, side), 10 * number, "uint8")).save(f"photos/{name}/{number}.png")
     assert run("dataset=image_folder", "dataset.root=photos", "dataset.cache=null") == 2
-    assert "what it gets is not of one size: sample " in capsys.readouterr().err
+    assert "one shape and type\n  try: transform=resize" in capsys.readouterr().err
 
 
 def test_a_model_that_does_not_work_on_the_meta_device_is_a_notice(

@@ -220,26 +220,30 @@ def test_a_file_of_indices(tmp_path: Path) -> None:
     [
         ({"train": [0], "val": [1]}, "is not a split"),
         ({"train": [0, 1], "val": [1], "test": [2]}, "1 samples are in more than one part"),
-        ({"train": [0], "val": [1], "test": [1000]}, "the test part names sample 1000 of 1000"),
+        ({"train": [0], "val": [1], "test": [1000]}, "the test part names sample 1000 of 1,000"),
         ({"train": [0], "val": [], "test": [2]}, r"the val part is empty \(train 1, val 0, test 1\)"),
     ],
 )
 def test_a_file_that_is_no_split_of_these_data(tmp_path: Path, arrays: dict[str, list[int]], message: str) -> None:
     np.savez(tmp_path / "mine.npz", **arrays)
     with pytest.raises(DataError, match=message):
-        split.load(tmp_path / "mine.npz", subject())
+        split.check(split.load(tmp_path / "mine.npz", subject()), subject())
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: split.random(subject(), val=0.6, test=0.5), "val=0.6 and test=0.5 of 1000 samples leave -100 / 60"),
-        (lambda: split.random(subject(), val=0.0001), "leave 800 / 0 / 200"),
+        (lambda: split.random(subject(), val=0.6, test=0.5), "split.val=0.6 and split.test=0.5 of 1,000 samples leave "
+         "train -100, val 600, test 500\n.*\n  try: split.val=0.2 split.test=0.2"),
+        (lambda: split.random(subject(), val=0.0001), "leave train 800, val 0, test 200"),
+        (lambda: split.random(subject(test=9), val=1.0), "split.val=1 of 1,000 samples leave train 0, val 1,000\n"),
         (lambda: split.stratified(subject(np.array([0] * 50 + [1, 1]))), "too few samples to be in 3 parts: class 1 h"),
         (lambda: split.stratified(subject(np.array([0] * 50 + [1])), test=0.1), "class 1 has 1"),
         (lambda: split.stratified(subject(np.arange(30) // 3), val=0.1), "test_size = 6 should be greater"),
         (lambda: split.stratified(subject(np.zeros((50, 2)))), "several values a sample cannot be stratified"),
-        (lambda: split.kfold(subject(), fold=5), "5 is not one of 5 folds"),
+        (lambda: split.kfold(subject(), fold=5), "5 is not one of 5 folds\n  allowed: 0 … 4, or all"),
+        (lambda: split.kfold(subject(), val=0.9), "try: a larger split.val, or fewer folds"),
+        (lambda: split.group_kfold(subject(), groups="patient", val=0.9), "try: another split.val"),
         (lambda: split.kfold(subject(np.arange(3))), "5: Cannot have number of splits"),
         (lambda: split.predefined(subject()), "without a val and a test part"),
         (lambda: split.predefined(subject(), column="wrong"), "column 'wrong' holds 'other'"),
@@ -258,7 +262,69 @@ def test_a_class_that_is_missing_from_train_is_an_error() -> None:
     )
 
 
-def test_copies_of_train_samples_are_counted() -> None:
-    rows = np.array([[1, 2], [3, 4], [5, 6]], dtype=np.uint8)
-    found = split.duplicates({"train": rows, "val": rows[[1, 1]], "test": np.array([[9, 9], [5, 6]], dtype=np.uint8)})
-    assert found == {"val": 2, "test": 1}
+@pytest.mark.parametrize("name", ["group_kfold", "stratified_group_kfold"])
+def test_val_of_a_split_by_groups_is_a_fraction_of_all_groups(name: str) -> None:
+    made = EVERY[name](subject(), val=0.2)
+    assert len(set(PATIENTS[made.parts["val"]])) == round(0.2 * 143)
+
+
+@pytest.mark.parametrize("file", ["split.npz", "split.json"])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "flipped", "a list", "an array"])
+def test_a_damaged_split_is_told(tmp_path: Path, file: str, damage: str) -> None:
+    save(tmp_path)
+    content = (tmp_path / file).read_bytes()
+    made = {
+        "truncated": content[: len(content) // 2],
+        "empty": b"",
+        "flipped": content[:300] + bytes([content[300] ^ 255]) + content[301:],
+        "a list": b"[1]",
+        "an array": b"\x93NUMPY\x01\x00v\x00" + b"{'descr': '<i8', 'fortran_order': False, 'shape': (1,), }".ljust(117)
+        + b"\n" + bytes(8),
+    }  # fmt: skip
+    (tmp_path / file).write_bytes(made[damage])
+    with pytest.raises(DataError, match="is not a split"):
+        split.load(tmp_path, subject(test=9))
+
+
+def test_indices_are_whole_numbers(tmp_path: Path) -> None:
+    np.savez(tmp_path / "mine.npz", train=[0.5, 1.7], val=[2], test=[3])
+    with pytest.raises(DataError, match="is not a split"):
+        split.load(tmp_path / "mine.npz", subject())
+
+
+def rows(*numbers: int) -> Any:
+    return np.array(numbers, dtype=np.int64)
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (5, "the function returns a int\n  allowed: a runner.split.Split"),
+        (Split("own", {"train": rows(0), "val": rows(1)}), "the test part is empty"),
+        (Split("own", {"train": rows(0, 1), "val": rows(1), "test": rows(2)}), "1 samples are in more than one part"),
+        (Split("own", {"train": rows(0), "val": rows(1), "test": rows(-2)}), "the test part names sample -2 of 1,000"),
+        (Split("own", {"train": rows(0), "val": [1], "test": rows(2)}), "the val part is list"),  # type: ignore[dict-item]
+        (Split("own", {"train": rows(0), "val": rows(1), "test": rows(2) * 1.0}), "the test part is float64"),
+    ],
+)  # fmt: skip
+def test_a_split_of_the_users_is_checked(made: Any, message: str) -> None:
+    with pytest.raises((DataError, ConfigError), match=message):
+        split.check(made, subject())
+
+
+def test_a_part_of_the_data_sets_own_that_is_not_used_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    given = subject(val=50, test=77)
+    split.check(split.stratified(given), given)
+    assert caplog.text == ""
+    split.check(split.stratified_kfold(given), given)
+    assert "the val part that the data set comes with (50 samples) is not used" in caplog.text
+
+
+def test_samples_that_do_not_count_are_no_class() -> None:
+    targets = np.where(np.arange(1000) == 7, -100, TARGETS)
+    given = Subject(targets, counted=targets >= 0)
+    assert sizes(split.stratified(given)) == {"train": 600, "val": 200, "test": 200}
+    assert sizes(split.stratified_kfold(given)) == {"train": 600, "val": 200, "test": 200}
+    values = np.where(np.arange(1000) < 3, np.nan, np.arange(1000.0))
+    made = split.stratified(Subject(values, counted=values == values))
+    assert abs(np.nanmean(values[made.parts["test"]]) - 500) < 10

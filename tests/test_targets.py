@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +78,26 @@ def test_a_user_can_allow_targets_of_their_own() -> None:
 def test_keys_are_checked_against_the_signature(content: dict[str, Any], key: str, what: str) -> None:
     found = {p.key: p.what for p in config.check(OmegaConf.create({"optimizer": content}))}
     assert what in found[key]
+
+
+@pytest.mark.parametrize(
+    ("target", "key", "value", "message"),
+    [
+        ("runner.dataset.table", "header", "no", "'no' is not allowed\n  allowed: true or false or auto"),
+        ("runner.dataset.table", "header", "atuo", "'atuo' is not allowed\n  .*\n  try: dataset.header=auto"),
+        ("runner.dataset.table", "task", "regresion", "'regresion' .*\n  .*\n  try: dataset.task=regression"),
+        ("runner.dataset.table", "duplicates", "yes", "'yes' is not allowed\n  allowed: keep, drop"),
+        ("runner.dataset.image_folder", "on_error", "ignore", "'ignore' is not allowed\n  allowed: stop, skip"),
+        ("runner.dataset.image_folder", "channels", 2, "2 is not allowed\n  allowed: 1, 3, 4"),
+        ("runner.dataset.image_folder", "cache", 3, "3 is not allowed\n  allowed: a text or null"),
+    ],
+)
+def test_values_are_of_the_kinds_that_the_target_says(target: str, key: str, value: Any, message: str) -> None:
+    given = {"path": "x"} if target.endswith("table") else {"root": "x"}
+    (problem,) = targets.check({"dataset": {"_target_": target, **given, key: value}})
+    assert problem.key == f"dataset.{key}"
+    assert re.search(message, str(problem))
+    assert targets.check({"dataset": {"_target_": target, **given}}) == []
+    allowed = {"header": ["auto", True, False], "channels": [1, 3, 4], "cache": [None, "x"]}.get(key, [])
+    for fine in allowed:
+        assert targets.check({"dataset": {"_target_": target, **given, key: fine}}) == []

@@ -156,7 +156,7 @@ def test_the_numbers_of_a_sample_are_shared_out_in_order() -> None:
     [
         (Flip(), True), (Normalize(), False),
         (v2.RandomHorizontalFlip(), True), (v2.RandAugment(), True), (v2.ColorJitter(0.1), True),
-        (v2.Compose([v2.Resize(4)]), True),
+        (v2.Compose([v2.Resize(4)]), True), (v2.GaussianNoise(), True), (v2.Lambda(torch.neg), True),
         (v2.Resize(4), False), (v2.CenterCrop(4), False), (v2.Normalize([0.0], [1.0]), False), (v2.RGB(), False),
         (lambda x: x, True),
     ],
@@ -181,3 +181,28 @@ def test_the_sample_stage_ends_where_batches_begin() -> None:
     assert steps == [resize, crop]
     assert rest.draws == 1
     assert Pipeline([Flip(), resize]).stages()[0] == []
+
+
+def test_what_may_draw_may_also_scale_and_counts_where_something_is_fitted() -> None:
+    for halve in (lambda x: x.float() / 2, v2.Lambda(lambda x: x.float() / 2)):
+        last = Normalize()
+        Pipeline([halve, v2.RandomHorizontalFlip(), last]).fit(batches(PICTURES))
+        np.testing.assert_allclose(last.mean.numpy(), PICTURES.numpy().mean((0, 2, 3)) / 2, rtol=1e-6)
+
+
+def test_given_moments_are_taken_without_a_look_at_the_data() -> None:
+    Normalize([1.0], [2.0]).fit(lambda: pytest.fail("read"))
+    half = Normalize(mean=[0.0, 0.0, 0.0])
+    half.fit(batches(PICTURES))
+    np.testing.assert_allclose(half.std.numpy(), PICTURES.numpy().std((0, 2, 3)), rtol=1e-6)
+
+
+def test_what_is_fitted_is_no_step_of_single_samples() -> None:
+    class Own:
+        def fit(self, batches: Batches) -> None: ...
+
+        def __call__(self, x: Tensor) -> Tensor:
+            return x
+
+    own, resize = Own(), v2.Resize(8)
+    assert Pipeline([resize, own]).stages()[0] == [resize]

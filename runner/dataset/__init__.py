@@ -43,7 +43,7 @@ LIMIT = 1_000_000
 
 
 def read(
-    built: Any, keys: Mapping[str, str] | None = None, layout: str = "chw", ignore_index: float | None = None
+    built: Any, keys: Mapping[str, str] | None = None, layout: str | None = None, ignore_index: float | None = None
 ) -> dict[str, Samples | Stream]:
     """The parts of what an option of the `dataset` group returned: ``train``, and ``val`` and ``test`` if there are.
 

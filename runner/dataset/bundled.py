@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from runner.dataset.arrays import ArrayDataset
-from runner.dataset.samples import as_input
+from runner.dataset.samples import as_input, as_target
 
 
 def digits() -> ArrayDataset:
@@ -69,6 +69,4 @@ def synthetic(
 
 
 def _table(bunch: Any) -> ArrayDataset:
-    targets = torch.from_numpy(bunch.target)
-    targets = targets.float() if targets.is_floating_point() else targets.long()
-    return ArrayDataset(torch.from_numpy(bunch.data).float(), targets, bunch.get("target_names", ()))
+    return ArrayDataset(torch.from_numpy(bunch.data).float(), as_target(bunch.target), bunch.get("target_names", ()))

@@ -10,8 +10,9 @@ import os
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,12 +24,15 @@ from runner.dataset.arrays import ArrayDataset, Parts
 from runner.dataset.samples import as_input
 from runner.errors import ConfigError, DataError, Problem, reason_of
 from runner.files import write
+from runner.part_names import part_named
 
 log = logging.getLogger("runner")
 
-PART_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """Of files that are taken for pictures, as by torchvision's `ImageFolder`."""
+
+UNDECODABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What PIL raises of a file that it cannot decode."""
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 FORMAT = 1
@@ -37,9 +41,9 @@ FORMAT = 1
 
 def image_folder(
     root: str,
-    channels: int = 3,
+    channels: Literal[1, 3, 4] = 3,
     size: Sequence[int] | None = None,
-    on_error: str = "stop",
+    on_error: Literal["stop", "skip"] = "stop",
     cache: str | None = "~/.cache/runner",
     memory_limit: float = 4e9,
 ) -> Parts | Dataset[Any]:
@@ -51,7 +55,8 @@ def image_folder(
     Args:
         channels: 1 (grey), 3 (RGB) or 4 (RGBA); whatever a file holds is brought to it, 16-bit grey to 8 bits.
         size: (height, width) to resize to: the shorter side fitted, the middle cut out.
-        on_error: ``stop`` at a file that cannot be decoded, or ``skip`` it and say so.
+        on_error: ``stop`` at a file that cannot be decoded, or ``skip`` it and say so. Where pictures are read one by
+            one, those are skipped that do not even begin like a picture.
         cache: where decoded pictures are kept; None to keep them in memory alone.
         memory_limit: bytes of decoded pictures above which they are read one by one.
 
@@ -59,10 +64,6 @@ def image_folder(
         DataError: no pictures, classes that differ between the parts, or a file that cannot be decoded.
         ConfigError: a value that is not allowed.
     """
-    if channels not in MODES:
-        raise ConfigError(Problem("dataset.channels", f"{channels} is not allowed", "1, 3, 4"))
-    if on_error not in ("stop", "skip"):
-        raise ConfigError(Problem("dataset.on_error", f"{on_error!r} is not allowed", "stop, skip"))
     if size is not None and (isinstance(size, int) or len(size) != 2 or min(size) < 1):
         raise ConfigError(Problem("dataset.size", f"{size} is not allowed", "[height, width] in pixels, or null"))
     wanted = None if size is None else (int(size[0]), int(size[1]))
@@ -71,6 +72,9 @@ def image_folder(
     made: dict[str, Any] = dict(listed)
     if shape is not None and sum(map(len, listed.values())) * channels * shape[0] * shape[1] <= memory_limit:
         made = {part: _decoded(pictures, shape, on_error, cache) for part, pictures in listed.items()}
+    elif on_error == "skip":
+        for pictures in listed.values():
+            pictures.skip({path for path, _ in pictures.samples if _size(path) is None})
     return Parts(**made) if len(made) > 1 else made["train"]
 
 
@@ -78,8 +82,7 @@ def _list(root: Path, channels: int, size: tuple[int, int] | None) -> dict[str, 
     """The pictures of each part: of the folders that are named like parts, or else of the root."""
     if not root.is_dir():
         raise DataError(Problem("dataset.root", f"there is no folder '{root}'", "a folder with one folder per class"))
-    inside = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()}
-    folders = {PART_NAMES[name]: path for name, path in inside.items() if name in PART_NAMES} or {"train": root}
+    folders = _folders(root) or {"train": root}
     if "train" not in folders:
         what = f"'{root}' has a {', '.join(folders)} folder but no train"
         raise DataError(Problem("dataset.root", what, "train, and val and test if you like"))
@@ -90,6 +93,28 @@ def _list(root: Path, channels: int, size: tuple[int, int] | None) -> dict[str, 
             what = f"the classes of {part} and train differ: {', '.join(differing)}"
             raise DataError(Problem("dataset.root", what, "the same class folders in every part"))
     return listed
+
+
+def _folders(root: Path) -> dict[str, Path]:
+    """The folders that are named like parts, if any is."""
+    inside = [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    found: dict[str, Path] = {}
+    for path in inside:
+        part = part_named(path.name)
+        if part in found:
+            what = f"'{root}' has two folders for {part}, {found[part].name} and {path.name}"
+            raise DataError(Problem("dataset.root", what, "one folder for each part"))
+        if part is not None:
+            found[part] = path
+    others = [path.name for path in inside if path not in found.values() and any(map(_is_picture, path.rglob("*")))]
+    if found and others:
+        what = f"'{root}' has {', '.join(path.name for path in found.values())}, and pictures in {', '.join(others)}"
+        raise DataError(Problem("dataset.root", what, "folders train, val and test, or folders of classes"))
+    return found
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in EXTENSIONS and path.is_file()
 
 
 class Pictures(Dataset[Any]):
@@ -104,7 +129,7 @@ class Pictures(Dataset[Any]):
             (path, number)
             for number, name in enumerate(self.classes)
             for path in sorted((root / name).rglob("*"))
-            if path.suffix.lower() in EXTENSIONS and path.is_file()
+            if _is_picture(path)
         ]
         counts = np.bincount([target for _, target in self.samples], minlength=len(self.classes))
         empty = [name for name, count in zip(self.classes, counts, strict=True) if count == 0]
@@ -118,6 +143,12 @@ class Pictures(Dataset[Any]):
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         path, target = self.samples[index]
         return decode(path, self.mode, self.size), target
+
+    def skip(self, broken: set[Path]) -> None:
+        """Leave out some files, and say so."""
+        if broken:
+            _say_skipped([path.relative_to(self.root).as_posix() for path in sorted(broken)], len(self))
+            self.samples = [(path, target) for path, target in self.samples if path not in broken]
 
     @property
     def path(self) -> list[str]:
@@ -153,17 +184,21 @@ def _fitted(picture: Image.Image, height: int, width: int) -> Image.Image:
 def _common_size(parts: Sequence[Pictures]) -> tuple[int, int] | None:
     """The (height, width) of all pictures, from the heads of their files; None if they differ."""
     found = None
-    for pictures in parts:
-        for path, _ in pictures.samples:
-            try:
-                with Image.open(path) as file:
-                    size = file.height, file.width
-            except OSError:
-                continue  # a broken file has no size; it is dealt with where it is decoded
-            if found is not None and size != found:
-                return None
-            found = size
+    for path, _ in chain.from_iterable(pictures.samples for pictures in parts):
+        size = _size(path)  # of a broken file, which is dealt with where it is decoded, there is none
+        if None not in (size, found) and size != found:
+            return None
+        found = size or found
     return found
+
+
+def _size(path: Path) -> tuple[int, int] | None:
+    """The (height, width) in the head of a file; None if that is no picture's."""
+    try:
+        with Image.open(path) as file:
+            return file.height, file.width
+    except UNDECODABLE:
+        return None
 
 
 def _decoded(pictures: Pictures, size: tuple[int, int], on_error: str, cache: str | None) -> ArrayDataset:
@@ -182,12 +217,15 @@ def _decoded(pictures: Pictures, size: tuple[int, int], on_error: str, cache: st
     names, targets = np.array(pictures.path), torch.tensor([target for _, target in pictures.samples])
     inputs = torch.from_numpy(pixels)
     if broken:
-        log.warning(
-            "%d of %d pictures cannot be decoded and are skipped: %s", len(broken), len(pictures), ", ".join(broken)
-        )
+        _say_skipped(list(broken), len(pictures))
         good = torch.tensor([name not in broken for name in pictures.path])
         inputs, targets, names = inputs[good], targets[good], names[good.numpy()]
     return ArrayDataset(inputs, targets, pictures.classes, columns={"path": names})
+
+
+def _say_skipped(names: Sequence[str], total: int) -> None:
+    what = "%s of %s pictures cannot be decoded and are skipped: %s"
+    log.warning(what, f"{len(names):,}", f"{total:,}", ", ".join(names))
 
 
 def _place(pictures: Pictures, size: tuple[int, int], cache: Path) -> Path:
@@ -224,7 +262,7 @@ def _decode_all(pictures: Pictures, size: tuple[int, int]) -> tuple[np.ndarray[A
     def read(number: int) -> str | None:
         try:
             pixels[number] = as_input(decode(pictures.samples[number][0], pictures.mode, size)).numpy()
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except UNDECODABLE as error:
             return reason_of(error)
         return None
 
@@ -252,12 +290,11 @@ def _keep(path: Path, pixels: np.ndarray[Any, Any], broken: dict[str, str]) -> N
     """Write what was decoded, each file whole or not at all; the pixels last, for they are what is looked for."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for target, dump in (
-            (path.with_suffix(".json"), lambda file: file.write(json.dumps(broken).encode())),
-            (path, lambda file: np.save(file, pixels)),
-        ):
-            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.stem, delete=False) as file:
-                dump(file)
-            os.replace(file.name, target)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # of which nothing stays on a full disk
+            np.save(Path(folder, path.name), pixels)
+            listed = path.with_suffix(".json")
+            Path(folder, listed.name).write_text(json.dumps(broken))
+            os.replace(Path(folder, listed.name), listed)
+            os.replace(Path(folder, path.name), path)
     except OSError as error:
         log.warning("decoded pictures cannot be kept in %s (%s): the next run decodes them again", path.parent, error)

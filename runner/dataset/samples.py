@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset
 
+from runner.batch import by, stacked
 from runner.dataset.arrays import Array, ArrayDataset
 from runner.errors import DataError, Problem, reason_of
 
@@ -26,18 +27,24 @@ class Samples:
         keys: for samples that are dicts: which key is the input, which the target, and which else is wanted in the
             batch under what name, as in ``{"input": "xy", "target": "arm", "weight": "w"}``. None for ``input``,
             ``target`` and whatever else are numbers.
-        layout: how arrays of pictures are laid out: ``chw`` (as torch wants them), ``hwc``, or ``hwc_bgr`` (OpenCV's).
+        layout: how arrays of pictures are laid out: ``chw`` (as torch wants them), ``hwc``, or ``hwc_bgr`` (OpenCV's);
+            None for ``chw``, unless they look as if they were not.
         ignore_index: a target that stands for none.
     """
 
     source: Any
     keys: Mapping[str, str] | None = None
-    layout: str = "chw"
+    layout: str | None = None
     ignore_index: float | None = None
     _copies: dict[torch.device, ArrayDataset] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.source)
+
+    @property
+    def head(self) -> Samples:
+        """What can be known of it before it is read, as of a `Stream`: itself."""
+        return self
 
     def raw(self, index: int) -> tuple[Any, Any, dict[str, Any]]:
         """A sample's input, as the data set gives it, its target, and what else it holds by name.
@@ -50,7 +57,7 @@ class Samples:
             return held.inputs[index], held.targets[index], {name: tensor[index] for name, tensor in held.extra.items()}
         sample = self.source[index]
         if isinstance(sample, Mapping):
-            keys = self.keys or _usual(sample)
+            keys = self.keys or self._alike(index, _usual(sample))
             missing = [key for key in keys.values() if key not in sample]
             if missing:
                 what = f"samples have no key {missing[0]!r}"
@@ -66,6 +73,22 @@ class Samples:
             Problem("dataset", what, "(input, target), (input, target, index), or a dict with dataset.keys")
         )
 
+    @cached_property
+    def usual(self) -> dict[str, str]:
+        """What is taken of samples that are dicts if nothing is said: what the first one holds."""
+        first = self.source[0]
+        return _usual(first) if isinstance(first, Mapping) else {}
+
+    def _alike(self, index: int, keys: dict[str, str]) -> dict[str, str]:
+        if keys != self.usual:
+            name = min(keys.keys() ^ self.usual.keys())
+            what = f"sample {index} holds {name!r}, and the first does not"
+            if name in self.usual:
+                what = f"sample {index} does not hold {name!r}, and the first does"
+            remedy = "+dataset.keys={input: input, target: target}, which leaves out all else"
+            raise DataError(Problem("dataset", what, "the same numbers in every sample", remedy))
+        return keys
+
     def read(self, index: int, steps: Sequence[Callable[[Any], Any]] = ()) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """A sample as tensors: pictures are (C, H, W) and keep their dtype.
 
@@ -73,14 +96,16 @@ class Samples:
             steps: transforms of the input as the data set gives it, such as a PIL picture.
 
         Raises:
-            DataError: it holds what makes no tensor.
+            DataError: it cannot be read, or holds what makes no tensor.
         """
-        given, target, extra = self.raw(index)
-        for step in steps:
-            given = step(given)
         try:
+            given, target, extra = self.raw(index)
+            for step in steps:
+                given = step(given)
             return as_input(given, self.layout), as_target(target), {k: torch.as_tensor(v) for k, v in extra.items()}
-        except (TypeError, ValueError, RuntimeError) as error:
+        except DataError:
+            raise
+        except Exception as error:  # whatever a data set or a transform of the user's may raise
             raise _unreadable(index, error) from error
 
     @property
@@ -97,8 +122,8 @@ class Samples:
         if held is not None and len(held) == len(self) and self._agree(held):
             return held, {}
         rows = [self._label(index) for index in range(len(self))]
-        extra = {name: _stack([row[1][name] for row in rows], name) for name in rows[0][1]}
-        return _stack([row[0] for row in rows], "target"), extra
+        extra = {name: stacked([row[1][name] for row in rows], name) for name in rows[0][1]}
+        return stacked([row[0] for row in rows], "target"), extra
 
     def _agree(self, held: Tensor) -> bool:
         """Whether targets that a data set holds are those of its samples: a few of them are compared.
@@ -110,7 +135,7 @@ class Samples:
             return True
         for index in sorted({round(i * (len(self) - 1) / 15) for i in range(16)}):
             target, extra = self._label(index)
-            if extra or target.shape != held[index].shape or not torch.equal(target, held[index].to(target.dtype)):
+            if extra or target.dtype != held.dtype or not torch.equal(target, held[index]):
                 return False
         return True
 
@@ -147,6 +172,30 @@ class Samples:
             counted = mask if counted is None else counted & mask
         return None if counted is None or bool(counted.all()) else counted
 
+    def check(self, num_classes: int, name: str = "{}") -> None:
+        """That the targets are class indices, flags of several classes, or finite values.
+
+        Args:
+            name: how to call a sample in the message, with ``{}`` for its index.
+
+        Raises:
+            DataError: one that counts is not.
+        """
+        targets, remedy = self.targets, ""
+        if targets.is_floating_point():
+            bad, allowed = ~targets.isfinite(), "finite numbers"
+        elif targets.dim() == 1:
+            bad, allowed = (targets < 0) | (targets >= num_classes), f"0 … {num_classes - 1}"
+            remedy = "a list `classes` of all their names, as an attribute of the data set"
+        else:
+            bad, allowed = (targets != 0) & (targets != 1), "0 or 1"
+        if self.counted is not None:
+            bad &= self.counted
+        if bad.any():
+            first = int(bad.nonzero()[0, 0])
+            what = f"the target of sample {name.format(first)} is {targets[first].tolist()}"
+            raise DataError(Problem("dataset", what, allowed, remedy if bool((targets[first] > 0).any()) else ""))
+
     @cached_property
     def task(self) -> str:
         """What the targets ask for: ``classification`` (a class index each), ``multilabel`` (a 0 or 1 for each of
@@ -180,16 +229,14 @@ class Samples:
         counted = self.counted if rows is None else self.counted[rows]
         return targets[counted.flatten(1).all(1) if counted.dim() > 1 else counted]
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """The classes' names as the data set has them; empty if it has none."""
-        first = self.source.datasets[0] if isinstance(self.source, ConcatDataset) else self.source
-        given = getattr(first, "classes", None) or ()
-        return [", ".join(name) if isinstance(name, tuple) else str(name) for name in given]
+        return names_of(self.source.datasets[0] if isinstance(self.source, ConcatDataset) else self.source)
 
     @cached_property
     def classes(self) -> list[str]:
-        """The classes' names: the data set's own, else the numbers from 0 to the largest target. None for values."""
+        """The classes' names: the data set's own, else the numbers from 0 to the largest target. Empty for values."""
         if self.task == "regression":
             return []
         names = self.names
@@ -207,14 +254,24 @@ class Samples:
         """(N,) what is known of the samples under `name`: a column of a table, or an attribute of the data set.
 
         Raises:
-            DataError: nothing of that name with a value for each sample.
+            DataError: nothing of that name, or not with a value for each sample.
         """
-        columns = dict(getattr(self.source, "columns", {}))
-        held = columns.get(name, getattr(self.source, name, None))
-        if held is None or not hasattr(held, "__len__") or len(held) != len(self):
-            what = f"the data set has no column {name!r} with a value for each of its {len(self)} samples"
-            raise DataError(Problem("split.column", what, ", ".join(columns)))
-        return np.asarray(held)
+        held = self.held(name)
+        if held is None:
+            what = f"the data set has no column {name!r} with a value for each of its {len(self):,} samples"
+            raise DataError(Problem("split.column", what, ", ".join(_columns(self.source))))
+        # Of what is compared with itself, None alone is equal; pandas' NA says neither.
+        gaps = held != held if held.dtype != object else np.array([v is None or str(v != v) != "False" for v in held])
+        if gaps.any():
+            what = f"column {name!r} has no value for {int(gaps.sum()):,} samples, the first is {int(gaps.argmax())}"
+            raise DataError(Problem("split.column", what, "a value for every sample"))
+        return held
+
+    def held(self, name: str) -> Array | None:
+        """(N,) what is known of the samples under `name`, if anything is: see `column`."""
+        held = _columns(self.source).get(name, getattr(self.source, name, None))
+        fits = hasattr(held, "__len__") and not isinstance(held, str) and len(held) == len(self)
+        return np.asarray(held) if fits else None
 
     @cached_property
     def arrays(self) -> ArrayDataset:
@@ -225,17 +282,15 @@ class Samples:
         """
         if isinstance(self.source, ArrayDataset):
             return self.source
-        rows = []
-        for index in range(len(self)):
-            try:
-                rows.append(self.read(index))
-            except DataError:
-                raise
-            except Exception as error:  # whatever a data set of the user's may raise
-                raise _unreadable(index, error) from error
-        inputs = _stack([row[0] for row in rows], "input")
-        extra = {name: _stack([row[2][name] for row in rows], name) for name in rows[0][2]}
-        return ArrayDataset(inputs, _stack([row[1] for row in rows], "target"), self.classes, extra)
+        rows = [self.read(index) for index in range(len(self))]
+        inputs = stacked([row[0] for row in rows])
+        extra = {name: stacked([row[2][name] for row in rows], name) for name in rows[0][2]}
+        return ArrayDataset(inputs, stacked([row[1] for row in rows], "target"), self.classes, extra)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether `arrays` is there without reading anything."""
+        return isinstance(self.source, ArrayDataset) or "arrays" in vars(self)
 
     @property
     def nbytes(self) -> int | None:
@@ -273,9 +328,24 @@ def _usual(sample: Mapping[str, Any]) -> dict[str, str]:
     return {key: key for key in ("input", "target", *others)}
 
 
+def _columns(source: Any) -> Mapping[str, Any]:
+    columns = getattr(source, "columns", None)  # of a data set of the user's, anything
+    return columns if isinstance(columns, Mapping) else {}
+
+
+def names_of(source: Any) -> list[str]:
+    """The names that a data set or a stream has for its classes; empty if it has none."""
+    given = getattr(source, "classes", None)
+    return [", ".join(name) if isinstance(name, tuple) else str(name) for name in (() if given is None else given)]
+
+
 def _unreadable(index: int, error: Exception) -> DataError:
     what = f"sample {index} cannot be read: {type(error).__name__}: {reason_of(error)}"
-    return DataError(Problem("dataset", what, remedy="-v, to see where"))
+    # Pictures that are held in memory are tensors.
+    own = (
+        "torchvision.transforms.ToPILImage as the first transform" if "PIL" in f"{type(error).__name__} {error}" else ""
+    )
+    return DataError(Problem("dataset", what, remedy=own or "-v, to see where"))
 
 
 def facts(parts: Mapping[str, Samples]) -> dict[str, Any]:
@@ -291,7 +361,7 @@ def facts(parts: Mapping[str, Samples]) -> dict[str, Any]:
     targets, classes = train.targets, train.classes
     for name, part in parts.items():
         _check_names(name, part.names, train.names)
-        check_targets(part.targets, len(classes), f"{{}} of the {name} part", part.counted)
+        part.check(len(classes), f"{{}} of the {name} part")
         if part.task != train.task:
             what = f"the targets of {name} are for {part.task}, those of train for {train.task}"
             raise DataError(Problem("dataset", what, "targets of one kind in every part"))
@@ -325,7 +395,7 @@ def _type(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def as_input(value: Any, layout: str = "chw") -> Tensor:
+def as_input(value: Any, layout: str | None = None) -> Tensor:
     """An input as a tensor: a PIL picture as (C, H, W), an array as it is but with its channels first."""
     if hasattr(value, "getbands"):
         pixels = torch.from_numpy(np.array(value))  # (H, W) or (H, W, C)
@@ -333,12 +403,13 @@ def as_input(value: Any, layout: str = "chw") -> Tensor:
     tensor = torch.from_numpy(value) if isinstance(value, np.ndarray) else torch.as_tensor(value)
     if tensor.dim() != 3:
         return tensor
-    if layout.startswith("hwc"):
+    if layout in ("hwc", "hwc_bgr"):
         tensor = tensor.permute(2, 0, 1)
         return tensor.flip(0) if layout == "hwc_bgr" else tensor
-    if tensor.shape[2] in (1, 3, 4) and tensor.shape[0] not in (1, 2, 3, 4):
-        what = f"an array of {tuple(tensor.shape)} looks like height × width × channels"
-        raise DataError(Problem("dataset.layout", what, "chw, hwc, hwc_bgr", "dataset.layout=hwc"))
+    if layout is None and tensor.shape[2] in (1, 3, 4) and tensor.shape[0] not in (1, 2, 3, 4):
+        what = f"an array of {by(tensor.shape)} looks like height × width × channels"
+        remedy = "+dataset.layout=hwc, or `layout: hwc` in the file of the data set; chw if it is not"
+        raise DataError(Problem("dataset.layout", what, "chw, hwc, hwc_bgr", remedy))
     return tensor
 
 
@@ -367,20 +438,6 @@ def _held_targets(source: Any) -> Tensor | None:
     return None
 
 
-def _stack(tensors: list[Tensor], name: str) -> Tensor:
-    first = tensors[0]
-    for index, tensor in enumerate(tensors):
-        if tensor.shape != first.shape or tensor.dtype != first.dtype:
-            what = (
-                f"the {name} of sample {index} is {tuple(tensor.shape)} {tensor.dtype}, "
-                f"that of sample 0 {tuple(first.shape)} {first.dtype}"
-            )
-            raise DataError(
-                Problem("dataset", what, "one shape and type", "transform=resize, for pictures of many sizes")
-            )
-    return torch.stack(tensors)
-
-
 def _check_names(part: str, names: Sequence[str], expected: Sequence[str]) -> None:
     """That a part calls its classes what train calls them; it may lack some of the last, or all names."""
     pairs = zip(names, expected, strict=False)
@@ -389,24 +446,3 @@ def _check_names(part: str, names: Sequence[str], expected: Sequence[str]) -> No
         number, mine, theirs = differing[0]
         what = f"class {number} is {mine!r} in {part} and {theirs!r} in train"
         raise DataError(Problem("dataset", what, "the same classes in the same order in every part"))
-
-
-def check_targets(targets: Tensor, num_classes: int, name: str = "{}", counted: Tensor | None = None) -> None:
-    """That (N, ...) targets are class indices, flags of several classes, or finite values.
-
-    Args:
-        name: how to call a sample in the message, with ``{}`` for its index.
-        counted: (N, ...) bool which of them stand for something; the others may be anything.
-    """
-    if targets.is_floating_point():
-        bad, allowed = ~targets.isfinite(), "finite numbers"
-    elif targets.dim() == 1:
-        bad, allowed = (targets < 0) | (targets >= num_classes), f"0 … {num_classes - 1}"
-    else:
-        bad, allowed = (targets != 0) & (targets != 1), "0 or 1"
-    if counted is not None:
-        bad &= counted
-    if bad.any():
-        first = int(bad.nonzero()[0, 0])
-        what = f"the target of sample {name.format(first)} is {targets[first].tolist()}"
-        raise DataError(Problem("dataset", what, allowed))

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch.utils.data import IterableDataset
 
-from runner.dataset.samples import Samples
+from runner.dataset.samples import Samples, names_of
 from runner.draws import seed_of, set_generators
 from runner.errors import DataError, Problem
 
@@ -28,7 +28,7 @@ class Stream:
 
     source: IterableDataset[Any]
     keys: Mapping[str, str] | None = None
-    layout: str = "chw"
+    layout: str | None = None
     ignore_index: float | None = None
 
     @cached_property
@@ -39,30 +39,29 @@ class Stream:
             DataError: they cannot be read.
         """
         try:
-            head = self.samples(list(islice(self._pass(0, 0, 0), HEAD)))
+            head = self._read(list(islice(self._pass(0, 0, 0), HEAD)))
         except DataError:
             raise
         except Exception as error:  # whatever a data set of the user's may raise
             raise DataError(Problem("dataset", f"cannot be read: {type(error).__name__}: {error}")) from error
         if len(head) == 0:
             raise DataError(Problem("dataset", "the stream has no samples", "at least 1 sample"))
-        if hasattr(self.source, "classes"):
-            head.classes = [str(name) for name in self.source.classes]
+        head.names = names_of(self.source)
         return head
 
     def samples(self, raw: list[Any]) -> Samples:
-        """Some of the stream's samples, to be read like others."""
+        """Some of the stream's samples, to be read as those of its head."""
+        made = self._read(raw)
+        made.usual = self.head.usual
+        return made
+
+    def _read(self, raw: list[Any]) -> Samples:
         return Samples(raw, self.keys, self.layout, self.ignore_index)
 
     @property
     def classes(self) -> list[str]:
         """The classes' names: the stream's own ``classes``, else the numbers up to the largest target of its head."""
         return self.head.classes
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 that tells this stream from others by its head."""
-        return self.head.fingerprint
 
     @property
     def length(self) -> int | None:

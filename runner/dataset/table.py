@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -23,11 +24,11 @@ Name = str | int
 def table(
     path: str,
     target: Name | Sequence[Name] = -1,
-    task: str = "classification",
-    header: bool | str = "auto",
+    task: Literal["classification", "regression"] = "classification",
+    header: bool | Literal["auto"] = "auto",
     features: Sequence[Name] | None = None,
     drop: Sequence[Name] = (),
-    duplicates: str = "keep",
+    duplicates: Literal["keep", "drop"] = "keep",
 ) -> ArrayDataset:
     """A table as numbers: columns of numbers as they are (NaN where there is a gap), categories as codes.
 
@@ -49,8 +50,6 @@ def table(
         ConfigError: a column that is not there, or a value that is not allowed.
         DataError: the file is missing or cannot be read, or a row has no target.
     """
-    _check_choice("dataset.task", task, ("classification", "regression"))
-    _check_choice("dataset.duplicates", duplicates, ("keep", "drop"))
     frame = _read(Path(path).expanduser(), header)
     if duplicates == "drop":
         frame = frame.drop_duplicates(ignore_index=True)
@@ -58,7 +57,7 @@ def table(
         raise ConfigError(Problem("dataset.target", "[] names no column", "a column, or several"))
     goals = [_column(frame, name, "dataset.target") for name in _listed(target)]
     left_out = {*goals, *(_column(frame, name, "dataset.drop") for name in drop)}
-    wanted = [_column(frame, name, "dataset.features") for name in features] if features else list(frame.columns)
+    wanted = frame.columns if features is None else [_column(frame, name, "dataset.features") for name in features]
     names = [name for name in wanted if name not in left_out]
     if not names:
         raise ConfigError(
@@ -87,7 +86,13 @@ def _read(path: Path, header: bool | str) -> pd.DataFrame:
             return pd.read_parquet(path)
         with path.open(newline="", encoding="utf-8") as file:
             delimiter, named = dialect(file.readline(), header)
-        return pd.read_csv(path, sep=delimiter, header=0 if named else None, skipinitialspace=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            # Without index_col, pandas would take cells that there are too many of for the names of the rows.
+            return pd.read_csv(path, sep=delimiter, header=0 if named else None, index_col=False, skipinitialspace=True)
+    except pd.errors.ParserWarning as error:
+        what = f"{path} cannot be read as a table: its rows have more cells than its first line"
+        raise DataError(Problem("dataset.path", what, "a name for each column")) from error
     except ImportError as error:
         raise DataError(
             Problem("dataset.path", "Parquet files need pyarrow", remedy="uv pip install pyarrow")
@@ -136,12 +141,12 @@ def _targets(column: pd.Series[Any], task: str) -> tuple[torch.Tensor, list[str]
 
     gaps = column.isna()
     if gaps.any():
-        what = f"{int(gaps.sum())} rows have no target, the first is row {int(gaps.to_numpy().argmax())} (from 0)"
+        what = f"{int(gaps.sum()):,} rows have no target, the first is row {int(gaps.to_numpy().argmax())} (from 0)"
         raise DataError(Problem("dataset.target", what, "a target in every row"))
     if task == "classification":
         codes, classes = pd.factorize(column, sort=True)
         if len(classes) > max(100, len(column) // 2):
-            what = f"column {column.name!r} has {len(classes)} different values in {len(column)} rows"
+            what = f"column {column.name!r} has {len(classes):,} different values in {len(column):,} rows"
             raise ConfigError(Problem("dataset.task", what, "classes that repeat", "dataset.task=regression"))
         return torch.from_numpy(codes.astype(np.int64)), [str(name) for name in classes]
     if not pd.api.types.is_numeric_dtype(column):
@@ -174,36 +179,10 @@ def _codes(column: pd.Series[Any]) -> tuple[np.ndarray[Any, Any], list[str] | No
     return np.where(codes < 0, np.nan, codes), [str(name) for name in names]
 
 
-def _check_choice(key: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise ConfigError(
-            Problem(key, f"{value!r} is not allowed", ", ".join(allowed), nearest(value, allowed, f"{key}="))
-        )
-
-
-GAPS = frozenset(
-    [
-        "",
-        "#N/A",
-        "#N/A N/A",
-        "#NA",
-        "-1.#IND",
-        "-1.#QNAN",
-        "-NaN",
-        "-nan",
-        "1.#IND",
-        "1.#QNAN",
-        "<NA>",
-        "N/A",
-        "NA",
-        "NULL",
-        "NaN",
-        "None",
-        "n/a",
-        "nan",
-        "null",
-    ]
-)
+GAPS = frozenset([
+    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
+    "NULL", "NaN", "None", "n/a", "nan", "null",
+])  # fmt: skip
 """Texts that pandas takes for a gap."""
 
 

@@ -76,14 +76,14 @@ def torchvision_dataset(
         )
         raise ConfigError(problem)
     options |= {"transform": transform, "target_transform": target_transform}
-    if name not in ("EMNIST", "LSUN", "ImageNet") or download:
-        options["download"] = download
+    if download:  # which not every class knows; of those that do, none does it unasked
+        options["download"] = True
     place = Path(root).expanduser()
     made = {}
     for part, chosen in (parts or {"train": {}}).items():
         choices = [chosen] if isinstance(chosen, Mapping) else chosen
         sources = [_open(kind, name, place, {**options, **choice}) for choice in choices]
-        made[part] = _in_memory(sources) if transform is None else ConcatDataset(sources) if sources[1:] else sources[0]
+        made[part] = _in_memory(sources)
     return Parts(**made)
 
 
@@ -173,7 +173,7 @@ def _in_memory(sources: Sequence[Any]) -> Dataset[Any]:
 def _arrays(source: Any) -> ArrayDataset | None:
     pictures = getattr(source, "data", None)
     targets = getattr(source, "targets", getattr(source, "labels", None))
-    if pictures is None or targets is None or source.target_transform is not None:
+    if pictures is None or targets is None or (source.transform, source.target_transform) != (None, None):
         return None
     pictures = pictures if isinstance(pictures, Tensor) else torch.from_numpy(np.ascontiguousarray(pictures))
     if pictures.dim() == 3:

@@ -42,8 +42,12 @@ def auto(
         stream = cast("Stream", samples)
         return Streaming(stream, order, transform, device, num_workers=num_workers, **options)
     held = cast("Samples", samples)
-    own = any(options.get(name) is not None for name in ("collate_fn", "worker_init_fn"))
-    if not own and num_workers == 0 and held.nbytes is not None and held.nbytes <= memory_limit:
+    if (
+        options.get("collate_fn") is None
+        and num_workers == 0
+        and held.nbytes is not None
+        and held.nbytes <= memory_limit
+    ):
         return Resident(held, order, transform, device)
     options |= {"num_workers": num_workers, "persistent_workers": persistent_workers}
     return Workers(held, order, transform, device, **options)

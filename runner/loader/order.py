@@ -22,6 +22,7 @@ class Order:
             replacement, such that every class is drawn equally often on average; or a sampler of one's own, that yields
             positions in `indices`.
         targets: (n,) the class of each sample, for ``balanced``.
+        counted: (n,) which of them stand for something; the others are not drawn there. None for all.
         subset: use this many of the samples (a whole number) or this share of them, the same in every epoch.
         batch_size: samples in a batch; the last of an epoch is smaller where they do not divide.
         drop_last: leave out a last batch that is smaller than the others.
@@ -39,6 +40,7 @@ class Order:
         indices: Tensor,
         sampler: str | Collection[int] = "shuffle",
         targets: Tensor | None = None,
+        counted: Tensor | None = None,
         *,
         batch_size: int,
         subset: float | None = None,
@@ -57,9 +59,11 @@ class Order:
         self.seed = seed
         self._batches: tuple[int, list[Tensor]] = -1, []
         if batch_sampler is not None and (drop_last or sampler != "shuffle"):
-            excluded = "drop_last=true" if drop_last else f"sampler={sampler}"
+            name = sampler if isinstance(sampler, str) else type(sampler).__name__
+            excluded = "drop_last=true" if drop_last else f"sampler={name}"
             what = f"excludes loader.{excluded}: it decides the order and the batches itself"
-            raise ConfigError(Problem("loader.batch_sampler", what, remedy="loader.batch_sampler=null"))
+            remedy = "loader.drop_last=false" if drop_last else "loader.sampler=shuffle"
+            raise ConfigError(Problem("loader.batch_sampler", what, remedy=remedy))
         if sampler == "balanced":
             if targets is None or targets.is_floating_point() or targets.dim() > 1:
                 raise ConfigError(
@@ -67,6 +71,8 @@ class Order:
                 )
             _, which, counts = targets[chosen].unique(return_inverse=True, return_counts=True)
             self._weights = 1.0 / counts.double()[which]
+            if counted is not None:
+                self._weights[~counted[chosen]] = 0
 
     def __len__(self) -> int:
         """Batches in one epoch."""
@@ -112,7 +118,7 @@ class Order:
             what = (
                 f"yields position {int(positions[bad][0])}" if bad.any() else f"yields {len(listed)} in epoch {epoch}"
             )
-            allowed = f"positions from 0 to {len(self.indices) - 1}, as many as its length says"
+            allowed = f"positions from 0 to {len(self.indices) - 1:,}, as many as its length says"
             raise DataError(Problem(f"loader.{key}", f"{type(own).__name__} {what}", allowed))
         sizes = self.batch_size if self.batch_sampler is None else [len(batch) for batch in listed]
         return list(self.indices[positions].split(sizes))[: len(self)]
@@ -136,6 +142,6 @@ def _subset(total: int, subset: float | None, seed: int) -> Tensor:
     count = subset if isinstance(subset, int) else round(subset * total)
     if not 1 <= count <= total:
         raise ConfigError(
-            Problem("loader.subset", f"{subset} is {count} samples of {total}", f"1 … {total}, or a fraction")
+            Problem("loader.subset", f"{subset} is {count:,} samples of {total:,}", f"1 … {total:,}, or a fraction")
         )
     return torch.randperm(total, generator=generator(seed, "subset"))[:count].sort().values

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from runner.batch import Batch
+from runner.batch import Batch, stacked
 from runner.draws import set_generators
 from runner.errors import DataError, Problem, reason_of
 from runner.loader.order import Order
@@ -119,11 +119,6 @@ class Fetch(Dataset[Any]):
                 read.append((*self.samples.read(index, self.steps), index))
             except DataError as error:
                 return error.problems[0]
-            except Exception as error:  # whatever a data set or a transform of the user's may raise
-                # Pictures that are held in memory are tensors.
-                remedy = "torchvision.transforms.ToPILImage as the first transform" if "PIL" in str(error) else ""
-                what = f"sample {index} cannot be read: {type(error).__name__}: {error}"
-                return Problem("dataset", what, remedy=remedy)
         return read
 
 
@@ -208,23 +203,14 @@ class Collate:
         if isinstance(read, Problem):
             return read
         inputs, targets, extras, index = zip(*read, strict=True)
-        extra = {name: torch.stack([e[name] for e in extras]) for name in extras[0]}
-        if self.own is not None:
-            pair = self.own(list(zip(inputs, targets, strict=True)))
-            return Batch(pair[0], pair[1], torch.tensor(index), extra)
-        first = inputs[0]
-        for sample, i in zip(inputs, index, strict=True):
-            if sample.shape != first.shape or sample.dtype != first.dtype:
-                what = (
-                    f"sample {i} is {tuple(sample.shape)} {sample.dtype}, "
-                    f"sample {index[0]} is {tuple(first.shape)} {first.dtype}"
-                )
-                return Problem("dataset", what, "one shape and type", "transform=resize, for pictures of many sizes")
-        for target, i in zip(targets, index, strict=True):
-            if target.shape != targets[0].shape or target.dtype != targets[0].dtype:
-                what = f"the target of sample {i} is {tuple(target.shape)} {target.dtype}, that of sample {index[0]} "
-                return Problem("dataset", what + f"{tuple(targets[0].shape)} {targets[0].dtype}", "one shape and type")
-        return Batch(torch.stack(inputs), torch.stack(targets), torch.tensor(index), extra)
+        try:
+            extra = {name: stacked([each[name] for each in extras], name, index) for name in extras[0]}
+            if self.own is not None:
+                pair = self.own(list(zip(inputs, targets, strict=True)))
+                return Batch(pair[0], pair[1], torch.tensor(index), extra)
+            return Batch(stacked(inputs, "", index), stacked(targets, "target", index), torch.tensor(index), extra)
+        except DataError as error:
+            return error.problems[0]
 
 
 class WorkerInit:

@@ -166,8 +166,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(caplog: pytest.LogCaptureFix
         ("hollow", {}, "no pictures in hollow/dog"),
         ("untrained", {}, "'untrained' has a test folder but no train"),
         ("differing", {}, "the classes of test and train differ: ant, dog"),
-        ("pets", {"channels": 2}, "dataset.channels: 2 is not allowed"),
-        ("pets", {"on_error": "ignore"}, "dataset.on_error: 'ignore' is not allowed"),
+        ("pets", {"size": [4]}, r"dataset.size: \[4\] is not allowed"),
     ],
 )
 def test_wrong_folders(root: str, options: dict[str, Any], message: str) -> None:
@@ -179,3 +178,63 @@ def test_wrong_folders(root: str, options: dict[str, Any], message: str) -> None
     write("differing/test", classes=("cat", "ant"))
     with pytest.raises((DataError, ConfigError), match=message):
         opened(root, **options)
+
+
+def test_one_by_one_what_does_not_begin_like_a_picture_is_skipped(caplog: pytest.LogCaptureFixture) -> None:
+    picture(width=9).save("pets/cat/9.png")
+    Path("pets/dog/2.png").write_bytes(b"no picture")
+    assert len(opened()) == 7
+    data = opened(on_error="skip")
+    assert data.path == ["cat/0.png", "cat/1.png", "cat/2.png", "cat/9.png", "dog/0.png", "dog/1.png"]
+    assert len(data) == 6
+    assert "1 of 7 pictures cannot be decoded and are skipped: dog/2.png" in caplog.text
+
+
+def test_too_large_a_picture_is_one_that_cannot_be_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    picture(width=200, height=200).save("pets/cat/3.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(DataError, match=r"pets/cat/3\.png cannot be decoded \(Image size \(40000 pixels\) exceeds"):
+        opened()
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (["train", "val", "validation"], "'parts' has two folders for val, val and validation"),
+        (["train", "holdout"], "'parts' has train, and pictures in holdout"),
+        (["car", "train"], "'parts' has train, and pictures in car"),  # a class
+    ],
+)
+def test_folders_of_which_it_is_not_clear_what_they_are(folders: list[str], message: str) -> None:
+    for folder in folders:
+        write(f"parts/{folder}")
+    with pytest.raises(DataError, match=message):
+        opened("parts")
+
+
+def test_every_word_for_a_part_is_known_and_what_holds_no_pictures_does_not_matter() -> None:
+    for folder in ("training", "dev", "Testing"):
+        write(f"parts/{folder}")
+    Path("parts/annotations").mkdir()
+    Path("parts/annotations/all.json").write_text("{}")
+    write("parts/.hidden")
+    assert [name for name, _ in opened("parts").items()] == ["train", "val", "test"]
+
+
+def test_of_a_cache_on_a_full_disk_nothing_stays(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(path: Path, pixels: Any) -> None:
+        Path(path).write_bytes(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    assert len(opened()) == 6
+    assert "No space left on device" in caplog.text
+    assert [path.suffix for path in Path(CACHE).iterdir()] == [".key"]
+
+
+def test_a_cache_can_be_read_by_whoever_may_read_other_files() -> None:
+    Path("other").write_text("")
+    opened()
+    assert {path.stat().st_mode for path in Path(CACHE).glob("*.[nj]*")} == {Path("other").stat().st_mode}

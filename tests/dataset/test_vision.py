@@ -20,6 +20,7 @@ from PIL import Image
 
 from runner import config, targets
 from runner.dataset import ArrayDataset, Parts, read
+from runner.dataset.vision import torchvision_dataset
 from runner.errors import ConfigError, DataError
 
 RNG = np.random.default_rng(0)
@@ -323,3 +324,17 @@ def test_the_published_fashion_mnist_files() -> None:
     pixels = parts["train"].arrays.inputs.float() / 255
     assert pixels.mean().item() == pytest.approx(0.2860, abs=5e-5)
     assert pixels.std().item() == pytest.approx(0.3530, abs=5e-5)
+
+
+def test_data_sets_that_know_no_download() -> None:
+    for number in range(2):
+        photo(ROOT / f"{'ab'[number]}/{number}.png")
+    parts = read(torchvision_dataset("ImageFolder", str(ROOT)))
+    assert parts["train"].classes == ["a", "b"]
+
+
+def test_with_a_transform_pictures_are_not_held_as_they_are_stored() -> None:
+    write_mnist("MNIST")
+    parts = read(opened("mnist", "dataset.transform={_target_: torchvision.transforms.v2.ToImage}"))
+    assert not isinstance(parts["train"].source, ArrayDataset)
+    assert parts["train"].read(0)[0].shape == (1, 28, 28)

@@ -116,11 +116,14 @@ class ManyClasses(Numbers):
     [
         (Failing(), "batch 1 of the stream cannot be read: OSError: the disk is gone"),
         (Empty(), "the stream has no samples"),
-        (ManyClasses(), "the stream holds targets from 0 to 1, and 1 classes"),
+        (
+            ManyClasses(),
+            "the target of sample 1 of batch 0 of epoch 0 of the stream is 1\n  allowed: 0 … 0\n.*`classes`",
+        ),
     ],
 )
 def test_what_goes_wrong_is_said(source: Numbers, message: str, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runner.dataset.stream.HEAD", 4)
+    monkeypatch.setattr("runner.dataset.stream.HEAD", 1 if isinstance(source, ManyClasses) else 4)
     with pytest.raises(DataError, match=message):
         numbers(loader(source, num_workers=workers).epoch())
 
@@ -140,3 +143,47 @@ def test_a_stream_with_a_generator_of_its_own_is_told(caplog: pytest.LogCaptureF
 
     loader(Own())
     assert "differs each time it is read" in caplog.text
+
+
+class Rows(Numbers):
+    """Dicts: those behind the head of another form."""
+
+    def __init__(self, usual: dict[str, Any], later: dict[str, Any]) -> None:
+        super().__init__()
+        self.usual, self.later = usual, later
+
+    def __iter__(self) -> Iterator[Any]:
+        for number in count():
+            yield {"input": torch.zeros(1, 2, 2), "target": 0.5, **(self.usual if number < 4 else self.later)}
+
+
+@pytest.mark.parametrize(
+    ("usual", "later", "message"),
+    [
+        ({"mask": True}, {"mask": True, "target": float("nan")}, "the target of sample 0 of batch 1 .* is nan"),
+        ({"weight": 1.0}, {"weight": -1.0}, "the weight of sample 0 is -1.0"),
+        ({"weight": 1.0}, {}, "sample 0 does not hold 'weight', and the first does"),
+        ({"target": [0, 1]}, {"target": [0, 2]}, r"the target of sample 0 of batch 1 .* is \[0, 2\]"),
+    ],
+)
+def test_what_is_behind_the_head_of_a_stream_is_looked_at(
+    usual: Any, later: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runner.dataset.stream.HEAD", 4)
+    made = loader(Rows(usual, later))
+    with pytest.raises(DataError, match=message):
+        list(made.epoch())
+
+
+def test_what_does_not_count_in_a_stream_may_be_anything() -> None:
+    made = loader(Rows({"mask": True}, {"mask": False, "target": float("nan")}))
+    assert len(list(made.epoch())) == 3
+
+
+def test_a_stream_that_holds_nan_is_told_when_it_is_not_shared() -> None:
+    class Gaps(Numbers):
+        def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+            return ((torch.full((1, 2, 2), float("nan")), 0) for _ in range(9))
+
+    with pytest.raises(DataError, match="each worker yields the whole stream"):
+        loader(Gaps(), num_workers=2)
