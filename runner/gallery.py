@@ -43,7 +43,7 @@ def before(experiment: Experiment) -> dict[str, Tensor]:
         return {}
     names = plots.labels(train.classes)
     captions = [
-        f"{i}: {names[int(target)]}" if train.task == "classification" else str(i)
+        f"{i}: {_name(names, int(target))}" if train.task == "classification" else str(i)
         for i, target in zip(index, example.target, strict=False)
     ]
     given = list(undone(found.float(), data.transform))
@@ -55,8 +55,13 @@ def before(experiment: Experiment) -> dict[str, Tensor]:
     return {"train/samples": to_image(figure)}
 
 
+def _name(classes: Sequence[str], target: int) -> str:
+    """The name of a class; a dash for a target that is ignored, which may be any number."""
+    return classes[target] if 0 <= target < len(classes) else "–"
+
+
 def after(task: str, classes: Sequence[str], said: Mapping[str, Said]) -> dict[str, Tensor]:
-    """What was said about each part, by tag.
+    """What was said about each part, by tag; without what takes numbers of which some are not finite.
 
     Args:
         task: see `runner.dataset.Samples.task`.
@@ -64,12 +69,14 @@ def after(task: str, classes: Sequence[str], said: Mapping[str, Said]) -> dict[s
     made = {}
     for part, each in said.items():
         if task == "regression":
+            if not np.isfinite(each.predictions).all():
+                continue
             made[f"{part}/residuals"] = plots.residuals(each.truth, each.predictions, part)
             continue
         if task != "multilabel":
             matrix = metric.confusion_matrix(each, len(classes))
             made[f"{part}/confusion"] = plots.confusion(matrix, classes, part)
-        if each.probabilities is not None:
+        if each.probabilities is not None and np.isfinite(each.probabilities).all():
             made[f"{part}/ranking"] = plots.ranking(each.truth, each.probabilities, classes, part)
     return {tag: to_image(figure) for tag, figure in made.items()}
 
@@ -150,7 +157,8 @@ def embeddings(experiment: Experiment, layer: str, board: Board | None) -> dict[
     columns: dict[str, list[Any]] = {"sample": index.tolist()}
     hard = train.task in ("classification", "soft")
     truth = target.argmax(1) if train.task == "soft" else target
-    columns["class" if hard else "target"] = [train.classes[t] for t in truth.tolist()] if hard else truth.tolist()
+    known = truth.tolist()
+    columns["class" if hard else "target"] = [_name(train.classes, t) for t in known] if hard else known
     if board is not None:
         sprites = _sprites(undone(inputs, data.transform)) if inputs.dim() == 4 else None
         board.points(f"val/{layer}", points.numpy(), columns, sprites)

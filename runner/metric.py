@@ -114,15 +114,18 @@ class Said:
 
 def measure(metrics: Mapping[str, Metric], said: Said) -> dict[str, float]:
     """Every metric's value; NaN where it is not defined for these samples."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), np.errstate(over="ignore", invalid="ignore"):
         warnings.simplefilter("ignore", UserWarning)  # of classes that a part lacks, or that were never predicted
         return {name: _value(metric, said) for name, metric in metrics.items()}
 
 
 def _value(metric: Metric, said: Said) -> float:
+    given = said.probabilities if metric.wants_probabilities else said.predictions
+    if given is not None and not np.isfinite(given).all():
+        return math.nan  # scikit-learn would raise
     if not metric.wants_probabilities:
-        return float(metric.function(said.truth, said.predictions))
-    chances = said.probabilities
+        return float(metric.function(said.truth, given))
+    chances = given
     theirs = metric.function.func.__module__.startswith("sklearn.")
     if theirs and chances is not None and said.truth.ndim == 1 and chances.shape[1] == 2:
         chances = chances[:, 1]  # of two classes scikit-learn wants that of the second alone
@@ -241,9 +244,11 @@ def class_distances(points: Array, truth: Array, classes: Sequence[str]) -> dict
         points: (N, D)
         truth: (N,) class indices.
     """
+    from scipy.spatial.distance import cdist
+
     there = [c for c in range(len(classes)) if (truth == c).any()]
     means = np.stack([points[truth == c].mean(0) for c in there])
-    distances = np.sqrt(np.maximum(((means[:, None] - means[None]) ** 2).sum(2), 0))
+    distances = cdist(means, means)
     names = [classes[c] for c in there]
     if len(there) > MOST_COLUMNS:
         first, second = np.triu_indices(len(there), 1)

@@ -119,9 +119,9 @@ class Recorder:
             for tag, values in self._histograms.read().items():
                 self.board.histogram(tag, values, record["step"])
         if self.board is not None:
-            self.board.record(record, self.trainer.learning_rates, self.trainer.vitals)
+            self.board.record(record, self.trainer.learning_rates, self.trainer.measured)
         self._write_metrics()
-        self._lines.add(record, self.trainer.vitals["samples_per_second"], best)
+        self._lines.add(record, self.trainer.measured["samples_per_second"], best)
 
     def _write_metrics(self) -> bool:
         """``metrics.jsonl``, from the history that the checkpoint holds: the two never disagree after a resume."""

@@ -255,7 +255,7 @@ def _fit(
                 if progress.step % interval == 0:
                     trainer.check()
                     epoch = f"{progress.epoch + 1}/{epochs}"
-                    bar.update(progress.step, epoch, trainer.running_loss, trainer.counted.speed)
+                    bar.update(progress.step, epoch, trainer.running_loss, trainer.vitals.speed)
                 if profiler is not None and (table := profiler.step()) is not None:
                     show(table)
                     log.info("%s", profiler.path)
@@ -317,8 +317,8 @@ def _finish(
         epochs=progress.epoch,
         steps=progress.step,
         skipped_steps=progress.skipped,
-        vitals=trainer.vitals,
-        samples_per_second=round(trainer.vitals.get("samples_per_second", 0.0), 1),
+        vitals=trainer.measured,
+        samples_per_second=round(trainer.measured.get("samples_per_second", 0.0), 1),
         checkpoint={"path": f"checkpoints/{BEST}", "sha256": sha256(best_path)},
     )
     if "test/per_class" in tables:

@@ -89,12 +89,15 @@ def make_trainer(
         changes: arguments of `Trainer` that are to be others.
 
     Raises:
-        ConfigError: an optimizer whose steps cannot be left out is to leave some out.
+        ConfigError: an optimizer that searches is to leave out steps, or to search with a scaled loss.
     """
     e, options, monitor = experiment, cfg.trainer, cfg.checkpoint
     if searches(opt) and options.on_nonfinite == "skip":
         what = f"'skip' cannot be done with {type(opt).__name__}, which is inside its search when it sees such a loss"
         raise ConfigError(Problem("trainer.on_nonfinite", what, "stop"))
+    if searches(opt) and e.precision.scales_loss:
+        what = f"'fp16' cannot be done with {type(opt).__name__}: its scaled loss is for one gradient in a step"
+        raise ConfigError(Problem("trainer.precision", what, "fp32, bf16"))
     given = {
         "frozen": e.frozen, "compute": step_of(cfg), "precision": e.precision,
         "compiled": torch.compile(e.model) if options.compile else None,

@@ -174,3 +174,46 @@ def test_without_pictures_matplotlib_is_not_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+IGNORED = """\
+import torch
+from sklearn.datasets import load_digits
+from runner.dataset import ArrayDataset
+
+def digits(ignored):
+    bunch = load_digits()
+    target = torch.from_numpy(bunch.target)
+    target[::2] = ignored
+    return ArrayDataset(torch.from_numpy(bunch.images).float().unsqueeze(1), target, [f"digit {n}" for n in range(10)])
+"""
+
+
+@pytest.mark.parametrize("ignored", [-100, -1, 99])
+def test_targets_that_are_ignored_have_no_name(run: Run, monkeypatch: pytest.MonkeyPatch, ignored: int) -> None:
+    Path("own_data.py").write_text(IGNORED)
+    Path("mine/dataset").mkdir(parents=True)
+    Path("mine/dataset/own.yaml").write_text("_target_: own_data.digits\nignored: 0\n")
+    seen: list[str] = []
+    monkeypatch.setattr(plots, "pictures", lambda rows, captions, *rest: seen.extend(captions) or plots._figure(1, 1))
+    quick = [o for o in QUICK if "pictures" not in o]
+    assert run(
+        "--config-dir", "mine", "dataset=own", f"dataset.ignored={ignored}", f"loss.ignore_index={ignored}",
+        "allow_targets=[own_data.*]", "transform=none", "split=random", "tensorboard.embeddings='1'", *quick,
+    ) == 0  # fmt: skip
+    samples = dict(caption.split(": ") for caption in seen[: gallery.SHOWN])
+    assert all((name == "–") == (int(index) % 2 == 0) for index, name in samples.items())
+    assert {name.partition(" ")[0] for name in samples.values()} == {"–", "digit"}
+    rows = (only_run() / "tensorboard/projector/metadata.tsv").read_text().splitlines()[1:]
+    assert all((row.split("\t")[1] == "–") == (int(row.split("\t")[0]) % 2 == 0) for row in rows)
+
+
+def test_a_model_that_blew_up_is_no_traceback(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    quick = [o for o in QUICK if "pictures" not in o]
+    assert run(
+        *quick, "dataset=diabetes", "loss=mse", "metric=regression", "transform=normalize", "split=random",
+        "optimizer=sgd", "optimizer.lr=1e13", "trainer.evaluate_every=1 step", "trainer.max_steps=1",
+        "trainer.max_epochs=null", "scheduler=constant",
+    ) == 0  # fmt: skip
+    assert "Traceback" not in "".join(capsys.readouterr())
+    assert json.loads((only_run() / "result.json").read_text())["metrics"]["val/r2"] is None

@@ -160,6 +160,8 @@ class Loss(nn.Module):
             what = f"makes {shape} of a batch whose targets are {target}"
             remedy = "its last layer as wide as ${facts.num_outputs}"
             raise ConfigError(Problem("model", what, " or ".join(map(str, expected)), remedy))
+        if self.task == "regression":  # values have no form
+            return
         found = _form(output, self.task == "multilabel")
         if self.emits == "logits" and found == "probabilities" and not self.declared:
             what = "emits probabilities, and would get a second " + (

@@ -395,3 +395,10 @@ def test_what_the_configuration_says_of_outputs_is_compared(
 
 def test_who_says_that_they_are_logits_is_believed() -> None:
     one(nn.CrossEntropyLoss(), emits="logits").check(OUTPUT.softmax(1), batch(INDICES))
+
+
+def test_one_value_for_each_sample_may_come_without_a_dimension_of_its_own() -> None:
+    loss = one(nn.MSELoss(), "regression", 1)
+    for output in (VALUES[:, 0], VALUES[:, :1]):
+        loss.check(output, batch(VALUES[:, 1]))
+        assert mean(loss, output, VALUES[:, 1]) == pytest.approx(float((VALUES[:, 0] - VALUES[:, 1]).square().mean()))
