@@ -29,6 +29,11 @@ SHOWN = 16
 """Samples on a picture."""
 
 
+def wanted(cfg: DictConfig) -> bool:
+    """Whether there is a place for pictures: the board, or files."""
+    return bool(cfg.figures or (cfg.tensorboard.enabled and cfg.tensorboard.pictures))
+
+
 def before(experiment: Experiment) -> dict[str, Tensor]:
     """Samples of train as they are stored and as the model gets them, by tag; nothing if they are no pictures."""
     data, example = experiment.data, experiment.data.example
@@ -94,18 +99,18 @@ def mistakes(task: str, classes: Sequence[str], part: str, samples: Samples, sai
         return {}
     sure = said.probabilities
     captions = [
-        f"{said.index[row]}: {names[said.truth[row]]}\nsaid {names[said.predictions[row]]}"
+        f"{said.index[row]}: {names[said.truth[row]]}\n→ {names[said.predictions[row]]}"
         + ("" if sure is None else f" {sure[row].max():.0%}")
         for row in rows
     ]
-    title = f"Most confident mistakes on {part}: index, true class, and what was said"
+    title = f"Most confident mistakes on {part}: index, true class, predicted class"
     return {f"{part}/mistakes": to_image(plots.pictures([_displayed(stored, _range(stored))], captions, [""], title))}
 
 
 def inside(cfg: DictConfig, model: nn.Module, loader: Loader) -> dict[str, Tensor]:
     """Feature maps and Grad-CAM of some samples, as far as the configuration asks for them."""
     board = config.value(cfg.tensorboard)
-    if not board["enabled"]:
+    if not (cfg.figures or board["enabled"]):
         return {}
     # In a Sequential the layers' names are numbers, to YAML too.
     maps, cam = [str(name) for name in board["feature_maps"]], board["grad_cam"]
@@ -172,9 +177,7 @@ def _sprites(pictures: Tensor) -> Tensor:
     """One picture of many, (B, C, H, W): (3, rows · side, columns · side) uint8."""
     span = _range(list(pictures))
     side = min(max(pictures.shape[2:]), 48)
-    scaled = ((pictures.float() - span[0]) / max(span[1] - span[0], 1e-12)).clamp(0, 1)
-    coloured = scaled[:, :3] if scaled.shape[1] >= 3 else scaled[:, :1].expand(-1, 3, -1, -1)
-    small = functional.interpolate(coloured, (side, side), mode="area")
+    small = functional.interpolate(figures.rgb(pictures, span[0], span[1] - span[0]), (side, side), mode="area")
     columns = sprite_columns(len(small))
     grid = torch.zeros(columns * columns, 3, side, side)
     grid[: len(small)] = small
@@ -184,7 +187,6 @@ def _sprites(pictures: Tensor) -> Tensor:
 
 def save(pictures: Mapping[str, Tensor], folder: Path) -> None:
     """Write pictures, (3, H, W) uint8 or floats of 0 … 1, as PNG."""
-    folder.mkdir(exist_ok=True)
     for tag, picture in pictures.items():
         pixels = picture if picture.dtype == torch.uint8 else (picture * 255).round().to(torch.uint8)
         write(folder / f"{tag.replace('/', '-')}.png", png(pixels))

@@ -177,7 +177,7 @@ def make_schedule(cfg: DictConfig, opt: torch.optim.Optimizer) -> Schedule:
             own[number] = plans[rule]
     plan = _plan(cfg, cfg.scheduler, "scheduler")
     assert plan is not None
-    rate = optimizer.base_rate(factory(cfg.optimizer, OURS["optimizer"]))
+    rate = opt.defaults.get("lr")
     if rate is None:  # an optimizer of the user's
         if plan.factory.func is not ConstantLR or own:
             what = f"{cfg.optimizer._target_} has no learning rate that a schedule could move"

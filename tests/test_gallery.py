@@ -61,7 +61,9 @@ def test_the_mistakes_are_those_of_the_model_with_their_index(run: Run) -> None:
 
     truth = load_digits().target
     assert rows
-    assert all(row["sample"] in val and str(truth[row["sample"]]) == row["true class"] != row["said"] for row in rows)
+    assert all(
+        row["sample"] in val and str(truth[row["sample"]]) == row["true class"] != row["predicted"] for row in rows
+    )
     sure = [row["probability"] for row in rows]
     assert sure == sorted(sure, reverse=True)
 
@@ -217,3 +219,9 @@ def test_a_model_that_blew_up_is_no_traceback(run: Run, capsys: pytest.CaptureFi
     ) == 0  # fmt: skip
     assert "Traceback" not in "".join(capsys.readouterr())
     assert json.loads((only_run() / "result.json").read_text())["metrics"]["val/r2"] is None
+
+
+def test_maps_that_were_asked_for_are_drawn_as_files_without_a_board(run: Run) -> None:
+    maps = ("model=cnn", "tensorboard.feature_maps=['0']", "tensorboard.samples=2")
+    assert run(*QUICK[2:], *maps, "tensorboard.enabled=false", "figures=true", "trainer.max_steps=2") == 0
+    assert (only_run() / "figures/feature_maps-0.png").is_file()
