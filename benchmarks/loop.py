@@ -78,7 +78,7 @@ def logged(fit: Iterator[Any], cfg: DictConfig, trainer: Trainer, bar: terminal.
         if progress.step % interval == 0:
             trainer.check()
             epoch = f"{progress.epoch + 1}/{epochs}"
-            bar.update(progress.step, epoch, trainer.running_loss, trainer.counted.speed)
+            bar.update(progress.step, epoch, trainer.running_loss, trainer.vitals.speed)
         spent += time.perf_counter() - begun
     return spent
 

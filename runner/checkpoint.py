@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import shlex
 import shutil
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -44,10 +45,11 @@ def read(path: Path) -> dict[str, Any]:
         # Whatever a damaged file makes of zipfile, pickle and torch; none of it is more than "unreadable" to a user.
         what = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({reason_of(error)})"
         raise RunFolderError(Problem(str(path), what, "a checkpoint written by runner")) from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        found = state if isinstance(state, dict) else {}
-        by = f" by runner {found['runner']}" if "runner" in found else ""
-        what = f"is a checkpoint of format {found.get('format')}, written{by}"
+    if not isinstance(state, dict) or "format" not in state:
+        raise RunFolderError(Problem(str(path), "is no checkpoint of runner", f"one of format {FORMAT}"))
+    if state["format"] != FORMAT:
+        by = f", written by runner {state['runner']}" if "runner" in state else ""
+        what = f"is a checkpoint of format {state['format']}{by}"
         raise RunFolderError(Problem(str(path), what, f"format {FORMAT}, which is what this version reads"))
     return state
 
@@ -195,7 +197,8 @@ class Checkpoints:
             self.wait()
         if self.failed is not None:
             what = f"the last checkpoint could not be written to {self.folder} ({self.failed.strerror or self.failed})"
-            what += "\n  try: resume=, which goes on from the one before it"
+            run = shlex.quote(str(self.folder.parent))
+            what += f"\n  try: python -m runner resume={run}, which goes on from the checkpoint before it"
             raise RunnerError(what) from self.failed
 
     def __enter__(self) -> Checkpoints:
@@ -236,7 +239,7 @@ def _serialised(state: Mapping[str, Any]) -> bytes:
 def _copy(value: Any) -> Any:
     """Containers and tensors copied, the tensors to the CPU."""
     if isinstance(value, torch.Tensor):
-        return value.detach().cpu().clone() if value.device.type == "cpu" else value.detach().cpu()
+        return value.detach().to("cpu", copy=True)
     if isinstance(value, Mapping):
         return {key: _copy(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from runner import metric
 from runner.eval_mode import eval_mode
 from runner.metric import Metric, Said
 
 if TYPE_CHECKING:  # parts are given to one another, and do not import one another
+    from runner.batch import Batch
     from runner.loader import Loader
     from runner.loss import Loss
 
 
 @dataclass
-class Predictions:
+class Outputs:
     """What a model said about a part. N is its number of samples."""
 
     loss: float
@@ -41,7 +43,7 @@ def predict(
     loader: Loader,
     forward: Callable[[Tensor], Tensor] | None = None,
     before_batch: Callable[[], None] = lambda: None,
-) -> Predictions:
+) -> Outputs:
     """Run a part through the model in eval mode. Every layer is left in the mode it was in.
 
     Args:
@@ -59,7 +61,7 @@ def predict(
     outputs, targets, kept, indices, sums, weights = zip(*rows, strict=True)
     # In float64: a part can have more batches than float32 can add up without losing digits.
     means = torch.stack(sums).cpu().double().sum(0) / torch.stack(weights).cpu().double().sum(0)
-    return Predictions(means.sum().item(), *map(torch.cat, (outputs, targets, kept, indices)))
+    return Outputs(means.sum().item(), *map(torch.cat, (outputs, targets, kept, indices)))
 
 
 def examine(
@@ -76,3 +78,25 @@ def examine(
     said = Said.of(loss.task, readout(made.output[kept]), made.target[kept], readout.gives_probabilities)
     said = replace(said, index=made.index[kept].cpu().numpy())
     return {"loss": made.loss, **metric.measure(metrics, said)}, said
+
+
+@torch.no_grad()
+def norm_gap(model: nn.Module, criterion: Loss, batch: Batch) -> dict[str, float] | None:
+    """The loss of one batch with the statistics of BatchNorm, and with the batch's own; None without BatchNorm.
+
+    Where training took few updates, the running statistics lag behind the weights, and a model that does well in train
+    mode does badly in eval mode. Nothing else differs between the two figures: dropout is off in both.
+    """
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats and len(batch) > 1]
+    if not norms:
+        return None
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    losses = []
+    with eval_mode(model):
+        for own in (False, True):
+            for norm in norms:
+                norm.train(own)
+            losses.append(float(criterion.of(model(batch.input), batch)))
+    for name, buffer in model.named_buffers():
+        buffer.copy_(buffers[name])
+    return {"eval_mode": losses[0], "batch_statistics": losses[1]}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -21,13 +21,13 @@ from runner.config import calling, factory, fill, value
 from runner.data import Data, Sources, prepare
 from runner.dataset import Samples
 from runner.draws import reseed
-from runner.errors import ConfigError, DataError, InputError, Problem, reason_of
+from runner.errors import ConfigError, DataError, Problem, reason_of
 from runner.evaluation import examine
 from runner.loss import Loss
 from runner.metric import Metric, Said
 from runner.model import Frozen, initialise, load
 from runner.network import make_model, make_precision, set_backends
-from runner.targets import OURS, locate
+from runner.targets import OURS
 from runner.terminal import show
 from runner.trainer import Precision
 from runner.trial import check_declared, check_repeatable, try_model
@@ -141,17 +141,14 @@ def _loss(cfg: DictConfig, data: Data) -> Loss:
     found: list[list[float]] = []
 
     def weights(node: DictConfig, number: int) -> dict[str, Tensor | None]:
+        place = f"loss.terms.{number}" if cfg.loss.get("terms") else "loss"
         given: dict[str, list[float] | None] = {}
-        try:
-            if "weight" in node:
-                given["weight"] = loss.class_weights(value(node.weight), counts, node.get("beta", 0.999))
-            if "pos_weight" in node:
-                given["pos_weight"] = loss.positive_weights(value(node.pos_weight), counts, _known_flags(data))
-        except InputError as error:
-            if not cfg.loss.get("terms"):
-                raise
-            place = f"loss.terms.{number}."
-            raise type(error)(*(replace(p, key=place + p.key.partition(".")[2]) for p in error.problems)) from error
+        if "weight" in node:
+            rule, beta = value(node.weight), node.get("beta", 0.999)
+            given["weight"] = loss.class_weights(rule, counts, beta, f"{place}.weight")
+        if "pos_weight" in node:
+            rule, known = value(node.pos_weight), _known_flags(data)
+            given["pos_weight"] = loss.positive_weights(rule, counts, known, f"{place}.pos_weight")
         found.extend(each for each in given.values() if each is not None)
         return {key: None if each is None else torch.tensor(each) for key, each in given.items()}
 
@@ -183,21 +180,23 @@ def _moments(train: Samples, rows: Tensor) -> tuple[Tensor, Tensor]:
     return mean.float(), torch.where(std > 0, std, 1.0).float()
 
 
-def make_metrics(cfg: DictConfig, criterion: Loss) -> dict[str, Metric]:
-    """The metrics that can be computed from what the model says."""
+def metrics_of(cfg: DictConfig) -> dict[str, Metric]:
+    """The metrics that a configuration names."""
     nodes = {str(name): node for name, node in cfg.metric.items() if node is not None}
+    return {name: Metric(factory(node, OURS["metric"]), node.get("takes")) for name, node in nodes.items()}
+
+
+def make_metrics(cfg: DictConfig, criterion: Loss) -> dict[str, Metric]:
+    """Of these, the ones that can be computed from what the model says."""
+    made = metrics_of(cfg)
     # One of them may be meant: the mean absolute error of classes that have an order.
-    if (
-        nodes
-        and criterion.task != "regression"
-        and all(metric.is_of_values(locate(n._target_)) for n in nodes.values())
-    ):
-        what = f"{', '.join(nodes)} measure values, and the targets are classes"
+    functions = [entry.function.func for entry in made.values()]
+    if made and criterion.task != "regression" and all(map(metric.is_of_values, functions)):
+        what = f"{', '.join(made)} measure values, and the targets are classes"
         raise ConfigError(Problem("metric", what, remedy=f"metric={_option(criterion.task)}"))
-    made = {name: Metric(factory(node, OURS["metric"]), node.get("takes")) for name, node in nodes.items()}
     left_out = [name for name in made if made[name].wants_probabilities and not criterion.readout.gives_probabilities]
     if left_out:
-        log.info("left out, for this loss makes no probabilities of a model's outputs: %s", ", ".join(left_out))
+        log.info("left out, because this loss gives no probabilities: %s", ", ".join(left_out))
     lost = {key: monitor for key, monitor in monitors(cfg).items() if monitor.removeprefix("val/") in left_out}
     if lost:
         what = "needs probabilities, and this loss makes none of a model's outputs"
@@ -244,4 +243,6 @@ def _check_loss(criterion: Loss, output: object, batch: Batch) -> None:
     except Exception as error:  # whatever a loss of the user's may raise
         log.debug("", exc_info=True)
         reason = reason_of(error)
-        raise ConfigError(Problem("loss", f"cannot take what the model makes: {reason}")) from error
+        names = " + ".join(type(term.criterion).__name__ for term in criterion.terms)
+        what = f"{names} fails on the first batch: {reason}"
+        raise ConfigError(Problem("loss", what, remedy="-v, to see where")) from error

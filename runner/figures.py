@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -118,9 +117,8 @@ def feature_map(model: nn.Module, inputs: Tensor, layer: str) -> Tensor:
     Raises:
         ConfigError: there is no such layer, or it makes no pictures.
     """
-    with _output_of(model, layer, "tensorboard.feature_maps") as outputs, torch.no_grad():
-        model(inputs)
-    return _scaled(outputs[0].mean(1))
+    with torch.no_grad():
+        return _scaled(_through(model, inputs, layer, "tensorboard.feature_maps")[1].mean(1))
 
 
 def class_map(model: nn.Module, inputs: Tensor, layer: str) -> Tensor:
@@ -136,11 +134,11 @@ def class_map(model: nn.Module, inputs: Tensor, layer: str) -> Tensor:
     Raises:
         ConfigError: there is no such layer, or it makes no pictures.
     """
-    with _output_of(model, layer, "tensorboard.grad_cam") as outputs, torch.enable_grad():
-        scores = model(inputs.detach().requires_grad_())
-        (gradient,) = torch.autograd.grad(scores.max(1).values.sum(), outputs[0])
+    with torch.enable_grad():
+        scores, made = _through(model, inputs.detach().requires_grad_(), layer, "tensorboard.grad_cam")
+        (gradient,) = torch.autograd.grad(scores.max(1).values.sum(), made)
     weights = gradient.mean((2, 3), keepdim=True)  # (B, channels, 1, 1), eq. 1
-    return _scaled((weights * outputs[0]).sum(1).relu().detach())  # eq. 2
+    return _scaled((weights * made).sum(1).relu().detach())  # eq. 2
 
 
 def beside(inputs: Tensor, maps: Tensor) -> Tensor:
@@ -154,12 +152,21 @@ def beside(inputs: Tensor, maps: Tensor) -> Tensor:
 
     flat = inputs.float().flatten(1)
     low, high = flat.min(1).values.view(-1, 1, 1, 1), flat.max(1).values.view(-1, 1, 1, 1)
-    pictures = (inputs[:, :3] - low) / (high - low).clamp(min=1e-12)
-    pictures = pictures if pictures.shape[1] == 3 else pictures[:, :1].expand(-1, 3, -1, -1)
+    pictures = rgb(inputs, low, high - low)
     coloured = jet(functional.interpolate(maps.unsqueeze(1), inputs.shape[2:], mode="bilinear").squeeze(1))
     pairs = torch.stack([pictures, coloured], 1).flatten(0, 1)  # (2 B, 3, H, W)
     grid: Tensor = make_grid(pairs.cpu(), nrow=8, padding=1)
     return grid
+
+
+def rgb(pictures: Tensor, black: Tensor | float, span: Tensor | float) -> Tensor:
+    """(B, C, H, W) as colours, (B, 3, H, W) of 0 … 1: the first three channels, or the first alone as grey.
+
+    Args:
+        black: what is 0, and `span` above it 1.
+    """
+    shown = pictures if pictures.shape[1] >= 3 else pictures[:, :1].expand(-1, 3, -1, -1)
+    return ((shown[:, :3].float() - black) / torch.as_tensor(span).clamp(min=1e-12)).clamp(0, 1)
 
 
 def jet(values: Tensor) -> Tensor:
@@ -174,46 +181,49 @@ def embed(model: nn.Module, loader: Loader, layer: str, most: int) -> tuple[Tens
         (n, D) the outputs, flattened, (n, ...) the targets, (n,) the samples' indices, (n, ...) the inputs.
 
     Raises:
-        ConfigError: there is no such layer.
+        ConfigError: there is no such layer, or it makes no tensor.
     """
     rows, count = [], 0
-    with _output_of(model, layer, "tensorboard.embeddings", pictures=False) as outputs, torch.no_grad():
-        for batch in loader.epoch():
-            model(batch.input)
-            if not outputs:
-                raise ConfigError(Problem("tensorboard.embeddings", f"layer {layer!r} is not used by the model"))
-            made = outputs[-1].flatten(1).float()
-            outputs.clear()
-            rows.append(tuple(each.detach().cpu() for each in (made, batch.target, batch.index, batch.input)))
-            count += len(batch)
-            if count >= most:
-                break
+    for batch in loader.epoch():
+        with torch.no_grad():
+            _, made = _through(model, batch.input, layer, "tensorboard.embeddings", pictures=False)
+        rows.append(tuple(each.cpu() for each in (made.flatten(1).float(), batch.target, batch.index, batch.input)))
+        count += len(batch)
+        if count >= most:
+            break
     found = [torch.cat(part)[:most] for part in zip(*rows, strict=True)]
     return found[0], found[1], found[2], found[3]
 
 
-@contextmanager
-def _output_of(model: nn.Module, layer: str, key: str, pictures: bool = True) -> Iterator[list[Tensor]]:
-    """What `layer` makes while the context is open, in eval mode; then the hook is gone and the modes are back.
+def _through(model: nn.Module, inputs: Tensor, layer: str, key: str, pictures: bool = True) -> tuple[Tensor, Tensor]:
+    """What a model makes of inputs in eval mode, and what `layer` makes on the way: where it is used several times, the
+    last time.
 
     Args:
-        pictures: whether it has to make (B, C, H, W).
+        key: of the configuration, where the layer was named.
+        pictures: whether the layer has to make (B, C, H, W).
     """
     modules = dict(model.named_modules())
     if layer not in modules or not layer:
         names = [name for name in modules if name]
-        problem = Problem(key, f"the model has no layer {layer!r}", ", ".join(names[:20]), nearest(layer, names))
-        raise ConfigError(problem)
-    seen: list[Tensor] = []
+        near = nearest(layer, names)
+        value = f'["{near}"]' if key.endswith("feature_maps") else f'"{near}"'  # a name may look like a number
+        remedy = f"'{key}={value}'" if near else ""
+        raise ConfigError(Problem(key, f"the model has no layer {layer!r}", ", ".join(names[:20]), remedy))
+    seen: list[object] = []
     handle = modules[layer].register_forward_hook(lambda module, inputs, output: seen.append(output))
     try:
         with eval_mode(model):
-            yield seen
+            output: Tensor = model(inputs)
     finally:
         handle.remove()
-    if pictures and (not seen or seen[0].dim() != 4):
-        what = f"layer {layer!r} makes {tuple(seen[0].shape) if seen else 'nothing'}"
-        raise ConfigError(Problem(key, what, "a layer that makes (batch, channels, height, width)"))
+    made = seen[-1] if seen else None
+    if isinstance(made, Tensor) and (made.dim() == 4 or not pictures):
+        return output, made
+    what = f"makes {tuple(made.shape)}" if isinstance(made, Tensor) else f"returns a {type(made).__name__}"
+    what = f"layer {layer!r} {what}" if seen else f"layer {layer!r} is not used by the model"
+    allowed = "a layer that makes (batch, channels, height, width)" if pictures else "a layer that returns a tensor"
+    raise ConfigError(Problem(key, what, allowed))
 
 
 def _scaled(maps: Tensor) -> Tensor:

@@ -29,6 +29,11 @@ SHOWN = 16
 """Samples on a picture."""
 
 
+def wanted(cfg: DictConfig) -> bool:
+    """Whether there is a place for pictures: the board, or files."""
+    return bool(cfg.figures or (cfg.tensorboard.enabled and cfg.tensorboard.pictures))
+
+
 def before(experiment: Experiment) -> dict[str, Tensor]:
     """Samples of train as they are stored and as the model gets them, by tag; nothing if they are no pictures."""
     data, example = experiment.data, experiment.data.example
@@ -43,7 +48,7 @@ def before(experiment: Experiment) -> dict[str, Tensor]:
         return {}
     names = plots.labels(train.classes)
     captions = [
-        f"{i}: {names[int(target)]}" if train.task == "classification" else str(i)
+        f"{i}: {_name(names, int(target))}" if train.task == "classification" else str(i)
         for i, target in zip(index, example.target, strict=False)
     ]
     given = list(undone(found.float(), data.transform))
@@ -55,8 +60,13 @@ def before(experiment: Experiment) -> dict[str, Tensor]:
     return {"train/samples": to_image(figure)}
 
 
+def _name(classes: Sequence[str], target: int) -> str:
+    """The name of a class; a dash for a target that is ignored, which may be any number."""
+    return classes[target] if 0 <= target < len(classes) else "–"
+
+
 def after(task: str, classes: Sequence[str], said: Mapping[str, Said]) -> dict[str, Tensor]:
-    """What was said about each part, by tag.
+    """What was said about each part, by tag; without what takes numbers of which some are not finite.
 
     Args:
         task: see `runner.dataset.Samples.task`.
@@ -64,12 +74,14 @@ def after(task: str, classes: Sequence[str], said: Mapping[str, Said]) -> dict[s
     made = {}
     for part, each in said.items():
         if task == "regression":
+            if not np.isfinite(each.predictions).all():
+                continue
             made[f"{part}/residuals"] = plots.residuals(each.truth, each.predictions, part)
             continue
         if task != "multilabel":
             matrix = metric.confusion_matrix(each, len(classes))
             made[f"{part}/confusion"] = plots.confusion(matrix, classes, part)
-        if each.probabilities is not None:
+        if each.probabilities is not None and np.isfinite(each.probabilities).all():
             made[f"{part}/ranking"] = plots.ranking(each.truth, each.probabilities, classes, part)
     return {tag: to_image(figure) for tag, figure in made.items()}
 
@@ -87,18 +99,18 @@ def mistakes(task: str, classes: Sequence[str], part: str, samples: Samples, sai
         return {}
     sure = said.probabilities
     captions = [
-        f"{said.index[row]}: {names[said.truth[row]]}\nsaid {names[said.predictions[row]]}"
+        f"{said.index[row]}: {names[said.truth[row]]}\n→ {names[said.predictions[row]]}"
         + ("" if sure is None else f" {sure[row].max():.0%}")
         for row in rows
     ]
-    title = f"Most confident mistakes on {part}: index, true class, and what was said"
+    title = f"Most confident mistakes on {part}: index, true class, predicted class"
     return {f"{part}/mistakes": to_image(plots.pictures([_displayed(stored, _range(stored))], captions, [""], title))}
 
 
 def inside(cfg: DictConfig, model: nn.Module, loader: Loader) -> dict[str, Tensor]:
     """Feature maps and Grad-CAM of some samples, as far as the configuration asks for them."""
     board = config.value(cfg.tensorboard)
-    if not board["enabled"]:
+    if not (cfg.figures or board["enabled"]):
         return {}
     # In a Sequential the layers' names are numbers, to YAML too.
     maps, cam = [str(name) for name in board["feature_maps"]], board["grad_cam"]
@@ -150,7 +162,8 @@ def embeddings(experiment: Experiment, layer: str, board: Board | None) -> dict[
     columns: dict[str, list[Any]] = {"sample": index.tolist()}
     hard = train.task in ("classification", "soft")
     truth = target.argmax(1) if train.task == "soft" else target
-    columns["class" if hard else "target"] = [train.classes[t] for t in truth.tolist()] if hard else truth.tolist()
+    known = truth.tolist()
+    columns["class" if hard else "target"] = [_name(train.classes, t) for t in known] if hard else known
     if board is not None:
         sprites = _sprites(undone(inputs, data.transform)) if inputs.dim() == 4 else None
         board.points(f"val/{layer}", points.numpy(), columns, sprites)
@@ -164,9 +177,7 @@ def _sprites(pictures: Tensor) -> Tensor:
     """One picture of many, (B, C, H, W): (3, rows · side, columns · side) uint8."""
     span = _range(list(pictures))
     side = min(max(pictures.shape[2:]), 48)
-    scaled = ((pictures.float() - span[0]) / max(span[1] - span[0], 1e-12)).clamp(0, 1)
-    coloured = scaled[:, :3] if scaled.shape[1] >= 3 else scaled[:, :1].expand(-1, 3, -1, -1)
-    small = functional.interpolate(coloured, (side, side), mode="area")
+    small = functional.interpolate(figures.rgb(pictures, span[0], span[1] - span[0]), (side, side), mode="area")
     columns = sprite_columns(len(small))
     grid = torch.zeros(columns * columns, 3, side, side)
     grid[: len(small)] = small
@@ -176,7 +187,6 @@ def _sprites(pictures: Tensor) -> Tensor:
 
 def save(pictures: Mapping[str, Tensor], folder: Path) -> None:
     """Write pictures, (3, H, W) uint8 or floats of 0 … 1, as PNG."""
-    folder.mkdir(exist_ok=True)
     for tag, picture in pictures.items():
         pixels = picture if picture.dtype == torch.uint8 else (picture * 255).round().to(torch.uint8)
         write(folder / f"{tag.replace('/', '-')}.png", png(pixels))

@@ -11,15 +11,12 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
 from runner import optimizer
-from runner.batch import Batch
 from runner.errors import reason_of
 from runner.eval_mode import eval_mode
 from runner.experiment import Experiment, assemble
-from runner.loss import Loss
 from runner.table import Table
 from runner.terminal import show
 from runner.trainer import searches
@@ -138,11 +135,11 @@ def memory(cfg: DictConfig, experiment: Experiment) -> Table:
 
     model.train()
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        total = (criterion(model(batch.input), batch) / criterion.weight(batch)).sum()
+        total = criterion.of(e.precision.forward(model)(batch.input), batch)
     total.backward()
     gradients = _bytes(p.grad for p in model.parameters() if p.grad is not None)
     if searches(opt):
-        opt.step(lambda: total.detach())  # it asks for the loss again, and finds the gradient as it is
+        opt.step(lambda: total.item())  # it asks for the loss again, and finds the gradient as it is
     else:
         opt.step()
     state = _bytes(_tensors([list(held.values()) for held in opt.state.values()]))
@@ -171,39 +168,6 @@ def tables(cfg: DictConfig, experiment: Experiment) -> dict[str, Table]:
         except Exception as error:  # whatever a model of the user's may not stand: a copy, a hook, a count of FLOPs
             log.info("no table of %s: %s", tag, reason_of(error))
     return found
-
-
-@torch.no_grad()
-def norm_gap(model: nn.Module, criterion: Loss, batch: Batch) -> dict[str, float] | None:
-    """The loss of one batch with the statistics of BatchNorm, and with the batch's own; None without BatchNorm.
-
-    Where training took few updates, the running statistics lag behind the weights, and a model that does well in train
-    mode does badly in eval mode. Nothing else differs between the two figures: dropout is off in both.
-    """
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats and len(batch) > 1]
-    if not norms:
-        return None
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    losses = []
-    with eval_mode(model):
-        for own in (False, True):
-            for norm in norms:
-                norm.train(own)
-            losses.append(float((criterion(model(batch.input), batch) / criterion.weight(batch)).sum()))
-    for name, buffer in model.named_buffers():
-        buffer.copy_(buffers[name])
-    return {"eval_mode": losses[0], "batch_statistics": losses[1]}
-
-
-def report_gap(gap: dict[str, float] | None) -> None:
-    """Say so if the running statistics of BatchNorm make a model worse than it is."""
-    if gap is not None and gap["eval_mode"] > 1.2 * gap["batch_statistics"] + 0.05:
-        log.warning(
-            "on the same train batch the loss is %.4f in eval mode and %.4f with the batch's own statistics: those of "
-            "BatchNorm lag behind the weights. More epochs, a larger momentum than 0.1 in the model's BatchNorm "
-            "layers, or torch.optim.swa_utils.update_bn on the trained model would close the gap",
-            gap["eval_mode"], gap["batch_statistics"],
-        )  # fmt: skip
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:

@@ -6,7 +6,6 @@ grow by the same factor from step to step.
 
 from __future__ import annotations
 
-import csv
 import logging
 import math
 from datetime import datetime
@@ -16,13 +15,11 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 
-from runner import folder, optimizer, plots
-from runner.config import factory
+from runner import folder, plots
 from runner.errors import ConfigError, Problem
 from runner.experiment import assemble
 from runner.scheduler import Schedule
 from runner.table import Table
-from runner.targets import OURS
 from runner.terminal import show
 from runner.trainer import Limits, Trainer
 from runner.updates import make_optimizer, make_trainer
@@ -49,9 +46,10 @@ def main(cfg: DictConfig) -> None:
     options = cfg.lr_find
     experiment = assemble(cfg)
     opt = make_optimizer(cfg, experiment.model, experiment.loss)
-    base = optimizer.base_rate(factory(cfg.optimizer, OURS["optimizer"]))
+    base = opt.defaults.get("lr")
     if base is None:
         raise ConfigError(Problem("optimizer", f"{cfg.optimizer._target_} has no learning rate"))
+    place = _claim()
     limits = Limits(steps=options.steps, evaluate_epochs=None)
     schedule = Schedule(opt, None, base)
     trainer = make_trainer(cfg, experiment, opt, schedule, limits, ema=None, compiled=None, skip_nonfinite=True)
@@ -60,11 +58,23 @@ def main(cfg: DictConfig) -> None:
     rates = rates[: len(losses)]
     smoothed = centred_mean(losses)
     found = suggest(rates, smoothed)
-    _report(found, rates, losses, smoothed, options.steps)
+    _report(found, place, rates, losses, smoothed, options.steps)
     own = [group["name"] for group in opt.param_groups if "lr" in _rule(cfg, group["rule"])]
     if own and found:
         share = found[STEEPEST] / (base or 1.0)
-        log.info("groups with a rate of their own kept their ratio: times %.2g for %s, too", share, ", ".join(own))
+        names = ", ".join(own)
+        log.info("these parameter groups have an lr of their own; multiply it by %.2g, too: %s", share, names)
+
+
+def _claim() -> Path:
+    """A folder for what is found, before anything is tried."""
+    now = datetime.now()
+    place = folder.OUTPUTS / "lr_find" / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}"
+    try:
+        return folder.claim(place)
+    except OSError as error:
+        what = f"'{place}' cannot be made ({error.strerror})"
+        raise ConfigError(Problem("lr_find", what, "a working directory that can be written to")) from error
 
 
 def _rule(cfg: DictConfig, number: int | None) -> Any:
@@ -124,12 +134,11 @@ def suggest(rates: Array, smoothed: Array) -> dict[str, float]:
     return {STEEPEST: float(rates[falling.argmin()]), "a tenth of where it is lowest": float(rates[lowest] / 10)}
 
 
-def _report(found: dict[str, float], rates: Array, losses: Array, smoothed: Array, steps: int) -> None:
-    now = datetime.now()
-    place = folder.claim(folder.OUTPUTS / "lr_find" / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}")
+def _report(found: dict[str, float], place: Path, rates: Array, losses: Array, smoothed: Array, steps: int) -> None:
     suggestion = found.get(STEEPEST)
-    plots.save(plots.rate_search(rates, losses, smoothed, suggestion), place / "lr_find.png")
-    _write(place / "lr_find.csv", {"lr": rates, "loss": losses, "smoothed": smoothed})
+    plots.rate_search(rates, losses, smoothed, suggestion).savefig(place / "lr_find.png")
+    columns = np.stack([rates, losses, smoothed], 1)
+    np.savetxt(place / "lr_find.csv", columns, "%.17g", ",", header="lr,loss,smoothed", comments="")
     why = "" if len(rates) == steps else f" of {steps}: the loss had grown"
     log.info("%d steps%s, learning rates from %.3g to %.3g", len(rates), why, rates[0], rates[-1])
     if found:
@@ -140,10 +149,3 @@ def _report(found: dict[str, float], rates: Array, losses: Array, smoothed: Arra
             "no learning rate made the loss fall: look at %s/lr_find.png, and at the data, the loss and what is "
             "frozen; or look longer, with lr_find.steps=%d", place, 5 * steps,
         )  # fmt: skip
-
-
-def _write(path: Path, columns: dict[str, Array]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows(zip(*(values.tolist() for values in columns.values()), strict=True))

@@ -105,24 +105,31 @@ class Said:
         scores, truth = output.detach().cpu().numpy(), target.cpu().numpy()
         if task == "regression":
             return cls(truth, scores.reshape(truth.shape))
-        if task == "multilabel":
-            return cls(truth, (scores > 0.5).astype(np.int64), scores)
         if task == "soft":
             truth = truth.argmax(1)
-        return cls(truth, scores.argmax(1), scores if probabilities else None)
+        return cls(truth, chosen(task, scores), scores if probabilities or task == "multilabel" else None)
+
+
+def chosen(task: str, scores: Array) -> Array:
+    """The class indices that (N, C) scores say; or 0 and 1 for each class, where a sample may have several."""
+    found: Array = (scores > 0.5).astype(np.int64) if task == "multilabel" else scores.argmax(1)
+    return found
 
 
 def measure(metrics: Mapping[str, Metric], said: Said) -> dict[str, float]:
     """Every metric's value; NaN where it is not defined for these samples."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), np.errstate(over="ignore", invalid="ignore"):
         warnings.simplefilter("ignore", UserWarning)  # of classes that a part lacks, or that were never predicted
         return {name: _value(metric, said) for name, metric in metrics.items()}
 
 
 def _value(metric: Metric, said: Said) -> float:
+    given = said.probabilities if metric.wants_probabilities else said.predictions
+    if given is not None and not np.isfinite(given).all():
+        return math.nan  # scikit-learn would raise
     if not metric.wants_probabilities:
-        return float(metric.function(said.truth, said.predictions))
-    chances = said.probabilities
+        return float(metric.function(said.truth, given))
+    chances = given
     theirs = metric.function.func.__module__.startswith("sklearn.")
     if theirs and chances is not None and said.truth.ndim == 1 and chances.shape[1] == 2:
         chances = chances[:, 1]  # of two classes scikit-learn wants that of the second alone
@@ -171,7 +178,7 @@ def brier(y_true: Array, y_prob: Array) -> float:
     """Brier score: the mean over samples of the squared error of the probabilities, summed over the classes (Brier,
     "Verification of Forecasts Expressed in Terms of Probability", 1950, eq. 2). Of two classes half of that, which is
     the error of one; for several classes per sample the mean over them."""
-    squared = (y_prob - _one_hot(y_true, y_prob)) ** 2
+    squared = (y_prob - one_hot(y_true, y_prob)) ** 2
     return float(squared.sum(1).mean() if y_true.ndim == 1 and y_prob.shape[1] > 2 else squared.mean())
 
 
@@ -179,9 +186,14 @@ def calibration_error(y_true: Array, y_prob: Array, bins: int = 15) -> float:
     """Expected calibration error: how far confidence is from accuracy, over bins of equal width weighted by their
     samples (Guo et al., "On Calibration of Modern Neural Networks", 2017, eq. 5)."""
     confidence, right = y_prob.max(1), y_prob.argmax(1) == y_true
-    where = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gaps = np.bincount(where, right - confidence, bins)
+    gaps = np.bincount(bin_of(confidence, bins), right - confidence, bins)
     return float(np.abs(gaps).sum() / len(y_true))
+
+
+def bin_of(confidence: Array, bins: int) -> Array:
+    """Which of the bins of equal width each number from 0 to 1 is in; one on an edge is in the lower."""
+    where: Array = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    return where
 
 
 def is_of_values(function: Callable[..., Any]) -> bool:
@@ -229,7 +241,7 @@ def mistakes(part: str, said: Said, classes: Sequence[str], count: int = 20) -> 
         index = None if said.index is None else int(said.index[row])
         sure = None if said.probabilities is None else float(said.probabilities[row].max())
         rows.append([index, classes[said.truth[row]], classes[said.predictions[row]], sure])
-    columns = ["sample", "true class", "said", "probability"]
+    columns = ["sample", "true class", "predicted", "probability"]
     return Table(f"Most confident mistakes, {part}", columns, rows)
 
 
@@ -241,9 +253,11 @@ def class_distances(points: Array, truth: Array, classes: Sequence[str]) -> dict
         points: (N, D)
         truth: (N,) class indices.
     """
+    from scipy.spatial.distance import cdist
+
     there = [c for c in range(len(classes)) if (truth == c).any()]
     means = np.stack([points[truth == c].mean(0) for c in there])
-    distances = np.sqrt(np.maximum(((means[:, None] - means[None]) ** 2).sum(2), 0))
+    distances = cdist(means, means)
     names = [classes[c] for c in there]
     if len(there) > MOST_COLUMNS:
         first, second = np.triu_indices(len(there), 1)
@@ -263,32 +277,39 @@ MOST_COLUMNS = 30
 
 
 def confusion(part: str, said: Said, classes: Sequence[str]) -> Table:
-    """How many samples of each class of a part (rows) were taken for each (columns); of many classes, the pairs that
-    were mistaken most."""
+    """How many samples of each class of a part (rows) were predicted as each (columns); of many classes, the most
+    frequent confusions."""
     matrix = confusion_matrix(said, len(classes))
     if len(classes) > MOST_COLUMNS:
         np.fill_diagonal(matrix, 0)
         order = np.argsort(-matrix, axis=None, kind="stable")[:MOST_COLUMNS]
         pairs = [(int(n) // len(classes), int(n) % len(classes)) for n in order if matrix.flat[n]]
-        columns = ["true class", "said", "samples"]
+        columns = ["true class", "predicted", "samples"]
         mistaken = [[classes[truth], classes[taken], int(matrix[truth, taken])] for truth, taken in pairs]
-        return Table(f"What was mistaken most, {part}", columns, mistaken)
+        return Table(f"Most frequent confusions, {part}", columns, mistaken)
     rows = [[name, *map(int, row)] for name, row in zip(classes, matrix, strict=True)]
-    return Table(f"Confusion, {part}: rows are what is right, columns what was said", ["true class", *classes], rows)
+    return Table(f"Confusion, {part}: rows are true classes, columns predicted", ["true class", *classes], rows)
 
 
 def confusion_matrix(said: Said, classes: int) -> Array:
-    """(C, C) samples, by what is right and what was said."""
+    """(C, C) samples, by true and by predicted class."""
     matrix: Array = sk.confusion_matrix(said.truth, said.predictions, labels=np.arange(classes))
     return matrix
 
 
-def _one_hot(y_true: Array, y_prob: Array) -> Array:
+def one_hot(y_true: Array, y_prob: Array) -> Array:
+    """(N, C) of 0 and 1, of class indices or of what is so already."""
     return y_true if y_true.ndim > 1 else np.eye(y_prob.shape[1], dtype=np.int64)[y_true]
 
 
+def with_both(flags: Array) -> list[int]:
+    """Of (N, C) flags, the classes that some samples are of and others are not."""
+    return [c for c in range(flags.shape[1]) if 0 < flags[:, c].sum() < len(flags)]
+
+
 def _over_classes(function: Callable[[Array, Array], float], y_true: Array, y_prob: Array) -> float:
-    truth = _one_hot(y_true, y_prob)
-    chosen = [1] if y_true.ndim == 1 and y_prob.shape[1] == 2 else range(y_prob.shape[1])
-    both = [c for c in chosen if 0 < truth[:, c].sum() < len(truth)]
+    truth = one_hot(y_true, y_prob)
+    both = with_both(truth)
+    if y_true.ndim == 1 and y_prob.shape[1] == 2:
+        both = both[1:]
     return float(np.mean([function(truth[:, c], y_prob[:, c]) for c in both])) if both else float("nan")

@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from runner import metric
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,7 +74,7 @@ def confusion(matrix: Array, classes: Sequence[str], title: str) -> Figure:
         axes = figure.add_axes(((left + number * width / 2) / width, below / height, side / width, side / height))
         image = axes.imshow(values, cmap="Blues", vmin=0, vmax=1 if values is shares else None)
         axes.set_title(f"{title}: {name}", fontsize=9)
-        axes.set(xlabel="said", ylabel="true")
+        axes.set(xlabel="predicted", ylabel="true")
         axes.set_xticks(shown, [names[n] for n in shown], rotation=90, fontsize=size)
         axes.set_yticks(shown, [names[n] for n in shown], fontsize=size)
         if count > 20:
@@ -96,8 +97,8 @@ def ranking(truth: Array, probabilities: Array, classes: Sequence[str], title: s
     """
     from sklearn.metrics import precision_recall_curve, roc_curve
 
-    flags = truth if truth.ndim > 1 else np.eye(probabilities.shape[1], dtype=np.int64)[truth]
-    both = [c for c in range(flags.shape[1]) if 0 < flags[:, c].sum() < len(flags)]
+    flags = metric.one_hot(truth, probabilities)
+    both = metric.with_both(flags)
     few = both[1:] if flags.shape[1] == 2 and truth.ndim == 1 else both if len(both) <= 10 else []
     names = labels(classes)
     figure = _figure(13.0, 4.2, layout=None)
@@ -128,7 +129,7 @@ def _reliability(axes: Any, truth: Array, probabilities: Array, bins: int = 10) 
     several = truth.ndim > 1
     confidence = probabilities.ravel() if several else probabilities.max(1)
     right = truth.ravel() if several else probabilities.argmax(1) == truth
-    where = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    where = metric.bin_of(confidence, bins)
     counts = np.bincount(where, minlength=bins)
     accuracy = np.bincount(where, right, bins) / np.maximum(counts, 1)
     middle = (np.arange(bins) + 0.5) / bins
@@ -278,8 +279,3 @@ def to_image(figure: Figure) -> Tensor:
     canvas.draw()
     pixels = torch.from_numpy(np.asarray(canvas.buffer_rgba()).copy())  # (height, width, 4)
     return pixels[..., :3].permute(2, 0, 1)
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as the file's ending says: .png, .svg, .pdf."""
-    figure.savefig(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from runner import __version__, config, figures, report
 from runner.checkpoint import Checkpoints
-from runner.errors import RunnerError
+from runner.errors import Problem, RunFolderError, RunnerError
 from runner.experiment import Experiment
 from runner.files import write
 from runner.metric import ranked
@@ -119,9 +120,9 @@ class Recorder:
             for tag, values in self._histograms.read().items():
                 self.board.histogram(tag, values, record["step"])
         if self.board is not None:
-            self.board.record(record, self.trainer.learning_rates, self.trainer.vitals)
+            self.board.record(record, self.trainer.learning_rates, self.trainer.measured)
         self._write_metrics()
-        self._lines.add(record, self.trainer.vitals["samples_per_second"], best)
+        self._lines.add(record, self.trainer.measured["samples_per_second"], best)
 
     def _write_metrics(self) -> bool:
         """``metrics.jsonl``, from the history that the checkpoint holds: the two never disagree after a resume."""
@@ -153,3 +154,21 @@ class Recorder:
         self.checkpoints.__exit__(kind, error, trace)
         if self.board is not None:
             self.board.close()
+
+
+def check_space(cfg: DictConfig, run_dir: Path, trainer: Trainer) -> None:
+    """That there is room for the checkpoints of a run.
+
+    Raises:
+        RunFolderError: there is not.
+    """
+    weights = sum(value.nbytes for value in trainer.model.state_dict().values() if isinstance(value, Tensor))
+    # The last one, the best one, and the one that is being written; of several best ones each has a file besides, and
+    # the one that falls out is there until the others are written.
+    files = 3 + (0 if cfg.checkpoint.keep == 1 else cfg.checkpoint.keep + 1)
+    needed = weights * (3 + (trainer.average is not None)) * files  # with an average, two moments of the optimizer
+    there = next(path for path in (run_dir.absolute(), *run_dir.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        what = f"{run_dir}: checkpoints will take {needed / 2**20:,.0f} MiB, and {free / 2**20:,.0f} MiB are free there"
+        raise RunFolderError(Problem("hydra.run.dir", what, remedy="hydra.run.dir=FOLDER, on another disk"))

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from runner import __version__, compose, config, folder, metric
 from runner.device import describe
+from runner.errors import counted
 from runner.experiment import Experiment
 from runner.keys import short, text
 from runner.metric import Said
@@ -61,7 +62,9 @@ def announce(
     )  # fmt: skip
     if cfg.optimizer.get("scale_lr") is not None:
         count, found_with = samples_in_a_step(cfg), cfg.optimizer.scale_lr
-        log.info("learning rates × %.4g, for a step has %d samples, not %d", count / found_with, count, found_with)
+        log.info(
+            "learning rates × %.4g, because a step has %d samples and not %d", count / found_with, count, found_with
+        )
     if run_dir is not None:
         log.info("%s", run_dir)
     if progress.step:
@@ -76,8 +79,8 @@ def cautions(experiment: Experiment, threads: int | None) -> None:
     """
     if threads is not None and threads != experiment.threads:
         log.warning(
-            "the run had %d threads, and has %d now: sums are added up in another order, and their last digits differ "
-            "(trainer.threads=%d)", threads, experiment.threads, threads,
+            "the run began with %s and has %d now: the last digits of its figures will differ\n"
+            "  try: trainer.threads=%d", counted(threads, "thread"), experiment.threads, threads,
         )  # fmt: skip
     if names := unsaved(experiment.model):
         shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
@@ -217,4 +220,15 @@ def farewell(cfg: DictConfig, run_dir: Path, seconds: float) -> None:
     log.info("  curves and tables  tensorboard --logdir %s", shlex.quote(str(run_dir)))
     log.info("  use it             %s", folder.command(cfg, "predict", f"run={run_dir}", "input=FILE"))
     length = "max_epochs" if cfg.trainer.max_steps is None else "max_steps"
-    log.info("  train on           %s", folder.resume_command(cfg, run_dir, f"trainer.{length}=MORE"))
+    log.info("  train longer       %s", folder.resume_command(cfg, run_dir, f"trainer.{length}=MORE"))
+
+
+def norm_gap(gap: dict[str, float] | None) -> None:
+    """Say so if the running statistics of BatchNorm make a model worse than it is."""
+    if gap is not None and gap["eval_mode"] > 1.2 * gap["batch_statistics"] + 0.05:
+        log.warning(
+            "on the same train batch the loss is %.4f in eval mode and %.4f with the batch's own statistics: those of "
+            "BatchNorm lag behind the weights. More epochs, a larger momentum than 0.1 in the model's BatchNorm "
+            "layers, or torch.optim.swa_utils.update_bn on the trained model would close the gap",
+            gap["eval_mode"], gap["batch_statistics"],
+        )  # fmt: skip

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from torch import Tensor
 
 from runner.checkpoint import restore_best
 from runner.errors import ConfigError, DataError, Problem, RunFolderError
@@ -49,19 +47,3 @@ def _check_same(cfg: DictConfig, experiment: Experiment, run_dir: Path, state: d
     if differing:
         problems = [f"{what} not what {run_dir} began with ({a}, now {b})" for what, (a, b) in differing.items()]
         raise DataError(*(Problem("resume", problem) for problem in problems))
-
-
-def check_space(cfg: DictConfig, run_dir: Path, trainer: Trainer) -> None:
-    """That there is room for the checkpoints of a run.
-
-    Raises:
-        RunFolderError: there is not.
-    """
-    weights = sum(value.nbytes for value in trainer.model.state_dict().values() if isinstance(value, Tensor))
-    # With an average, two moments of the optimizer; the last, the best ones, and the one that is being written.
-    needed = weights * (3 + (trainer.average is not None)) * (2 + cfg.checkpoint.keep)
-    there = next(path for path in (run_dir.absolute(), *run_dir.absolute().parents) if path.is_dir())
-    free = shutil.disk_usage(there).free
-    if free < needed:
-        what = f"{run_dir}: checkpoints will take {needed / 2**20:,.0f} MiB, and {free / 2**20:,.0f} MiB are free there"
-        raise RunFolderError(Problem("hydra.run.dir", what, remedy="hydra.run.dir=FOLDER, on another disk"))

@@ -19,17 +19,18 @@ from runner.checkpoint import BEST, read, read_newest, sha256
 from runner.data import Sources
 from runner.device import out_of_memory
 from runner.errors import DataError, Interrupted, Problem, Pruned, RunFolderError, RunnerError
+from runner.evaluation import norm_gap
 from runner.experiment import Experiment, assemble
 from runner.metric import Said
 from runner.profile import Profiler
-from runner.recorder import Recorder
+from runner.recorder import Recorder, check_space
 from runner.result import Result
 from runner.signals import StopFlag
 from runner.sweep import predictions
 from runner.table import Table
 from runner.tensorboard import Board
 from runner.terminal import Bar, show
-from runner.trainer import Trainer
+from runner.trainer import Progress, Trainer
 from runner.trial import try_step
 from runner.updates import limits_of, make_optimizer, make_schedule, make_trainer
 
@@ -78,8 +79,6 @@ def main(prepared: Prepared, run_dir: Path, watch: Watch | None = None) -> None:
             raise
         except BaseException as error:
             what = _explained(error, cfg, experiment, run_dir)
-            if isinstance(error, SystemExit):
-                what = f"code that the configuration names called sys.exit({error.code!r})"
             _end(result, "failed", f"{type(error).__name__}: {what or error}")
             if what is not None:
                 raise RunnerError(what) from error
@@ -97,13 +96,16 @@ def _explained(error: BaseException, cfg: DictConfig, experiment: Experiment, ru
     """What to say in place of a traceback, where that would not say it as well."""
     if isinstance(error, torch.OutOfMemoryError):
         return out_of_memory(experiment.device, cfg.loader.batch_size, cfg.trainer.accumulate)
+    if isinstance(error, SystemExit):
+        return f"code that the configuration names called sys.exit({error.code!r})"
     if isinstance(error, OSError) and str(error.filename).startswith(str(run_dir)):
         return f"{error.filename} could not be written: {error.strerror}"
     return None
 
 
 def prepare(cfg: DictConfig, run_dir: Path, sources: Sources | None = None) -> Prepared:
-    """Build everything, try one batch, and load the state of a run that is resumed. Writes nothing.
+    """Build everything, try one batch, and load the state of a run that is resumed. Writes nothing, except for
+    a best checkpoint that a resumed run has lost, and that another one can replace.
 
     Args:
         run_dir: the folder of the run, which need not be there yet if it is a new one.
@@ -119,14 +121,13 @@ def prepare(cfg: DictConfig, run_dir: Path, sources: Sources | None = None) -> P
     trainer = plan(cfg, experiment, seconds)
     order, example = experiment.data.loaders["train"].order, experiment.data.example
     whole = cfg.facts.total_steps >= cfg.facts.steps_per_epoch  # else the last batch never comes
-    alone = whole and any(len(batch) == 1 for batch in order.batches(0)[-1:]) and len(example) > 1
+    alone = whole and len(order.batches(0)[-1]) == 1 and len(example) > 1
     try_step(trainer.gradient, example.to(experiment.device), [len(example), *([1] if alone else [])])
-    gallery.inside(
-        cfg, experiment.model, experiment.data.loaders["val"]
-    )  # at the end it is drawn for good; what cannot be drawn is better found now
+    # At the end it is drawn for good; what cannot be drawn is better found now.
+    gallery.inside(cfg, experiment.model, experiment.data.loaders["val"])
     if (layer := cfg.tensorboard.embeddings) is not None:
         figures.embed(experiment.model, experiment.data.loaders["val"], str(layer), 1)
-    resume.check_space(cfg, run_dir, trainer)
+    check_space(cfg, run_dir, trainer)
     if state is not None:
         resume.load(cfg, run_dir, experiment, trainer, state)
     return Prepared(cfg, experiment, trainer, seconds)
@@ -168,7 +169,7 @@ def _run(
             gallery.save(pictures, run_dir / "figures")
         try:
             with _stopped_first(stop):
-                _fit(cfg, run_dir, experiment.device, trainer, recorder, stop, watch)
+                _fit(cfg, run_dir, experiment, trainer, recorder, stop, watch)
         except Interrupted:
             recorder.save()
             recorder.close()
@@ -205,16 +206,12 @@ def _tables(cfg: DictConfig, experiment: Experiment, trainer: Trainer, result: R
 
 
 def _pictures_before(cfg: DictConfig, experiment: Experiment, trainer: Trainer) -> dict[str, Tensor]:
-    if not _wants_pictures(cfg):
+    if not gallery.wanted(cfg):
         return {}
     pictures = gallery.before(experiment)
     if curves := trainer.schedule.preview():
         pictures["optimizer/schedule"] = plots.to_image(plots.schedule(curves, cfg.facts.steps_per_epoch))
     return pictures
-
-
-def _wants_pictures(cfg: DictConfig) -> bool:
-    return bool(cfg.figures or (cfg.tensorboard.enabled and cfg.tensorboard.pictures))
 
 
 def _evaluate(experiment: Experiment, model: torch.nn.Module) -> dict[str, float]:
@@ -226,7 +223,7 @@ def _evaluate(experiment: Experiment, model: torch.nn.Module) -> dict[str, float
 
 
 def _fit(
-    cfg: DictConfig, run_dir: Path, device: torch.device, trainer: Trainer, recorder: Recorder, stop: StopFlag,
+    cfg: DictConfig, run_dir: Path, experiment: Experiment, trainer: Trainer, recorder: Recorder, stop: StopFlag,
     watch: Watch | None,
 ) -> None:  # fmt: skip
     """Train, write down what is found, and show how far it is.
@@ -236,13 +233,13 @@ def _fit(
     """
     progress = trainer.progress
     with Bar(cfg.facts.total_steps, progress.step) as bar, ExitStack() as stack:
-        profiler = Profiler(run_dir / "profile", device) if cfg.trainer.profile else None
+        profiler = Profiler(run_dir / "profile", experiment.device) if cfg.trainer.profile else None
         if profiler is not None:
             stack.callback(profiler.close)
         begun, first = time.perf_counter(), progress.step
         # Read once: a value of the configuration costs more than the rest of what is done here in a step.
         interval, compiled, epochs = cfg.trainer.log_interval, cfg.trainer.compile, cfg.facts.total_epochs
-        watched = f"val/{next(iter(cfg.metric), 'loss')}"
+        watched = f"val/{next(iter(experiment.metrics), 'loss')}"
         for record in trainer.fit():
             recorder.add(record)
             if record and watch is not None:
@@ -255,7 +252,7 @@ def _fit(
                 if progress.step % interval == 0:
                     trainer.check()
                     epoch = f"{progress.epoch + 1}/{epochs}"
-                    bar.update(progress.step, epoch, trainer.running_loss, trainer.counted.speed)
+                    bar.update(progress.step, epoch, trainer.running_loss, trainer.vitals.speed)
                 if profiler is not None and (table := profiler.step()) is not None:
                     show(table)
                     log.info("%s", profiler.path)
@@ -269,12 +266,7 @@ def _finish(
     """Take the best weights, look at test once, and say what was reached."""
     progress, best_path = trainer.progress, run_dir / "checkpoints" / BEST
     assert progress.best is not None
-    state = read(best_path)
-    if state["progress"]["step"] != progress.best["step"]:
-        what = f"holds step {state['progress']['step']}, but the best evaluation was at step {progress.best['step']}"
-        raise RunFolderError(Problem(str(best_path), what))
-    experiment.model.load_state_dict(state["ema"] or state["model"])
-    experiment.loss.load_state_dict(state["loss"])
+    _take_best(best_path, progress.best["step"], experiment)
     found: dict[str, float] = {}
     said: dict[str, Said] = {}
     for part in ("val", "test"):
@@ -283,28 +275,20 @@ def _finish(
     split = experiment.data.split
     if split.fold is not None:
         predictions.keep(run_dir / predictions.NAME, "val" if "test" in split.official else "test", said)
-    task, classes, samples = experiment.loss.task, experiment.data.samples["train"].classes, experiment.data.samples
+    task, classes = experiment.loss.task, experiment.data.samples["train"].classes
     tables = report.part_tables(task, classes, said) | report.mistakes_table(task, classes, "val", said["val"])
     if (layer := cfg.tensorboard.embeddings) is not None:
         tables |= gallery.embeddings(experiment, str(layer), board)
     drawn, pictures = gallery.inside(cfg, experiment.model, experiment.data.loaders["val"]), dict[str, Tensor]()
-    if _wants_pictures(cfg):
+    if gallery.wanted(cfg):
         pictures = gallery.after(task, classes, said)
-        pictures |= gallery.mistakes(task, classes, "val", samples["val"], said["val"])
+        pictures |= gallery.mistakes(task, classes, "val", experiment.data.samples["val"], said["val"])
     if cfg.figures:
         gallery.save(drawn | pictures, run_dir / "figures")
-    gap = inspect.norm_gap(experiment.model, experiment.loss, experiment.data.example.to(experiment.device))
-    tables["result"] = report.result_table(
-        found, experiment.baseline, progress.best, cfg.checkpoint.monitor, experiment.loss.task
-    )
+    gap = norm_gap(experiment.model, experiment.loss, experiment.data.example.to(experiment.device))
+    tables["result"] = report.result_table(found, experiment.baseline, progress.best, cfg.checkpoint.monitor, task)
     if board is not None:
-        for tag, table in tables.items():
-            board.table(tag, table, progress.step)
-        for tag, image in (drawn | (pictures if cfg.tensorboard.pictures else {})).items():
-            board.image(tag, image, progress.step)
-        last = {f"with_last_weights/{tag}": value for tag, value in progress.history[-1].items() if "/" in tag}
-        board.end({f"with_best_weights/{tag}": value for tag, value in found.items()} | last, progress.step)
-        board.flush()  # before the run says that it is complete, and is left as it is
+        _on_board(board, progress, found, tables, drawn | (pictures if cfg.tensorboard.pictures else {}))
     result.update(
         state="completed",
         metrics=found,
@@ -317,12 +301,36 @@ def _finish(
         epochs=progress.epoch,
         steps=progress.step,
         skipped_steps=progress.skipped,
-        vitals=trainer.vitals,
-        samples_per_second=round(trainer.vitals.get("samples_per_second", 0.0), 1),
+        vitals=trainer.measured,
+        samples_per_second=round(trainer.measured.get("samples_per_second", 0.0), 1),
         checkpoint={"path": f"checkpoints/{BEST}", "sha256": sha256(best_path)},
     )
     if "test/per_class" in tables:
         report.show_if_short(tables["test/per_class"])
     show(tables["result"])
-    inspect.report_gap(gap)
+    report.norm_gap(gap)
     report.farewell(cfg, run_dir, result.content["seconds"])
+
+
+def _take_best(path: Path, step: int, experiment: Experiment) -> None:
+    """Load the weights of the best evaluation, which was at `step`."""
+    state = read(path)
+    if state["progress"]["step"] != step:
+        what = f"holds step {state['progress']['step']}, but the best evaluation was at step {step}"
+        raise RunFolderError(Problem(str(path), what))
+    experiment.model.load_state_dict(state["ema"] or state["model"])
+    experiment.loss.load_state_dict(state["loss"])
+
+
+def _on_board(
+    board: Board, progress: Progress, found: Mapping[str, float], tables: Mapping[str, Table],
+    pictures: Mapping[str, Tensor],
+) -> None:  # fmt: skip
+    """What was reached, as the last thing on the board."""
+    for tag, table in tables.items():
+        board.table(tag, table, progress.step)
+    for tag, image in pictures.items():
+        board.image(tag, image, progress.step)
+    last = {f"with_last_weights/{tag}": value for tag, value in progress.history[-1].items() if "/" in tag}
+    board.end({f"with_best_weights/{tag}": value for tag, value in found.items()} | last, progress.step)
+    board.flush()  # before the run says that it is complete, and is left as it is

@@ -89,12 +89,15 @@ def make_trainer(
         changes: arguments of `Trainer` that are to be others.
 
     Raises:
-        ConfigError: an optimizer whose steps cannot be left out is to leave some out.
+        ConfigError: an optimizer that searches is to leave out steps, or to search with a scaled loss.
     """
     e, options, monitor = experiment, cfg.trainer, cfg.checkpoint
     if searches(opt) and options.on_nonfinite == "skip":
         what = f"'skip' cannot be done with {type(opt).__name__}, which is inside its search when it sees such a loss"
         raise ConfigError(Problem("trainer.on_nonfinite", what, "stop"))
+    if searches(opt) and e.precision.scales_loss:
+        what = f"'fp16' cannot be done with {type(opt).__name__}: its scaled loss is for one gradient in a step"
+        raise ConfigError(Problem("trainer.precision", what, "fp32, bf16"))
     given = {
         "frozen": e.frozen, "compute": step_of(cfg), "precision": e.precision,
         "compiled": torch.compile(e.model) if options.compile else None,
@@ -174,7 +177,7 @@ def make_schedule(cfg: DictConfig, opt: torch.optim.Optimizer) -> Schedule:
             own[number] = plans[rule]
     plan = _plan(cfg, cfg.scheduler, "scheduler")
     assert plan is not None
-    rate = optimizer.base_rate(factory(cfg.optimizer, OURS["optimizer"]))
+    rate = opt.defaults.get("lr")
     if rate is None:  # an optimizer of the user's
         if plan.factory.func is not ConstantLR or own:
             what = f"{cfg.optimizer._target_} has no learning rate that a schedule could move"

@@ -108,3 +108,44 @@ def test_figures_are_drawn_of_the_samples_that_were_chosen() -> None:
 def test_what_cannot_be_drawn(inputs: Any, layers: Any, cam: Any, samples: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         figures.draw(network(), loader(inputs), layers, cam, samples)
+
+
+class Pair(nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x, x
+
+
+class Odd(nn.Module):
+    """Has a layer that it does not use, and one that returns a tuple."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused, self.pair, self.last = nn.Linear(1, 1), Pair(), nn.Linear(64, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.pair(x)[0].flatten(1))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [("unused", "layer 'unused' is not used by the model"), ("pair", "layer 'pair' returns a tuple")],
+)
+def test_layers_that_make_nothing_to_look_at(layer: str, message: str) -> None:
+    model = Odd()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    rows = SimpleNamespace(epoch=lambda: iter([SimpleNamespace(input=INPUTS)]))
+    for key, show in (
+        ("feature_maps", lambda: figures.feature_map(model, INPUTS, layer)),
+        ("grad_cam", lambda: figures.class_map(model, INPUTS, layer)),
+        ("embeddings", lambda: figures.embed(model, rows, layer, 3)),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(ConfigError, match=rf"tensorboard\.{key}: {message}\n  allowed: a layer that"):
+            show()
+    unchanged(model, before)
+
+
+def test_the_remedy_for_a_layer_that_is_not_there_can_be_typed() -> None:
+    with pytest.raises(ConfigError, match=r"""try: 'tensorboard\.grad_cam="pair"'"""):
+        figures.class_map(Odd(), INPUTS, "pairs")
+    with pytest.raises(ConfigError, match=r"""try: 'tensorboard\.feature_maps=\["pair"\]'"""):
+        figures.feature_map(Odd(), INPUTS, "pairs")

@@ -61,7 +61,9 @@ def test_the_mistakes_are_those_of_the_model_with_their_index(run: Run) -> None:
 
     truth = load_digits().target
     assert rows
-    assert all(row["sample"] in val and str(truth[row["sample"]]) == row["true class"] != row["said"] for row in rows)
+    assert all(
+        row["sample"] in val and str(truth[row["sample"]]) == row["true class"] != row["predicted"] for row in rows
+    )
     sure = [row["probability"] for row in rows]
     assert sure == sorted(sure, reverse=True)
 
@@ -187,3 +189,52 @@ def test_weights_and_gradients_of_each_layer_are_counted_and_drawn(run: Run) -> 
     norms = [tag for tag in curves.Tags()["scalars"] if tag.startswith("gradients/")]
     assert len(norms) == 2  # two layers have weights
     assert all(event.value > 0 for tag in norms for event in curves.Scalars(tag))
+
+
+IGNORED = """\
+import torch
+from sklearn.datasets import load_digits
+from runner.dataset import ArrayDataset
+
+def digits(ignored):
+    bunch = load_digits()
+    target = torch.from_numpy(bunch.target)
+    target[::2] = ignored
+    return ArrayDataset(torch.from_numpy(bunch.images).float().unsqueeze(1), target, [f"digit {n}" for n in range(10)])
+"""
+
+
+@pytest.mark.parametrize("ignored", [-100, -1, 99])
+def test_targets_that_are_ignored_have_no_name(run: Run, monkeypatch: pytest.MonkeyPatch, ignored: int) -> None:
+    Path("own_data.py").write_text(IGNORED)
+    Path("mine/dataset").mkdir(parents=True)
+    Path("mine/dataset/own.yaml").write_text("_target_: own_data.digits\nignored: 0\n")
+    seen: list[str] = []
+    monkeypatch.setattr(plots, "pictures", lambda rows, captions, *rest: seen.extend(captions) or plots._figure(1, 1))
+    quick = [o for o in QUICK if "pictures" not in o]
+    assert run(
+        "--config-dir", "mine", "dataset=own", f"dataset.ignored={ignored}", f"loss.ignore_index={ignored}",
+        "allow_targets=[own_data.*]", "transform=none", "split=random", "tensorboard.embeddings='1'", *quick,
+    ) == 0  # fmt: skip
+    samples = dict(caption.split(": ") for caption in seen[: gallery.SHOWN])
+    assert all((name == "–") == (int(index) % 2 == 0) for index, name in samples.items())
+    assert {name.partition(" ")[0] for name in samples.values()} == {"–", "digit"}
+    rows = (only_run() / "tensorboard/projector/metadata.tsv").read_text().splitlines()[1:]
+    assert all((row.split("\t")[1] == "–") == (int(row.split("\t")[0]) % 2 == 0) for row in rows)
+
+
+def test_a_model_that_blew_up_is_no_traceback(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    quick = [o for o in QUICK if "pictures" not in o]
+    assert run(
+        *quick, "dataset=diabetes", "loss=mse", "metric=regression", "transform=normalize", "split=random",
+        "optimizer=sgd", "optimizer.lr=1e13", "trainer.evaluate_every=1 step", "trainer.max_steps=1",
+        "trainer.max_epochs=null", "scheduler=constant",
+    ) == 0  # fmt: skip
+    assert "Traceback" not in "".join(capsys.readouterr())
+    assert json.loads((only_run() / "result.json").read_text())["metrics"]["val/r2"] is None
+
+
+def test_maps_that_were_asked_for_are_drawn_as_files_without_a_board(run: Run) -> None:
+    maps = ("model=cnn", "tensorboard.feature_maps=['0']", "tensorboard.samples=2")
+    assert run(*QUICK[2:], *maps, "tensorboard.enabled=false", "figures=true", "trainer.max_steps=2") == 0
+    assert (only_run() / "figures/feature_maps-0.png").is_file()

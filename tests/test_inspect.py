@@ -12,9 +12,12 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from runner.batch import Batch
+from runner.evaluation import norm_gap
 from runner.experiment import Experiment
-from runner.inspect import layers, memory, norm_gap, report_gap
+from runner.inspect import layers, memory
 from runner.loss import Loss, Term
+from runner.report import norm_gap as report_gap
+from runner.trainer import Precision
 
 
 def hooks(model: nn.Module) -> int:
@@ -58,8 +61,9 @@ def test_resnet18_takes_the_published_multiplications() -> None:
 
 
 def experiment(model: nn.Module, batch: Batch, criterion: Loss) -> Experiment:
-    data = SimpleNamespace(example=batch)
-    return cast(Experiment, SimpleNamespace(model=model, loss=criterion, data=data, device=torch.device("cpu")))
+    data, cpu = SimpleNamespace(example=batch), torch.device("cpu")
+    held = SimpleNamespace(model=model, loss=criterion, data=data, device=cpu, precision=Precision(cpu))
+    return cast(Experiment, held)
 
 
 def test_the_memory_of_a_step_worked_by_hand() -> None:
@@ -126,3 +130,17 @@ def test_the_command_shows_both_tables_and_leaves_nothing(run: Run, capsys: pyte
 def test_mistakes(run: Run, arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("inspect", *arguments) == 2
     assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+def test_the_memory_of_a_step_is_that_of_its_precision() -> None:
+    """What ReLU and the last layer keep has half the bytes in bf16; the input and the loss have those that they had."""
+    model = nn.Sequential(nn.Linear(16, 256), nn.ReLU(), nn.Linear(256, 10))
+    batch = Batch(torch.randn(64, 16), torch.zeros(64).long(), torch.arange(64))
+    cfg = OmegaConf.create({"optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1}})
+    held = experiment(model, batch, Loss([Term(nn.CrossEntropyLoss())], "classification", 10))
+    found = []
+    for name in ("fp32", "bf16"):
+        vars(held)["precision"] = Precision(torch.device("cpu"), name)
+        found.append(dict(memory(cfg, held).rows)["activations, batch of 64"] * 2**20)
+    assert found[0] > 4 * 64 * 256
+    assert found[0] - found[1] > 64 * 256

@@ -467,8 +467,8 @@ def test_the_figures_of_training_against_a_loop_by_hand() -> None:
         optimizer.step()
         after = torch.cat([p.detach().flatten() for p in by_hand.parameters()])
         ratio = ratio if number else ((after - before).norm() / before.norm()).item()
-    assert trainer.vitals["gradient_norm"] == pytest.approx(sum(norms) / 5, rel=1e-4)
-    assert trainer.vitals["update_to_weight"] == pytest.approx(ratio, rel=1e-4)
+    assert trainer.measured["gradient_norm"] == pytest.approx(sum(norms) / 5, rel=1e-4)
+    assert trainer.measured["update_to_weight"] == pytest.approx(ratio, rel=1e-4)
 
 
 def test_out_of_memory_says_what_would_fit(

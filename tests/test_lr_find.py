@@ -108,9 +108,23 @@ def test_a_search_that_ends_at_once_and_one_with_a_negative_loss(run: Run, capsy
 
 def test_groups_with_a_rate_of_their_own_are_named(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("lr_find", "model=mlp", "trainer.threads=1", "optimizer.param_groups=[{match: '^7', lr: 0.1}]") == 0
-    assert re.search(r"kept their ratio: times \S+ for \^7, too", capsys.readouterr().out)
+    assert re.search(r"have an lr of their own; multiply it by \S+, too: \^7", capsys.readouterr().out)
 
 
 def test_a_run_folder_means_nothing_to_it(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("lr_find", "resume=last") == 2
     assert capsys.readouterr().err.startswith("error: resume: means nothing to lr_find")
+
+
+def test_a_place_that_cannot_be_written_is_found_before_the_search(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def searched(*arguments: object) -> None:
+        raise AssertionError("too late")
+
+    monkeypatch.setattr("runner.lr_find.search", searched)
+    Path("outputs").write_text("a file in the way")
+    assert run("lr_find", "model=mlp") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: lr_find: 'outputs/lr_find/")
+    assert "cannot be made (" in said

@@ -148,3 +148,14 @@ def test_a_class_that_is_nowhere_has_a_row_of_its_own() -> None:
     output = one_hot(torch.tensor([0, 1]), 3).double()
     table = metric.per_class("test", Said.of("classification", output, torch.tensor([0, 1])), ["a", "b", "c"])
     assert table.rows[2] == ["c", 0.0, 0.0, 0.0, 0]
+
+
+def test_outputs_that_are_not_finite_have_no_metrics() -> None:
+    """scikit-learn raises at them; what is counted from classes alone has its value."""
+    metrics = {"r2": Metric(partial(sk.r2_score)), "spearman": Metric(partial(metric.spearman))}
+    for bad in (math.nan, math.inf):
+        assert all(map(math.isnan, measure(metrics, said("regression", [1.0, bad, 2.0], [1.0, 2.0, 3.0])).values()))
+    broken = said("classification", [[0.1, 0.9], [math.nan, math.nan]], [1, 1])
+    found = measure({"auc": Metric(partial(metric.log_loss)), "accuracy": Metric(partial(sk.accuracy_score))}, broken)
+    assert math.isnan(found["auc"])
+    assert found["accuracy"] == 0.5

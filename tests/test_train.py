@@ -483,7 +483,7 @@ def test_targets_that_stand_for_none_are_left_out_everywhere(run: Run) -> None:
         (["loss.weight={zero:1}"], "loss.weight: there is no class 'zero'\n  allowed: 0, 1, 2"),
         (["loss.weight=[1,1,1,1,1,1,1,1,1,-1]"], "loss.weight: [1, 1, 1, 1, 1, 1, 1, 1, 1, -1] is not allowed"),
         (["loss.weight=blanced"], "loss.weight: 'blanced' is not allowed"),
-        (["loss=mse"], "loss: MSELoss takes values or distributions, and the targets are indices\n  try: loss=cross"),
+        (["loss=mse"], "loss: MSELoss takes values or a probability for each class, and the targets are class indices"),
         (["metric=regression", "checkpoint.monitor=val/acc"], "checkpoint.monitor: no evaluation writes 'val/acc'"),
         (["loss=mse", "loss.one_hot=true", "metric=classification_full", "checkpoint.monitor=val/brier"],
          "checkpoint.monitor: 'val/brier' needs probabilities, and this loss makes none"),
@@ -501,7 +501,7 @@ def test_targets_that_stand_for_none_are_left_out_everywhere(run: Run) -> None:
         (["+metric.m={_target_: sklearn.metrics.accuracy_score, takes: probs}"], "metric.m.takes: 'probs' is not"),
         (["loader.epoch_samples=20"], "loader.epoch_samples: is for streams"),
         (["+dataset.keys={input: a, target: b}"], "dataset.keys: the samples of this data set are no dicts"),
-        (["dataset=diabetes", "model=mlp"], "loss: CrossEntropyLoss takes indices or distributions, and the"),
+        (["dataset=diabetes", "model=mlp"], "loss: CrossEntropyLoss takes class indices or a probability for each"),
     ],
 )  # fmt: skip
 def test_losses_and_metrics_that_do_not_fit_end_before_training(

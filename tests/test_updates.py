@@ -157,7 +157,7 @@ def test_rates_scale_with_the_samples_of_a_step(run: Run, capsys: pytest.Capture
     assert rate_scale(composed(*overrides)) == 2.0
     assert rate_scale(composed("loader.batch_size=32")) == 1.0
     assert run(*QUICK, *overrides) == 0
-    assert "learning rates × 2, for a step has 128 samples, not 64" in capsys.readouterr().out
+    assert "learning rates × 2, because a step has 128 samples and not 64" in capsys.readouterr().out
     saved = yaml.safe_load((only_run() / "config.yaml").read_text())
     assert [group["lr"] for group in saved["facts"]["param_groups"]] == [0.02, 1.0, 0.002]
     assert saved["optimizer"]["lr"] == 0.001
@@ -216,7 +216,10 @@ BAD = [
         "optimizer.param_groups=[{match: 'a{99999999999}'}]",
         "optimizer.param_groups.0.match: 'a{99999999999}' is no regular",
     ),
-    ("optimizer.param_groups=[{match: weight, betas: 0.9}]", "optimizer.param_groups.0: {'betas': 0.9} cannot be: "),
+    (
+        "optimizer.param_groups=[{match: weight, betas: 0.9}]",
+        "optimizer.param_groups.0: {'betas': 0.9} is not allowed: ",
+    ),
     ("optimizer.layer_decay=2", "optimizer.layer_decay: 2 is not allowed"),
     ("optimizer.scale_lr=0", "optimizer.scale_lr: 0 is not allowed"),
     ("optimizer=lbfgs optimizer.layer_decay=0.5", "optimizer.layer_decay: is 0.5, and LBFGS has one group"),
@@ -288,3 +291,11 @@ def test_a_step_has_no_more_samples_than_the_train_part() -> None:
     cfg = composed("loader.batch_size=4096", "optimizer.scale_lr=64")
     config.fill(cfg, {"train_samples": 640})
     assert rate_scale(cfg) == 10.0
+
+
+def test_a_search_does_not_go_with_a_scaled_loss(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("model=mlp", "optimizer=lbfgs", "trainer.precision=fp16", "check=only") == 2
+    assert capsys.readouterr().err == (
+        "error: trainer.precision: 'fp16' cannot be done with LBFGS: its scaled loss is for one gradient in a step\n"
+        "  allowed: fp32, bf16\n"
+    )

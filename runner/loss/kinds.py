@@ -19,6 +19,14 @@ from runner.loss.criteria import Focal, LabelSmoothing
 FORMS = {"classification": "indices", "multilabel": "flags", "soft": "distributions", "regression": "values"}
 """The form of the targets, by task."""
 
+WORDS = {
+    "indices": "class indices",
+    "flags": "0 or 1 for each class",
+    "distributions": "a probability for each class",
+    "values": "values",
+}
+"""What to call the form of the targets."""
+
 REMEDIES = {
     "indices": "loss=cross_entropy",
     "flags": "loss=bce metric=multilabel",

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from runner.batch import Batch
 from runner.errors import ConfigError, Problem
-from runner.loss.kinds import FORMS, REMEDIES, Readout, convert, takes
+from runner.loss.kinds import FORMS, REMEDIES, WORDS, Readout, convert, takes
 
 
 class Term(nn.Module):
@@ -125,6 +125,11 @@ class Loss(nn.Module):
         target, factor = self._counted(batch)
         return _joined([self._weight(term, target, factor) for term in self.terms])
 
+    def of(self, output: Tensor, batch: Batch) -> Tensor:
+        """The loss of a batch as one number: the sum of the terms' means."""
+        mean: Tensor = (self(output, batch) / self.weight(batch)).sum()
+        return mean
+
     @property
     def class_weights(self) -> Tensor | None:
         """(C,) of the first loss that has any."""
@@ -160,6 +165,8 @@ class Loss(nn.Module):
             what = f"makes {shape} of a batch whose targets are {target}"
             remedy = "its last layer as wide as ${facts.num_outputs}"
             raise ConfigError(Problem("model", what, " or ".join(map(str, expected)), remedy))
+        if self.task == "regression":  # values have no form
+            return
         found = _form(output, self.task == "multilabel")
         if self.emits == "logits" and found == "probabilities" and not self.declared:
             what = "emits probabilities, and would get a second " + (
@@ -167,7 +174,7 @@ class Loss(nn.Module):
             )
             raise ConfigError(Problem("model", what, "logits", "model.output=probabilities, or none at its end"))
         if self.emits in ("probabilities", "log_probabilities") and found != self.emits:
-            what = f"{self.emits!r}, and the outputs for the first batch are none"
+            what = f"{self.emits!r}, but the outputs of the first batch are not {self.emits.replace('_', '-')}"
             raise ConfigError(Problem("model.output", what, remedy=f"model.output={found or 'logits'}"))
 
     def _misfits(self, term: Term) -> list[Problem]:
@@ -178,7 +185,8 @@ class Loss(nn.Module):
             return [Problem("loss.one_hot", f"true, but {name} is not given class indices to compare values with")]
         if not term.one_hot and form not in term.takes.targets:
             one_hot = ", or loss.one_hot=true" if form == "indices" and term.takes.output == "values" else ""
-            what = f"{name} takes {' or '.join(term.takes.targets)}, and the targets are {form}"
+            taken = " or ".join(WORDS.get(each, each) for each in term.takes.targets)
+            what = f"{name} takes {taken}, and the targets are {WORDS[form]}"
             return [Problem("loss", what, remedy=REMEDIES[form] + one_hot)]
         if "values" in (self.emits, term.takes.output) and self.emits != term.takes.output:
             what = f"{self.emits!r}, and {name} takes {term.takes.output}"

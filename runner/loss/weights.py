@@ -11,7 +11,9 @@ from runner.errors import ConfigError, DataError, Problem, nearest
 Rule = str | Sequence[float] | Mapping[str, float] | None
 
 
-def class_weights(rule: Rule, counts: Mapping[str, int], beta: float = 0.999) -> list[float] | None:
+def class_weights(
+    rule: Rule, counts: Mapping[str, int], beta: float = 0.999, key: str = "loss.weight"
+) -> list[float] | None:
     """The weight of each class, from the configuration's ``loss.weight``.
 
     Args:
@@ -24,6 +26,7 @@ def class_weights(rule: Rule, counts: Mapping[str, int], beta: float = 0.999) ->
             - one number per class, in the order of the classes or by name; or None for no weights.
         counts: how many samples of the *train part*, and of nothing else, each class has.
         beta: β of the effective number, below 1.
+        key: where the rule stands in the configuration.
 
     Raises:
         ConfigError: not a number for each class, or one that is negative or no number.
@@ -32,17 +35,20 @@ def class_weights(rule: Rule, counts: Mapping[str, int], beta: float = 0.999) ->
     if rule is None:
         return None
     if isinstance(rule, str):
-        return _computed(rule, counts, beta, "loss.weight")
-    return _given(rule, list(counts), "loss.weight")
+        return _computed(rule, counts, beta, key)
+    return _given(rule, list(counts), key, "null, balanced, effective_number")
 
 
-def positive_weights(rule: Rule, counts: Mapping[str, int], known: Sequence[int]) -> list[float] | None:
+def positive_weights(
+    rule: Rule, counts: Mapping[str, int], known: Sequence[int], key: str = "loss.pos_weight"
+) -> list[float] | None:
     """The weight of each class's positive samples, from ``loss.pos_weight``: for several classes per sample.
 
     Args:
         rule: ``balanced``: negatives / positives, as `torch.nn.BCEWithLogitsLoss` advises; or as `class_weights`.
         counts: the positive samples of each class in the train part.
         known: for each class, how many samples of the train part say whether they are of it.
+        key: where the rule stands in the configuration.
 
     Raises:
         as `class_weights`.
@@ -51,10 +57,10 @@ def positive_weights(rule: Rule, counts: Mapping[str, int], known: Sequence[int]
         return None
     if isinstance(rule, str):
         if rule != "balanced":
-            raise ConfigError(Problem("loss.pos_weight", f"{rule!r} is not allowed", "null, balanced, or numbers"))
-        _all_present(counts, rule, "loss.pos_weight")
+            raise ConfigError(Problem(key, f"{rule!r} is not allowed", "null, balanced, or numbers"))
+        _all_present(counts, rule, key)
         return [(total - count) / count for total, count in zip(known, counts.values(), strict=True)]
-    return _given(rule, list(counts), "loss.pos_weight")
+    return _given(rule, list(counts), key, "null, balanced")
 
 
 def _computed(rule: str, counts: Mapping[str, int], beta: float, key: str) -> list[float]:
@@ -75,7 +81,7 @@ def _all_present(counts: Mapping[str, int], rule: str, key: str) -> None:
         raise DataError(Problem(key, what, remedy=f"{key}=[one number per class]"))
 
 
-def _given(rule: Sequence[float] | Mapping[str, float], classes: Sequence[str], key: str) -> list[float]:
+def _given(rule: Sequence[float] | Mapping[str, float], classes: Sequence[str], key: str, rules: str) -> list[float]:
     numbers = dict(zip(classes, rule, strict=False)) if not isinstance(rule, Mapping) else {}
     if isinstance(rule, Mapping):
         numbers = {str(name): number for name, number in rule.items()}
@@ -87,6 +93,6 @@ def _given(rule: Sequence[float] | Mapping[str, float], classes: Sequence[str], 
     finite = all(0 <= number < float("inf") for number in numbers.values())
     if missing or len(rule) != len(classes) or not finite or not any(numbers.values()):
         given = dict(rule) if isinstance(rule, Mapping) else list(rule)
-        allowed = f"null, a rule, or {len(classes)} numbers >= 0, one per class and not all 0"
+        allowed = f"{rules}, {len(classes)} numbers >= 0 (one per class, not all 0), or {{NAME: NUMBER}}"
         raise ConfigError(Problem(key, f"{given} does not give a weight for each class", allowed))
     return [float(numbers[name]) for name in classes]

@@ -57,7 +57,9 @@ def _matching(pattern: str, model: nn.Module) -> list[str]:
         near = nearest(pattern.removesuffix(".*"), [*modules, *names])
         top = [name for name, _ in model.named_children()]
         what = f"{pattern!r} fits no parameter of the model"
-        raise ConfigError(Problem("model.freeze", what, ", ".join(top[:20]), f"model.freeze=[{near}]" if near else ""))
+        # In quotes, for a layer's name may be a number.
+        remedy = f"'model.freeze=[\"{near}\"]'" if near else ""
+        raise ConfigError(Problem("model.freeze", what, ", ".join(top[:20]), remedy))
     return found
 
 

@@ -16,8 +16,9 @@ from runner.errors import DataError, Problem, reason_of
 from runner.files import check_archive
 from runner.table import Table
 
-WITHIN = ("model", "state_dict", "model_state_dict", "model_state", "net")
-"""Keys under which checkpoints hold the weights: ours, Lightning's, torch's tutorials', timm's."""
+WITHIN = ("ema", "model", "state_dict", "model_state_dict", "model_state", "net")
+"""Keys under which checkpoints hold the weights: ours (of a run that averages them the average, which its figures are
+of), Lightning's, torch's tutorials', timm's."""
 
 PREFIXES = ("module.", "_orig_mod.")
 """What DataParallel and torch.compile put before every name."""

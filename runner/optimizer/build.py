@@ -61,12 +61,6 @@ FUSED = {"cpu", "cuda", "mps"}
 """Types of devices for which torch's fused optimizers are written."""
 
 
-def base_rate(factory: partial[Any]) -> float | None:
-    """The learning rate of a group for which nothing else is said; None of an optimizer that has none."""
-    rate = _defaults(factory).get("lr")
-    return None if rate is None else float(rate)
-
-
 def _check_values(factory: partial[Any], rule: Rule) -> None:
     """That an optimizer of a rule's settings alone could be made: torch looks at those of groups only in a step."""
     settings = {key: value for key, value in rule.settings.items() if _takes(factory.func, key)}
@@ -74,7 +68,7 @@ def _check_values(factory: partial[Any], rule: Rule) -> None:
         factory([torch.zeros(1, 1)], **settings)
     except (TypeError, ValueError, IndexError, RuntimeError) as error:
         reason = reason_of(error)
-        raise ConfigError(Problem(rule.key, f"{dict(rule.settings)} cannot be: {reason}")) from error
+        raise ConfigError(Problem(rule.key, f"{dict(rule.settings)} is not allowed: {reason}")) from error
 
 
 def form(optimizer: torch.optim.Optimizer) -> str | None:

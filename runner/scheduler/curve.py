@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LinearLR, LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from runner.errors import ConfigError, Problem
 from runner.scheduler.lengths import ALLOWED, LENGTHS, MAY_BE_NULL, TO_THE_END, Lengths
@@ -87,11 +87,13 @@ class Plan:
             raise ConfigError(Problem(f"{self.key}.warmup", what, "less than the run", f"{self.key}.warmup=5%"))
         said = []
         if self.warmup_steps == 0 and self.warmup not in (0, "0"):
-            said.append(f"{self.key}.warmup: {self.warmup!r} is less than a step of {total:,}: there is none")
+            said.append(
+                f"{self.key}.warmup: {self.warmup!r} of {total:,} steps is less than one step, so there is no warm-up"
+            )
         for name, length in ((name, self.arguments[name]) for name in LENGTHS if self.arguments.get(name) is not None):
             key, shown = f"{self.key}.{name}", f"{self.factory.keywords[name]!r}"
             if (length == [] or length == 0 or 0 in _listed(length)) and kind != "ConstantLR":
-                remedy = "scheduler.interval=step" if self.interval == "epoch" else ""
+                remedy = f"{self.key}.interval=step" if self.interval == "epoch" else ""
                 raise ConfigError(Problem(key, f"{shown} is {length} {self.interval}s", "at least 1", remedy))
             wrong = (kind == "CosineAnnealingLR" and length < rest) or (kind == "OneCycleLR" and length != rest)
             if wrong:
@@ -124,10 +126,6 @@ class Curve:
         self.steps = self.epochs = 0
         self.reference = _Reference({**defaults, "lr": rate})
         self.scheduler = plan.make(self.reference)
-        self._ramp = _Reference({"lr": 1.0})
-        self._warmup: LRScheduler | None = None
-        if plan.warmup_steps:
-            self._warmup = LinearLR(self._ramp, plan.warmup_start, total_iters=plan.warmup_steps)
 
     @property
     def warming(self) -> bool:
@@ -137,16 +135,15 @@ class Curve:
     def rate(self) -> float:
         """The learning rate of the next step."""
         rate = float(self.reference.group["lr"])
-        # torch multiplies its way up, and arrives at 1 but for a rounding error.
-        return rate * self._ramp.group["lr"] if self.warming else rate
+        start = self.plan.warmup_start
+        return rate * (start + (1 - start) * self.steps / self.plan.warmup_steps) if self.warming else rate
 
     @property
     def momentum(self) -> float | None:
         """The momentum of the next step, or Adam's β1, where the schedule moves it."""
         if not getattr(self.scheduler, "cycle_momentum", False):
             return None
-        group = self.reference.group
-        return float(group["betas"][0] if "betas" in group else group["momentum"])
+        return float(momentum_of(self.reference.group))
 
     def after(self, interval: str) -> bool:
         """Go on by a step or an epoch, which has just ended; returns whether the rate may be another one."""
@@ -155,9 +152,7 @@ class Curve:
         else:
             self.epochs += 1
         # The step and the epoch with which the warm-up ends are the last of it, and none of the schedule's.
-        if self._warmup is not None and self.steps <= self.plan.warmup_steps:
-            if interval == "step":
-                self._warmup.step()
+        if self.plan.warmup_steps and self.steps <= self.plan.warmup_steps:
             return True
         if interval == self.plan.interval and not self.is_plateau:
             self.scheduler.step()
@@ -180,9 +175,7 @@ class Curve:
             "epochs": self.epochs,
             "settings": self._settings,
             "reference": dict(self.reference.group, params=[]),
-            "ramp": self._ramp.group["lr"],
             "scheduler": self.scheduler.state_dict(),
-            "warmup": None if self._warmup is None else self._warmup.state_dict(),
         }
 
     @property
@@ -207,9 +200,6 @@ class Curve:
             self.reference.group.update({k: v for k, v in state["reference"].items() if k != "params"})
         if same:
             self.steps, self.epochs = state["steps"], state["epochs"]
-            self._ramp.group["lr"] = state["ramp"]
-            if self._warmup is not None:
-                self._warmup.load_state_dict(state["warmup"])
 
     def _run_to(self, steps: int, epochs: int) -> None:
         per_epoch = self.plan.lengths.steps_per_epoch
@@ -217,6 +207,11 @@ class Curve:
             self.after("step")
             if self.steps % per_epoch == 0 and self.epochs < epochs:
                 self.after("epoch")
+
+
+def momentum_of(group: Mapping[str, Any]) -> Any:
+    """The momentum of a parameter group, or Adam's β1; None without either."""
+    return group["betas"][0] if "betas" in group else group.get("momentum")
 
 
 def _written(value: Any) -> str:

@@ -56,5 +56,6 @@ class Lengths:
             return round(self.total(interval) * number / 100)
         if unit == "step" and interval == "epoch":
             what = f"{value!r} is in steps, and the schedule counts epochs"
-            raise ConfigError(Problem(key, what, "epochs, or a share of the run", "scheduler.interval=step"))
+            remedy = f"{key.rpartition('scheduler.')[0]}scheduler.interval=step"
+            raise ConfigError(Problem(key, what, "epochs, or a share of the run", remedy))
         return round(number * (self.steps_per_epoch if unit == "epoch" and interval == "step" else 1))

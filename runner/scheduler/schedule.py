@@ -11,7 +11,8 @@ import numpy as np
 from torch.optim import Optimizer
 
 from runner.errors import ConfigError, Problem
-from runner.scheduler.curve import Curve, Plan
+from runner.scheduler.curve import Curve, Plan, momentum_of
+from runner.scheduler.lengths import TO_THE_END
 from runner.table import Table
 
 Rates = np.ndarray[Any, np.dtype[np.float64]]
@@ -37,9 +38,9 @@ class Schedule:
         made = {number: Curve(p, rate, optimizer.defaults) for number, p in plans.items()}
         self.curves = list(made.values())
         self._rates = [float(group.get("lr", math.nan)) for group in optimizer.param_groups]
-        first = optimizer.defaults.get("betas", [optimizer.defaults.get("momentum")])[0]
+        first = momentum_of(optimizer.defaults)
         # A group with a momentum of its own keeps it.
-        self._usual = [_momentum(group) == first for group in optimizer.param_groups]
+        self._usual = [momentum_of(group) == first for group in optimizer.param_groups]
         chosen = [own.get(number, plan) for number in range(len(self._rates))]
         self._followed = [None if p is None else made[id(p)] for p in chosen]
         self._apply()
@@ -112,10 +113,6 @@ class Schedule:
         self._apply()
 
 
-def _momentum(group: Mapping[str, Any]) -> Any:
-    return group["betas"][0] if "betas" in group else group.get("momentum")
-
-
 def _moved(group: Mapping[str, Any], momentum: float) -> dict[str, Any]:
     return {"betas": (momentum, *group["betas"][1:])} if "betas" in group else {"momentum": momentum}
 
@@ -143,7 +140,9 @@ def preview(plan: Plan, rate: float, defaults: Mapping[str, Any]) -> Rates:
     idle = len(rates) - 1 - int(np.flatnonzero(rates).max(initial=-1))
     if idle > 1:
         what = f"gives a learning rate of 0 in the last {idle:,} of {len(rates):,} steps, which would train nothing"
-        raise ConfigError(Problem(plan.key, what, "a schedule as long as the run", "null for its length"))
+        length = next((name for name in TO_THE_END if name in plan.factory.keywords), None)
+        remedy = "" if length is None else f"{plan.key}.{length}=null"
+        raise ConfigError(Problem(plan.key, what, "a schedule as long as the run", remedy))
     return rates
 
 

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
-from runner import config, metric
+from runner import metric
 from runner.errors import Problem, RunFolderError, reason_of
+from runner.experiment import metrics_of
 from runner.files import write
 from runner.metric import Metric, Said
-from runner.targets import OURS
 from runner.writing import Layout, Writer
 
 NAME = "predictions.npz"
@@ -45,7 +45,7 @@ def together(cfg: DictConfig, places: Sequence[Path], run_dir: Path) -> dict[str
         held.append(parts[of_fold])
         if of_fold == "val":
             official.append(parts["test"])
-    metrics = _metrics(cfg)
+    metrics = metrics_of(cfg)
     whole = Said(*(_joined([getattr(said, name) for said in held]) for name in SAID))
     numbers = np.concatenate([np.full(len(said.truth), number) for number, said in enumerate(held)])
     _write_csv(run_dir / "out_of_fold.csv", whole, numbers, *_task(places[0]))
@@ -81,17 +81,11 @@ def _mean(said: Sequence[Said]) -> Said | None:
     first = said[0]
     if first.probabilities is not None:
         chances = np.mean([each.probabilities for each in said if each.probabilities is not None], axis=0)
-        multilabel = first.truth.ndim > 1
-        chosen = (chances > 0.5).astype(np.int64) if multilabel else chances.argmax(1)
-        return Said(first.truth, chosen, chances, first.index)
+        task = "multilabel" if first.truth.ndim > 1 else "classification"
+        return Said(first.truth, metric.chosen(task, chances), chances, first.index)
     if np.issubdtype(first.predictions.dtype, np.floating):
         return Said(first.truth, np.mean([each.predictions for each in said], axis=0), None, first.index)
     return None  # classes without probabilities
-
-
-def _metrics(cfg: DictConfig) -> dict[str, Metric]:
-    nodes = {str(name): node for name, node in cfg.metric.items() if node is not None}
-    return {name: Metric(config.factory(node, OURS["metric"]), node.get("takes")) for name, node in nodes.items()}
 
 
 def _measure(metrics: Mapping[str, Metric], said: Said) -> dict[str, float]:

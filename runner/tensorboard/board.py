@@ -18,7 +18,7 @@ from runner.tensorboard.projector import place
 
 Array = NDArray[Any]
 
-VITALS = ("samples_per_second", "gradient_norm", "memory_mib")
+VITALS = ("samples_per_second", "waiting_for_data", "gradient_norm", "update_to_weight", "memory_mib")
 BETWEEN, HISTOGRAMS = "steps/", "histograms/"
 """Beginnings of the tags of points between evaluations, and of histograms."""
 

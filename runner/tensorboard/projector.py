@@ -31,7 +31,6 @@ def place(
         sprites: (3, n · side, n · side) uint8, a picture of each point, with n of `sprite_columns`.
     """
     inside = folder / "projector"
-    inside.mkdir(exist_ok=True)
     vectors = StringIO()
     np.savetxt(vectors, points, delimiter="\t", fmt="%.6g")
     write(inside / "vectors.tsv", vectors.getvalue().encode())

@@ -35,6 +35,8 @@ def explained() -> Iterator[None]:
         warnings.simplefilter("always")
         try:
             yield
+        except torch.OutOfMemoryError:  # a RuntimeError too, and one that a smaller micro-batch may cure
+            raise
         except RuntimeError as error:
             raise BrokenGradient(_explanation(str(error), "\n".join(str(w.message) for w in seen))) from error
 

@@ -103,6 +103,11 @@ class Gradient:
             self.scaler.step(self.optimizer)
             self.scaler.update()
 
+    def skip(self) -> None:
+        """To be called in place of `update` for a step that is not taken: a scaler takes note of each, too."""
+        if self.scaler is not None:
+            self.scaler.update()
+
     def clear(self) -> None:
         """Forget the gradients."""
         for parameter in self.parameters:  # what optimizer.zero_grad does, without what that costs beside a small step

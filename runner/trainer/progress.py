@@ -18,7 +18,8 @@ class Progress:
     step: int = 0
     """Optimizer updates that are done, the skipped ones among them."""
     skipped: int = 0
-    """Updates that were not made, because the loss or the gradient was not finite."""
+    """Updates that were not made, because the loss or the gradient was not finite; without those that the scaler of
+    half precision leaves out."""
     loss_sums: list[float] = field(default_factory=list)
     loss_weights: list[float] = field(default_factory=list)
     """The running epoch's training loss, as a sum and a weight for each of its terms."""
@@ -41,7 +42,7 @@ class Limits:
 
     Args:
         epochs, steps: of the whole run. Steps may end it inside an epoch.
-        seconds: of training in this process.
+        seconds: for which this process may train.
         stop: whether the evaluations so far say that more of them will not be better.
         evaluate_epochs, evaluate_steps: how often a part is looked at; one of the two is None.
     """

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from runner.batch import Batch
+from runner.errors import ConfigError, Problem
 
 if TYPE_CHECKING:  # parts are given to one another, and do not import one another
     from runner.loss import Loss
@@ -46,6 +47,9 @@ def cutmix(model: Model, loss: Loss, batch: Batch, alpha: float = 1.0) -> Tensor
     Args:
         alpha: of the Beta distribution that the share of the first picture is drawn from.
     """
+    if batch.input.dim() != 4:  # of a table the rectangle would cover samples
+        shape = "×".join(map(str, batch.input.shape[1:]))
+        raise ConfigError(Problem("trainer.step", f"cutmix is for pictures, and the inputs are {shape}"))
     other = _rolled(batch)
     height, width = batch.input.shape[-2:]
     rows, columns = _rectangle(height, width, math.sqrt(1 - _share(alpha)))

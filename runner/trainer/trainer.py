@@ -73,16 +73,17 @@ class Trainer:
             # With its buffers: averaged weights have other statistics than those of the last step.
             self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True)
         self.searches = searches(optimizer)
-        self.latch = Latch.of(optimizer, device) if device.type == "cuda" and not skip_nonfinite else None
+        may_latch = device.type == "cuda" and not skip_nonfinite and self.gradient.scaler is None
+        self.latch = Latch.of(optimizer, device) if may_latch else None
         self.progress = Progress()
         # The running epoch's loss: sums and weights of its T terms, (2, T). Apple's GPUs have no float64.
         dtype = torch.float32 if device.type == "mps" else torch.float64
         self.sums = torch.zeros(2, len(loss.terms), dtype=dtype, device=device)
         self.last = self.sums.clone()
         """(2, T) the same of the last step."""
-        self.counted = Vitals(self.gradient.parameters, device)
-        self.vitals: dict[str, float] = {}
-        """Of the last evaluation; see `Vitals.read`."""
+        self.vitals = Vitals(self.gradient.parameters, device)
+        self.measured: dict[str, float] = {}
+        """What they were at the last evaluation; see `Vitals.read`."""
         self._started = time.perf_counter()
         self._waited_enough = False
 
@@ -126,20 +127,22 @@ class Trainer:
         held = nonfinite.copies(self.model) if self.skip_nonfinite else {}
         weights = self.gradient.weight(batches)
         if self.searches:
-            sums, taken = self._search(batches, weights), True
+            (sums, norm), taken = self._search(batches, weights), True
         else:
             sums, norm = self.gradient(batches, weights, progress.step)
             taken = self._may_take(sums, norm, batches)
             if taken:
-                self.counted.norms += norm
                 self.gradient.update()
         self.gradient.clear()
         self.last = torch.stack([sums, weights])
         if taken:
             self.sums += self.last
+            # A gradient that overflowed in half precision is left out by the scaler.
+            self.vitals.norms += norm if self.gradient.scaler is None else norm.nan_to_num(0.0, 0.0)
             if self.average is not None:
                 self.average.update_parameters(self.model)
         else:
+            self.gradient.skip()
             nonfinite.restore(self.model, held)
             progress.skipped += 1
         self.schedule.after("step")
@@ -181,15 +184,16 @@ class Trainer:
         self.gradient(batches, self.gradient.weight(batches), bad)
         self._explain(batches, bad)
 
-    def _search(self, batches: list[Batch], weights: Tensor) -> Tensor:
-        """A step of an optimizer that asks for the loss at several points: L-BFGS. Returns the sums at the first."""
-        found: list[Tensor] = []
+    def _search(self, batches: list[Batch], weights: Tensor) -> tuple[Tensor, Tensor]:
+        """A step of an optimizer that asks for the loss at several points: L-BFGS. Returns the sums and the norm at the
+        first."""
+        found: list[tuple[Tensor, Tensor]] = []
 
         def closure() -> float:
             self.gradient.clear()
             sums, norm = self.gradient(batches, weights, self.progress.step)
             self._may_take(sums, norm, batches)
-            found.append(sums)
+            found.append((sums, norm))
             return (sums / weights.clamp(min=1e-12)).sum().item()
 
         self.optimizer.step(closure)
@@ -202,15 +206,15 @@ class Trainer:
             self.frozen.enter(self.progress.epoch)
         batches = self.loader.epoch(self.progress.epoch, start=self.progress.batch)
         while self.over is None and (taken := self._next(batches)):
-            self.counted.before_step()
+            self.vitals.before_step()
             self.step(taken)
-            self.counted.after_step(sum(map(len, taken)))
+            self.vitals.after_step(sum(map(len, taken)))
             yield
 
     def _next(self, batches: Iterator[Batch]) -> list[Batch]:
         begun = time.perf_counter()
         taken = list(islice(batches, self.accumulate))
-        self.counted.waited += time.perf_counter() - begun
+        self.vitals.waited += time.perf_counter() - begun
         return taken
 
     def fit(self) -> Iterator[dict[str, Any] | None]:
@@ -221,13 +225,14 @@ class Trainer:
         training can go on from.
         """
         while not self.finished:
-            self.counted.enter()
             if self.limits.evaluate_after(self.progress):  # the run was stopped before it
                 yield self._record()
+            self.vitals.enter()
             for _ in self.epoch():
                 yield None
                 if self.limits.evaluate_after(self.progress):
                     yield self._record()
+                    self.vitals.enter()  # neither the evaluation nor what the caller does with it is training
             # A limit may end the run inside an epoch, which then stays open: a longer run goes on from there.
             whole = self.progress.batch >= len(self.loader)
             due = self.limits.evaluate_at_end(self.progress, whole, self.over is not None)
@@ -240,7 +245,7 @@ class Trainer:
     def _record(self) -> dict[str, Any]:
         """Evaluate, and enter what was found into the history."""
         self.check()
-        self.vitals = self.counted.read()
+        self.measured = self.vitals.read()
         progress = self.progress
         record = {
             "epoch": progress.epoch + 1,
@@ -290,7 +295,7 @@ class Trainer:
             self.average.n_averaged.fill_(state["ema_updates"])
         self.loss.load_state_dict(state["loss"])
         load_optimizer(self.optimizer, state["optimizer"])
-        self.schedule.load_state_dict(state["scheduler"])  # last: it enters the learning rates anew
+        self.schedule.load_state_dict(state["scheduler"])  # after the optimizer: it enters the learning rates anew
         if self.gradient.scaler is not None:
             self.gradient.scaler.load_state_dict(state["scaler"])
         self.gradient.micro_batch = state["micro_batch"]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class Vitals:
-    """What is counted from the moment on that an epoch is entered.
+    """What is counted since the last evaluation, or since the epoch began if that was later.
 
     Args:
         parameters: which are trained.
@@ -47,17 +47,21 @@ class Vitals:
             self._before = []
 
     @property
+    def seconds(self) -> float:
+        """For how long it has been counted."""
+        return max(time.perf_counter() - self.entered, 1e-9)
+
+    @property
     def speed(self) -> float:
         """Training samples per second."""
-        return self.samples / max(time.perf_counter() - self.entered, 1e-9)
+        return self.samples / self.seconds
 
     def read(self) -> dict[str, float]:
         """Samples per second, the share of the time that was spent waiting for data, the mean norm of the gradient, how
         far a step moves the weights relative to their size, memory on CUDA. Waits for the device."""
-        seconds = max(time.perf_counter() - self.entered, 1e-9)
         found = {
             "samples_per_second": self.speed,
-            "waiting_for_data": self.waited / seconds,
+            "waiting_for_data": self.waited / self.seconds,
             "gradient_norm": float(self.norms) / max(self.steps, 1),
             "update_to_weight": float(self.update_ratio),
         }

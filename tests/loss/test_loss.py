@@ -300,15 +300,19 @@ def test_weights_move_with_the_module_and_are_saved() -> None:
         (
             nn.CrossEntropyLoss,
             "regression",
-            "takes indices or distributions, and the targets are values",
+            "takes class indices or a probability for each class, and the targets are values",
         ),
-        (nn.CrossEntropyLoss, "multilabel", r"and the targets are flags\n  try: loss=bce metric=multilabel"),
+        (
+            nn.CrossEntropyLoss,
+            "multilabel",
+            r"are 0 or 1 for each class\n  try: loss=bce metric=multilabel",
+        ),
         (nn.MSELoss, "classification", r"MSELoss takes .*\n  try: loss=cross_entropy, or loss.one_hot=true"),
         (nn.L1Loss, "multilabel", "L1Loss takes values"),
         (nn.BCEWithLogitsLoss, "classification", r"try: loss=cross_entropy"),
         (nn.BCEWithLogitsLoss, "regression", r"try: loss=mse metric=regression"),
         (nn.NLLLoss, "soft", "try: loss=kl_div"),
-        (nn.KLDivLoss, "regression", "KLDivLoss takes distributions"),
+        (nn.KLDivLoss, "regression", "KLDivLoss takes a probability for each class"),
     ],
 )
 def test_targets_that_a_loss_does_not_take(criterion: Any, task: str, message: str) -> None:
@@ -379,7 +383,12 @@ def test_any_partition_of_the_samples_has_the_same_mean(
 @pytest.mark.parametrize(
     ("task", "emits", "output", "message"),
     [
-        ("classification", "probabilities", OUTPUT, "'probabilities', and the outputs for the first batch are none"),
+        (
+            "classification",
+            "probabilities",
+            OUTPUT,
+            "'probabilities', but the outputs of the first batch are not probabilities",
+        ),
         ("classification", "log_probabilities", OUTPUT.softmax(1), r"try: model.output=probabilities"),
         ("multilabel", None, OUTPUT.sigmoid(), "would get a second sigmoid"),
         ("multilabel", "probabilities", OUTPUT, r"try: model.output=logits"),
@@ -395,3 +404,10 @@ def test_what_the_configuration_says_of_outputs_is_compared(
 
 def test_who_says_that_they_are_logits_is_believed() -> None:
     one(nn.CrossEntropyLoss(), emits="logits").check(OUTPUT.softmax(1), batch(INDICES))
+
+
+def test_one_value_for_each_sample_may_come_without_a_dimension_of_its_own() -> None:
+    loss = one(nn.MSELoss(), "regression", 1)
+    for output in (VALUES[:, 0], VALUES[:, :1]):
+        loss.check(output, batch(VALUES[:, 1]))
+        assert mean(loss, output, VALUES[:, 1]) == pytest.approx(float((VALUES[:, 0] - VALUES[:, 1]).square().mean()))

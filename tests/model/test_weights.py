@@ -134,3 +134,14 @@ def test_files_that_are_no_weights_of_this_model(source: str, message: str) -> N
     with pytest.raises(DataError, match=message):
         load(Network(), source)
     assert not Path("evil").exists()
+
+
+def test_of_a_run_that_averages_its_weights_the_average_is_taken() -> None:
+    """Its figures are of that; a run without one has None in its place."""
+    average = Network()
+    torch.save({"model": SOURCE.state_dict(), "ema": average.state_dict(), "epoch": 3}, "averaged.pt")
+    torch.save({"model": SOURCE.state_dict(), "ema": None, "epoch": 3}, "plain.pt")
+    for path, expected in (("averaged.pt", average), ("plain.pt", SOURCE)):
+        model = Network()
+        load(model, path)
+        assert same(model, expected)

@@ -8,11 +8,11 @@ import pytest
 import torch
 import torchvision
 from torch import nn
-from torch.optim import SGD, Adagrad, Adam, AdamW, Muon, NAdam, RMSprop
+from torch.optim import SGD, Adagrad, Adam, AdamW, Muon, RMSprop
 
 from runner.errors import ConfigError
 from runner.model import CNN, MLP, Networks
-from runner.optimizer import MuonAdamW, Rule, base_rate, build, form, table
+from runner.optimizer import MuonAdamW, Rule, build, form, table
 
 
 def group(optimizer: torch.optim.Optimizer, name: str) -> dict[str, Any]:
@@ -181,11 +181,6 @@ def test_the_layers_that_a_rate_decays_along(model: nn.Module, layers: int) -> N
     assert [g["lr"] for g in made.param_groups] == [0.5 ** (layers - 1 - n) for n in range(layers)]
 
 
-def test_the_base_rate_is_that_of_the_class_where_none_is_given() -> None:
-    assert base_rate(partial(SGD, lr=0.3)) == 0.3
-    assert base_rate(partial(NAdam)) == 0.002
-
-
 class TestMuon:
     model = MLP((6,), 3, [8, 8])
 
@@ -305,5 +300,4 @@ def test_an_optimizer_without_a_learning_rate() -> None:
     model = nn.Linear(2, 2)
     made = build(partial(Signs), {"": model}, [Rule(0, match="bias", settings={"size": 0.5})])
     assert "lr" not in made.param_groups[0]
-    assert base_rate(partial(Signs)) is None
     assert table(made).rows == [["bias", 0, 1, 2, 0.5], ["rest", None, 1, 4, 0.01]]

@@ -78,7 +78,7 @@ def test_changes_that_do_not_are_made_and_said(run: Run, capsys: pytest.CaptureF
         "checkpoint.every is '2 steps' from here on, and was '1 epoch'",
     ):
         assert line in said
-    assert "the run had 1 threads, and has 2 now" in said
+    assert "the run began with 1 thread and has 2 now" in said
     assert json.loads(Path("here/result.json").read_text())["steps"] == 9
 
 
@@ -141,11 +141,11 @@ def test_a_run_does_not_start_without_room_for_its_checkpoints(
     """64·16 + 16 + 16·10 + 10 weights of 4 bytes, three times with the optimizer's moments, in three files."""
     needed = 4 * (64 * 16 + 16 + 16 * 10 + 10) * 3 * 3
     usage = shutil.disk_usage(".")
-    monkeypatch.setattr("runner.resume.shutil.disk_usage", lambda path: usage._replace(free=needed - 1))
+    monkeypatch.setattr("runner.recorder.shutil.disk_usage", lambda path: usage._replace(free=needed - 1))
     assert run(*QUICK) == 2
     assert "checkpoints will take 0 MiB, and 0 MiB are free there\n  try: hydra.run.dir=" in capsys.readouterr().err
     assert not Path("outputs").exists()
-    monkeypatch.setattr("runner.resume.shutil.disk_usage", lambda path: usage._replace(free=needed))
+    monkeypatch.setattr("runner.recorder.shutil.disk_usage", lambda path: usage._replace(free=needed))
     assert run(*QUICK) == 0
 
 
@@ -196,3 +196,16 @@ def test_what_else_is_lost_or_damaged(run: Run, capsys: pytest.CaptureFixture[st
             return
     assert Path("here/metrics.jsonl").read_bytes() == Path("whole/metrics.jsonl").read_bytes()
     assert (Path("here/split.npz")).read_bytes() == Path("whole/split.npz").read_bytes()
+
+
+def test_several_best_checkpoints_need_room_for_the_one_that_falls_out(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The last one, the best one, two and the one they replace, and the one that is being written."""
+    needed = 4 * (64 * 16 + 16 + 16 * 10 + 10) * 3 * 6
+    usage = shutil.disk_usage(".")
+    monkeypatch.setattr("runner.recorder.shutil.disk_usage", lambda path: usage._replace(free=needed - 1))
+    assert run(*QUICK, "checkpoint.keep=2", "check=only") == 2
+    assert "checkpoints will take" in capsys.readouterr().err
+    monkeypatch.setattr("runner.recorder.shutil.disk_usage", lambda path: usage._replace(free=needed))
+    assert run(*QUICK, "checkpoint.keep=2", "check=only") == 0

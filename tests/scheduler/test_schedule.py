@@ -407,7 +407,7 @@ def test_turns_that_cannot_be_meant(made: Plan, message: str) -> None:
 
 def test_turns_for_which_no_step_is_left_are_said() -> None:
     assert "is not reached" in plan(lr_scheduler.StepLR, "epoch", step_size=EPOCHS).check()[0]
-    assert "there is none" in plan(lr_scheduler.StepLR, "epoch", step_size=5, warmup="0.1%").check()[0]
+    assert "there is no warm-up" in plan(lr_scheduler.StepLR, "epoch", step_size=5, warmup="0.1%").check()[0]
     assert plan(lr_scheduler.CosineAnnealingLR, T_max=N).check() == []
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from runner.batch import Batch
 from runner.loss import Loss, Term
+from runner.trainer.anomaly import explained
 from runner.trainer.gradient import Gradient
 
 DRAWN = torch.Generator().manual_seed(0)
@@ -120,3 +121,9 @@ def test_what_a_gradient_needs_again_is_not_changed() -> None:
     gradient.clear()
     assert gradients(model) == []
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), state.values(), strict=True))
+
+
+def test_memory_that_is_too_small_is_no_broken_gradient() -> None:
+    """A RuntimeError too, which a smaller micro-batch cures."""
+    with torch.autograd.set_detect_anomaly(True), pytest.raises(torch.OutOfMemoryError), explained():
+        raise torch.OutOfMemoryError("CUDA out of memory.")

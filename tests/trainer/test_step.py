@@ -149,3 +149,12 @@ def test_what_is_no_step(run: Run, capsys: pytest.CaptureFixture[str], override:
     assert run(override) == 2
     assert capsys.readouterr().err.startswith(f"error: {message}")
     assert not Path("outputs").exists()
+
+
+def test_cutmix_is_for_pictures(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        run("dataset=iris", "model=mlp", "transform=normalize", "trainer.step={_target_:runner.trainer.step.cutmix}")
+        == 2
+    )
+    assert capsys.readouterr().err.startswith("error: trainer.step: cutmix is for pictures, and the inputs are 4\n")
+    assert not Path("outputs").exists()

@@ -22,7 +22,7 @@ from runner.loader import Order, Resident
 from runner.loss import Loss, Term
 from runner.metric import Metric, Said, measure, roc_auc
 from runner.scheduler import Lengths, Plan, Schedule
-from runner.trainer import Limits, Trainer
+from runner.trainer import Limits, Precision, Trainer
 from runner.transform import Pipeline
 
 CPU = torch.device("cpu")
@@ -272,3 +272,84 @@ def test_a_step_whose_targets_are_all_ignored_adds_nothing(accumulate: int) -> N
     (record,) = run(made)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     assert math.isnan(record["train/loss"])
+
+
+class Overflowing(nn.Module):
+    """Makes the loss of some forward passes infinite."""
+
+    def __init__(self, *when: int) -> None:
+        super().__init__()
+        self.when, self.calls = when, 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += self.training
+        return x * math.inf if self.training and self.calls - 1 in self.when else x
+
+
+def test_half_precision_goes_on_after_a_step_that_was_skipped() -> None:
+    """The scaler halves its scale for it, as torch's own loop would."""
+    model = network()
+    model.append(Overflowing(1))
+    made, _ = trainer(model, precision=Precision(CPU, "fp16"), skip_nonfinite=True)
+    run(made)
+    assert (made.progress.step, made.progress.skipped) == (6, 1)
+    assert made.gradient.scaler is not None
+    assert made.gradient.scaler.get_scale() == 2.0**15
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_a_gradient_that_the_scaler_leaves_out_does_not_count_in_the_mean_norm() -> None:
+    class Infinite(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+            return gradients[0] * math.inf
+
+    class Once(nn.Module):
+        calls = 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls += self.training
+            return Infinite.apply(x) if self.training and self.calls == 3 else x  # type: ignore[no-any-return]
+
+    model = network()
+    model.append(Once())
+    made, _ = trainer(model, precision=Precision(CPU, "fp16"))
+    run(made)
+    assert made.progress.skipped == 0
+    assert 0 < made.measured["gradient_norm"] < 10
+
+
+def test_evaluations_are_not_counted_as_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that goes on by a second for a step, and by much for an evaluation and for what follows it."""
+    now = [0.0]
+    monkeypatch.setattr("runner.trainer.vitals.time.perf_counter", lambda: now[0])
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        now[0] += 100
+        return {"val/loss": 1.0}
+
+    made, _ = trainer(network(), max_epochs=None, max_steps=6, evaluate_steps=2, evaluate=evaluate)
+    speeds = []
+    for record in made.fit():
+        now[0] += 1 if record is None else 1000
+        speeds += [made.measured["samples_per_second"]] if record else []
+    assert speeds == [16.0, 16.0, 13.0]  # 90 samples in batches of 16
+
+
+def test_the_norm_of_a_search_is_that_of_its_first_gradient() -> None:
+    model, by_hand = network(), network()
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=3)
+    loader = resident(90)
+    schedule = Schedule(optimizer, None, 1.0)
+    made = Trainer(
+        model, criterion(), optimizer, schedule, loader, lambda model: {"val/loss": 1.0}, lambda a, b: False,
+        Limits(1), device=CPU, seed=0,
+    )  # fmt: skip
+    run(made)
+    cross_entropy(by_hand(INPUTS), TARGETS).backward()
+    expected = nn.utils.get_total_norm([p.grad for p in by_hand.parameters() if p.grad is not None])
+    assert made.measured["gradient_norm"] == pytest.approx(float(expected), rel=1e-5)
