@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from runner import apart, cautions, folder, ranking, significance, terminal
+from runner.direction import mode_of
 from runner.errors import ConfigError, Problem, RunFolderError, counted, nearest
 from runner.ranking import Row, Setting
 from runner.runs import Found, Run, find
@@ -146,17 +146,16 @@ def _tag(by: str | None, completed: Sequence[Run], rows: Sequence[Row]) -> str:
         remedy = nearest(by, there, "--by ")
         raise ConfigError(Problem("--by", f"no completed run has {by!r}", ", ".join(there), remedy))
     monitors = Counter(str(run.config.get("checkpoint.monitor")) for run in completed)
-    tag = by or ranking.comparable(monitors.most_common(1)[0][0] if monitors else "val/loss", rows)
+    keys = {key for row in rows for key in row.keys}
+    tag = by or ranking.comparable(monitors.most_common(1)[0][0] if monitors else "val/loss", keys, there)
     return tag if tag in there else next((tag for tag in there if tag.startswith("val/")), tag)
 
 
 def _mode(tag: str, completed: Sequence[Run]) -> str:
     """Which of a metric is better: where all runs are decided by it, as it is there."""
-    keys: set[tuple[Any, Any]] = {
-        (run.config.get("checkpoint.monitor"), run.config.get("checkpoint.mode")) for run in completed
-    }
-    monitor, mode = keys.pop() if len(keys) == 1 else (None, None)
-    return mode if monitor == tag and mode in ("min", "max") else "auto"
+    modes = {mode_of(tag, *map(run.config.get, ("checkpoint.monitor", "checkpoint.mode"))) for run in completed}
+    mode = modes.pop() if len(modes) == 1 else "auto"
+    return mode if mode in ("min", "max") else "auto"
 
 
 def _head(ranked: Sequence[Setting], number: int) -> list[str]:

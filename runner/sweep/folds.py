@@ -64,12 +64,12 @@ def works(
         watch: called in the process of a run that is no cross-validation, returns what looks at its evaluations.
     """
     if not config.has_folds(cfg):
-        return [] if _is_done(cfg, run_dir) else [_work(name, cfg, run_dir, sources, watch)]
+        return [] if _is_done(cfg, run_dir) else [_work(name, name, cfg, run_dir, sources, watch)]
     found = []
     for number, of_fold in enumerate(each(cfg)):
         of_its_own = folder.fold(run_dir, number)
         if not _is_done(of_fold, of_its_own):
-            found.append(_work(f"{name} fold {number}".strip(), of_fold, of_its_own, sources))
+            found.append(_work(f"{name} fold {number}".strip(), name, of_fold, of_its_own, sources))
     return found
 
 
@@ -93,7 +93,7 @@ def _is_done(cfg: DictConfig, run_dir: Path) -> bool:
 
 
 def _work(
-    name: str, cfg: DictConfig, run_dir: Path, sources: Sources, watch: Callable[[], Watch] | None = None
+    name: str, job: str, cfg: DictConfig, run_dir: Path, sources: Sources, watch: Callable[[], Watch] | None = None
 ) -> Work:
     absolute = run_dir.absolute()  # code of the user's may go to another folder
 
@@ -104,7 +104,7 @@ def _work(
             cfg.hydra.runtime.output_dir = str(absolute)
         return in_process(cfg, absolute, sources, None if watch is None else watch())
 
-    return Work(name, run_dir, call, str(cfg.device) in ("auto", "cuda"))
+    return Work(name, job, run_dir, call, str(cfg.device) in ("auto", "cuda"))
 
 
 def main(cfg: DictConfig, sources: Sources, run_dir: Path) -> None:

@@ -39,6 +39,10 @@ def check(cfg: DictConfig) -> list[Problem]:
     """What is wrong with how a sweep is to be done."""
     if cfg.sweep.get("method") == "optuna" and importlib.util.find_spec("optuna") is None:
         return [Problem("sweep", "needs optuna, which is not installed", remedy="uv pip install optuna")]
+    if cfg.sweep.get("method") == "optuna" and launcher.wanted(cfg):
+        chosen = cfg.hydra.runtime.choices.get("hydra/launcher")
+        what = f"{chosen} does not go with sweep=optuna, whose jobs run on this machine"
+        return [Problem("hydra/launcher", what, "basic", "sweep=random, or hydra/launcher=basic")]
     tree, _ = config.plain(cfg)
     found = schema.problems(tree["sweep"], schema.Sweep, "sweep.")
     return found or targets.check({"sweep": tree["sweep"], "allow_targets": tree.get("allow_targets")})
