@@ -121,7 +121,10 @@ def describe(run: Run, samples: Tensor) -> dict[str, Any]:
         "input": {"shape": list(samples.shape[1:]), "type": str(samples.dtype).removeprefix("torch.")},
         "output": output,
         "transform": config.value(cfg.transform.eval),
-        "before": [str(node._target_) for node in cfg.transform.eval[: len(run.reader.steps)]],
+        "before": [
+            *([] if run.reader.own is None else [str(cfg.dataset.transform._target_)]),
+            *(str(node._target_) for node in cfg.transform.eval[: len(run.reader.steps)]),
+        ],
         "features": None if codes is None else codes.features,
         "categories": config.value(cfg.facts.categories),
         "temperature": run.readout.temperature,
@@ -151,9 +154,7 @@ def _samples(given: str, opened: Opened, run: Run) -> Tensor:
         remedy = "input=FOLDER of pictures, a .csv or .npy file: samples on which the file is compared with the model"
         raise DataError(*error.problems, Problem("input", f"{given} cannot be had", remedy=remedy)) from error
     rows = part.indices[:COMPARED].tolist()
-    if run.reader.steps:
-        return torch.stack([run.reader.picture(part.samples.raw(row)[0]) for row in rows])
-    return torch.stack([part.samples.read(row)[0] for row in rows])
+    return torch.stack([part.samples.read(row, run.reader.steps)[0] for row in rows])
 
 
 def _torch_export(run: Run, whole: nn.Module, samples: Tensor, facts: dict[str, Any], path: Path) -> Ask:

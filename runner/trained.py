@@ -202,7 +202,8 @@ class Run:
 
     def read(self, said: Sequence[Tensor]) -> Predictions:
         """Batches of what `say` returned, together."""
-        scores = torch.cat(list(said)).cpu().double().numpy() if said else np.zeros((0, len(self.classes)))
+        nothing = np.zeros((0, int(self.cfg.facts.num_outputs)))
+        scores = torch.cat(list(said)).cpu().double().numpy() if said else nothing
         return predictions_of(self.task, self.classes, scores, self.readout.gives_probabilities)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import QUICK, Run, own_model, photos_of_several_sizes
+from PIL import Image
 from sklearn.datasets import load_digits, load_wine
 
 from runner import load_run
@@ -175,3 +176,23 @@ def test_what_is_wrong_is_said_and_nothing_is_written(
     assert run("export", f"run={digits}", *overrides) == 2
     assert said in capsys.readouterr().err
     assert sorted(Path().rglob("*")) == before
+
+
+def test_the_transform_of_the_data_set_is_outside_and_that_of_the_run_inside(run: Run) -> None:
+    photos_of_several_sizes(60)
+    for path in Path("photos").rglob("*.png"):
+        Image.open(path).resize((16, 16)).save(path)
+    Path("mine/dataset").mkdir(parents=True)
+    own = "{_target_: torchvision.transforms.v2.PILToTensor}"
+    Path("mine/dataset/own.yaml").write_text(
+        f"_target_: torchvision.datasets.ImageFolder\nroot: photos\ntransform: {own}\n"
+    )
+    over = ("--config-dir", "mine", "dataset=own", "split=random", "transform=normalize", "hydra.run.dir=r")
+    assert run(*QUICK, *over) == 0
+    for kind in ("safetensors", "torch_export"):
+        assert run("export", "run=r", f"format={kind}", f"output={kind}") == 0
+    paths = sorted(Path("photos").rglob("*.png"))[:20]
+    pixels = np.stack([np.asarray(Image.open(path)).transpose(2, 0, 1) for path in paths])
+    made, facts = alone("torch_export", "torch_export", pixels)
+    assert made == pytest.approx(load_run("r").predict(paths).probabilities, abs=1e-5)
+    assert facts["before"] == ["torchvision.transforms.v2.PILToTensor"]

@@ -24,6 +24,7 @@ from sklearn.datasets import load_digits, load_wine
 from runner import load_run
 from runner.dataset.table import GAPS
 from runner.errors import DataError
+from runner.writing import Layout, Writer
 
 BUNCH = load_digits()
 PICTURES = torch.from_numpy(BUNCH.images.astype(np.uint8)).unsqueeze(1)
@@ -479,3 +480,37 @@ def test_head_ends_it_without_a_word(digits: Path) -> None:
     output = Path("out.txt").read_text().splitlines()
     assert output[-1] == "status 0"
     assert not any("Error" in line or "Traceback" in line for line in output)
+
+
+@pytest.mark.parametrize("target", ["y", "[y,z]"])
+def test_no_row_of_a_regression_that_can_be_read(run: Run, target: str) -> None:
+    Path("t.csv").write_text("a,b,y,z\n" + "".join(f"{n % 7},{n % 3},{n % 7 + 0.5},{n % 2}.5\n" for n in range(60)))
+    over = ("dataset=table", "dataset.path=t.csv", f"dataset.target={target}", "dataset.task=regression")
+    rest = ("transform=table", "loss=mse", "metric=regression", "split=random", "hydra.run.dir=r")
+    assert run(*QUICK, *over, *rest) == 0
+    Path("broken.csv").write_text("a,b,z\n1,x,0\n")
+    assert run("predict", "run=r", "input=broken.csv", "output=p.csv") == 1
+    (line,) = lines("p.csv")
+    assert "'x'" in line.pop("error")
+    assert line == {"index": "0"} | ({"prediction": ""} if target == "y" else {"prediction_0": "", "prediction_1": ""})
+
+
+@pytest.mark.parametrize("order", [("p", "s"), ("s", "p")])
+def test_probabilities_and_scores_have_no_mean(
+    run: Run, capsys: pytest.CaptureFixture[str], order: tuple[str, str]
+) -> None:
+    assert run(*QUICK, "trainer.max_epochs=1", "hydra.run.dir=p") == 0
+    shutil.copytree("p", "s")
+    text = Path("s/config.yaml").read_text()
+    Path("s/config.yaml").write_text(text.replace("output: logits", "output: values"))
+    assert run("predict", f"run=[{','.join(order)}]", "input=test") == 2
+    assert "run: s gives no probabilities, of which there could be a mean" in capsys.readouterr().err
+
+
+def test_a_number_that_is_none_is_null(run: Run) -> None:
+    layout = Layout("regression", (), ("index",), width=1)
+    with Writer("p.jsonl", layout) as writer:
+        writer.write({"index": [0, 1]}, np.array([np.nan, 2.5]), None)
+    assert [json.loads(line, parse_constant=pytest.fail) for line in Path("p.jsonl").read_text().splitlines()] == [
+        {"index": 0, "prediction": None}, {"index": 1, "prediction": 2.5},
+    ]  # fmt: skip
