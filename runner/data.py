@@ -6,7 +6,6 @@ import logging
 import math
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from runner.config import build, build_all, calling, factory, fill, value
 from runner.dataset import Samples, Stream
 from runner.draws import seed_of, set_generators
 from runner.errors import ConfigError, DataError, Problem
+from runner.files import typed
 from runner.loader import Loader, Order
 from runner.split import Split
 from runner.targets import OURS
@@ -134,7 +134,7 @@ def make_split(cfg: DictConfig, given: dict[str, Samples]) -> Split:
     subject = splits.Subject(train.hard_targets.numpy(), train.column, official, train.fingerprint)
     path = cfg.split.get("path")
     if path is not None:
-        return splits.load(Path(path).expanduser(), subject)
+        return splits.load(typed(path), subject)
     with calling("split"):
         made: Split = factory(cfg.split, OURS["split"])(subject)
     return made

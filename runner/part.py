@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from runner import data
-from runner.data import Sources
 from runner.dataset import ArrayDataset, Samples, Stream
 from runner.dataset.samples import check_targets
 from runner.dataset.table import Codes
@@ -44,18 +43,15 @@ class Part:
     own: bool
 
 
-def part_of(opened: Opened, run: Run, name: str, sources: Sources | None = None) -> Part:
+def part_of(opened: Opened, run: Run, name: str) -> Part:
     """The part `name` of the run's own data by its own split; of other data their own such part, or all of them.
-
-    Args:
-        sources: see `runner.data.read`.
 
     Raises:
         InputError: the data are not those of the run, or not with its classes, or have no such part.
     """
     cfg = opened.cfg
     check(cfg, ("dataset", "split", "loader", "loss", "metric"))
-    given = data.read(cfg, sources)
+    given = data.read(cfg, opened.sources)
     held = {part: each.head if isinstance(each, Stream) else each for part, each in given.items()}
     own = _fingerprint(opened.folder) == held["train"].fingerprint
     if not own and not opened.has_other_data:

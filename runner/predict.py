@@ -65,13 +65,14 @@ def write(found: Iterable[Piece], runs: Sequence[Run], writer: Writer, flips: Se
 
 def _ready(opened: Opened) -> Run:
     """A run of those that are asked, with its temperature."""
-    options = opened.options
-    run = open_run(opened.cfg, opened.folder, options.weights)
+    options, wanted = opened.options, opened.options.temperature
+    run = open_run(opened.cfg, opened.folder, options.weights, None if wanted == "val" else wanted)
     log.info("%s", run.words)
-    if options.temperature is not None:
-        from runner.evaluate import loss_of, temperature_of  # scikit-learn comes with them
+    if wanted == "val":
+        from runner.calibration import fitted_temperature  # scikit-learn comes with them
+        from runner.evaluate import loss_of
 
-        run.cool(temperature_of(opened, run, loss_of(run), options.temperature))
+        run.cool(fitted_temperature(opened, run, loss_of(run)))
     return run
 
 

@@ -236,7 +236,7 @@ def stacked(samples: Sequence[Tensor]) -> Tensor:
     other = next((each for each in samples if each.shape != samples[0].shape), None)
     if other is not None:
         what = f"pictures of {_by(samples[0].shape)} and of {_by(other.shape)} cannot be in one batch"
-        raise DataError(Problem("input", what, remedy="loader.batch_size=1"))
+        raise DataError(Problem("input", what, remedy="loader.batch_size=1; in Python run.predict(…, batch_size=1)"))
     return torch.stack(list(samples))
 
 

@@ -406,6 +406,10 @@ def problems(config: Mapping[str, Any], schema: type = Config, prefix: str = "")
     return found
 
 
+LENGTH = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.early_stopping")
+"""Keys that decide when a run ends: one that is resumed may change them, and with others it is another experiment."""
+
+
 def resumable(schema: type = Config, prefix: str = "") -> Iterator[str]:
     """The dotted keys that may differ when a run is resumed."""
     hints = typing.get_type_hints(schema)

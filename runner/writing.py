@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runner.errors import ConfigError, Problem, RunnerError
+from runner.files import typed
 from runner.result import to_json
 from runner.terminal import console
 
@@ -112,7 +113,7 @@ class Writer:
 
     def __init__(self, output: str, layout: Layout, replace: bool = False) -> None:
         self.layout = layout
-        self.path = None if output == "-" else Path(output).expanduser()
+        self.path = None if output == "-" else typed(output)
         self._json = output.endswith(".jsonl")
         self._file: IO[str] = sys.stdout
         if self.path is None:

@@ -16,7 +16,7 @@ from PIL import Image
 from scipy.optimize import minimize
 from sklearn.datasets import load_digits, load_wine
 
-from runner import load_run
+from runner import dataset, load_run
 from runner.calibration import fit_temperature
 
 
@@ -400,3 +400,17 @@ def test_classes_in_another_order_are_the_same_classes(run: Run, ignored: int) -
     said = load_run("r", allow_targets=["arms.*"]).predict(arms.X[counted]).labels
     right = [mine == arm for mine, arm in zip(said, arms.ARMS[counted], strict=True)]
     assert 0.5 < measured == pytest.approx(sum(right) / len(right))
+
+
+def test_the_data_are_read_once_for_the_part_and_the_temperature(
+    run: Run, digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count, read = [0], dataset.read
+
+    def counting(*arguments: Any) -> Any:
+        count[0] += 1
+        return read(*arguments)
+
+    monkeypatch.setattr(dataset, "read", counting)
+    assert run("evaluate", f"run={digits}", "temperature=val") == 0
+    assert count == [1]

@@ -218,7 +218,7 @@ def test_an_ensemble_is_the_mean(run: Run, digits: Path, capsys: pytest.CaptureF
     assert run(*QUICK, "split.seed=1", "hydra.run.dir=c") == 0
     capsys.readouterr()
     assert run("predict", f"run=[{digits},c]", "input=test", "output=u.csv") == 2
-    assert "test is not the same samples in digits and c, which have other splits" in capsys.readouterr().err
+    assert "test is not the same samples in digits and c\n" in capsys.readouterr().err
     assert run(*QUICK, "dataset=wine", "hydra.run.dir=d") == 0
     assert run("predict", f"run=[{digits},d]", "input=x.npy", "output=u.csv") == 2
     assert "digits and d do not predict the same" in capsys.readouterr().err
@@ -514,3 +514,22 @@ def test_a_number_that_is_none_is_null(run: Run) -> None:
     assert [json.loads(line, parse_constant=pytest.fail) for line in Path("p.jsonl").read_text().splitlines()] == [
         {"index": 0, "prediction": None}, {"index": 1, "prediction": 2.5},
     ]  # fmt: skip
+
+
+def test_samples_of_other_data_are_not_averaged(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in (0, 1):
+        data = ("dataset=synthetic", "dataset.size=60", "dataset.num_classes=2", f"dataset.seed={seed}")
+        assert run(*QUICK, *data, "split=random", "trainer.max_epochs=1", f"hydra.run.dir=r{seed}") == 0
+    assert run("predict", "run=[r0,r1]", "input=test") == 2
+    assert "input: test is not the same samples in r0 and r1" in capsys.readouterr().err
+
+
+def test_a_temperature_that_is_known_needs_no_loss_and_no_data(
+    run: Run, digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos(3)
+    for name in ("runner.evaluate", "runner.calibration", "runner.part"):
+        monkeypatch.setitem(sys.modules, name, None)  # importing it fails
+    assert run("predict", f"run={digits}", "input=photos", "output=p.csv", "temperature=2.5") == 0
+    expected = load_run(digits, temperature=2.5).predict(PICTURES[:3]).probabilities.max(1)
+    assert floats(lines("p.csv"), "probability")[:, 0] == pytest.approx(expected, rel=1e-5)

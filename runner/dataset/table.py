@@ -13,6 +13,7 @@ import torch
 
 from runner.dataset.arrays import ArrayDataset
 from runner.errors import ConfigError, DataError, Problem, nearest
+from runner.files import typed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +52,7 @@ def table(
     """
     _check_choice("dataset.task", task, ("classification", "regression"))
     _check_choice("dataset.duplicates", duplicates, ("keep", "drop"))
-    frame = _read(Path(path).expanduser(), header)
+    frame = _read(typed(path), header)
     if duplicates == "drop":
         frame = frame.drop_duplicates(ignore_index=True)
     if not _listed(target):

@@ -10,12 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, read_write
+from omegaconf import DictConfig, OmegaConf, read_write
 
 from runner import config, folder, report
 from runner.data import Sources
-from runner.errors import ConfigError, Interrupted, Problem, RunnerError, counted
+from runner.errors import ConfigError, Interrupted, Problem, RunFolderError, RunnerError, counted
 from runner.result import Result, from_json
+from runner.runs import read_config
+from runner.schema import LENGTH
 from runner.signals import StopFlag
 from runner.sweep import predictions
 from runner.sweep.processes import Work, at_a_time, run_all
@@ -73,9 +75,6 @@ def works(
     return found
 
 
-LENGTH = ("max_epochs", "max_steps", "max_time")
-
-
 def _is_done(cfg: DictConfig, run_dir: Path) -> bool:
     """Whether a run is completed, was as long as it is to be, and has what a completed one has."""
     result = folder.read_result(run_dir) or {}
@@ -86,10 +85,10 @@ def _is_done(cfg: DictConfig, run_dir: Path) -> bool:
     if cfg.split.get("fold") is not None and not (run_dir / predictions.NAME).is_file():
         return False
     try:
-        before = config.load(run_dir / "config.yaml")["trainer"]
-    except ConfigError:
+        before = OmegaConf.create(read_config(run_dir))  # references resolved, as they are in cfg
+    except RunFolderError:
         return False  # and is written again
-    return all(before.get(name) == cfg.trainer[name] for name in LENGTH)
+    return all(OmegaConf.select(before, key) == OmegaConf.select(cfg, key) for key in LENGTH)
 
 
 def _work(
