@@ -11,11 +11,8 @@ from runner import schema
 from runner.keys import is_below, short, spelt
 from runner.runs import Run
 
-LENGTH = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.early_stopping")
-"""Keys that a resumed run may change, and with which it is another experiment."""
-
 NOT_OF_THE_RESULT = (
-    "metric", "tensorboard", "lr_find", "dataset.download", "dataset.cache", "loader.memory_limit", "loader.pin_memory",
+    "metric", "lr_find", "dataset.download", "dataset.cache", "loader.memory_limit", "loader.pin_memory",
     "loader.persistent_workers", "loader.prefetch_factor", "loader.timeout", "loader.eval_batch_size",
     "trainer.evaluate_train",
 )  # fmt: skip
@@ -34,8 +31,8 @@ def keys(runs: Sequence[Run], exact: bool = False) -> list[dict[str, str]]:
     Left out is what a resumed run may change, for the experiment stays the same (device, resume, check, debug, figures,
     allow_targets, sweep, tensorboard, ``trainer.threads``, ``trainer.compile``, ``trainer.deterministic``,
     ``loader.num_workers``, ``checkpoint.keep``, … as `runner.schema` has it), but not what decides when the training
-    ends (`LENGTH`); and `NOT_OF_THE_RESULT`. ``split.fold`` is no key but the fold of a run. A reference to another key
-    says nothing that the other one does not.
+    ends (`runner.schema.LENGTH`); and `NOT_OF_THE_RESULT`. ``split.fold`` is no key but the fold of a run. A reference
+    to another key says nothing that the other one does not.
 
     What has a ``_target_`` goes by its short name: ``model`` is ``CNN`` or ``MLP``. The arguments of targets that
     differ are compared among the runs with the same target alone.
@@ -64,7 +61,7 @@ def _values(runs: Sequence[Run]) -> dict[str, list[Any]]:
 
 @functools.cache
 def _left_out() -> tuple[str, ...]:
-    return *(name for name in schema.resumable() if not is_below(name, *LENGTH)), *NOT_OF_THE_RESULT
+    return *(name for name in schema.resumable() if not is_below(name, *schema.LENGTH)), *NOT_OF_THE_RESULT
 
 
 def _differs(name: str, values: Values, runs: Sequence[Run]) -> bool:

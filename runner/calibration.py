@@ -6,13 +6,43 @@ sure a model is, and never which class is the likeliest.
 
 from __future__ import annotations
 
+import logging
 import math
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from runner.errors import ConfigError, Problem
+from runner.evaluation import predict
+from runner.loss import Loss
+from runner.loss.kinds import convert
+from runner.opening import Opened
+from runner.part import part_of
+from runner.trained import Run
+
+log = logging.getLogger("runner")
+
 LARGEST = 100.0
+
+
+def fitted_temperature(opened: Opened, run: Run, loss: Loss) -> float:
+    """The temperature of a run with the least log loss on its own val part.
+
+    Raises:
+        InputError: the run gives no probabilities, or its data are not there.
+    """
+    run.check_cools()
+    val = part_of(opened.with_own_data(), run, "val")
+    if not val.own:
+        what = "'val' needs the run's own val part, and dataset.* names other data"
+        raise ConfigError(Problem("temperature", what, "a number > 0, or null"))
+    made = predict(run.model, loss, val.loader, run.forward)
+    kept = made.kept
+    logits = convert(made.output[kept].double(), run.readout.emits, "logits", run.task == "multilabel")
+    found = fit_temperature(logits, made.target[kept], run.task)
+    log.info("temperature %.4f, fitted on %s val samples", found, f"{int(kept.sum()):,}")
+    return found
 
 
 def fit_temperature(logits: Tensor, target: Tensor, task: str) -> float:

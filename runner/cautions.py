@@ -19,7 +19,7 @@ def of(ranked: Sequence[Setting], completed: Sequence[Run], tag: str) -> Iterato
     part, _, name = tag.partition("/")
     keys = {key for setting in ranked for row in setting.rows for key in row.keys}
     if name == "loss" and any(is_below(key, "loss") for key in keys):
-        yield "caution: figures of different losses cannot be compared; --by has another metric"
+        yield "caution: figures of different losses cannot be compared; --by METRIC ranks by another metric"
     if part == "test":
         yield "caution: test is to be looked at once; what was chosen by it looks better there than it is"
     if len({str(_below(run, f"metric.{name}")) for run in completed if tag in run.result["metrics"]}) > 1:

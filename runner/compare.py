@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from runner import apart, cautions, folder, ranking, significance, terminal
+from runner.direction import mode_of
 from runner.errors import ConfigError, Problem, RunFolderError, counted, nearest
+from runner.files import typed
 from runner.ranking import Row, Setting
-from runner.runs import Found, Run, find
+from runner.runs import ALLOWED, Found, Run, find
 from runner.table import Table
 
 HELP = """\
@@ -20,7 +21,7 @@ usage: python -m runner compare PATH... [--by METRIC] [--csv | --md]
 
 Rank runs and sweeps, each setting with its mean over seeds and folds, and test the best one against the others.
 
-  PATH           the folder of a run or a sweep, or one that has some in it, such as outputs; last: the newest run
+  PATH           the folder of a run or a sweep, or a folder above them, such as outputs; last: the newest run
   --by METRIC    rank by this one, as in val/accuracy; without it by checkpoint.monitor
   --csv          a line for each run, with every figure, unrounded
   --md           the tables as Markdown
@@ -64,7 +65,8 @@ def main(arguments: Sequence[str]) -> int:
     completed = [run for run in found.runs if run.state == "completed"]
     if not completed and not (typed.form == "csv" and found.runs):
         what = f"nothing to compare: {'; '.join(_missing(found))}"
-        raise RunFolderError(Problem(" ".join(map(str, typed.paths)), what))
+        remedy = "python -m runner resume=FOLDER, to complete one"
+        raise RunFolderError(Problem(" ".join(map(str, typed.paths)), what, "completed runs", remedy))
     runs = found.runs if typed.form == "csv" else completed
     rows = _rows(runs, typed.form == "csv")
     tag = _tag(typed.by, completed, rows)
@@ -87,7 +89,11 @@ def parse(arguments: Sequence[str]) -> Typed:
         name, equals, value = argument.partition("=")
         if name == "--by":
             by = value if equals else next(rest, "")
-            problems += [] if by and not by.startswith("-") else [Problem("--by", "needs a metric", "<part>/<metric>")]
+            problems += (
+                []
+                if by and not by.startswith("-")
+                else [Problem("--by", "needs a metric", "PART/METRIC, as in val/accuracy")]
+            )
         elif argument in FLAGS:
             flags.append(argument)
         elif argument.startswith("-"):
@@ -96,8 +102,7 @@ def parse(arguments: Sequence[str]) -> Typed:
         else:
             paths += _path(argument, problems)
     if not paths and not problems:
-        remedy = "python -m runner compare outputs"
-        problems.append(Problem("compare", "needs a path", "folders of runs and sweeps, or above them", remedy))
+        problems.append(Problem("compare", "needs a path", ALLOWED, "python -m runner compare outputs"))
     if {"--csv", "--md"} <= set(flags):
         problems.append(Problem("--csv --md", "cannot both be printed", "one of them"))
     if problems:
@@ -106,7 +111,7 @@ def parse(arguments: Sequence[str]) -> Typed:
 
 
 def _path(argument: str, problems: list[Problem]) -> list[Path]:
-    path = Path(argument).expanduser()
+    path = typed(argument)
     if argument == "last" and not path.exists() and (newest := folder.newest()) is not None:
         return [newest]
     if "=" in argument and not path.exists():
@@ -146,17 +151,16 @@ def _tag(by: str | None, completed: Sequence[Run], rows: Sequence[Row]) -> str:
         remedy = nearest(by, there, "--by ")
         raise ConfigError(Problem("--by", f"no completed run has {by!r}", ", ".join(there), remedy))
     monitors = Counter(str(run.config.get("checkpoint.monitor")) for run in completed)
-    tag = by or ranking.comparable(monitors.most_common(1)[0][0] if monitors else "val/loss", rows)
+    keys = {key for row in rows for key in row.keys}
+    tag = by or ranking.comparable(monitors.most_common(1)[0][0] if monitors else "val/loss", keys, there)
     return tag if tag in there else next((tag for tag in there if tag.startswith("val/")), tag)
 
 
 def _mode(tag: str, completed: Sequence[Run]) -> str:
     """Which of a metric is better: where all runs are decided by it, as it is there."""
-    keys: set[tuple[Any, Any]] = {
-        (run.config.get("checkpoint.monitor"), run.config.get("checkpoint.mode")) for run in completed
-    }
-    monitor, mode = keys.pop() if len(keys) == 1 else (None, None)
-    return mode if monitor == tag and mode in ("min", "max") else "auto"
+    modes = {mode_of(tag, *map(run.config.get, ("checkpoint.monitor", "checkpoint.mode"))) for run in completed}
+    mode = modes.pop() if len(modes) == 1 else "auto"
+    return mode if mode in ("min", "max") else "auto"
 
 
 def _head(ranked: Sequence[Setting], number: int) -> list[str]:
@@ -226,7 +230,7 @@ def _farewell(ranked: Sequence[Setting], typed: Typed, tested: Table | None) -> 
     if tested is not None:
         yield from _how(tested, any("×" in setting.count for setting in ranked))
     elif len(ranked) > 1:
-        yield "\nHow sure that is: not known, for no other setting has two seeds or folds in common with the best."
+        yield "\nHow sure that is: not known, because no other setting has two seeds or folds in common with the best."
     jobs = list(dict.fromkeys(row.job for row in ranked[0].rows))
     others = f" and {len(jobs) - 1:,} more" if len(jobs) > 1 else ""
     yield f"\n  folder of the best     {jobs[0]}{others}"
@@ -235,10 +239,11 @@ def _farewell(ranked: Sequence[Setting], typed: Typed, tested: Table | None) -> 
 
 def _how(tested: Table, both: bool) -> Iterator[str]:
     """How settings were compared with the best."""
-    over = {str(record["over"]).rpartition(" ")[2] for record in tested.records()}
-    yield f"  in pairs, above 0 where the best is better{'; of seeds and folds the less sure one' if both else ''}:"
+    over = {str(record["pairs"]).rpartition(" ")[2] for record in tested.records()}
+    less = "; of seeds and folds the less sure one" if both else ""
+    yield f"  mean difference of pairs; above 0 the best setting is better{less}:"
     if "seeds" in over:
         yield "  seeds: the paired t-test"
     if over - {"seeds"}:
         kinds = " and ".join(sorted(over - {"seeds"}))
-        yield f"  {kinds}: the t-test of Nadeau and Bengio, for their training data overlap"
+        yield f"  {kinds}: the t-test of Nadeau and Bengio, because their training data overlap"

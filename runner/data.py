@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from runner.config import build, build_all, calling, factory, fill, value
 from runner.dataset import Samples, Stream
 from runner.draws import seed_of, set_generators
 from runner.errors import ConfigError, DataError, Problem, shown
+from runner.files import typed
 from runner.loader import Loader, Order
 from runner.part_names import PARTS
 from runner.split import Split
@@ -132,10 +132,8 @@ def make_split(cfg: DictConfig, given: dict[str, Samples]) -> Split:
     subject = splits.Subject(train.hard_targets.numpy(), train.column, official, train.fingerprint, counted)
     path = cfg.split.get("path")
     with calling("split"):
-        if path is not None:
-            made = splits.load(Path(path).expanduser(), subject)
-        else:
-            made = factory(cfg.split, OURS["split"])(subject)
+        make = factory(cfg.split, OURS["split"]) if path is None else partial(splits.load, typed(path))
+        made: Split = make(subject)
         splits.check(made, subject)
     return made
 

@@ -10,3 +10,8 @@ def direction(monitor: str, mode: str = "auto") -> str:
     """``min`` or ``max``: which of a metric, ``<part>/<metric>``, is better; as far as its name says, if `mode` is
     ``auto``."""
     return mode if mode != "auto" else "min" if monitor.endswith(LESS_IS_BETTER) else "max"
+
+
+def mode_of(tag: str, monitor: object, mode: object) -> str:
+    """The `mode` for figures of `tag`: that of the configuration where it decides by this metric, else ``auto``."""
+    return str(mode) if tag == monitor else "auto"

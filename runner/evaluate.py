@@ -15,13 +15,12 @@ import torch
 from torch import Tensor
 
 from runner import checkpoint, config, gallery, metric, report
-from runner.calibration import fit_temperature
-from runner.errors import ConfigError, Problem, RunFolderError, counted
-from runner.evaluation import examine, predict
+from runner.calibration import fitted_temperature
+from runner.errors import Problem, RunFolderError, counted
+from runner.evaluation import examine
 from runner.experiment import WEIGHTS, make_loss, make_metrics
-from runner.files import write
+from runner.files import typed, write
 from runner.loss import Loss
-from runner.loss.kinds import convert
 from runner.metric import Said
 from runner.opening import Opened
 from runner.part import Part, part_of
@@ -42,7 +41,7 @@ def main(opened: Opened) -> None:
     """
     begun, options, cfg = time.perf_counter(), opened.options, opened.cfg
     place = Folder(opened)
-    run = open_run(cfg, opened.folder, options.weights)
+    run = open_run(cfg, opened.folder, options.weights, None if options.temperature == "val" else options.temperature)
     part = part_of(opened, run, options.part)
     where = cfg.dataset.get("root") or cfg.dataset.get("path") or str(cfg.dataset._target_).rpartition(".")[2]
     what = f"{part.name} of the run's own data" if part.own else f"other data, of {where}"
@@ -52,8 +51,8 @@ def main(opened: Opened) -> None:
     loss = loss_of(run)
     metrics = make_metrics(cfg, loss)
     tables: dict[str, Table] = {}
-    if options.temperature is not None:
-        run.cool(temperature_of(opened, run, loss, options.temperature))
+    if options.temperature == "val":
+        run.cool(fitted_temperature(opened, run, loss))
     found, said = examine(run.model, loss, metrics, part.loader, run.cooled)
     values = {f"{part.name}/{name}": value for name, value in found.items()}
     if options.temperature is not None:
@@ -83,26 +82,6 @@ def loss_of(run: Run) -> Loss:
         scaling = run.weights.loss["mean"], run.weights.loss["std"]
     loss = make_loss(run.cfg, weights, ignore_index=run.cfg.loss.get("ignore_index"), scaling=scaling)
     return loss.to(run.device)
-
-
-def temperature_of(opened: Opened, run: Run, loss: Loss, wanted: float | str) -> float:
-    """The temperature that was asked for; ``val``: the one with the least log loss on the run's own val part.
-
-    Raises:
-        ConfigError: the run gives no probabilities.
-    """
-    run.check_cools()
-    if wanted != "val":
-        return float(wanted)
-    val = part_of(opened.with_own_data(), run, "val")
-    if not val.own:
-        raise ConfigError(Problem("temperature", "val is that of the data that the run was trained on", "a number"))
-    made = predict(run.model, loss, val.loader, run.forward)
-    kept = made.kept
-    logits = convert(made.output[kept].double(), run.readout.emits, "logits", run.task == "multilabel")
-    found = fit_temperature(logits, made.target[kept], run.task)
-    log.info("temperature %.4f, fitted on %s val samples", found, f"{int(kept.sum()):,}")
-    return found
 
 
 def _calibration(run: Run, loss: Loss, part: Part, said: Said) -> Table:
@@ -187,7 +166,7 @@ class Folder:
     def __init__(self, opened: Opened) -> None:
         wanted = opened.options.output
         place = opened.folder / "evaluate" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-        self.final = Path(wanted).expanduser() if wanted is not None else place
+        self.final = typed(wanted) if wanted is not None else place
         self._named = wanted is not None
         self.path = self.final.with_name(f".{self.final.name}.{os.getpid()}")
         if self._named and self.final.exists():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import math
 import os
 import tempfile
 import warnings
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from runner import __version__, checkpoint, config
 from runner.errors import ConfigError, DataError, Problem, RunnerError, reason_of
+from runner.files import typed
 from runner.inputs import pieces
 from runner.loss.kinds import convert
 from runner.network import make_model
@@ -52,7 +54,7 @@ def main(opened: Opened) -> None:
     opened.cfg.device = "cpu"
     run = open_run(opened.cfg, opened.folder, options.weights, options.temperature)
     log.info("%s", run.words)
-    path = opened.folder / NAMES[options.format] if options.output is None else Path(options.output).expanduser()
+    path = opened.folder / NAMES[options.format] if options.output is None else typed(options.output)
     check_output(path)
     _require(options.format)
     samples = _samples(str(options.input), opened, run)
@@ -70,7 +72,7 @@ def main(opened: Opened) -> None:
     log.info("%s, %.1f MB: takes N×%s %s, makes %s", path, path.stat().st_size / 1e6, shape, facts["input"]["type"],
              facts["output"])  # fmt: skip
     if facts["before"]:
-        log.info("what is done to each picture before is not inside: %s", ", ".join(facts["before"]))
+        log.info("not in the file, to be applied to each picture first: %s", ", ".join(facts["before"]))
 
 
 class Whole(nn.Module):
@@ -106,7 +108,7 @@ def _written(kind: str, run: Run, whole: nn.Module, samples: Tensor, facts: dict
             return FORMATS[kind](run, whole, samples, facts, path)
     except Exception as error:  # whatever torch's exporters say of code that they cannot follow
         log.debug("", exc_info=True)
-        what = f"{kind} cannot have this model: {reason_of(error)}"
+        what = f"{kind} cannot store this model: {reason_of(error)}"
         raise ConfigError(Problem("format", what, ", ".join(FORMATS), "-v, to see where; or another format")) from error
 
 
@@ -122,7 +124,10 @@ def describe(run: Run, samples: Tensor) -> dict[str, Any]:
         "input": {"shape": list(samples.shape[1:]), "type": str(samples.dtype).removeprefix("torch.")},
         "output": output,
         "transform": config.value(cfg.transform.eval),
-        "before": [str(node._target_) for node in cfg.transform.eval[: len(run.reader.steps)]],
+        "before": [
+            *([] if run.reader.own is None else [str(cfg.dataset.transform._target_)]),
+            *(str(node._target_) for node in cfg.transform.eval[: len(run.reader.steps)]),
+        ],
         "features": None if codes is None else codes.features,
         "categories": config.value(cfg.facts.categories),
         "temperature": run.readout.temperature,
@@ -149,12 +154,11 @@ def _samples(given: str, opened: Opened, run: Run) -> Tensor:
     try:
         part = part_of(opened, run, given)
     except DataError as error:
+        what = f"the {given} part of the run's data cannot be read"
         remedy = "input=FOLDER of pictures, a .csv or .npy file: samples on which the file is compared with the model"
-        raise DataError(*error.problems, Problem("input", f"{given} cannot be had", remedy=remedy)) from error
+        raise DataError(*error.problems, Problem("input", what, remedy=remedy)) from error
     rows = part.indices[:COMPARED].tolist()
-    if run.reader.steps:
-        return torch.stack([run.reader.picture(part.samples.raw(row)[0]) for row in rows])
-    return torch.stack([part.samples.read(row)[0] for row in rows])
+    return torch.stack([part.samples.read(row, run.reader.steps)[0] for row in rows])
 
 
 def _torch_export(run: Run, whole: nn.Module, samples: Tensor, facts: dict[str, Any], path: Path) -> Ask:
@@ -226,7 +230,10 @@ def _compare(model: Tensor, file: Tensor, tolerance: float, path: Path) -> None:
     """
     scale = max(float(model.abs().max()), 1.0)  # of probabilities 1
     largest = float((model - file).abs().max()) / scale if model.shape == file.shape else float("nan")
-    what = f"on {len(model)} samples the largest difference to the model is {largest:.1e}"
     if not largest <= tolerance:  # nor if it is NaN
-        raise RunnerError(f"{path.name}: {what}, more than tolerance={tolerance:g}: it was not kept")
-    log.info("%s", what)
+        what = f"{path.name} differs from the model by up to {largest:.1e} on {len(model)} samples"
+        raise RunnerError(
+            f"{what}, more than tolerance={tolerance:g}; it was not kept\n"
+            f"  try: tolerance={10 ** math.ceil(math.log10(largest)):g}, if that is close enough"
+        )
+    log.info("on %d samples the largest difference to the model is %.1e", len(model), largest)

@@ -17,6 +17,11 @@ _FOLDER = 0x10
 """Of the attributes that a zip archive has for each of its files."""
 
 
+def typed(text: str | Path) -> Path:
+    """A path as somebody typed it: ``~`` is home, and that of a user who is not there is a name like any other."""
+    return Path(os.path.expanduser(text))
+
+
 def write(path: Path, content: bytes) -> None:
     """Put `content` at `path` such that, whatever happens, the file is the old one or the new one, and whole.
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from runner.errors import Problem, RunFolderError
+from runner.files import typed
 
 OUTPUTS = Path("outputs")
 
@@ -94,7 +95,7 @@ def lock(folder: Path, key: str) -> None:
         file = path.open("a+")
     except OSError as error:
         what = f"'{folder}' cannot be written to ({error.strerror})"
-        raise RunFolderError(Problem(key, what, "a folder that can")) from error
+        raise RunFolderError(Problem(key, what, "a folder that can be written to")) from error
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -185,10 +186,10 @@ def find(name: str, key: str, alone: bool = False) -> Path:
     """
     if not name.strip():
         raise RunFolderError(Problem(key, f"{name!r} names no folder", "a run folder, or last"))
-    folder = newest() if name == "last" else Path(name).expanduser()
+    folder = newest() if name == "last" else typed(name)
     if folder is None:
         raise RunFolderError(
-            Problem(key, f"there is no run in {OUTPUTS}/ yet", "a run folder", "" if alone else f"{key}=PATH")
+            Problem(key, f"there is no run in {OUTPUTS}/ yet", "a run folder", "" if alone else f"{key}=FOLDER")
         )
     if not (folder / "config.yaml").is_file():
         what = "is not a run folder (no config.yaml in it)" if folder.exists() else "does not exist"
@@ -217,12 +218,17 @@ def find_sweep(name: str, wanted: bool) -> Path | None:
     Raises:
         RunFolderError: it has to be a sweep, and is none.
     """
-    folder = newest_sweep() if name == "last" and wanted else None if name == "last" else Path(name).expanduser()
+    folder = newest_sweep() if name == "last" and wanted else None if name == "last" else typed(name)
     if folder is not None and is_sweep(folder):
         return folder
     if wanted:
-        what = f"there is no sweep in {OUTPUTS}/" if folder is None else f"{str(folder)!r} is not the folder of a sweep"
-        raise RunFolderError(Problem("resume", what, "the folder of a sweep, or last", "the same without -m"))
+        if folder is None:
+            what, remedy = f"there is no sweep in {OUTPUTS}/", ""
+        elif not folder.exists():
+            what, remedy = f"{str(folder)!r} does not exist", "resume=last" if newest_sweep() else ""
+        else:
+            what, remedy = f"{str(folder)!r} is not the folder of a sweep", "the same without -m"
+        raise RunFolderError(Problem("resume", what, "the folder of a sweep, or last", remedy))
     return None
 
 

@@ -26,11 +26,13 @@ from runner.dataset.pictures import EXTENSIONS
 from runner.dataset.table import dialect
 from runner.device import cores
 from runner.errors import ConfigError, DataError, Problem, nearest, reason_of
+from runner.files import typed
 from runner.opening import Opened
 from runner.part_names import PARTS
 from runner.reading import stacked
 from runner.trained import Run
 
+ALLOWED = "a picture, a folder of pictures, a .csv, .parquet or .npy file, train, val, test, -"
 TABLES = (".csv", ".tsv", ".txt", ".parquet")
 
 T = TypeVar("T")
@@ -68,19 +70,19 @@ def pieces(given: str, opened: Sequence[Opened], runs: Sequence[Run]) -> Iterato
     if given == "-":
         stream = _stdin()
         return _of_text(stream, opened[0], runs, size) if tables else _of_files(_lines(stream), runs, size)
-    path = Path(given).expanduser()
+    path = typed(given)
     if not path.exists():
         remedy = nearest(path.name, (p.name for p in path.parent.glob("*")), "input=" + given.removesuffix(path.name))
-        raise ConfigError(Problem("input", f"there is no file or folder {given!r}", ", ".join([*PARTS, "-"]), remedy))
+        raise ConfigError(Problem("input", f"there is no file or folder {given!r}", ALLOWED, remedy))
     if not os.access(path, os.R_OK):
-        raise ConfigError(Problem("input", f"{given!r} cannot be read (permission denied)", "a file that can"))
+        raise ConfigError(Problem("input", f"{given!r} cannot be read (permission denied)", "a file that can be read"))
     if path.is_dir():
         if tables:
             what = f"{given!r} is a folder, and the run was trained on a table"
             raise ConfigError(Problem("input", what, "a .csv or .parquet file"))
         return _of_files(_inside(path), runs, size)
     if not path.is_file():
-        raise ConfigError(Problem("input", f"{given!r} is no regular file", ", ".join([*PARTS, "a file, a folder, -"])))
+        raise ConfigError(Problem("input", f"{given!r} is no regular file", ALLOWED))
     if path.suffix.lower() == ".npy":
         return _of_array(path, runs, size)
     if path.suffix.lower() == ".parquet":
@@ -93,7 +95,7 @@ def pieces(given: str, opened: Sequence[Opened], runs: Sequence[Run]) -> Iterato
 def _stdin() -> IO[str]:
     """Bytes that are no UTF-8 become surrogates, which are told in the row that they are in."""
     if sys.stdin is None or sys.stdin.closed:
-        raise ConfigError(Problem("input", "- is stdin, which is closed", ", ".join([*PARTS, "a file", "a folder"])))
+        raise ConfigError(Problem("input", "- is stdin, which is closed", ALLOWED))
     if isinstance(sys.stdin, TextIOWrapper):
         sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
     return sys.stdin
@@ -112,7 +114,9 @@ def _inside(folder: Path) -> Iterator[str]:
     """
 
     def refuse(error: OSError) -> None:
-        raise DataError(Problem("input", f"'{error.filename}' cannot be read ({error.strerror})", "a folder that can"))
+        raise DataError(
+            Problem("input", f"'{error.filename}' cannot be read ({error.strerror})", "a folder that can be read")
+        )
 
     found = False
     for place, inside, names in os.walk(folder, onerror=refuse):
@@ -144,7 +148,7 @@ def _of_files(paths: Iterator[str], runs: Sequence[Run], size: int) -> Iterator[
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # whoever stops does not wait for a disk that does not answer
     if first:
-        raise DataError(Problem("input", "there is nothing to predict: no path came", "a path in each line"))
+        raise DataError(Problem("input", "stdin is empty", "a path in each line"))
 
 
 def _readable(read: list[list[Tensor | Exception]], wrong: dict[int, str]) -> list[Tensor]:
@@ -284,12 +288,12 @@ def _of_part(name: str, opened: Sequence[Opened], runs: Sequence[Run]) -> Iterat
     """A part of the data of the runs, which is the same one in all of them."""
     from runner.part import part_of  # scikit-learn comes with it
 
-    sources: dict[str, Any] = {}
-    parts = [part_of(each, run, name, sources) for each, run in zip(opened, runs, strict=True)]
-    for each, part in zip(opened, parts, strict=True):
-        if not torch.equal(part.indices, parts[0].indices):
-            what = f"{name} is not the same samples in {opened[0].folder} and {each.folder}, which have other splits"
-            raise DataError(Problem("input", what, "runs of one split, or files"))
+    parts = [part_of(each, run, name) for each, run in zip(opened, runs, strict=True)]
+    targets = [part.samples.targets[part.indices] for part in parts]
+    for each, part, target in zip(opened, parts, targets, strict=True):
+        if not (torch.equal(part.indices, parts[0].indices) and torch.equal(target, targets[0])):
+            what = f"{name} is not the same samples in {opened[0].folder} and {each.folder}"
+            raise DataError(Problem("input", what, "runs on one split of the same data, or files"))
     paths = parts[0].samples.held("path")
     soft = runs[0].task == "soft"
     for batches in zip(*(part.loader.epoch() for part in parts), strict=True):

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from runner import compose, config, folder, schema
 from runner.command_line import parse, read_for
 from runner.errors import ConfigError, Problem
+from runner.files import typed
 
 GROUPS = ("dataset", "metric")
 """Groups of which another option may be taken: other data, other metrics."""
@@ -38,6 +39,8 @@ class Opened:
     typed: list[str]
     own_data: DictConfig
     """The data set that the run was trained on."""
+    sources: dict[str, Any]
+    """The data sets that were read, of all runs that were opened with it; see `runner.data.read`."""
 
     def with_own_data(self) -> Opened:
         """With the data set of the run again, if another one was typed."""
@@ -66,15 +69,15 @@ def opened(command: str, arguments: Sequence[str], several: bool = False) -> lis
     config_dir, overrides = read_for(command, arguments)
     places = _places(command, overrides, several)
     _check_keys(command, overrides)
-    return [_open(command, place, overrides, config_dir) for place in places]
+    sources: dict[str, Any] = {}
+    return [_open(command, place, overrides, config_dir, sources) for place in places]
 
 
 def _places(command: str, overrides: Sequence[str], several: bool) -> list[Path]:
     given = [override.partition("=")[2] for override in overrides if override.partition("=")[0].lstrip("+") == "run"]
     if not given:
-        raise ConfigError(
-            Problem("run", "is not given", "a run folder, or last", f"python -m runner {command} run=last")
-        )
+        remedy = f"python -m runner {command} run=last{' input=FILE' if command == 'predict' else ''}"
+        raise ConfigError(Problem("run", "is not given", "a run folder, or last", remedy))
     parsed = parse(f"run={given[-1]}")
     named = _listed(given[-1]) if parsed is None or parsed.is_sweep_override() else parsed.value()
     names = [str(name) for name in named] if isinstance(named, list) else [str(named)]
@@ -95,7 +98,7 @@ def _listed(text: str) -> str | list[str]:
     rest = ""
     for piece in text[1:-1].split(","):
         rest = f"{rest},{piece}" if rest else piece.strip()
-        if rest == "last" or Path(rest).expanduser().is_dir():
+        if rest == "last" or typed(rest).is_dir():
             found.append(rest)
             rest = ""
     return [*found, rest] if rest else found
@@ -129,7 +132,9 @@ def _own(command: str) -> dict[str, Any]:
     return tree
 
 
-def _open(command: str, run_dir: Path, overrides: Sequence[str], config_dir: str | None) -> Opened:
+def _open(
+    command: str, run_dir: Path, overrides: Sequence[str], config_dir: str | None, sources: dict[str, Any]
+) -> Opened:
     own = _own(command)
     tree = config.load(run_dir / "config.yaml", facts=True)
     typed = [override.partition("=")[0].lstrip("+~") for override in overrides]
@@ -152,7 +157,7 @@ def _open(command: str, run_dir: Path, overrides: Sequence[str], config_dir: str
     tree_of_options: Any = OmegaConf.to_container(options)
     if found := schema.problems(tree_of_options, schema.COMMANDS[command]):
         raise ConfigError(*found)
-    return Opened(run_dir, cfg, options, typed, before.dataset)
+    return Opened(run_dir, cfg, options, typed, before.dataset, sources)
 
 
 def _device(name: str) -> str:

@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from runner import data
-from runner.data import Sources
 from runner.dataset import ArrayDataset, Samples, Stream
 from runner.dataset.table import Codes
 from runner.errors import DataError, Problem, reason_of
@@ -43,18 +42,15 @@ class Part:
     own: bool
 
 
-def part_of(opened: Opened, run: Run, name: str, sources: Sources | None = None) -> Part:
+def part_of(opened: Opened, run: Run, name: str) -> Part:
     """The part `name` of the run's own data by its own split; of other data their own such part, or all of them.
-
-    Args:
-        sources: see `runner.data.read`.
 
     Raises:
         InputError: the data are not those of the run, or not with its classes, or have no such part.
     """
     cfg = opened.cfg
     check(cfg, ("dataset", "split", "loader", "loss", "metric"))
-    given = data.read(cfg, sources)
+    given = data.read(cfg, opened.sources)
     held = {part: each.head for part, each in given.items()}
     own = _fingerprint(opened.folder) == held["train"].fingerprint
     if not own and not opened.has_other_data:
@@ -107,14 +103,15 @@ def _alike(samples: Samples, run: Run) -> Samples:
     source = samples.source
     if run.reader.codes is not None:
         source = _recoded(source, run)
+    samples.check(len(samples.classes))
     if run.task == "regression":
-        samples.check(0)
         width = 1 if samples.targets.dim() == 1 else samples.targets.shape[1]
         if width != facts.num_outputs:
             raise DataError(Problem("dataset", f"has {width} values a sample", f"{facts.num_outputs}, as in training"))
     elif samples.classes != run.classes:
         source = _renamed(source, samples, run.classes)
-    return Samples(source, samples.keys, samples.layout, samples.ignore_index)
+    keys = samples.keys if source is samples.source else None
+    return Samples(source, keys, samples.layout, samples.ignore_index)
 
 
 def _recoded(source: Any, run: Run) -> ArrayDataset:
@@ -135,32 +132,33 @@ def _recoded(source: Any, run: Run) -> ArrayDataset:
 def _renamed(source: Any, samples: Samples, classes: list[str]) -> Any:
     """The same samples with the class indices of the run, whose classes they name in another order or in part."""
     unknown = [name for name in samples.classes if name not in classes]
+    lacking = [name for name in classes if name not in samples.classes]
     if unknown or samples.task != "classification":
-        lacking = [name for name in classes if name not in samples.classes]
         what = f"its classes are not those of the run: it has {_some(unknown) or 'others'}, which the run does not"
         what += f", and lacks {_some(lacking)}" if lacking else ""
         raise DataError(Problem("dataset", what, _some(classes, 20)))
-    lacking = [name for name in classes if name not in samples.classes]
     if lacking:
         log.info("of the run's %d classes these data lack %s", len(classes), _some(lacking))
     numbers = torch.tensor([classes.index(name) for name in samples.classes])
+    targets = numbers[samples.targets.clamp(0, len(numbers) - 1)]
+    if samples.counted is not None:  # what stands for no class stays what it is
+        targets = torch.where(samples.counted, targets, samples.targets)
     if isinstance(source, ArrayDataset):
         kept = (source.extra, source.columns, source.features, source.categories)
-        return ArrayDataset(source.inputs, numbers[source.targets], classes, *kept)
-    return _Renamed(samples, numbers, classes)
+        return ArrayDataset(source.inputs, targets, classes, *kept)
+    return _Renamed(samples, targets, classes)
 
 
 class _Renamed(Dataset[Any]):
-    def __init__(self, samples: Samples, numbers: Tensor, classes: list[str]) -> None:
-        self.samples, self.numbers, self.classes = samples, numbers, classes
-        self.targets = numbers[samples.targets]
+    def __init__(self, samples: Samples, targets: Tensor, classes: list[str]) -> None:
+        self.samples, self.targets, self.classes = samples, targets, classes
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        given, target, extra = self.samples.raw(index)
-        return {"input": given, "target": int(self.numbers[int(target)]), **extra}
+        given, _, extra = self.samples.raw(index)
+        return {"input": given, "target": int(self.targets[index]), **extra}
 
 
 def _check_shape(run: Run, loader: Loader) -> None:

@@ -46,7 +46,7 @@ def main(opened: Sequence[Opened]) -> int:
     if runs[0].reader.codes is not None:
         say_unknown(runs[0].reader.codes)
     if failed:
-        log.warning("%s of them could not be read: their lines say why (error)", f"{failed:,}")
+        log.warning("%s of them could not be read: the column error says why", f"{failed:,}")
     return failed
 
 
@@ -65,13 +65,14 @@ def write(found: Iterable[Piece], runs: Sequence[Run], writer: Writer, flips: Se
 
 def _ready(opened: Opened) -> Run:
     """A run of those that are asked, with its temperature."""
-    options = opened.options
-    run = open_run(opened.cfg, opened.folder, options.weights)
+    options, wanted = opened.options, opened.options.temperature
+    run = open_run(opened.cfg, opened.folder, options.weights, None if wanted == "val" else wanted)
     log.info("%s", run.words)
-    if options.temperature is not None:
-        from runner.evaluate import loss_of, temperature_of  # scikit-learn comes with them
+    if wanted == "val":
+        from runner.calibration import fitted_temperature  # scikit-learn comes with them
+        from runner.evaluate import loss_of
 
-        run.cool(temperature_of(opened, run, loss_of(run), options.temperature))
+        run.cool(fitted_temperature(opened, run, loss_of(run)))
     return run
 
 
@@ -86,14 +87,20 @@ def _check(options: DictConfig, runs: Sequence[Run]) -> None:
         if run.task != first.task or run.classes != first.classes or _width(run) != _width(first):
             differing = sorted(set(run.classes) ^ set(first.classes))
             words = f"the classes {', '.join(differing[:5])} are in one alone" if differing else "their order differs"
-            what = f"{first.folder} and {run.folder} do not predict the same: {words if run.classes else run.task}"
-            raise ConfigError(Problem("run", what, "runs with the same classes, or values"))
+            what = f"{first.folder} and {run.folder} do not predict the same: {words}"
+            if first.task != run.task or not run.classes:
+                what = f"{first.folder} predicts {_outputs(first)}, {run.folder} {_outputs(run)}"
+            raise ConfigError(Problem("run", what, "runs with the same outputs"))
     chances = first.readout.gives_probabilities
-    if len(runs) > 1 and first.task != "regression" and not chances:
-        raise ConfigError(Problem("run", "these runs give no probabilities, of which there could be a mean", "one run"))
-    if options.top_k > 1 and (first.task not in ("classification", "soft") or options.top_k > len(first.classes)):
-        most = len(first.classes) if first.task in ("classification", "soft") else 1
-        raise ConfigError(Problem("top_k", f"{options.top_k} is not allowed", f"1 … {most}, the classes of the run"))
+    without = [run for run in runs if run.task != "regression" and not run.readout.gives_probabilities]
+    if len(runs) > 1 and without:
+        what = f"{without[0].folder} gives no probabilities, of which there could be a mean"
+        raise ConfigError(Problem("run", what, "one run, or runs that give probabilities"))
+    ranked = len(first.classes) if chances and first.task in ("classification", "soft") else 1
+    if options.top_k > ranked:
+        what = f"{options.top_k} is not allowed"
+        what += "" if ranked > 1 else ": this run has no ranked classes"
+        raise ConfigError(Problem("top_k", what, f"1 … {ranked}, the classes of the run" if ranked > 1 else "1"))
     if options.probabilities and not chances:
         raise ConfigError(Problem("probabilities", "true, and this run gives none", "false"))
     if options.flips and len(first.cfg.facts.input_shape) != 3:
@@ -102,6 +109,10 @@ def _check(options: DictConfig, runs: Sequence[Run]) -> None:
 
 def _width(run: Run) -> int:
     return int(run.cfg.facts.num_outputs)
+
+
+def _outputs(run: Run) -> str:
+    return counted(_width(run), "value") if run.task == "regression" else f"{len(run.classes)} classes ({run.task})"
 
 
 def _say(runs: Sequence[Run], piece: Piece, position: int, flips: Sequence[str]) -> Predictions:

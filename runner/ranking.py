@@ -6,11 +6,12 @@ import csv
 import io
 import math
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from runner.direction import direction
+from runner.keys import is_below
 from runner.result import ENDED_WELL, from_json
 from runner.table import Table, cell
 
@@ -148,7 +149,7 @@ class Setting:
         """How many runs the figures are of: ``3 seeds × 5 folds``."""
         seeds, folds = len(self.repetitions), max((len(rows) for rows in self.repetitions), default=0)
         if not self.completed and any(row.state == "pruned" for row in self.rows):
-            return "given up"
+            return "pruned"
         words = [f"{n} {word}{'s' if n > 1 else ''}" for n, word in ((seeds, "seed"), (folds, "fold")) if n > 1]
         return " × ".join(words) or str(len(self.completed))
 
@@ -178,11 +179,15 @@ def rank(rows: Sequence[Row], tag: str, mode: str = "auto") -> list[Setting]:
     return sorted(settings(rows), key=place)
 
 
-def comparable(monitor: str, rows: Sequence[Row]) -> str:
+def comparable(monitor: str, keys: Iterable[str], there: Iterable[str]) -> str:
     """The metric to rank by: `monitor`, or the first other one of val where that is the loss, and the loss is among
-    what tells the rows apart: figures of different losses cannot be compared."""
-    of_losses = any(key.partition(".")[0] == "loss" for row in rows for key in row.keys)
-    there = dict.fromkeys(tag for row in rows for tag in row.result.get("metrics", {}))
+    what tells the runs apart: figures of different losses cannot be compared.
+
+    Args:
+        keys: that tell them apart.
+        there: the metrics that they have.
+    """
+    of_losses = any(is_below(key, "loss") for key in keys)
     others = [tag for tag in there if tag.startswith("val/") and tag != "val/loss" and not tag.endswith("_std")]
     return others[0] if monitor == "val/loss" and of_losses and others else monitor
 

@@ -38,7 +38,8 @@ class Reader:
         type: its dtype.
         layout: of arrays of pictures; see `runner.dataset.Samples`.
         size: (height, width) that pictures were brought to.
-        steps: what was done to each picture when it was read.
+        own: the transform that the data set itself applied to each picture.
+        steps: the transforms of the run that came next, also to each picture.
         rest: the transforms of batches that come after.
         codes: of a table.
         span: least and largest value of the pictures it was trained on, if that is known.
@@ -48,6 +49,7 @@ class Reader:
     type: str
     layout: str
     size: tuple[int, int] | None
+    own: Callable[[Any], Any] | None
     steps: Sequence[Callable[[Any], Any]]
     rest: Pipeline
     codes: Codes | None
@@ -67,14 +69,13 @@ class Reader:
         # What is not held in memory is a picture of PIL's, to which the first transforms are applied.
         steps, rest = transform.stages() if None in shape else ([], transform)
         with calling("dataset.transform"):
-            if data.get("transform") is not None:
-                steps = [build(data.transform), *steps]
-        own = str(data._target_) == "runner.dataset.image_folder" and data.size is not None
-        size = (int(data.size[0]), int(data.size[1])) if own else None
+            own = None if data.get("transform") is None else build(data.transform)
+        sized = str(data._target_) == "runner.dataset.image_folder" and data.size is not None
+        size = (int(data.size[0]), int(data.size[1])) if sized else None
         features, categories = value(facts.features), value(facts.categories)
         codes = None if features is None else Codes(features, categories)
         span = None if facts.sample_range is None else (facts.sample_range[0], facts.sample_range[1])
-        return cls(shape, facts.sample_type, data.get("layout") or "chw", size, steps, rest, codes, span)
+        return cls(shape, facts.sample_type, data.get("layout") or "chw", size, own, steps, rest, codes, span)
 
     @property
     def mode(self) -> str | None:
@@ -102,10 +103,10 @@ class Reader:
         if isinstance(given, (str, Path)) and not Path(given).is_file():
             raise FileNotFoundError(f"there is no file {str(given)!r}")  # nor a pipe, which might never end
         made: Any = decode(given, self.mode, self.size)
-        for number, step in enumerate(self.steps):
+        for number, step in enumerate([*([] if self.own is None else [self.own]), *self.steps]):
             made = seeded(step, made, number) if is_random(step) else step(made)
         tensor = as_input(made, self.layout)
-        if None not in self.shape and not self.steps and tuple(tensor.shape) != self.shape:
+        if None not in self.shape and tuple(tensor.shape) != self.shape:
             remedy = "pictures of that size; or train with dataset.size=[HEIGHT,WIDTH], to which all are brought"
             what = f"{_name(given)} is {_by(tensor.shape)}, and the run was trained on {self.words}"
             raise DataError(Problem("input", what, remedy=remedy))
@@ -180,7 +181,7 @@ class Reader:
         if hasattr(given, "itertuples"):
             yield from self._frame(given).split(size)
         elif isinstance(given, (Tensor, np.ndarray)):
-            one = None not in self.shape and tuple(given.shape) == self.shape
+            one = given.ndim == len(self.shape)
             yield from self.array(given[None] if one else given).split(size)
         elif isinstance(given, Iterable):
             items = iter(given)
@@ -235,7 +236,7 @@ def stacked(samples: Sequence[Tensor]) -> Tensor:
     other = next((each for each in samples if each.shape != samples[0].shape), None)
     if other is not None:
         what = f"pictures of {_by(samples[0].shape)} and of {_by(other.shape)} cannot be in one batch"
-        raise DataError(Problem("input", what, remedy="loader.batch_size=1"))
+        raise DataError(Problem("input", what, remedy="loader.batch_size=1; in Python run.predict(…, batch_size=1)"))
     return torch.stack(list(samples))
 
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from runner import config, folder, schema
 from runner.errors import ConfigError, Problem, RunFolderError, counted
 from runner.keys import is_below
+from runner.runs import read_config, read_history
 from runner.table import Table
 from runner.terminal import show
 
 log = logging.getLogger("runner")
 
-LENGTH = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
 SHOWN = 12
 """Figures that differ of which the table has the values."""
 
@@ -25,15 +24,18 @@ def tree(run_dir: Path) -> dict[str, Any]:
     """The configuration of a run, to be run again.
 
     Raises:
-        RunFolderError: it has not come to its end, so that there is nothing to compare with.
+        RunFolderError: it has not come to its end, or is damaged, so that there is nothing to compare with.
     """
     result = folder.read_result(run_dir) or {}
     state = result.get("state", "not begun")
     if state != "completed":
         remedy = f"python -m runner resume={run_dir}, to complete it"
         raise RunFolderError(Problem("run", f"{run_dir} is {state}", "a completed run", remedy))
+    _figures(run_dir)
+    for place in _places(run_dir):
+        _weights(place)  # what is damaged is found before everything is trained again
     made = config.load(run_dir / "config.yaml")
-    first = folder.read_result(run_dir / "fold-0") or result
+    first = folder.read_result(_places(run_dir)[0]) or result
     if made["trainer"]["threads"] == "auto" and "threads" in first:
         made["trainer"]["threads"] = first["threads"]  # on a machine with other cores it would be another number
     return made
@@ -45,7 +47,8 @@ def check(overrides: Sequence[str]) -> None:
     Raises:
         ConfigError: something is.
     """
-    free = [key for key in schema.resumable() if key not in (*LENGTH, "resume", "debug", "facts", "check")]
+    fixed = *schema.LENGTH, "resume", "debug", "facts", "check"
+    free = [key for key in schema.resumable() if not is_below(key, *fixed)]
     found = []
     for override in overrides:
         key = override.partition("=")[0].lstrip("+~")
@@ -93,8 +96,7 @@ def _figures(run_dir: Path) -> dict[str, float | None]:
     found: dict[str, float | None] = {}
     for place in _places(run_dir):
         fold = "" if place == run_dir else f"{place.name}, "
-        for line in (place / "metrics.jsonl").read_text().splitlines():
-            record = json.loads(line)
+        for record in read_history(place):
             at = f"{fold}step {record['step']}: "
             found |= {at + tag: value for tag, value in record.items() if "/" in tag}
         found |= {f"{fold}end: {tag}": v for tag, v in (folder.read_result(place) or {}).get("metrics", {}).items()}
@@ -103,12 +105,17 @@ def _figures(run_dir: Path) -> dict[str, float | None]:
     return found
 
 
+def _weights(place: Path) -> Mapping[str, Any]:
+    from runner.checkpoint import BEST, read
+
+    state: Mapping[str, Any] = read(place / "checkpoints" / BEST)["model"]
+    return state
+
+
 def _same_weights(before: Path, after: Path) -> bool:
     from torch import equal
 
-    from runner.checkpoint import BEST, read
-
-    then, now = (read(place / "checkpoints" / BEST)["model"] for place in (before, after))
+    then, now = _weights(before), _weights(after)
     return then.keys() == now.keys() and all(equal(then[name], now[name]) for name in then)
 
 
@@ -130,6 +137,8 @@ def _say_why(before: Path, after: Path) -> None:
             show(Table(table.title, [table.columns[0], "then", "now"], table.rows))
     if not other.rows and not keys:
         log.info(
-            "nothing else differs: something in it follows from no seed. trainer.deterministic=true tells operations "
-            "that do not repeat; a data set or a model with a generator of its own would be another reason"
+            "nothing else differs: some draw does not follow from the seed, for example in a data set or a model with "
+            "a random generator of its own"
         )
+        if not read_config(before).get("trainer", {}).get("deterministic"):
+            log.info("  try: trainer.deterministic=true, which says which operations do not repeat")

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from runner import checkpoint, folder, model
 from runner.checkpoint import BEST, LAST
 from runner.errors import ConfigError, DataError, Problem, RunFolderError, nearest
+from runner.files import typed
 
 NAMED = ("best", "last", "ema")
-"""Weights that are no file of their own."""
+"""What ``weights=`` may be beside a file."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def _taken(path: Path, state: Mapping[str, Any], which: str) -> Weights:
 
 
 def _file(run_dir: Path, name: str) -> Path:
-    places = [Path(name).expanduser(), run_dir / "checkpoints" / name]
+    places = [typed(name), run_dir / "checkpoints" / name]
     found = next((path for path in places if path.is_file()), None)
     if found is None:
         kept = [path.name for path in sorted((run_dir / "checkpoints").glob("*.pt"))]

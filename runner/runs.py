@@ -20,6 +20,9 @@ from runner.ranking import Repetition
 FOLD = re.compile(r"fold-\d+")
 PARTS = ("train", "val", "test")
 
+ALLOWED = "the folder of a run or a sweep, or a folder above them"
+"""What a command that looks for runs can be given."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -91,15 +94,14 @@ def find(paths: Sequence[Path]) -> Found:
 
 
 def _nothing(top: Path, failed: Sequence[OSError]) -> Problem:
-    allowed = "the folder of a run (config.yaml, result.json) or a sweep, or one that has some in it"
     if not top.exists():
-        return Problem(str(top), "does not exist", allowed)
+        return Problem(str(top), "does not exist", ALLOWED)
     if not top.is_dir():
         remedy = str(top.parent) if _is_run(os.listdir(top.parent)) else ""
-        return Problem(str(top), "is not a folder", allowed, remedy)
+        return Problem(str(top), "is not a folder", ALLOWED, remedy)
     if failed:
-        return Problem(str(failed[0].filename), f"cannot be read ({failed[0].strerror})", "a folder that can")
-    return Problem(str(top), "has no run in it", allowed)
+        return Problem(str(failed[0].filename), f"cannot be read ({failed[0].strerror})", "a folder that can be read")
+    return Problem(str(top), "has no run in it", ALLOWED)
 
 
 def _below(top: Path, failed: list[OSError]) -> Iterator[Path]:
@@ -166,6 +168,19 @@ def read_json(path: Path) -> dict[str, Any]:
     return _mapping(path, json.loads)
 
 
+def read_history(place: Path) -> list[dict[str, Any]]:
+    """What ``metrics.jsonl`` says: an evaluation each.
+
+    Raises:
+        RunFolderError: it is not there, or no such file.
+    """
+    path = place / "metrics.jsonl"
+    records = _parsed(path, lambda text: [json.loads(line) for line in text.splitlines()])
+    if not all(isinstance(record, dict) and {"epoch", "step"} <= record.keys() for record in records):
+        raise RunFolderError(Problem(str(path), "is not what a run writes"))
+    return records  # type: ignore[no-any-return]
+
+
 def read_result(place: Path) -> dict[str, Any]:
     """What ``result.json`` says.
 
@@ -184,16 +199,20 @@ def _is_figure(value: Any) -> bool:
 
 
 def _mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+    content = _parsed(path, parse)
+    if not isinstance(content, dict):
+        raise RunFolderError(Problem(str(path), "is not what a run writes"))
+    return content
+
+
+def _parsed(path: Path, parse: Callable[[str], Any]) -> Any:
     try:
-        content = parse(path.read_text(encoding="utf-8"))
+        return parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         what = "is not there" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
         raise RunFolderError(Problem(str(path), what)) from error
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise RunFolderError(Problem(str(path), f"cannot be read ({' '.join(str(error).split())})")) from error
-    if not isinstance(content, dict):
-        raise RunFolderError(Problem(str(path), "is not what a run writes"))
-    return content
 
 
 def _with_sizes(result: dict[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -217,8 +236,8 @@ def _parameters(tables: Any, facts: Mapping[str, Any]) -> int | None:
 
 def _data(place: Path) -> str | None:
     try:
-        return str(json.loads((place / "split.json").read_text())["data"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(read_json(place / "split.json")["data"])
+    except (RunFolderError, KeyError):
         return None
 
 

@@ -462,6 +462,10 @@ def problems(config: Mapping[str, Any], schema: type = Config, prefix: str = "")
     return found
 
 
+LENGTH = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.early_stopping")
+"""Keys that decide when a run ends: one that is resumed may change them, and with others it is another experiment."""
+
+
 def ours(schema: type) -> tuple[str, ...]:
     """The keys of a group, or of one of its entries, that are no arguments of its target."""
     return tuple(field.name for field in dataclasses.fields(schema) if field.metadata.get("ours"))

@@ -106,7 +106,7 @@ def table(ranked: Sequence[Setting], tag: str, mode: str = "auto") -> Table | No
         for (place, setting, each), p in zip(known, adjusted, strict=True)
     ]
     how = f" (p adjusted for {len(known)} comparisons by Holm's method)" if len(known) > 1 else ""
-    return Table(f"Against the best in {tag}{how}", ["", *keys, "over", "behind by", "95 % interval", "p"], rows)
+    return Table(f"Against the best in {tag}{how}", ["", *keys, "pairs", "behind by", "95 % interval", "p"], rows)
 
 
 def _by_repetition(setting: Setting, tag: str) -> dict[Repetition, float]:

@@ -5,7 +5,6 @@ It is built from the run folder alone, wherever that is now: the data it was tra
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -22,13 +21,14 @@ from torch import Tensor, nn
 
 from runner import config, device, entries, folder, targets
 from runner.draws import generator, seed_of
-from runner.errors import ConfigError, Problem, RunFolderError, counted, reason_of
+from runner.errors import ConfigError, Problem, RunFolderError, counted
 from runner.eval_mode import eval_mode
 from runner.loss import Readout
 from runner.network import make_model, make_precision, set_backends
 from runner.reading import Reader
 from runner.result import from_json
 from runner.run_weights import Weights, check_trained, read_weights
+from runner.runs import read_history
 from runner.trainer import Precision
 from runner.transform import Pipeline
 from runner.writing import Layout
@@ -126,11 +126,7 @@ class Run:
     def metrics(self) -> dict[str, Array]:
         """What was measured at each evaluation, by tag: ``epoch``, ``step``, ``val/loss`` and so on, (evaluations,)
         each; NaN where something was not measured."""
-        try:
-            records = [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
-        except (OSError, ValueError) as error:
-            what = f"cannot be read ({reason_of(error)})"
-            raise RunFolderError(Problem(str(self.folder / "metrics.jsonl"), what)) from error
+        records = read_history(self.folder)
         tags = dict.fromkeys(tag for record in records for tag in record)
         return {tag: np.array([from_json(record.get(tag)) for record in records]) for tag in tags}
 
@@ -202,7 +198,8 @@ class Run:
 
     def read(self, said: Sequence[Tensor]) -> Predictions:
         """Batches of what `say` returned, together."""
-        scores = torch.cat(list(said)).cpu().double().numpy() if said else np.zeros((0, len(self.classes)))
+        nothing = np.zeros((0, int(self.cfg.facts.num_outputs)))
+        scores = torch.cat(list(said)).cpu().double().numpy() if said else nothing
         return predictions_of(self.task, self.classes, scores, self.readout.gives_probabilities)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runner.errors import ConfigError, Problem, RunnerError
+from runner.files import typed
+from runner.result import to_json
 from runner.terminal import console
 
 Array = NDArray[Any]
@@ -93,7 +94,7 @@ class Layout:
             return {word: [[n for n, on in zip(self.classes, row, strict=True) if on] for row in rows]}
         if self.task != "regression":
             return {word: [self.classes[c] for c in values.tolist()]}
-        exact = values.astype(np.float32).reshape(len(values), -1)
+        exact = values.astype(np.float32).reshape(len(values), self.width)
         # As many digits as it takes to tell a float32 from the next.
         columns = [[float(str(value)) for value in column] for column in exact.T]
         return {word if self.width == 1 else f"{word}_{number}": column for number, column in enumerate(columns)}
@@ -112,7 +113,7 @@ class Writer:
 
     def __init__(self, output: str, layout: Layout, replace: bool = False) -> None:
         self.layout = layout
-        self.path = None if output == "-" else Path(output).expanduser()
+        self.path = None if output == "-" else typed(output)
         self._json = output.endswith(".jsonl")
         self._file: IO[str] = sys.stdout
         if self.path is None:
@@ -201,7 +202,7 @@ class Writer:
                 made["probabilities"] = dict(zip(classes, row, strict=True))
             if self.layout.fails:
                 made["error"] = wrong.get(number)
-            self._file.write(json.dumps(made, ensure_ascii=False) + "\n")
+            self._file.write(to_json(made) + "\n")
 
     def __enter__(self) -> Writer:
         return self

@@ -183,10 +183,10 @@ def test_settings_are_ranked_with_seconds_and_parameters(run: Run, capsys: pytes
         " 2   0.001          2 seeds   0.6000 ± 0.1414   -0.6706 … 1.8706   0.4000 ± 0.1414       1.5        1,234\n"
         "\n"
         "Against the best in val/loss\n"
-        "     optimizer.lr   over      behind by   95 % interval           p\n"
+        "     optimizer.lr   pairs     behind by   95 % interval           p\n"
         " ──────────────────────────────────────────────────────────────────\n"
         " 2   0.001          2 seeds      0.3500   -0.2853 … 0.9853   0.0903\n"
-        "  in pairs, above 0 where the best is better:\n"
+        "  mean difference of pairs; above 0 the best setting is better:\n"
         "  seeds: the paired t-test\n"
         "\n"
         "  folder of the best     all/fast0 and 2 more\n"
@@ -364,14 +364,15 @@ def test_a_folder_without_permission_is_listed(
         ("all seed=1", "seed=1: is no folder; compare takes paths and flags, and no KEY=VALUE\n"
          "  try: python -m runner compare --help\n"),
         ("all/run/config.yaml", "all/run/config.yaml: is not a folder\n  allowed: {allowed}\n  try: all/run\n"),
-        ("all/bad", "all/bad: nothing to compare: 1 run not completed: all/bad (failed)\n"),
+        ("all/bad", "all/bad: nothing to compare: 1 run not completed: all/bad (failed)\n"
+         "  allowed: completed runs\n  try: python -m runner resume=FOLDER, to complete one\n"),
         ("nothing", "nothing: has no run in it\n  allowed: {allowed}\n"),
         ("all nothing nowhere", "nothing: has no run in it\n  allowed: {allowed}\n"
          "nowhere: does not exist\n  allowed: {allowed}\n"),
     ],
 )  # fmt: skip
 def test_mistakes_with_folders(run: Run, capsys: pytest.CaptureFixture[str], typed: str, said: str) -> None:
-    allowed = "the folder of a run (config.yaml, result.json) or a sweep, or one that has some in it"
+    allowed = "the folder of a run or a sweep, or a folder above them"
     make("all/run")
     make("all/bad", state="failed")
     Path("nothing").mkdir()

@@ -16,6 +16,7 @@ from PIL import Image
 from scipy.optimize import minimize
 from sklearn.datasets import load_digits, load_wine
 
+from runner import dataset, load_run
 from runner.calibration import fit_temperature
 
 
@@ -355,3 +356,61 @@ def test_a_figure_that_cannot_be_drawn_leaves_nothing(run: Run, digits: Path, mo
     assert not list(digits.glob("evaluate/*"))
     assert not list(digits.glob("evaluate/.*"))
     shutil.rmtree(digits)
+
+
+ARMS = """\
+import numpy as np
+from torch.utils.data import Dataset
+
+X = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
+ARMS = np.where(X[:, 0] > 0.6, "right", np.where(X[:, 0] < -0.6, "left", "none"))
+
+
+class Dicts(Dataset):
+    def __init__(self, classes, ignored, first=0):
+        self.classes, self.ignored, self.first = classes, ignored, first
+
+    def __len__(self):
+        return 200 - self.first
+
+    def __getitem__(self, i):
+        i += self.first
+        arm = self.classes.index(str(ARMS[i])) if i % 9 else self.ignored
+        # What is masked may be anything in data that come later.
+        return {"xy": X[i], "arm": arm if i % 7 or not self.first else 77, "m": i % 7 > 0}
+"""
+
+
+@pytest.mark.parametrize("ignored", [-1, 255])
+def test_classes_in_another_order_are_the_same_classes(run: Run, ignored: int) -> None:
+    Path("arms.py").write_text(ARMS)
+    Path("mine/dataset").mkdir(parents=True)
+    keys = "keys: {input: xy, target: arm, mask: m}"
+    for name, order, first in (("here", "left, right, none", 0), ("there", "none, left, right", 20)):
+        text = f"_target_: arms.Dicts\nclasses: [{order}]\nignored: {ignored}\nfirst: {first}\n{keys}\n"
+        Path(f"mine/dataset/{name}.yaml").write_text(text)
+    own = ("--config-dir", "mine", "allow_targets=[arms.*]")
+    over = ("dataset=here", f"loss.ignore_index={ignored}", "transform=none", "split=random", "trainer.max_epochs=9")
+    assert run(*own, *QUICK, *over, "hydra.run.dir=r") == 0
+    assert run("evaluate", *own, "run=r", "dataset=there", "output=e") == 0
+    measured = json.loads(Path("e/result.json").read_text())["metrics"]["test/accuracy"]
+    import arms
+
+    counted = [i for i in range(20, 200) if i % 9 and i % 7]
+    said = load_run("r", allow_targets=["arms.*"]).predict(arms.X[counted]).labels
+    right = [mine == arm for mine, arm in zip(said, arms.ARMS[counted], strict=True)]
+    assert 0.5 < measured == pytest.approx(sum(right) / len(right))
+
+
+def test_the_data_are_read_once_for_the_part_and_the_temperature(
+    run: Run, digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count, read = [0], dataset.read
+
+    def counting(*arguments: Any) -> Any:
+        count[0] += 1
+        return read(*arguments)
+
+    monkeypatch.setattr(dataset, "read", counting)
+    assert run("evaluate", f"run={digits}", "temperature=val") == 0
+    assert count == [1]

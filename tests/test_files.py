@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from runner import files
-from runner.files import write
+from runner.files import typed, write
 
 
 def test_content_replaces_content_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -27,3 +27,9 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(OSError, match="No space"):
         write(path, b"new")
     assert path.read_bytes() == b"old"
+
+
+def test_home_is_a_tilde_and_nobodys_home_is_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert typed("~/x") == Path("/home/me/x")
+    assert typed("~nosuchuser/x") == Path("~nosuchuser/x")

@@ -24,6 +24,7 @@ from sklearn.datasets import load_digits, load_wine
 from runner import load_run
 from runner.dataset.table import GAPS
 from runner.errors import DataError
+from runner.writing import Layout, Writer
 
 BUNCH = load_digits()
 PICTURES = torch.from_numpy(BUNCH.images.astype(np.uint8)).unsqueeze(1)
@@ -217,7 +218,7 @@ def test_an_ensemble_is_the_mean(run: Run, digits: Path, capsys: pytest.CaptureF
     assert run(*QUICK, "split.seed=1", "hydra.run.dir=c") == 0
     capsys.readouterr()
     assert run("predict", f"run=[{digits},c]", "input=test", "output=u.csv") == 2
-    assert "test is not the same samples in digits and c, which have other splits" in capsys.readouterr().err
+    assert "test is not the same samples in digits and c\n" in capsys.readouterr().err
     assert run(*QUICK, "dataset=wine", "hydra.run.dir=d") == 0
     assert run("predict", f"run=[{digits},d]", "input=x.npy", "output=u.csv") == 2
     assert "digits and d do not predict the same" in capsys.readouterr().err
@@ -479,3 +480,56 @@ def test_head_ends_it_without_a_word(digits: Path) -> None:
     output = Path("out.txt").read_text().splitlines()
     assert output[-1] == "status 0"
     assert not any("Error" in line or "Traceback" in line for line in output)
+
+
+@pytest.mark.parametrize("target", ["y", "[y,z]"])
+def test_no_row_of_a_regression_that_can_be_read(run: Run, target: str) -> None:
+    Path("t.csv").write_text("a,b,y,z\n" + "".join(f"{n % 7},{n % 3},{n % 7 + 0.5},{n % 2}.5\n" for n in range(60)))
+    over = ("dataset=table", "dataset.path=t.csv", f"dataset.target={target}", "dataset.task=regression")
+    rest = ("transform=table", "loss=mse", "metric=regression", "split=random", "hydra.run.dir=r")
+    assert run(*QUICK, *over, *rest) == 0
+    Path("broken.csv").write_text("a,b,z\n1,x,0\n")
+    assert run("predict", "run=r", "input=broken.csv", "output=p.csv") == 1
+    (line,) = lines("p.csv")
+    assert "'x'" in line.pop("error")
+    assert line == {"index": "0"} | ({"prediction": ""} if target == "y" else {"prediction_0": "", "prediction_1": ""})
+
+
+@pytest.mark.parametrize("order", [("p", "s"), ("s", "p")])
+def test_probabilities_and_scores_have_no_mean(
+    run: Run, capsys: pytest.CaptureFixture[str], order: tuple[str, str]
+) -> None:
+    assert run(*QUICK, "trainer.max_epochs=1", "hydra.run.dir=p") == 0
+    shutil.copytree("p", "s")
+    text = Path("s/config.yaml").read_text()
+    Path("s/config.yaml").write_text(text.replace("output: logits", "output: values"))
+    assert run("predict", f"run=[{','.join(order)}]", "input=test") == 2
+    assert "run: s gives no probabilities, of which there could be a mean" in capsys.readouterr().err
+
+
+def test_a_number_that_is_none_is_null(run: Run) -> None:
+    layout = Layout("regression", (), ("index",), width=1)
+    with Writer("p.jsonl", layout) as writer:
+        writer.write({"index": [0, 1]}, np.array([np.nan, 2.5]), None)
+    assert [json.loads(line, parse_constant=pytest.fail) for line in Path("p.jsonl").read_text().splitlines()] == [
+        {"index": 0, "prediction": None}, {"index": 1, "prediction": 2.5},
+    ]  # fmt: skip
+
+
+def test_samples_of_other_data_are_not_averaged(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in (0, 1):
+        data = ("dataset=synthetic", "dataset.size=60", "dataset.num_classes=2", f"dataset.seed={seed}")
+        assert run(*QUICK, *data, "split=random", "trainer.max_epochs=1", f"hydra.run.dir=r{seed}") == 0
+    assert run("predict", "run=[r0,r1]", "input=test") == 2
+    assert "input: test is not the same samples in r0 and r1" in capsys.readouterr().err
+
+
+def test_a_temperature_that_is_known_needs_no_loss_and_no_data(
+    run: Run, digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos(3)
+    for name in ("runner.evaluate", "runner.calibration", "runner.part"):
+        monkeypatch.setitem(sys.modules, name, None)  # importing it fails
+    assert run("predict", f"run={digits}", "input=photos", "output=p.csv", "temperature=2.5") == 0
+    expected = load_run(digits, temperature=2.5).predict(PICTURES[:3]).probabilities.max(1)
+    assert floats(lines("p.csv"), "probability")[:, 0] == pytest.approx(expected, rel=1e-5)

@@ -74,7 +74,7 @@ def test_a_run_that_draws_from_no_seed(run: Run, capsys: pytest.CaptureFixture[s
     assert run(*own, *QUICK, "dataset=own", "hydra.run.dir=r") == 0
     assert run(*own, "reproduce", "run=r") == 2  # the command comes first
     assert run("reproduce", "run=r", "hydra.run.dir=again", "allow_targets=[own_data.*]") == 1
-    assert "nothing else differs: something in it follows from no seed" in capsys.readouterr().out
+    assert "nothing else differs: some draw does not follow from the seed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -84,6 +84,7 @@ def test_a_run_that_draws_from_no_seed(run: Run, capsys: pytest.CaptureFixture[s
         (("run=nowhere",), "run: 'nowhere' does not exist"),
         (("run=digits", "seed=3"), "seed: would make it another experiment"),
         (("run=digits", "trainer.max_epochs=3"), "trainer.max_epochs: would make it another experiment"),
+        (("run=digits", "trainer.early_stopping.patience=1"), "patience: would make it another experiment"),
         (("run=digits", "model=cnn"), "model: would make it another experiment"),
         (("run=digits", "-m"), "-m: is no flag of reproduce"),
         (("run=half",), "run: half is interrupted\n  allowed: a completed run"),
@@ -98,3 +99,13 @@ def test_what_is_wrong_is_said_and_nothing_is_written(
     assert run("reproduce", *overrides) == 2
     assert said in capsys.readouterr().err
     assert sorted(Path().rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "checkpoints/best.pt"])
+def test_what_is_damaged_is_found_before_everything_is_trained_again(
+    run: Run, digits: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    (digits / name).write_text("[")
+    assert run("reproduce", f"run={digits}", "hydra.run.dir=again") == 2
+    assert f"error: digits/{name}: " in capsys.readouterr().err
+    assert not Path("again").exists()

@@ -293,3 +293,22 @@ def test_a_folder_calls_nothing_that_was_not_allowed(
     assert run(command, f"run={digits}", *more) == 2
     assert "os.system" in capsys.readouterr().err
     assert not Path("evil").exists()
+
+
+def test_one_picture_with_its_channels_last(run: Run) -> None:
+    Path("own_data.py").write_text(
+        "import numpy as np\n\nPICTURES = np.random.default_rng(0).integers(0, 255, (90, 6, 5, 3), dtype=np.uint8)\n\n"
+        "class Pictures:\n    targets = list(PICTURES[..., 0].mean((1, 2)) > 127)\n"
+        "    def __len__(self):\n        return 90\n"
+        "    def __getitem__(self, i):\n        return PICTURES[i], int(self.targets[i])\n"
+    )
+    Path("mine/dataset").mkdir(parents=True)
+    Path("mine/dataset/own.yaml").write_text("_target_: own_data.Pictures\nlayout: hwc\n")
+    own = ("--config-dir", "mine", "dataset=own", "allow_targets=[own_data.*]", "split=random")
+    assert run(*own, *QUICK, "hydra.run.dir=r") == 0
+    import own_data
+
+    trained = load_run("r", allow_targets=["own_data.*"])
+    expected = trained.predict(own_data.PICTURES[:2]).probabilities
+    assert trained.predict(own_data.PICTURES[0]).probabilities == pytest.approx(expected[:1], rel=1e-5)
+    assert trained.predict([own_data.PICTURES[0]]).probabilities == pytest.approx(expected[:1], rel=1e-5)

@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 from runner.dataset.arrays import ArrayDataset, Parts
 from runner.dataset.samples import as_input
 from runner.errors import ConfigError, DataError, Problem, reason_of
-from runner.files import write
+from runner.files import typed, write
 from runner.part_names import part_named
 
 log = logging.getLogger("runner")
@@ -67,7 +67,7 @@ def image_folder(
     if size is not None and (isinstance(size, int) or len(size) != 2 or min(size) < 1):
         raise ConfigError(Problem("dataset.size", f"{size} is not allowed", "[height, width] in pixels, or null"))
     wanted = None if size is None else (int(size[0]), int(size[1]))
-    listed = _list(Path(root).expanduser(), channels, wanted)
+    listed = _list(typed(root), channels, wanted)
     shape = wanted or _common_size(list(listed.values()))
     made: dict[str, Any] = dict(listed)
     if shape is not None and sum(map(len, listed.values())) * channels * shape[0] * shape[1] <= memory_limit:
@@ -202,7 +202,7 @@ def _size(path: Path) -> tuple[int, int] | None:
 
 
 def _decoded(pictures: Pictures, size: tuple[int, int], on_error: str, cache: str | None) -> ArrayDataset:
-    kept = None if cache is None else _place(pictures, size, Path(cache).expanduser())
+    kept = None if cache is None else _place(pictures, size, typed(cache))
     found = None if kept is None else _kept(kept)
     if found is None:
         pixels, broken = _decode_all(pictures, size)

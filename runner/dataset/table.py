@@ -14,6 +14,7 @@ import torch
 
 from runner.dataset.arrays import ArrayDataset
 from runner.errors import ConfigError, DataError, Problem, nearest
+from runner.files import typed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +51,7 @@ def table(
         ConfigError: a column that is not there, or a value that is not allowed.
         DataError: the file is missing or cannot be read, or a row has no target.
     """
-    frame = _read(Path(path).expanduser(), header)
+    frame = _read(typed(path), header)
     if duplicates == "drop":
         frame = frame.drop_duplicates(ignore_index=True)
     if not _listed(target):

@@ -15,6 +15,7 @@ from torch.utils.data import ConcatDataset, Dataset
 
 from runner.dataset.arrays import ArrayDataset, Parts
 from runner.errors import ConfigError, DataError, Problem, nearest, reason_of
+from runner.files import typed
 
 log = logging.getLogger("runner")
 
@@ -78,7 +79,7 @@ def torchvision_dataset(
     options |= {"transform": transform, "target_transform": target_transform}
     if download:  # which not every class knows; of those that do, none does it unasked
         options["download"] = True
-    place = Path(root).expanduser()
+    place = typed(root)
     made = {}
     for part, chosen in (parts or {"train": {}}).items():
         choices = [chosen] if isinstance(chosen, Mapping) else chosen

@@ -6,14 +6,13 @@ import pickle
 import re
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from runner.errors import DataError, Problem, reason_of
-from runner.files import check_archive
+from runner.files import check_archive, typed
 from runner.table import Table
 
 WITHIN = ("ema", "model", "state_dict", "model_state_dict", "model_state", "net")
@@ -108,7 +107,7 @@ def _is_state_dict(state: Mapping[Any, Any]) -> bool:
 def _fetch(source: str) -> Any:
     if re.match(r"https?://", source):
         return torch.hub.load_state_dict_from_url(source, map_location="cpu", weights_only=True, progress=False)
-    path = Path(source).expanduser()
+    path = typed(source)
     if re.fullmatch(r"\w+_Weights\.\w+", source) and not path.exists():
         from torchvision.models import get_weight
 

@@ -10,12 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, read_write
+from omegaconf import DictConfig, OmegaConf, read_write
 
 from runner import config, folder, report
 from runner.data import Sources
-from runner.errors import ConfigError, Interrupted, Problem, RunnerError, counted
+from runner.errors import ConfigError, Interrupted, Problem, RunFolderError, RunnerError, counted
 from runner.result import Result, from_json
+from runner.runs import read_config
+from runner.schema import LENGTH
 from runner.signals import StopFlag
 from runner.sweep import predictions
 from runner.sweep.processes import Work, at_a_time, run_all
@@ -64,16 +66,13 @@ def works(
         watch: called in the process of a run that is no cross-validation, returns what looks at its evaluations.
     """
     if not config.has_folds(cfg):
-        return [] if _is_done(cfg, run_dir) else [_work(name, cfg, run_dir, sources, watch)]
+        return [] if _is_done(cfg, run_dir) else [_work(name, name, cfg, run_dir, sources, watch)]
     found = []
     for number, of_fold in enumerate(each(cfg)):
         of_its_own = folder.fold(run_dir, number)
         if not _is_done(of_fold, of_its_own):
-            found.append(_work(f"{name} fold {number}".strip(), of_fold, of_its_own, sources))
+            found.append(_work(f"{name} fold {number}".strip(), name, of_fold, of_its_own, sources))
     return found
-
-
-LENGTH = ("max_epochs", "max_steps", "max_time")
 
 
 def _is_done(cfg: DictConfig, run_dir: Path) -> bool:
@@ -86,14 +85,14 @@ def _is_done(cfg: DictConfig, run_dir: Path) -> bool:
     if cfg.split.get("fold") is not None and not (run_dir / predictions.NAME).is_file():
         return False
     try:
-        before = config.load(run_dir / "config.yaml")["trainer"]
-    except ConfigError:
+        before = OmegaConf.create(read_config(run_dir))  # references resolved, as they are in cfg
+    except RunFolderError:
         return False  # and is written again
-    return all(before.get(name) == cfg.trainer[name] for name in LENGTH)
+    return all(OmegaConf.select(before, key) == OmegaConf.select(cfg, key) for key in LENGTH)
 
 
 def _work(
-    name: str, cfg: DictConfig, run_dir: Path, sources: Sources, watch: Callable[[], Watch] | None = None
+    name: str, job: str, cfg: DictConfig, run_dir: Path, sources: Sources, watch: Callable[[], Watch] | None = None
 ) -> Work:
     absolute = run_dir.absolute()  # code of the user's may go to another folder
 
@@ -104,7 +103,7 @@ def _work(
             cfg.hydra.runtime.output_dir = str(absolute)
         return in_process(cfg, absolute, sources, None if watch is None else watch())
 
-    return Work(name, run_dir, call, str(cfg.device) in ("auto", "cuda"))
+    return Work(name, job, run_dir, call, str(cfg.device) in ("auto", "cuda"))
 
 
 def main(cfg: DictConfig, sources: Sources, run_dir: Path) -> None:

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from runner.command_line import parse, quote
 from runner.errors import ConfigError, Problem, nearest, reason_of
+from runner.files import typed
 from runner.keys import is_below
 
 REPEATED = ("seed", "split.seed", "split.fold")
@@ -27,7 +28,7 @@ LONGEST = 120
 """Characters in the name of a job; file systems take 255 bytes, and tools put endings to names."""
 
 
-BESIDE = {"results.csv", "results.md", "sweep.json", "sweep.log", "tensorboard", "multirun.yaml"}
+BESIDE = {"results.csv", "results.md", "sweep.json", "sweep.log", "optuna.log", "tensorboard", "multirun.yaml"}
 """What else there is in the folder of a sweep."""
 
 
@@ -161,9 +162,13 @@ def _together(jobs: Iterable[Job]) -> Job:
 def _check_finite(swept: Mapping[str, Override]) -> None:
     endless = [o for o in swept.values() if not o.is_discrete_sweep()]
     if endless:
-        what = "is a range of which every sweep would be a part"
-        remedy = "sweep=random, or values: a,b,c, range(START,STOP,STEP)"
-        raise ConfigError(*(Problem(str(o.input_line), what, remedy=remedy) for o in endless))
+        what = "is a range, and sweep=grid needs single values"
+        raise ConfigError(
+            *(
+                Problem(str(o.input_line), what, remedy=f"sweep=random, or {o.get_key_element()}=0.1,0.01")
+                for o in endless
+            )
+        )
     empty = [o for o in swept.values() if not list(o.sweep_iterator())]
     if empty:
         raise ConfigError(*(Problem(str(o.input_line), "stands for no value at all", "at least one") for o in empty))
@@ -175,7 +180,7 @@ def _named(given: Any) -> Axis:
         return []
     place = "sweep.jobs"
     if isinstance(given, str):
-        place, given = given, _read(Path(given).expanduser())
+        place, given = given, _read(typed(given))
     held = OmegaConf.to_container(given, resolve=False) if OmegaConf.is_config(given) else given
     if not isinstance(held, dict) or not held:
         raise ConfigError(Problem(place, "does not hold jobs", "NAME: ['KEY=VALUE', ...]"))
@@ -186,10 +191,10 @@ def _named_job(place: str, name: str, overrides: Any) -> Job:
     if isinstance(overrides, dict):  # KEY: VALUE, as in any YAML file
         overrides = [f"{key}={_typed(str(key), value)}" for key, value in overrides.items()]
     if not isinstance(overrides, list):
-        raise ConfigError(Problem(f"{place}: {name}", "is no list of overrides", "['KEY=VALUE', ...]"))
+        raise ConfigError(Problem(f"{place}: {name}", "is no list of KEY=VALUE words", "['KEY=VALUE', ...]"))
     for each in overrides:
         if not isinstance(each, str) or ("=" not in each and not each.startswith("~")):
-            raise ConfigError(Problem(f"{place}: {name}", f"{each!r} is no override", "['KEY=VALUE', ...]"))
+            raise ConfigError(Problem(f"{place}: {name}", f"{each!r} is no KEY=VALUE", "['KEY=VALUE', ...]"))
         key = each.lstrip("+~").partition("=")[0]
         if is_below(key, "allow_targets") or key.startswith("hydra"):  # a jobs file, or a sweep, may come from anybody
             raise ConfigError(Problem(f"{place}: {name}", f"{key} is for the command line", remedy=f"without {each}"))

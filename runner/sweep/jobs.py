@@ -62,7 +62,7 @@ def compose_all(cfg: DictConfig, check: Callable[[DictConfig], None]) -> Jobs:
     Raises:
         ConfigError: with everything that was found, and in which jobs.
     """
-    composer, found = _Composer(cfg), _Found()
+    composer = _Composer(cfg)
 
     def made(job: Job, number: int) -> DictConfig:
         overrides = list(job.overrides)
@@ -77,6 +77,7 @@ def compose_all(cfg: DictConfig, check: Callable[[DictConfig], None]) -> Jobs:
         return of_job
 
     jobs = Jobs(expand(cfg, typed_of(cfg), parser()), made)
+    found = _Found([f"job {number}" for number in range(1, len(jobs.jobs) + 1)], len(jobs.jobs))
     for number, job in enumerate(jobs.jobs):
         try:
             jobs.configs[number] = made(job, number)
@@ -105,7 +106,8 @@ def is_ours(cfg: DictConfig) -> bool:
 
 def try_all(
     configs: Mapping[int, DictConfig],
-    words: Mapping[int, str],
+    words: Sequence[str],
+    total: int | None,
     declared: Callable[[DictConfig], object],
     read: Callable[[DictConfig], object],
     attempt: Callable[[DictConfig, str], object],
@@ -115,6 +117,7 @@ def try_all(
     Args:
         configs: with Hydra's part.
         words: what each is called in a message, ``job 3``.
+        total: how many jobs there are, those that are not tried among them; None for folds.
         declared: tries the model of a job without data.
         read: reads the data set of a job, in this process, from which the jobs are going to have it.
         attempt: builds a job and tries it. It also gets a text that is the same for jobs that are the same experiment,
@@ -123,7 +126,7 @@ def try_all(
     Raises:
         ConfigError: with everything that was found, and in which jobs.
     """
-    found = _Found(words)
+    found = _Found(words, total)
 
     def entered(number: int) -> DictConfig:
         return config.enter(configs[number])
@@ -221,9 +224,9 @@ def _problems(error: RunnerError) -> Sequence[Problem]:
 class _Found:
     """What is wrong, and with which jobs."""
 
-    def __init__(self, words: Mapping[int, str] | None = None) -> None:
+    def __init__(self, words: Sequence[str], total: int | None) -> None:
         self._jobs: dict[Problem, list[int]] = {}
-        self._words = words
+        self._words, self._of = words, "" if total is None else f" of {total}"
 
     def add(self, jobs: Iterable[int], problems: Iterable[Problem]) -> None:
         for problem in problems:
@@ -237,10 +240,13 @@ class _Found:
             raise ConfigError(*(replace(p, key=f"{p.key} ({self._said(jobs)})") for p, jobs in self._jobs.items()))
 
     def _said(self, jobs: Iterable[int]) -> str:
-        words = [f"job {job}" if self._words is None else self._words[job] for job in sorted(set(jobs))]
-        kind, numbers = words[0].partition(" ")[0], [word.partition(" ")[2] for word in dict.fromkeys(words)]
-        shown = ", ".join(numbers[:5])
-        return f"{kind} {shown}" if len(numbers) <= 5 else f"{len(numbers)} {kind}s: {shown}, …"
+        """``jobs 5 and 6 of 8``; folds count from 0, as their folders do, and by their numbers alone."""
+        kind = self._words[0].partition(" ")[0]
+        numbers = list(dict.fromkeys(self._words[job].partition(" ")[2] for job in sorted(set(jobs))))
+        if len(numbers) == 1:
+            return f"{kind} {numbers[0]}{self._of}"
+        shown = f"{', '.join(numbers[:5])}, …" if len(numbers) > 5 else f"{', '.join(numbers[:-1])} and {numbers[-1]}"
+        return f"{kind}s {shown}{self._of}"
 
 
 class _Composer:

@@ -58,7 +58,7 @@ def work(cfg: DictConfig, entry: Entry, run_dir: Path) -> Work:
             return 1
         return 0
 
-    return Work(entry.name, run_dir, call)
+    return Work(entry.name, entry.name, run_dir, call)
 
 
 def _launch(cfg: DictConfig, overrides: list[str]) -> None:

@@ -38,12 +38,14 @@ class Work:
 
     Args:
         name: by which people know it.
+        job: of a sweep, whose run or fold it is.
         folder: the run's.
         call: does it, and returns the exit status.
         on_card: whether it takes a CUDA card, any of those that are there.
     """
 
     name: str
+    job: str
     folder: Path
     call: Callable[[], int]
     on_card: bool = False

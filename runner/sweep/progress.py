@@ -66,11 +66,11 @@ def _line(name: str, result: Mapping[str, Any], monitor: str) -> str:
     state, metrics = str(result.get("state", "failed")), result.get("metrics", {})
     spent = f"{result.get('seconds') or 0:.1f} s"
     if state not in ENDED_WELL:
-        reason = str(result.get("error", "it left no word")).partition("\n")[0]
+        reason = str(result.get("error", "no reason was recorded")).partition("\n")[0]
         return f"{name}: {state}: {reason}  {spent}"
     tags = dict.fromkeys([monitor, *(tag for tag in metrics if tag.startswith("test/"))])
     figures = "  ".join(f"{tag} {from_json(metrics.get(tag)):.4f}" for tag in list(tags)[:3])
-    return f"{name}: {'given up: ' if state == 'pruned' else ''}{figures}  {spent}"
+    return f"{name}: {'pruned: ' if state == 'pruned' else ''}{figures}  {spent}"
 
 
 def _epoch(work: Work) -> str:

@@ -6,10 +6,12 @@ import logging
 import re
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
 from runner import ranking
+from runner.direction import mode_of
 from runner.files import write
 from runner.ranking import Row, Setting
 from runner.result import ENDED_WELL
@@ -21,56 +23,65 @@ from runner.terminal import show
 log = logging.getLogger("runner")
 
 
-def write_files(record: Record, cfg: DictConfig) -> None:
+@dataclass(frozen=True)
+class Tables:
+    """What a sweep reached: its settings, the best first, its runs that failed, and the tables by their names."""
+
+    ranked: list[Setting]
+    failed: list[Row]
+    tables: dict[str, Table]
+
+
+def write_files(record: Record, cfg: DictConfig) -> Tables:
     """Write ``results.csv``, every figure of every run that has ended, and ``results.md``, for people.
 
     Args:
         cfg: of the sweep.
     """
     rows = _rows(record)
+    found = _tables(rows, cfg)
     write(record.folder / "results.csv", ranking.csv_of(rows).encode())
     ended = f"{len({row.job for row in rows})} of {len(record.entries)} jobs have ended"
-    failed = _failed(rows)
-    parts = [f"# {record.folder.name}\n\n{ended}{f', {len(failed)} runs failed' if failed else ''}."]
-    tag = _rank_by(cfg, rows)
-    ranked, mode = _ranked(rows, cfg, tag)
-    tables = [ranking.table(ranked, tag, mode), _runs(rows, tag)]
-    for table in [*tables, *([_failures(failed)] if failed else [])]:
-        parts.append(f"## {table.title}\n\n{table.markdown()}")
+    parts = [f"# {record.folder.name}\n\n{ended}{f', {len(found.failed)} runs failed' if found.failed else ''}."]
+    parts += [f"## {table.title}\n\n{table.markdown()}" for table in found.tables.values()]
     write(record.folder / "results.md", ("\n\n".join(parts) + "\n").encode())
+    return found
+
+
+def _tables(rows: Sequence[Row], cfg: DictConfig) -> Tables:
+    tag = str(cfg.sweep.rank_by or _comparable(str(cfg.checkpoint.monitor), rows))
+    mode = mode_of(tag, cfg.checkpoint.monitor, cfg.checkpoint.mode)
+    ranked, failed = ranking.rank(rows, tag, mode), [row for row in rows if row.state not in ENDED_WELL]
+    tables = {"ranking": ranking.table(ranked, tag, mode), "runs": _runs(rows, tag)}
+    return Tables(ranked, failed, tables | ({"failures": _failures(failed)} if failed else {}))
+
+
+def _comparable(monitor: str, rows: Sequence[Row]) -> str:
+    there = dict.fromkeys(tag for row in rows for tag in row.result.get("metrics", {}))
+    return ranking.comparable(monitor, {key for row in rows for key in row.keys}, there)
 
 
 def tell(record: Record, cfg: DictConfig, flags: Sequence[str], seconds: float) -> int:
     """Say what a sweep reached, on the terminal and in TensorBoard, and return how many of its runs failed."""
-    write_files(record, cfg)
-    rows = _rows(record)
-    tag, failed = _rank_by(cfg, rows), _failed(rows)
-    ranked, mode = _ranked(rows, cfg, tag)
-    table, runs = ranking.table(ranked, tag, mode), _runs(rows, tag)
-    show(table.first(ranking.FITS))
-    if failed:
-        show(_failures(failed))
+    found = write_files(record, cfg)
+    show(found.tables["ranking"].first(ranking.FITS))
+    if found.failed:
+        show(found.tables["failures"])
     board = Board(record.folder / "tensorboard")
-    for name, each in {"ranking": table, "runs": runs, **({"failures": _failures(failed)} if failed else {})}.items():
-        board.table(f"sweep/{name}", each)
+    for name, table in found.tables.items():
+        board.table(f"sweep/{name}", table)
     board.close()
     if cfg.debug == "dev_run":
         log.info("\nnothing was kept; it took %.1f s", seconds)
-        return len(failed)
+        return len(found.failed)
     log.info("\n%s in %.1f s", record.folder, seconds)
     log.info("  every figure           %s", record.folder / "results.csv")
     log.info("  curves and tables      tensorboard --logdir %s", shlex.quote(str(record.folder)))
-    if ranked and ranked[0].completed:
-        first = next(entry for entry in record.entries if entry.name == ranked[0].completed[0].job)
+    if found.ranked and found.ranked[0].completed:
+        first = next(entry for entry in record.entries if entry.name == found.ranked[0].completed[0].job)
         own = [override for override in first.overrides if not re.match(r"[+~]*sweep[.=]", override)]
         log.info("  the best setting again %s", shlex.join(["python", "-m", "runner", *flags, *own]))
-    return len(failed)
-
-
-def _ranked(rows: Sequence[Row], cfg: DictConfig, tag: str) -> tuple[list[Setting], str]:
-    """The settings, the best first, and which of the metric is better: where it decides in a run, as it does there."""
-    mode = str(cfg.checkpoint.mode) if tag == cfg.checkpoint.monitor else "auto"
-    return ranking.rank(rows, tag, mode), mode
+    return len(found.failed)
 
 
 def _rows(record: Record) -> list[Row]:
@@ -83,17 +94,6 @@ def _row(row: Row, keys: Sequence[str]) -> Row:
     kept = {key: row.keys[key] for key in keys}
     fold = kept.pop("split.fold", "")  # of folds that were given as values of a key
     return Row(row.job, kept, int(fold) if fold.isdigit() else row.fold, row.result)
-
-
-def _failed(rows: Sequence[Row]) -> list[Row]:
-    return [row for row in rows if row.state not in ENDED_WELL]
-
-
-def _rank_by(cfg: DictConfig, rows: Sequence[Row]) -> str:
-    """The metric of val by which the settings are ranked."""
-    if cfg.sweep.rank_by is not None:
-        return str(cfg.sweep.rank_by)
-    return ranking.comparable(str(cfg.checkpoint.monitor), rows)
 
 
 def _runs(rows: Sequence[Row], tag: str) -> Table:

@@ -40,6 +40,7 @@ class Sweep:
         self.cfg, self.jobs, self.record, self._is_new = cfg, jobs, record, not record.entries
         self.configs: dict[str, DictConfig] = {}
         self._works: dict[str, list[Work]] = {}
+        self._entries: dict[str, Entry] = {}
 
     def enter(self) -> None:
         """Enter the jobs in the record."""
@@ -96,7 +97,7 @@ class Sweep:
             raise Interrupted(stop.signum)
         not_begun = self.progress.total - self.progress.count
         if not_begun > 0 and options.on_error == "stop":
-            log.info("%d of %d were not begun, for sweep.on_error is stop", not_begun, self.progress.total)
+            log.info("%d of %d were not begun, because sweep.on_error=stop", not_begun, self.progress.total)
         failed = results.tell(self.record, self.cfg, flags, time.monotonic() - begun)
         if failed:
             log.info("  try what failed again  %s", command)
@@ -115,7 +116,7 @@ class Sweep:
 
     def open(self, entry: Entry, works: list[Work]) -> None:
         """Begin a job, of which `works` are left."""
-        self._works[entry.name] = works
+        self._works[entry.name], self._entries[entry.name] = works, entry
         if works and config.has_folds(self.configs[entry.name]):
             folds.begin(config.enter(self.configs[entry.name]), self.record.folder / entry.name)
 
@@ -130,12 +131,11 @@ class Sweep:
 
     def _one_ended(self, work: Work) -> bool:
         """Bring everything up to date, and return whether others may begin."""
-        name = next(name for name, works in self._works.items() if work in works)
-        entry = next(entry for entry in self.record.entries if entry.name == name)
+        cfg = self.configs[work.job]
         try:
-            if config.has_folds(self.configs[name]):
-                folds.summarise(config.enter(self.configs[name]), self.record.folder / name)
-            self.settled(entry)
+            if config.has_folds(cfg):
+                folds.summarise(config.enter(cfg), self.record.folder / work.job)
+            self.settled(self._entries[work.job])
             results.write_files(self.record, self.cfg)
         except OSError as error:  # a full disk may have room again when the next one ends
             log.warning("the table could not be written: %s", error)

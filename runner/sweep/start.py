@@ -39,6 +39,10 @@ def check(cfg: DictConfig) -> list[Problem]:
     """What is wrong with how a sweep is to be done."""
     if cfg.sweep.get("method") == "optuna" and importlib.util.find_spec("optuna") is None:
         return [Problem("sweep", "needs optuna, which is not installed", remedy="uv pip install optuna")]
+    if cfg.sweep.get("method") == "optuna" and launcher.wanted(cfg):
+        chosen = cfg.hydra.runtime.choices.get("hydra/launcher")
+        what = f"{chosen} does not go with sweep=optuna, whose jobs run on this machine"
+        return [Problem("hydra/launcher", what, "basic", "sweep=random, or hydra/launcher=basic")]
     tree, _ = config.plain(cfg)
     found = schema.problems(tree["sweep"], schema.Sweep, "sweep.")
     return found or targets.check({"sweep": tree["sweep"], "allow_targets": tree.get("allow_targets")})
@@ -63,7 +67,8 @@ def prepare(cfg: DictConfig, found: jobs.Jobs, before: Path | None) -> tuple[Swe
     sweep.enter()
     leaves = [(number, fold) for number in sweep.left() for fold in folds.each(found.configs[number])]
     if not launcher.wanted(cfg):  # else they may run elsewhere
-        _try(dict(enumerate(fold for _, fold in leaves)), [f"job {number}" for number, _ in leaves], found.sources)
+        words = [f"job {number + 1}" for number, _ in leaves]
+        _try(dict(enumerate(fold for _, fold in leaves)), words, len(found.jobs), found.sources)
     return sweep, options
 
 
@@ -74,7 +79,7 @@ def try_folds(cfg: DictConfig, sources: Sources) -> None:
         ConfigError: with everything that was found, and in which folds.
     """
     found = folds.each(cfg)
-    _try(dict(enumerate(found)), [f"fold {number}" for number in range(len(found))], sources)
+    _try(dict(enumerate(found)), [f"fold {number}" for number in range(len(found))], None, sources)
 
 
 def _alike(found: jobs.Jobs) -> dict[str, Any]:
@@ -96,7 +101,9 @@ def _check_rank_by(cfg: DictConfig, found: jobs.Jobs) -> None:
         there = [f"{part}/{name}" for part in ("val", "test") for name in measured(job)]
         if wanted is not None and wanted not in there:
             what, remedy = f"no evaluation writes {wanted!r}", nearest(wanted, there, "sweep.rank_by=")
-            raise ConfigError(Problem(f"sweep.rank_by (job {number})", what, ", ".join(there), remedy))
+            raise ConfigError(
+                Problem(f"sweep.rank_by (job {number + 1} of {len(found.jobs)})", what, ", ".join(there), remedy)
+            )
 
 
 def mention_unfinished(typed: list[str]) -> None:
@@ -117,7 +124,7 @@ def flags(cfg: DictConfig) -> list[str]:
     return [*named, *(word for path in own_folders(cfg) for word in ("--config-dir", str(near(path))))]
 
 
-def _try(leaves: dict[int, DictConfig], words: list[str], sources: Sources) -> None:
+def _try(leaves: dict[int, DictConfig], words: list[str], total: int | None, sources: Sources) -> None:
     """Try every run that will be a process forked from this one."""
     last: Prepared | None = None
     last_key = ""
@@ -138,4 +145,4 @@ def _try(leaves: dict[int, DictConfig], words: list[str], sources: Sources) -> N
             last, last_key = train.prepare(task, Path(), sources), key
 
     if leaves:
-        jobs.try_all(leaves, dict(enumerate(words)), check_declared, read, attempt)
+        jobs.try_all(leaves, words, total, check_declared, read, attempt)

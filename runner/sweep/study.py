@@ -1,5 +1,5 @@
-"""A search that Optuna leads: what was reached so far decides what is tried next, and what does not look good is given
-up. It is kept in the folder of the sweep, and goes on from there."""
+"""A search that Optuna leads: what was reached so far decides what is tried next, and what does not look good is
+pruned. It is kept in the folder of the sweep, and goes on from there."""
 
 from __future__ import annotations
 
@@ -11,16 +11,24 @@ from typing import Any
 
 import optuna
 from hydra.core.override_parser.types import IntervalSweep, Override
-from omegaconf import DictConfig
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from omegaconf import DictConfig, read_write
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    check_distribution_compatibility,
+)
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from runner import config
-from runner.direction import direction
+from runner.checks import measured
+from runner.direction import direction, mode_of
 from runner.draws import seed_of
-from runner.errors import ConfigError, Pruned
+from runner.errors import ConfigError, Problem, Pruned
+from runner.ranking import comparable
 from runner.sweep import folds
 from runner.sweep.grid import expand, looked_for
 from runner.sweep.jobs import Jobs, parser, typed_of
@@ -38,24 +46,27 @@ class Study(Sweep):
 
     def __init__(self, cfg: DictConfig, jobs: Jobs, record: Record) -> None:
         super().__init__(cfg, jobs, record)
-        self.tag = str(cfg.sweep.rank_by or cfg.checkpoint.monitor)
         self._space = {key: distribution(o) for key, o in looked_for(typed_of(cfg), parser()).items()}
-        self._trials: dict[str, int] = {}  # of each job by its name
+        if cfg.sweep.rank_by is None:  # the table at the end is by the same metric
+            there = [f"val/{name}" for name in measured(cfg)]
+            with read_write(cfg):
+                cfg.sweep.rank_by = comparable(str(cfg.checkpoint.monitor), self._space, there)
+        self.tag = str(cfg.sweep.rank_by)
+        self._trials: dict[int, list[str]] = {}
+        """The jobs of each trial that is not over, by its number."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
 
     def enter(self) -> None:
-        """Nothing yet."""
+        """Enter nothing yet, and check that a search that goes on looks where it did."""
+        if (self.record.folder / FILE).is_file():
+            check_space(self._space, self._opened())
 
     def left(self) -> list[int]:
         return list(self.jobs.configs)
 
     def begin(self) -> None:
         options = self.cfg.sweep
-        self.study = optuna.create_study(
-            storage=storage(self.record.folder), study_name=NAME, load_if_exists=True,
-            direction="minimize" if direction(self.tag, self.cfg.checkpoint.mode) == "min" else "maximize",
-            sampler=self._sampler(), pruner=pruner(options.pruner),
-        )  # fmt: skip
+        self.study = self._opened()
         self._take_up()
         done = self._count(TrialState.COMPLETE, TrialState.PRUNED)
         self._points: int = options.points - done
@@ -71,13 +82,18 @@ class Study(Sweep):
                 self.study.tell(trial, state=TrialState.FAIL)
 
     def settled(self, entry: Entry) -> None:
-        number = self._trials[entry.name]
-        mine = [name for name, other in self._trials.items() if other == number]
+        for number in [number for number, names in self._trials.items() if entry.name in names]:
+            self._tell(number)
+
+    def _tell(self, number: int) -> None:
+        """Tell Optuna what a trial reached, if it is over."""
+        mine = self._trials[number]
         rows = [row for row in self.record.rows() if row.job in mine]
         wanted = sum(len(folds.each(self.configs[name])) for name in mine)
         states = {row.state for row in rows}
         if "interrupted" in states or len(rows) < wanted:
             return  # it is not over
+        del self._trials[number]
         if states == {"pruned"}:
             self.study.tell(number, state=TrialState.PRUNED)
         elif states == {"completed"}:
@@ -93,16 +109,18 @@ class Study(Sweep):
         hashes = [digest(config.enter(cfg)) for cfg in made]
         entries = self.record.enter(list(zip(jobs, hashes, strict=True)))
         self.record.write()
+        out = {name for names in self._trials.values() for name in names}
+        self._trials[trial.number] = [entry.name for entry in entries]
         found: list[Work] = []
-        for entry in entries:
+        for entry in [entry for entry in entries if entry.name not in out]:  # one that is running tells both trials
             cfg = self.configs[entry.name] = made[hashes.index(entry.hash)]
-            self._trials[entry.name] = trial.number
             watch = self._watch(trial.number) if len(entries) == 1 and self.cfg.sweep.pruner is not None else None
             works = folds.works(entry.name, cfg, self.record.folder / entry.name, self.jobs.sources, watch)
             self.open(entry, works)
             found += works
-        if not found:  # it has been tried before
-            self.settled(entries[0])
+        if not found:  # it is being tried, or has been before
+            self._points -= 1
+            self._tell(trial.number)
         yield from found
 
     def _watch(self, number: int) -> Callable[[], Watch]:
@@ -111,6 +129,15 @@ class Study(Sweep):
 
     def _total(self) -> int:
         return max(self._points, super()._total())
+
+    def _opened(self) -> optuna.Study:
+        """The study in the folder of the sweep."""
+        mode = mode_of(self.tag, self.cfg.checkpoint.monitor, self.cfg.checkpoint.mode)
+        return optuna.create_study(
+            storage=storage(self.record.folder), study_name=NAME, load_if_exists=True,
+            direction="minimize" if direction(self.tag, mode) == "min" else "maximize",
+            sampler=self._sampler(), pruner=pruner(self.cfg.sweep.pruner),
+        )  # fmt: skip
 
     def _sampler(self) -> optuna.samplers.BaseSampler:
         node = self.cfg.sweep.sampler
@@ -140,13 +167,32 @@ def storage(place: Path) -> JournalStorage:
     return JournalStorage(JournalFileBackend(str(place / FILE)))
 
 
+def check_space(space: Mapping[str, BaseDistribution], study: optuna.Study) -> None:
+    """That a search looks for the same kinds of values as before; the ends of a range may be others.
+
+    Raises:
+        ConfigError: with every key whose values Optuna could not compare with those that it knows.
+    """
+    found = {}
+    for trial in study.get_trials(deepcopy=False):
+        for key in trial.distributions.keys() & space.keys():
+            before = trial.distributions[key]
+            try:
+                check_distribution_compatibility(before, space[key])
+            except ValueError:
+                what = f"{spelt(space[key])} is of another kind than what this search began with"
+                found[key] = Problem(key, what, spelt(before), "the same without resume=")
+    if found:
+        raise ConfigError(*found.values())
+
+
 def pruner(node: DictConfig | None) -> optuna.pruners.BasePruner:
     made: optuna.pruners.BasePruner = optuna.pruners.NopPruner() if node is None else config.build(node)
     return made
 
 
 def watcher(place: Path, number: int, tag: str, node: DictConfig, last: int | None) -> Watch:
-    """Tells the study of a trial's evaluations, from the process in which it runs, and gives it up if that is wise.
+    """Tells the study of a trial's evaluations, from the process in which it runs, and prunes it if that is wise.
 
     It reads the journal anew: of two processes that share what was read before a fork, each would take what the other
     writes for its own.
@@ -162,7 +208,7 @@ def watcher(place: Path, number: int, tag: str, node: DictConfig, last: int | No
             seen.add(record["epoch"])
             trial.report(record[tag], record["epoch"])
             if record["epoch"] != last and trial.should_prune():  # after the last one nothing is saved by it
-                raise Pruned(f"given up after epoch {record['epoch']}, with {tag} {record[tag]:.4f}")
+                raise Pruned(f"pruned after epoch {record['epoch']}, with {tag} {record[tag]:.4f}")
 
     return watch
 
@@ -178,6 +224,16 @@ def distribution(override: Override) -> BaseDistribution:
     if isinstance(start, int) and isinstance(end, int):
         return IntDistribution(start, end, log=log_scale)
     return FloatDistribution(start, end, log=log_scale)
+
+
+def spelt(space: BaseDistribution) -> str:
+    """What `distribution` was made of, as it is typed."""
+    if isinstance(space, CategoricalDistribution):
+        return ",".join(map(str, space.choices))
+    assert isinstance(space, (FloatDistribution, IntDistribution))
+    text = f"interval({space.low:g},{space.high:g})"
+    text = f"int({text})" if isinstance(space, IntDistribution) else text
+    return f"tag(log,{text})" if space.log else text
 
 
 def text_of(value: Any) -> str:

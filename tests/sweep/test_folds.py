@@ -193,3 +193,13 @@ def test_what_is_damaged_is_made_again(run: Run, capsys: pytest.CaptureFixture[s
     Path("here/fold-1/predictions.npz").unlink()
     assert run("resume=here") == 0
     assert read("here")["metrics"] == before
+
+
+def test_a_length_that_refers_to_another_key_is_a_length(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    folds = "split=kfold", "split.n_splits=2", "trainer.max_epochs=${split.n_splits}"
+    assert run(*QUICK, *folds, "hydra.run.dir=r") == 0
+    before = Path("r/fold-1/checkpoints/last.pt").stat().st_mtime_ns
+    capsys.readouterr()
+    assert run("resume=r") == 0
+    assert "r is complete" in capsys.readouterr().out
+    assert Path("r/fold-1/checkpoints/last.pt").stat().st_mtime_ns == before

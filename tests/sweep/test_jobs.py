@@ -64,27 +64,29 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
 def test_one_bad_value_in_twenty_jobs_launches_none(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     rates = ",".join(["-1" if number == 7 else f"{0.001 * (number + 1):g}" for number in range(20)])
     assert run("-m", *QUICK, f"optimizer.lr={rates}") == 2
-    assert capsys.readouterr().err == "error: optimizer.lr (job 7): -1 is not allowed\n  allowed: a number >= 0\n"
+    assert capsys.readouterr().err == "error: optimizer.lr (job 8 of 20): -1 is not allowed\n  allowed: a number >= 0\n"
     assert not Path("outputs").exists()
 
 
 def test_what_only_the_data_show_launches_none_either(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("-m", *QUICK, "loss.weight=null,[1]", "seed=0,1,2") == 2
-    assert capsys.readouterr().err.startswith("error: loss.weight (job 3, 4, 5): [1] does not give a weight for each")
+    assert capsys.readouterr().err.startswith(
+        "error: loss.weight (jobs 4, 5 and 6 of 6): [1] does not give a weight for each"
+    )
     assert not Path("outputs").exists()
 
 
 def test_what_is_wrong_with_many_jobs_is_said_once(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("-m", *QUICK, "optimizer.lr=-1", "seed=range(7)") == 2
-    assert capsys.readouterr().err.startswith("error: optimizer.lr (7 jobs: 0, 1, 2, 3, 4, …): -1 is not allowed")
+    assert capsys.readouterr().err.startswith("error: optimizer.lr (jobs 1, 2, 3, 4, 5, … of 7): -1 is not allowed")
 
 
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ("kill", "model (job 1): the process that tried it died (signal 9)"),
-        ("exit", "configuration (job 1): the process that tried it died (exit status 3)"),
-        ("raise", "model (job 1): cannot be trained on a batch of 64: no luck"),
+        ("kill", "model (job 2 of 3): the process that tried it died (signal 9)"),
+        ("exit", "configuration (job 2 of 3): the process that tried it died (exit status 3)"),
+        ("raise", "model (job 2 of 3): cannot be trained on a batch of 64: no luck"),
     ],
 )
 def test_a_model_that_dies_takes_nothing_with_it(

@@ -46,7 +46,7 @@ def test_what_does_not_look_good_is_given_up(run: Run) -> None:
         assert row["state"] == "pruned"
         result = json.loads(Path(f"sweep/{row['folder']}/result.json").read_text())
         assert result["epochs"] < 4
-        assert result["error"].startswith(f"given up after epoch {result['epochs']}, with val/loss")
+        assert result["error"].startswith(f"pruned after epoch {result['epochs']}, with val/loss")
         lines = Path(f"sweep/{row['folder']}/metrics.jsonl").read_text().splitlines()
         reported = [json.loads(line)["val/loss"] for line in lines]
         assert list(trial.intermediate_values.values()) == reported
@@ -110,3 +110,55 @@ def test_where_optuna_is_missing_that_is_said(
 def test_only_samplers_and_pruners_can_be_named(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*SEARCH, "sweep.sampler._target_=os.system") == 2
     assert "sweep.sampler._target_: 'os.system' may not be called" in capsys.readouterr().err
+
+
+def test_a_point_that_is_drawn_while_it_runs_is_told_and_not_run_again(run: Run) -> None:
+    arguments = "-m", *QUICK[2:], "sweep=optuna", "sweep.points=6", "sweep.n_jobs=2", "hydra.sweep.dir=sweep"
+    assert run(*arguments, "model=mlp,linear", "sweep.pruner=null") == 0
+    reached = {row["model"]: float(row["val/loss"]) for row in rows()}
+    assert set(reached) <= {"mlp", "linear"}
+    assert len(rows()) == len(reached)
+    assert [trial.state for trial in trials()] == [TrialState.COMPLETE] * 6
+    assert [trial.value for trial in trials()] == [reached[trial.params["model"]] for trial in trials()]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "tag", "direction"),
+    [
+        # The mode of one metric says nothing of another.
+        (("checkpoint.monitor=val/accuracy", "checkpoint.mode=max", "sweep.rank_by=val/loss"), "val/loss", "MINIMIZE"),
+        # Figures of two losses cannot be compared, in the search as little as in the table.
+        (("loss=cross_entropy,focal",), "val/accuracy", "MAXIMIZE"),
+    ],
+)
+def test_it_searches_by_what_the_table_ranks_by(
+    run: Run, capsys: pytest.CaptureFixture[str], overrides: tuple[str, ...], tag: str, direction: str
+) -> None:
+    assert run(*SEARCH, "sweep.points=2", "sweep.seed=1", *overrides) == 0
+    assert f"Ranked by {tag} (" in capsys.readouterr().out
+    found = optuna.load_study(storage=study.storage(Path("sweep")), study_name=study.NAME)
+    assert found.direction.name == direction
+    assert [trial.value for trial in trials()] == [float(row[tag]) for row in rows()]
+
+
+def test_a_search_goes_on_with_the_choices_that_it_began_with(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = "-m", *QUICK[2:], "sweep=optuna", "sweep.points=1", "hydra.sweep.dir=sweep"
+    assert run(*arguments, "model=mlp,linear", "optimizer.lr=tag(log,interval(1e-3,1e-1))") == 0
+    kept = Path("sweep/sweep.json").read_bytes()
+    others = "model=mlp,linear,cnn", "optimizer.lr=interval(0.001,0.1)", "sweep.points=2"
+    assert run("resume=sweep", *others) == 2
+    said = capsys.readouterr().err
+    assert "model: mlp,linear,cnn is of another kind than what this search began with" in said
+    assert "  allowed: mlp,linear\n" in said
+    assert "  allowed: tag(log,interval(0.001,0.1))\n" in said
+    assert Path("sweep/sweep.json").read_bytes() == kept
+    assert run("resume=sweep", "optimizer.lr=tag(log,interval(1e-2,1))", "sweep.points=2") == 0
+    assert len(trials()) == 2
+
+
+def test_a_launcher_is_refused(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine/hydra/launcher").mkdir(parents=True)
+    Path("mine/hydra/launcher/cluster.yaml").write_text("_target_: hydra._internal.core_plugins.other.OtherLauncher\n")
+    assert run("--config-dir", "mine", *SEARCH, "hydra/launcher=cluster") == 2
+    assert "hydra/launcher: cluster does not go with sweep=optuna" in capsys.readouterr().err
+    assert not Path("sweep").exists()

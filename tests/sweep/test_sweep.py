@@ -325,7 +325,7 @@ def test_jobs_that_came_later_are_told_from_those_before(run: Run, capsys: pytes
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("sweep.rank_by=val/nonsense",), "sweep.rank_by (job 0): no evaluation writes 'val/nonsense'\n  allowed: "),
+        (("sweep.rank_by=val/nonsense",), "sweep.rank_by (job 1 of 2): no evaluation writes 'val/nonsense'"),
         (("debug=overfit",), "debug: overfit looks at one run"),
         (("check=only,null",), "check: is null, only"),
         (("resume=last,here",), "resume: is here, last"),
