@@ -8,6 +8,8 @@ import os
 import re
 import signal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +17,15 @@ import torch
 import yaml
 from conftest import QUICK, Run, only_run
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from runner import config, trainer
-from runner.updates import make_optimizer, make_schedule, rate_scale
+from runner.errors import ConfigError
+from runner.scheduler import Schedule
+from runner.trainer import Limits, Precision
+from runner.updates import make_optimizer, make_schedule, make_trainer, rate_scale
 
 GROUPS = r"optimizer.param_groups=[{match: '^1\.', lr_scale: 10}, {match: bias$, lr: 0.5, weight_decay: 0}]"
 """Of the quick MLP: the hidden layer, the bias of the last one, the rest."""
@@ -293,9 +298,10 @@ def test_a_step_has_no_more_samples_than_the_train_part() -> None:
     assert rate_scale(cfg) == 10.0
 
 
-def test_a_search_does_not_go_with_a_scaled_loss(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("model=mlp", "optimizer=lbfgs", "trainer.precision=fp16", "check=only") == 2
-    assert capsys.readouterr().err == (
-        "error: trainer.precision: 'fp16' cannot be done with LBFGS: its scaled loss is for one gradient in a step\n"
-        "  allowed: fp32, bf16\n"
-    )
+def test_a_search_does_not_go_with_a_scaled_loss() -> None:
+    """That of fp16, which the command line leaves to devices that are fast with it."""
+    cfg = OmegaConf.create({"trainer": {"on_nonfinite": "stop"}, "checkpoint": {}})
+    held: Any = SimpleNamespace(precision=Precision(torch.device("cpu"), "fp16"))
+    searching: Any = torch.optim.LBFGS([torch.zeros(1)])
+    with pytest.raises(ConfigError, match=r"trainer\.precision: 'fp16' cannot be done with LBFGS"):
+        make_trainer(cfg, held, searching, Schedule(searching, None, 1.0), Limits())
