@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from runner import config
 from runner.command_line import parse
-from runner.errors import ConfigError, Problem, nearest, reason_of, typed
+from runner.errors import ConfigError, Problem, for_shell, nearest, reason_of
 from runner.origin import default_line, near
 
 NOTHING = {
@@ -193,7 +193,7 @@ def _of_override(override: str, said: str, cfg: DictConfig | None) -> Problem:
         remedy = f"{key}='...' if the value is a text with special characters" if value else "KEY=VALUE"
         return Problem(override, f"cannot be read: {said}", remedy=remedy)
     if parsed.is_sweep_override():
-        remedy = f"-m {override}, or {typed(f'{key}=[{value}]')} for a list"
+        remedy = f"-m {override}, or {for_shell(f'{key}=[{value}]')} for a list"
         return Problem(key, f"{value!r} is several values", "one value", remedy)
     if override.startswith("+"):
         return Problem(key, f"is there already, and cannot be added ({override})", remedy=override.lstrip("+"))
@@ -243,7 +243,7 @@ def _unknown_key(key: str, value: str, cfg: DictConfig, reason: str) -> Problem:
             allowed = ", ".join(names)
             if "_target_" in node and depth == len(words) - 1:
                 allowed += f"{'; with +, other' if names else 'with +,'} arguments of {node._get_node('_target_')}"
-            return Problem(key, f"there is no such key (value {value!r})", allowed, typed(remedy))
+            return Problem(key, f"there is no such key (value {value!r})", allowed, for_shell(remedy))
     return Problem(key, f"{value} cannot be read: {reason}")
 
 

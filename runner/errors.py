@@ -99,7 +99,7 @@ def nearest(name: str, names: Iterable[str], prefix: str = "") -> str:
     return prefix + by_small_letters[close[0]] if close else ""
 
 
-def typed(override: str) -> str:
+def for_shell(override: str) -> str:
     """An override as a shell takes it: in quotes if it has characters that mean something there."""
     if re.fullmatch(r"[\w@%+=:,./~-]*", override):
         return override

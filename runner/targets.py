@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from runner import schema
-from runner.errors import ConfigError, Problem, nearest, reason_of, shown, typed
+from runner.errors import ConfigError, Problem, for_shell, nearest, reason_of, shown
 from runner.values import UNKNOWN, choices, fits, words
 
 PARTS = ("dataset", "split", "transform", "loader", "model", "loss", "optimizer", "scheduler", "metric")
@@ -152,7 +152,7 @@ def _not_allowed(key: str, what: str, names: Sequence[str], allowed: Sequence[st
     missing = [f"{name.rpartition('.')[0]}.*" for name in names if not _matches(name, allowed)]
     patterns = ",".join([*allowed[len(ALLOWED) :], *missing])
     return Problem(
-        key, f"{what} may be called only if you allow it", ", ".join(allowed), typed(f"allow_targets=[{patterns}]")
+        key, f"{what} may be called only if you allow it", ", ".join(allowed), for_shell(f"allow_targets=[{patterns}]")
     )
 
 
@@ -219,7 +219,9 @@ def _check_types(path: str, keys: Mapping[str, Any], target: Callable[..., Any])
     found = []
     for key, value in keys.items():
         hint, place = hints.get(key), f"{path}.{key}"
-        remedy = typed(f"{place}=[{value}]") if _is_list(hint) else nearest(str(value), choices(hint, {}), f"{place}=")
+        remedy = (
+            for_shell(f"{place}=[{value}]") if _is_list(hint) else nearest(str(value), choices(hint, {}), f"{place}=")
+        )
         is_wrong = not fits(value, hint) if _is_simple(hint) else _is_list(hint) and isinstance(value, simple)
         if is_wrong and value != "???":
             found.append(Problem(place, f"{shown(value)} is not allowed", words(hint, {}), remedy))
