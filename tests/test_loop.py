@@ -368,16 +368,15 @@ def test_a_mistake_is_found_before_training(
 
 class TestDebug:
     def test_two_batches_of_everything_leave_nothing(self, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-        assert (
-            run("model=mlp", "debug=dev_run", "trainer.threads=1", "loader.batch_size=8", "trainer.accumulate=4") == 0
-        )
+        small = ("loader.batch_size=8", "trainer.accumulate=4", "tensorboard.pictures=false")
+        assert run("model=mlp", "debug=dev_run", "trainer.threads=1", *small) == 0
         said = capsys.readouterr().out
         assert "1 steps in 1 epochs" in said
         assert "all of it works" in said
         assert not Path("outputs").exists()
 
     def test_one_batch_by_heart(self, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-        assert run("model=mlp", "debug=overfit", "trainer.threads=1") == 0
+        assert run("model=mlp", "debug=overfit", "trainer.threads=1", "tensorboard.pictures=false") == 0
         assert "the model can learn" in capsys.readouterr().out
         assert not Path("outputs").exists()
 

@@ -100,7 +100,8 @@ def test_a_folder_of_the_users_own(run: Run) -> None:
         "  - {_target_: torch.nn.Flatten}\n"
         "  - {_target_: torch.nn.Linear, in_features: 64, out_features: '${facts.num_classes}'}\n"
     )
-    assert run("model=tiny", "--config-dir", "mine", "trainer.max_epochs=1", "trainer.threads=1") == 0
+    quick = ("trainer.max_epochs=1", "trainer.threads=1", "tensorboard.pictures=false")
+    assert run("model=tiny", "--config-dir", "mine", *quick) == 0
 
 
 def test_a_project_of_the_users_own_runs_and_resumes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

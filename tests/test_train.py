@@ -29,7 +29,8 @@ from runner.split import Subject, stratified
 from runner.trainer import Trainer
 from runner.transform import Normalize, Pipeline
 
-LONGER = ("model=mlp", "model.hidden=[16]", "model.dropout=0.5", "trainer.threads=1", "trainer.max_epochs=4")
+LONGER = ("model=mlp", "model.hidden=[16]", "model.dropout=0.5", "trainer.threads=1", "trainer.max_epochs=4",
+          "tensorboard.pictures=false")  # fmt: skip
 
 
 def content(folder: Path) -> dict[str, Any]:
@@ -421,7 +422,7 @@ def test_tensorboard_can_be_left_out(run: Run) -> None:
 
 ROWS = np.random.default_rng(0).normal(size=(150, 3))
 TABLE = ("dataset=table", "dataset.path=table.csv", "transform=table", "model=mlp", "optimizer.lr=0.01",
-         "trainer.threads=1")  # fmt: skip
+         "trainer.threads=1", "tensorboard.pictures=false")  # fmt: skip
 
 
 def write_table(**columns: Any) -> None:
@@ -466,7 +467,8 @@ def test_targets_that_stand_for_none_are_left_out_everywhere(run: Run) -> None:
     )
     np.savez("marked.npz", x=ROWS, y=kind)
     overrides = ("~dataset", "+dataset._target_=marked.make", "allow_targets=[marked.*]", "model=mlp", "transform=none")
-    assert run(*overrides, "loss=weighted_ce", "trainer.max_epochs=40", "trainer.threads=1") == 0
+    overrides += ("loss=weighted_ce", "trainer.max_epochs=40", "trainer.threads=1", "tensorboard.pictures=false")
+    assert run(*overrides) == 0
     made = only_run()
     manifest = json.loads((made / "split.json").read_text())
     assert sum(manifest["classes"]["train"].values()) == 72  # 90 in the part, of which a fifth has no class
@@ -522,7 +524,8 @@ def test_probability_metrics_are_left_out_where_there_are_no_probabilities(
     assert 0.5 < found["val/accuracy"] < 1
 
 
-CNN = ("model=cnn", "model.channels=[4,4]", "trainer.max_epochs=3", "trainer.threads=1", "loader.subset=200")
+CNN = ("model=cnn", "model.channels=[4,4]", "trainer.max_epochs=3", "trainer.threads=1", "loader.subset=200",
+       "tensorboard.pictures=false")  # fmt: skip
 
 
 def test_what_is_frozen_stays_and_is_trained_from_the_epoch_on_that_is_named(run: Run) -> None:
@@ -622,7 +625,8 @@ def broken(how):
     return Parts(Numbers(90), Dies(20), Numbers(20))
 """
 STREAMED = ("~dataset", "allow_targets=[streams.*]", "model=mlp", "model.hidden=[8]", "transform=none",
-            "loader.batch_size=16", "loader.epoch_samples=80", "trainer.threads=1")  # fmt: skip
+            "loader.batch_size=16", "loader.epoch_samples=80", "trainer.threads=1",
+            "tensorboard.pictures=false")  # fmt: skip
 
 
 @pytest.mark.parametrize("workers", [0, 2])
