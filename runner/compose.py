@@ -6,7 +6,6 @@ fail are explained, and the keys of what remains are checked. Only ever run afte
 
 from __future__ import annotations
 
-import copy
 import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,9 +14,8 @@ from typing import Any
 
 import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import CachingConfigRepository
 from hydra._internal.utils import create_config_search_path
-from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from hydra.types import RunMode
@@ -84,20 +82,8 @@ def loader(config_name: str, config_dir: str | None, multirun: bool) -> Load:
         path = f"file://{Path(config_dir).absolute()}"
         search_path.prepend("command-line", path, anchor=SearchPathQuery(provider="schema", path=None))
     loads = ConfigLoaderImpl(search_path)
-    loads.repository = _ReadOnce(loads.repository)  # type: ignore[assignment]
     mode = RunMode.MULTIRUN if multirun else RunMode.RUN
     return lambda overrides: loads.load_configuration(config_name, overrides, run_mode=mode)
-
-
-class _ReadOnce(CachingConfigRepository):
-    """Reads a file once for all configurations that are composed of it: of itself Hydra reads all of them for each."""
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _ReadOnce:  # the copy that Hydra takes for a configuration
-        return copy.copy(self)
-
-    def initialize_sources(self, config_search_path: ConfigSearchPath) -> None:  # of hydra.searchpath, for it alone
-        self.delegate, self.cache = copy.deepcopy(self.delegate), {}
-        super().initialize_sources(config_search_path)
 
 
 @functools.cache

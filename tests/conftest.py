@@ -28,6 +28,8 @@ if Path("/dev/shm").is_dir() and shutil.disk_usage("/dev/shm").free > 2 << 30:
     # Each checkpoint is synchronised to the disk, which takes a hundred times as long on one.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/dev/shm")
 
+torch.set_num_threads(1)  # from the first fixture on: a fork after a computation with several threads can hang
+
 
 @pytest.fixture(autouse=True)
 def _own_process_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
@@ -159,18 +161,19 @@ def wait_for(path: Path) -> None:
 class Forked:
     """The command line in a process of its own, forked from this one, which has imported everything already.
 
-    What it prints is in ``output.txt``.
+    Args:
+        stdin, stdout, stderr: open files; else what it prints, both ways, is in ``output.txt``.
     """
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, stdin: int = 0, stdout: int | None = None, stderr: int | None = None) -> None:
         self.pid = os.fork()
         if self.pid:
             return
         status = 1
         try:
             with open("output.txt", "wb", buffering=0) as file:
-                os.dup2(file.fileno(), 1)
-                os.dup2(file.fileno(), 2)
+                for number, given in enumerate((stdin, stdout, stderr)):
+                    os.dup2(file.fileno() if given is None else given, number)
             sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
             status = main(list(arguments))
             sys.stdout.flush()
