@@ -112,6 +112,10 @@ def _check_override(override: str) -> Iterator[Problem]:
         yield Problem(key, f"{value!r} is not a group of keys", remedy=remedy)
     elif key in ("hydra.run.dir", "hydra.sweep.dir") and value.strip("'\"") == "":
         yield Problem(key, "'' is no folder", remedy=f"{key}=FOLDER")
+    elif key == "hydra.mode":
+        yield Problem(
+            key, "is not for an override: flags decide", remedy="-m" if "MULTIRUN" in value.upper() else remedy
+        )
     elif key == "hydra.sweep.subdir":
         yield Problem(key, "is made of what differs between the jobs", remedy=remedy)
     elif key == "hydra.verbose" and re.fullmatch(r"\s*-?[\d.]+\s*|\{.*|null", value):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import csv
+import functools
 import logging
 import os
 import shutil
@@ -13,11 +15,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 from PIL import Image
 
+from runner import config
 from runner.__main__ import main
 
 Run = Callable[..., int]
+
+if Path("/dev/shm").is_dir() and shutil.disk_usage("/dev/shm").free > 2 << 30:
+    # Each checkpoint is synchronised to the disk, which takes a hundred times as long on one.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/dev/shm")
+
+torch.set_num_threads(1)  # from the first fixture on: a fork after a computation with several threads can hang
 
 
 @pytest.fixture(autouse=True)
@@ -26,13 +37,14 @@ def _own_process_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["pytest"])
     threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    before = set(sys.modules)
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
     torch.set_deterministic_debug_mode(mode)
     # A module of the test's own, or the next test with a module of that name would be given this one.
-    for name, module in list(sys.modules.items()):
-        if str(getattr(module, "__file__", "")).startswith(str(tmp_path)):
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
             del sys.modules[name]
     _leave_logging()
 
@@ -49,6 +61,17 @@ def _leave_logging() -> None:
 def run() -> Run:
     """The command line, in this process: ``run("model=mlp")`` is ``python -m runner model=mlp``."""
     return lambda *arguments: main([str(argument) for argument in arguments])
+
+
+def composed(*overrides: str) -> DictConfig:
+    """The configuration that these overrides make, to change as one likes."""
+    return copy.deepcopy(_composed(*overrides))
+
+
+@functools.cache
+def _composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(config.home()), version_base="1.3"):
+        return compose("config", list(overrides))
 
 
 QUICK = (
@@ -82,7 +105,7 @@ def own_model(code: str) -> tuple[str, ...]:
     Path("own_net.py").write_text(code)
     Path("mine/model").mkdir(parents=True)
     Path("mine/model/own.yaml").write_text("_target_: own_net.Net\nnum_outputs: ${facts.num_outputs}\n")
-    return "--config-dir", "mine", "model=own", "allow_targets=[own_net.*]"
+    return "--config-dir", "mine", "model=own", "tensorboard.pictures=false", "allow_targets=[own_net.*]"
 
 
 FAILING = """\
@@ -138,18 +161,19 @@ def wait_for(path: Path) -> None:
 class Forked:
     """The command line in a process of its own, forked from this one, which has imported everything already.
 
-    What it prints is in ``output.txt``.
+    Args:
+        stdin, stdout, stderr: open files; else what it prints, both ways, is in ``output.txt``.
     """
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, stdin: int = 0, stdout: int | None = None, stderr: int | None = None) -> None:
         self.pid = os.fork()
         if self.pid:
             return
         status = 1
         try:
             with open("output.txt", "wb", buffering=0) as file:
-                os.dup2(file.fileno(), 1)
-                os.dup2(file.fileno(), 2)
+                for number, given in enumerate((stdin, stdout, stderr)):
+                    os.dup2(file.fileno() if given is None else given, number)
             sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
             status = main(list(arguments))
             sys.stdout.flush()

@@ -247,21 +247,15 @@ class TestLength:
 
     @pytest.mark.parametrize(
         ("every", "steps"),
-        [
-            ("1 epoch", [17, 34, 51, 68]), ("3 epochs", [51, 68]), ("20 steps", [20, 40, 60, 68]),
-            ("17 steps", [17, 34, 51, 68]), ("25%", [17, 34, 51, 68]), ("500 steps", [68]),
-        ],
-    )  # fmt: skip
+        [("3 epochs", [51, 68]), ("20 steps", [20, 40, 60, 68]), ("25%", [17, 34, 51, 68])],
+    )
     def test_how_often_val_is_looked_at(self, run: Run, every: str, steps: list[int]) -> None:
         assert run(*QUICK, "trainer.max_epochs=4", f"trainer.evaluate_every={every}") == 0
         assert [r["step"] for r in records(only_run())] == steps
         state = torch.load(only_run() / "checkpoints/last.pt", weights_only=True)
         assert state["progress"]["step"] == 68
 
-    @pytest.mark.parametrize("stop", [19, 20, 21, 34, 40])
-    def test_evaluations_inside_an_epoch_survive_a_stop(
-        self, run: Run, monkeypatch: pytest.MonkeyPatch, stop: int
-    ) -> None:
+    def test_evaluations_inside_an_epoch_survive_a_stop(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         options = (*QUICK, "trainer.max_epochs=3", "trainer.evaluate_every=20 steps")
         assert run(*options, "hydra.run.dir=whole") == 0
         step = trainers.Trainer.step
@@ -271,13 +265,15 @@ class TestLength:
             if self.progress.step == stop:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        with monkeypatch.context() as patch:
-            patch.setattr(trainers.Trainer, "step", stopping)
-            assert run(*options, "hydra.run.dir=part") == 143
-        assert run("resume=part") == 0
-        assert Path("part/metrics.jsonl").read_bytes() == Path("whole/metrics.jsonl").read_bytes()
-        states = [torch.load(f"{n}/checkpoints/best.pt", weights_only=True)["model"] for n in ("part", "whole")]
-        assert all(torch.equal(a, b) for a, b in zip(*(s.values() for s in states), strict=True))
+        for stop in (20, 21, 34):
+            part = Path(f"part{stop}")
+            with monkeypatch.context() as patch:
+                patch.setattr(trainers.Trainer, "step", stopping)
+                assert run(*options, f"hydra.run.dir={part}") == 143
+            assert run(f"resume={part}") == 0
+            assert (part / "metrics.jsonl").read_bytes() == Path("whole/metrics.jsonl").read_bytes()
+            states = [torch.load(f"{n}/checkpoints/best.pt", weights_only=True)["model"] for n in (part, "whole")]
+            assert all(torch.equal(a, b) for a, b in zip(*(s.values() for s in states), strict=True))
 
     def test_two_batches_of_everything(self, run: Run) -> None:
         assert run(*QUICK, "trainer.limit_batches=2", "loader.batch_size=8", "loader.eval_batch_size=4") == 0
@@ -327,57 +323,18 @@ class TestPrecision:
         assert not wants_channels_last(choice, torch.device(device), name, network(), pictures)
         assert not wants_channels_last(choice, torch.device(device), name, model, torch.zeros(2, 4))
 
-    def test_precisions_in_runs(self, run: Run) -> None:
-        assert run("trainer.max_epochs=3", "trainer.precision=bf16", "trainer.threads=1") == 0
-        assert result(only_run())["metrics"]["val/accuracy"] > 0.9
-
-
-BAD = [
-    ("trainer.precision=fp16", "trainer.precision: 'fp16' is for CUDA and MPS"),
-    ("trainer.precision=half", "trainer.precision: 'half' is not allowed"),
-    ("trainer.micro_batch=0", "trainer.micro_batch: 0 is not allowed"),
-    ("trainer.micro_batch=half", "trainer.micro_batch: 'half' is not allowed"),
-    ("trainer.clip_value=0", "trainer.clip_value: 0 is not allowed"),
-    ("trainer.ema=1", "trainer.ema: 1 is not allowed"),
-    ("trainer.max_time=5", "trainer.max_time: 5 is not allowed"),
-    ("trainer.max_time=5 days", "trainer.max_time: '5 days' is not allowed"),
-    ("trainer.evaluate_every=0 steps", "trainer.evaluate_every: '0 steps' is 0"),
-    ("trainer.evaluate_every=3", "trainer.evaluate_every: 3 is not allowed"),
-    (
-        "trainer.early_stopping.monitor=val/acuracy",
-        "trainer.early_stopping.monitor: no evaluation writes 'val/acuracy'",
-    ),
-    ("trainer.early_stopping.patience=0", "trainer.early_stopping.patience: 0 is not allowed"),
-    ("trainer.on_nonfinite=ignore", "trainer.on_nonfinite: 'ignore' is not allowed"),
-    ("trainer.limit_batches=0", "trainer.limit_batches: 0 is not allowed"),
-    ("trainer.accumulate=100", "trainer.accumulate: 100 is more than the 17 batches of an epoch"),
-    ("loader.batch_size=0", "loader.batch_size: 0 is not allowed"),
-]
-
-
-@pytest.mark.parametrize(("override", "message"), BAD, ids=[line for line, _ in BAD])
-def test_a_mistake_is_found_before_training(
-    run: Run, capsys: pytest.CaptureFixture[str], override: str, message: str
-) -> None:
-    assert run("model=mlp", "trainer.threads=1", "device=cpu", override) == 2
-    text = "".join(capsys.readouterr())
-    assert f"error: {message}" in text
-    assert not re.search("Traceback", text)
-    assert not Path("outputs").exists()
-
 
 class TestDebug:
     def test_two_batches_of_everything_leave_nothing(self, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-        assert (
-            run("model=mlp", "debug=dev_run", "trainer.threads=1", "loader.batch_size=8", "trainer.accumulate=4") == 0
-        )
+        small = ("loader.batch_size=8", "trainer.accumulate=4", "tensorboard.pictures=false")
+        assert run("model=mlp", "debug=dev_run", "trainer.threads=1", *small) == 0
         said = capsys.readouterr().out
         assert "1 steps in 1 epochs" in said
         assert "all of it works" in said
         assert not Path("outputs").exists()
 
     def test_one_batch_by_heart(self, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-        assert run("model=mlp", "debug=overfit", "trainer.threads=1") == 0
+        assert run("model=mlp", "debug=overfit", "trainer.threads=1", "tensorboard.pictures=false") == 0
         assert "the model can learn" in capsys.readouterr().out
         assert not Path("outputs").exists()
 
@@ -443,9 +400,8 @@ def test_the_train_part_again_in_eval_mode(run: Run) -> None:
         assert "train_eval/accuracy" in record
 
 
-def test_how_training_went(run: Run) -> None:
-    assert run(*QUICK) == 0
-    vitals = result(only_run())["vitals"]
+def test_how_training_went(digits: Path) -> None:
+    vitals = result(digits)["vitals"]
     assert set(vitals) == {"samples_per_second", "waiting_for_data", "gradient_norm", "update_to_weight"}
     assert 0 <= vitals["waiting_for_data"] < 1
     assert 1e-6 < vitals["update_to_weight"] < 0.1

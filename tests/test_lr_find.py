@@ -41,7 +41,7 @@ def test_where_nothing_falls_nothing_is_suggested(curve: np.ndarray[tuple[int], 
 
 
 def test_a_rate_is_found_and_nothing_of_a_run_is_touched(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("model=mlp", "trainer.max_epochs=1", "trainer.threads=1") == 0
+    assert run("model=mlp", "trainer.max_epochs=1", "trainer.threads=1", "tensorboard.pictures=false") == 0
     files = [path for path in Path("outputs").rglob("*") if path.is_file() and path.name != "runner.log"]
     before = {path: path.read_bytes() for path in files}  # the log is open as long as this process lives
     capsys.readouterr()
@@ -68,7 +68,7 @@ def test_a_rate_is_found_and_nothing_of_a_run_is_touched(run: Run, capsys: pytes
 def test_the_loss_of_a_first_step_is_that_of_training(run: Run) -> None:
     """The first step of the search at the learning rate of a run has the loss of that run's first step."""
     assert run("lr_find", "model=mlp", "trainer.threads=1", "lr_find.steps=10", "lr_find.end=1e-6") == 0
-    assert run("model=mlp", "trainer.threads=1", "trainer.max_steps=1") == 0
+    assert run("model=mlp", "trainer.threads=1", "trainer.max_steps=1", "tensorboard.pictures=false") == 0
     (found,) = Path("outputs/lr_find").glob("*/*/lr_find.csv")
     (metrics,) = Path("outputs").glob("*/*/metrics.jsonl")
     first = float(list(csv.reader(found.read_text().splitlines()))[1][1])

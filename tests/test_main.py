@@ -36,28 +36,7 @@ def test_a_mistake_is_explained_and_leaves_nothing_behind(
 
 
 def test_the_transcript_of_mistakes_is_long() -> None:
-    assert len(MISTAKES) >= 200
-
-
-@pytest.mark.parametrize(
-    ("line", "remedy"),
-    [
-        ("model=ccn", "model=cnn"),
-        ("modle=cnn", "model=cnn"),
-        ("optimizer.lrr=0.1", "optimizer.lr=0.1"),
-        ("traner.max_epochs=3", "trainer.max_epochs=3"),
-        ("optimizer.lr=0.1,0.01", '-m optimizer.lr=0.1,0.01, or "optimizer.lr=[0.1,0.01]" for a list'),
-        ("checkpoint.monitor=val/acuracy", "checkpoint.monitor=val/accuracy"),
-        ("model._target_=my_package.Net", '"allow_targets=[my_package.*]"'),
-        ("trian", "python -m runner train"),
-        ("model", "model=OPTION"),
-    ],
-)
-def test_a_mistake_comes_with_what_to_type_instead(
-    run: Run, capsys: pytest.CaptureFixture[str], line: str, remedy: str
-) -> None:
-    run(line)
-    assert f"  try: {remedy}\n" in capsys.readouterr().err
+    assert len(MISTAKES) >= 120
 
 
 @pytest.mark.parametrize(
@@ -100,7 +79,8 @@ def test_a_folder_of_the_users_own(run: Run) -> None:
         "  - {_target_: torch.nn.Flatten}\n"
         "  - {_target_: torch.nn.Linear, in_features: 64, out_features: '${facts.num_classes}'}\n"
     )
-    assert run("model=tiny", "--config-dir", "mine", "trainer.max_epochs=1", "trainer.threads=1") == 0
+    quick = ("trainer.max_epochs=1", "trainer.threads=1", "tensorboard.pictures=false")
+    assert run("model=tiny", "--config-dir", "mine", *quick) == 0
 
 
 def test_a_project_of_the_users_own_runs_and_resumes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,11 +126,12 @@ def test_the_configuration_can_be_looked_at(run: Run, capsys: pytest.CaptureFixt
     assert not Path("outputs").exists()
 
 
-@pytest.mark.parametrize("line", ["--help", "--cfg job", "--version", "model=foo", "modle=cnn", "trian"])
-def test_nothing_heavy_is_imported_for_what_does_not_run(line: str) -> None:
+def test_nothing_heavy_is_imported_for_what_does_not_run() -> None:
     program = (
-        f"import sys; from runner.__main__ import main; main({line.split()!r}); "
-        "sys.exit(any(m in sys.modules for m in ('torch', 'sklearn', 'numpy', 'tensorboard')))"
+        "import sys; from runner.__main__ import main\n"
+        "for line in ('--help', '--cfg job', '--version', 'model=foo', 'modle=cnn', 'trian'):\n"
+        "    main(line.split())\n"
+        "    assert not {'torch', 'sklearn', 'numpy', 'tensorboard'} & set(sys.modules), line"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -208,8 +189,8 @@ class _Now:
         return time.strftime(pattern, (2026, 1, 2, 3, 4, 5, 0, 0, 0))
 
 
-def test_a_named_folder_is_taken_literally(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(*QUICK, "hydra.run.dir=here") == 0
+def test_a_named_folder_is_taken_literally(run: Run, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    digits.rename("here")
     before = {path: path.read_bytes() for path in Path("here").rglob("*") if path.is_file()}
     assert run(*QUICK, "hydra.run.dir=here") == 2
     assert "try: resume=here, to go on with that run" in capsys.readouterr().err
@@ -221,24 +202,6 @@ def test_a_named_folder_without_a_checkpoint_starts_over(run: Run) -> None:
     Path("here/metrics.jsonl").write_text("of a run that died before its first checkpoint\n")
     assert run(*QUICK, "hydra.run.dir=here") == 0
     assert len(Path("here/metrics.jsonl").read_text().splitlines()) == 2
-
-
-def test_a_sweep_runs_every_combination(run: Run) -> None:
-    assert run("-m", *QUICK, "optimizer.lr=0.01,0.001", "seed=0,1") == 0
-    jobs = sorted(Path("outputs/multirun").glob("*/*/*/config.yaml"))
-    names = [f"optimizer.lr={lr},seed={seed}" for lr in ("0.001", "0.01") for seed in (0, 1)]
-    assert [path.parent.name for path in jobs] == names
-    texts = [path.read_text() for path in jobs]
-    assert [("lr: 0.01\n" in text, "seed: 1\ndevice" in text) for text in texts] == [
-        (False, False), (False, True), (True, False), (True, True),
-    ]  # fmt: skip
-
-
-def test_a_job_that_fails_ends_no_other_job(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("-m", *QUICK, "optimizer=sgd", "optimizer.lr=1e30,0.01") == 1
-    assert "optimizer.lr=1e+30: failed: NonFinite: the loss or its gradient is not finite" in capsys.readouterr().out
-    results = sorted(Path("outputs/multirun").glob("*/*/*/result.json"))
-    assert [json.loads(path.read_text())["state"] for path in results] == ["completed", "failed"]
 
 
 def test_an_unexpected_error_is_a_failed_run_with_its_traceback(

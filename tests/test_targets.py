@@ -51,14 +51,32 @@ def innocent() -> None:
     "target",
     [
         "os.system", "builtins.eval", "subprocess.run", "pickle.loads", "torch.load", "torch.hub.load",
-        "torch.nn.utils.prune.torch.load", "runner.folder.os.remove", "test_targets.innocent",
+        "torch.nn.utils.prune.torch.load", "runner.folder.os.remove", "test_targets.innocent", "builtins.exec",
+        "shutil.rmtree", "pickle.load", "posix.system", "runner.result._git", "runner.model._conv",
+        "torchvision.datasets.mnist.torch.load", "torchvision.datasets.utils.extract_archive",
+        "sklearn.datasets.fetch_california_housing", "torch.nn.modules.module.os.system",
+        "sklearn.metrics.pairwise.os.system", "torch.nn.functional.torch.load",
     ],
 )  # fmt: skip
 def test_targets_that_are_not_allowed_are_refused_without_being_called(target: str) -> None:
-    for tree in ({"model": {"_target_": target}}, {"metric": {"x": [{"y": {"_target_": target}}]}}):
+    trees = [{group: {"_target_": target}} for group in ("model", "dataset", "loss", "optimizer", "scheduler", "split")]
+    for tree in (*trees, {"metric": {"x": [{"y": {"_target_": target}}]}}):
         found = [p for p in config.check(OmegaConf.create({**tree, "facts": {}})) if p.key.endswith("_target_")]
         assert len([p for p in found if target in p.what]) == 1
     assert CALLS == []
+
+
+@pytest.mark.parametrize(
+    ("target", "allowed"),
+    [
+        ("torch.load", "torch.*"), ("pickle.loads", "*"), ("os.system", "os.*"),
+        ("multiprocessing.reduction.pickle.loads", "*"),
+    ],
+)  # fmt: skip
+def test_what_runs_whatever_it_is_given_nobody_can_allow(target: str, allowed: str) -> None:
+    tree = OmegaConf.create({"model": {"_target_": target}, "allow_targets": [allowed]})
+    (found,) = [p for p in config.check(tree) if p.key == "model._target_"]
+    assert target in found.what
 
 
 def test_a_user_can_allow_targets_of_their_own() -> None:

@@ -123,7 +123,8 @@ def test_one_sample_alone_in_the_last_batch(run: Run, capsys: pytest.CaptureFixt
 
 
 def test_the_trial_changes_nothing_in_the_model(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = ("model.channels=[4]", "trainer.max_epochs=1", "trainer.threads=1", "model.dropout=0.5")
+    options = ("model.channels=[4]", "trainer.max_epochs=1", "trainer.threads=1", "model.dropout=0.5",
+               "tensorboard.pictures=false")  # fmt: skip
     assert run(*options, "hydra.run.dir=with") == 0
     monkeypatch.setattr("runner.train.try_step", lambda *arguments: None)
     assert run(*options, "hydra.run.dir=without") == 0

@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import QUICK, Run, only_run
-from hydra import compose, initialize_config_dir
+from conftest import QUICK, Run, composed, only_run
 from omegaconf import DictConfig, OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
@@ -31,9 +30,8 @@ GROUPS = r"optimizer.param_groups=[{match: '^1\.', lr_scale: 10}, {match: bias$,
 """Of the quick MLP: the hidden layer, the bias of the last one, the rest."""
 
 
-def composed(*overrides: str) -> DictConfig:
-    with initialize_config_dir(str(config.home()), version_base="1.3"):
-        cfg = compose("config", list(overrides))
+def described(*overrides: str) -> DictConfig:
+    cfg = composed(*overrides)
     config.fill(cfg, {"steps_per_epoch": 10, "total_steps": 300, "train_samples": 1079})
     return cfg
 
@@ -92,7 +90,7 @@ def test_a_run_applies_what_was_previewed(
     seen = applied(run, monkeypatch, *QUICK, *overrides)
     steps = math.ceil(17 / accumulate)
     assert len(seen) == 2 * steps
-    cfg = composed("model=mlp", *overrides)
+    cfg = described("model=mlp", *overrides)
     config.fill(cfg, {"steps_per_epoch": steps, "total_steps": 2 * steps})
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Dropout(), nn.Linear(16, 10))
     previewed = make_schedule(cfg, make_optimizer(cfg, model, nn.Identity())).preview()
@@ -128,7 +126,7 @@ def test_a_longer_run_gets_the_longer_schedule(run: Run, monkeypatch: pytest.Mon
     assert more == long[34:]
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "lbfgs", "muon", "radam", "adagrad"])
+@pytest.mark.parametrize("optimizer", ["lbfgs", "muon", "adagrad"])
 def test_every_kind_of_optimizer_goes_on_to_the_same_bytes(run: Run, optimizer: str) -> None:
     overrides = [*QUICK, f"optimizer={optimizer}", "model.dropout=0.5", "scheduler=constant"]
     overrides += ["optimizer.max_iter=3"] if optimizer == "lbfgs" else []
@@ -147,7 +145,7 @@ def test_lbfgs_solves_a_linear_problem_that_has_one_solution(run: Run) -> None:
         "dataset=diabetes", "model=linear", "loss=mse", "loss.standardize=false", "metric=regression", "transform=none",
         "optimizer=lbfgs", "optimizer.max_iter=50", "optimizer.tolerance_grad=1e-12",
         "optimizer.tolerance_change=1e-14", "scheduler=constant", "loader.batch_size=1000", "trainer.max_epochs=60",
-        "trainer.threads=1",
+        "trainer.threads=1", "tensorboard.pictures=false",
     ) == 0  # fmt: skip
     x, y = load_diabetes(return_X_y=True)
     rows = np.load(only_run() / "split.npz")["train"]
@@ -159,8 +157,8 @@ def test_lbfgs_solves_a_linear_problem_that_has_one_solution(run: Run) -> None:
 
 def test_rates_scale_with_the_samples_of_a_step(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     overrides = ("loader.batch_size=32", "trainer.accumulate=4", "optimizer.scale_lr=64", GROUPS)
-    assert rate_scale(composed(*overrides)) == 2.0
-    assert rate_scale(composed("loader.batch_size=32")) == 1.0
+    assert rate_scale(described(*overrides)) == 2.0
+    assert rate_scale(described("loader.batch_size=32")) == 1.0
     assert run(*QUICK, *overrides) == 0
     assert "learning rates × 2, because a step has 128 samples and not 64" in capsys.readouterr().out
     saved = yaml.safe_load((only_run() / "config.yaml").read_text())
@@ -169,7 +167,7 @@ def test_rates_scale_with_the_samples_of_a_step(run: Run, capsys: pytest.Capture
 
 
 def test_a_rule_may_have_a_schedule_of_its_own_or_none() -> None:
-    cfg = composed(
+    cfg = described(
         "scheduler=cosine",
         "optimizer.param_groups=[{match: '^1', scheduler: {_target_: torch.optim.lr_scheduler.StepLR, interval: epoch, "
         "step_size: 33%, warmup: 10}}, {type: BatchNorm1d, scheduler: null}]",
@@ -183,7 +181,7 @@ def test_a_rule_may_have_a_schedule_of_its_own_or_none() -> None:
 
 @pytest.mark.parametrize(("monitor", "mode"), [("val/loss", "min"), ("val/accuracy", "max")])
 def test_plateau_knows_which_way_is_better(monitor: str, mode: str) -> None:
-    cfg = composed("scheduler=plateau", f"scheduler.monitor={monitor}")
+    cfg = described("scheduler=plateau", f"scheduler.monitor={monitor}")
     schedule = make_schedule(cfg, make_optimizer(cfg, network(), nn.Identity()))
     assert schedule.curves[0].scheduler.mode == mode
 
@@ -231,15 +229,12 @@ BAD = [
     ("scheduler.warmup=0.05", "scheduler.warmup: 0.05 is not allowed"),
     ("scheduler.warmup=100%", "scheduler.warmup: '100%' is 510 steps, and the run has 510"),
     ("scheduler.T_max=10", "scheduler.T_max: 10 is 10 steps, and the schedule has 510 to run: the rate would rise"),
-    ("scheduler.T_max=0", "scheduler.T_max: 0 is 0 steps"),
     ("scheduler=one_cycle scheduler.total_steps=9", "scheduler.total_steps: 9 is 9 steps"),
     ("scheduler=step scheduler.step_size=1.5", "scheduler.step_size: 1.5 is no length"),
     ("scheduler=step scheduler.step_size=null", "scheduler.step_size: is null"),
-    ("scheduler=multistep scheduler.milestones=5", "scheduler.milestones: 5 is no list"),
     ("scheduler=exponential scheduler.gamma=-1", "scheduler: gives a learning rate of -0.001 at step 17"),
     ("scheduler=linear scheduler.total_iters=10", "scheduler: gives a learning rate of 0 in the last 500 of 510 steps"),
     ("scheduler=plateau scheduler.monitor=null", "scheduler.monitor: is not given"),
-    ("scheduler=plateau scheduler.monitor=val/acuracy", "scheduler.monitor: no evaluation writes 'val/acuracy'"),
     ("+scheduler.monitor=val/loss", "scheduler.monitor: 'val/loss' has no effect"),
     ("scheduler=lambda", "scheduler.lr_lambda._target_: is not given"),
     ("scheduler=one_cycle optimizer=adagrad", "scheduler: cannot be built: optimizer must support momentum"),
@@ -293,7 +288,7 @@ def test_a_projects_own_optimizer_and_schedule(run: Run, capsys: pytest.CaptureF
 
 
 def test_a_step_has_no_more_samples_than_the_train_part() -> None:
-    cfg = composed("loader.batch_size=4096", "optimizer.scale_lr=64")
+    cfg = described("loader.batch_size=4096", "optimizer.scale_lr=64")
     config.fill(cfg, {"train_samples": 640})
     assert rate_scale(cfg) == 10.0
 

@@ -14,7 +14,7 @@ from runner.batch import Batch
 from runner.draws import set_generators
 from runner.errors import DataError, Problem
 from runner.loader.order import Order
-from runner.loader.workers import Collate, options, probe, receive
+from runner.loader.workers import Collate, begun, options, probe, receive
 
 if TYPE_CHECKING:
     from runner.dataset import Stream
@@ -89,7 +89,7 @@ class Streaming:
         # Which worker makes a batch follows from the batch's number; the one after the start must be the first one's.
         beyond = number % max(self.loader.num_workers, 1)
         self.reading.start = number - beyond
-        self._batches, self._at = iter(self.loader), number
+        self._batches, self._at = begun(self.loader), number
         for _ in range(beyond):
             next(self._batches)
 

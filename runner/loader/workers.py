@@ -88,7 +88,7 @@ class Workers:
         order = self.order.batches(epoch)
         uniform = self.order.uniform(epoch, self.transform.draws)
         self.keys.enter(epoch, start)
-        batches, first = iter(self.loader), sum(map(len, order[:start]))
+        batches, first = begun(self.loader), sum(map(len, order[:start]))
         for index in order[start:]:
             what = f"samples {_some(index.tolist())}"
             batch = receive(batches, self.loader.num_workers, what).to(self.device)
@@ -134,6 +134,18 @@ def options(
         "timeout": timeout if num_workers > 0 else 0,
         "worker_init_fn": WorkerInit(worker_init_fn) if num_workers > 0 else None,
     }
+
+
+def begun(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The batches of a loader, of which no worker outlives the run.
+
+    One that hangs in a sample is ended by torch with SIGTERM, which workers ignore (`WorkerInit`), and would be waited
+    for at the end of the process without limit.
+    """
+    batches = iter(loader)
+    for worker in getattr(batches, "_workers", ()):
+        worker.terminate = worker.kill
+    return batches
 
 
 def receive(batches: Iterator[Batch | Problem], num_workers: int, what: str) -> Batch:

@@ -15,7 +15,7 @@ import pytest
 import scipy.io
 import torch
 import torchvision
-from hydra import compose, initialize_config_dir
+from conftest import composed
 from PIL import Image
 
 from runner import config, targets
@@ -229,8 +229,7 @@ def any_md5(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def opened(name: str, *overrides: str) -> Parts:
-    with initialize_config_dir(str(config.home()), version_base="1.3"):
-        cfg = compose("config", [f"dataset={name}", f"dataset.root={ROOT}", *overrides])
+    cfg = composed(f"dataset={name}", f"dataset.root={ROOT}", *overrides)
     assert targets.check(config.plain(cfg)[0]) == []
     return config.factory(cfg.dataset, targets.OURS["dataset"])()
 
@@ -250,16 +249,15 @@ def test_what_is_read_is_what_torchvision_reads(name: str) -> None:
     assert len(parts["train"].classes) == classes
     assert isinstance(parts["train"].source, ArrayDataset) == (name not in READ_ONE_BY_ONE)
 
-    with initialize_config_dir(str(config.home()), version_base="1.3"):
-        options = compose("config", [f"dataset={name}"]).dataset
+    options = composed(f"dataset={name}", f"dataset.root={ROOT}").dataset
     kind = getattr(torchvision.datasets, options.name)
     if name in ("fashion_mnist", "emnist"):
         for path in ROOT.rglob("*.gz"):  # torchvision itself reads extracted files only
             path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
     extra = {"split": options.split} if "split" in options else {}
-    shutil.copytree(ROOT, "copy")  # an LMDB file cannot be opened twice
+    place = shutil.copytree(ROOT, "copy") if name == "lsun" else ROOT  # an LMDB file cannot be opened twice
     for part, samples in parts.items():
-        source = kind("copy", **extra, **options.parts[part])
+        source = kind(place, **extra, **options.parts[part])
         for index in range(len(source)):
             picture, target = source[index]
             given, found, _ = samples.read(index)
@@ -313,8 +311,7 @@ SHARED = Path(__file__).parents[3] / "shared/data"
 
 @pytest.mark.skipif(not (SHARED / "FashionMNIST").is_dir(), reason="needs the published Fashion-MNIST files")
 def test_the_published_fashion_mnist_files() -> None:
-    with initialize_config_dir(str(config.home()), version_base="1.3"):
-        cfg = compose("config", ["dataset=fashion_mnist", f"dataset.root={SHARED}"])
+    cfg = composed("dataset=fashion_mnist", f"dataset.root={SHARED}")
     parts = read(config.factory(cfg.dataset, targets.OURS["dataset"])())
     assert {name: part.arrays.inputs.shape for name, part in parts.items()} == {
         "train": (60000, 1, 28, 28), "test": (10000, 1, 28, 28),

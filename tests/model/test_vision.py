@@ -22,10 +22,10 @@ def count(model: nn.Module) -> int:
 )  # fmt: skip
 def test_torchvisions_models_have_its_parameters_and_ours_ends(name: str) -> None:
     options = {"aux_logits": False, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    theirs = torchvision.models.get_model(name, weights=None, num_classes=1000, **options)
     # Shapes only, for drawing weights takes the time; a RegNet computes its widths with tensors.
     device = "cpu" if name.startswith("regnet") else "meta"
     with torch.device(device):
+        theirs = torchvision.models.get_model(name, weights=None, num_classes=1000, **options)
         ours = torchvision_model(name, (3, 224, 224), 1000, **options)
         grey = torchvision_model(name, (1, 224, 224), 7, **options)
     assert count(ours) == count(theirs)

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import QUICK, Run
+from conftest import QUICK, Forked, Run, wait_for
+from reliability.bench import COMMON, EXPERIMENTS, MODELS, whole
 
+from runner import folder
 from runner.batch import Batch
 from runner.experiment import Experiment
 from runner.trainer import Trainer
 
-BENCH = Path(__file__).with_name("bench.py")
+
+@pytest.fixture(scope="session")
+def _spoilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("spoilt")
+    with contextlib.chdir(place):
+        whole(Path("damaged"), (*COMMON, *MODELS["mlp"]))
+    return place / "damaged"
 
 
 @pytest.mark.parametrize(
@@ -35,14 +42,16 @@ BENCH = Path(__file__).with_name("bench.py")
         ("sweeps", 3),
     ],
 )
-def test_nothing_is_lost_and_nothing_differs(experiment: str, count: int) -> None:
+def test_nothing_is_lost_and_nothing_differs(
+    request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str], experiment: str, count: int
+) -> None:
+    if experiment in ("flips", "truncations", "zeros", "foreign"):
+        shutil.copytree(request.getfixturevalue("_spoilt"), "damaged")
     seed = os.getpid()  # other moments each time
-    options = [sys.executable, BENCH, experiment, "--count", str(count), "--seed", str(seed)]
-    done = subprocess.run(options, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"seed {seed}: {done.stdout}{done.stderr}"
-    if "left out" in done.stdout:
-        pytest.skip(done.stdout.strip())
-    assert "0" in done.stdout
+    said, wrong = EXPERIMENTS[experiment][0](count, random.Random(seed))
+    assert wrong == 0, f"seed {seed}: {said}\n{capsys.readouterr().out}"
+    if "left out" in said:
+        pytest.skip(said)
 
 
 CHANGES = [
@@ -57,12 +66,16 @@ CHANGES = [
 def test_changes_that_make_another_experiment_are_refused_by_name(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*QUICK, "trainer.max_steps=5", "hydra.run.dir=here") == 0
     before = {path: path.read_bytes() for path in Path("here").rglob("*") if path.is_file()}
-    for change in CHANGES:
+    groups = [change for change in CHANGES if "." not in change.partition("=")[0] and change != "seed=1"]
+    for changes in (groups, [change for change in CHANGES if change not in groups], ["seed=1"]):
         capsys.readouterr()
-        assert run("resume=here", "trainer.max_steps=9", change) == 2, change
+        assert run("resume=here", "trainer.max_steps=9", *changes) == 2
         said = capsys.readouterr().err
-        assert said.startswith(f"error: {change.partition('=')[0]}"), said
-        assert "for a run of its own" in said
+        lines = said.removeprefix("error: ").splitlines()
+        keys = [line.partition(":")[0].partition("=")[0] for line in lines if not line.startswith("  ")]
+        assert sorted(keys) == sorted(change.partition("=")[0] for change in changes), said
+        assert len(lines) <= 3 * len(changes)
+        assert said.count("for a run of its own") >= len(changes)
         assert "Traceback" not in said
     assert {path: path.read_bytes() for path in Path("here").rglob("*") if path.is_file()} == before
 
@@ -82,16 +95,17 @@ def test_changes_that_do_not_are_made_and_said(run: Run, capsys: pytest.CaptureF
     assert json.loads(Path("here/result.json").read_text())["steps"] == 9
 
 
-def test_two_processes_do_not_run_in_one_folder(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["model=mlp", "trainer.max_epochs=10000", "hydra.run.dir=here", "trainer.threads=1"]
-    with subprocess.Popen([sys.executable, "-m", "runner", *options], stdout=subprocess.PIPE, text=True) as first:
-        while not Path("here/checkpoints/last.pt").exists() and first.poll() is None:
-            time.sleep(0.05)
-        assert run("resume=here") == 2
-        assert f"resume: 'here' is in use by process {first.pid} on " in capsys.readouterr().err
-        first.terminate()
-        first.communicate()
-    assert first.returncode == 143
+def test_two_processes_do_not_run_in_one_folder_and_the_one_stopped_says_how_to_go_on(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = Forked(*QUICK, "trainer.max_epochs=100000", "hydra.run.dir=here")
+    wait_for(Path("here/checkpoints/last.pt"))
+    assert run("resume=here") == 2
+    assert f"resume: 'here' is in use by process {first.pid} on " in capsys.readouterr().err
+    os.kill(first.pid, signal.SIGTERM)
+    assert first.wait() == 143
+    assert "stopped by SIGTERM; to go on: python -m runner resume=here" in Path("output.txt").read_text()
+    assert folder.state(Path("here")) == "interrupted"
     step = torch.load("here/checkpoints/last.pt", weights_only=True)["progress"]["step"]
     assert run("resume=here", f"trainer.max_steps={step + 1}") == 0
 
@@ -175,11 +189,24 @@ def test_the_checkpoint_of_another_run_is_not_taken(run: Run, capsys: pytest.Cap
     assert "resume: the seed is not what here began with (1, now 0)" in said
 
 
+@pytest.fixture(scope="session")
+def long_and_short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 4 epochs, and one of 2 that could become it."""
+    place = tmp_path_factory.mktemp("long_and_short")
+    with contextlib.chdir(place):
+        for name, epochs in (("whole", 4), ("here", 2)):
+            options = (*QUICK, "scheduler=constant", f"trainer.max_epochs={epochs}", f"hydra.run.dir={name}")
+            assert Forked(*options).wait() == 0
+    return place
+
+
 @pytest.mark.parametrize("name", ["split.json", "split.npz", "result.json", "metrics.jsonl", "runner.log", ".hydra"])
-def test_what_else_is_lost_or_damaged(run: Run, capsys: pytest.CaptureFixture[str], name: str) -> None:
+def test_what_else_is_lost_or_damaged(
+    run: Run, capsys: pytest.CaptureFixture[str], long_and_short: Path, name: str
+) -> None:
     """A run goes on without what it can make again, and says what it cannot do without."""
-    assert run(*QUICK, "hydra.run.dir=whole", "trainer.max_epochs=4", "scheduler=constant") == 0
-    assert run(*QUICK, "hydra.run.dir=here", "scheduler=constant") == 0
+    for part in ("whole", "here"):
+        shutil.copytree(long_and_short / part, part)
     for damage in ("missing", "damaged"):
         path = Path("here") / name
         if path.is_dir():

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from conftest import composed
 from torch.optim import SGD, AdamW, Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -57,9 +57,7 @@ def by_torch(
 
 def option(name: str, *overrides: str) -> Plan:
     """The plan of an option of `conf/scheduler`."""
-    with initialize_config_dir(str(config.home()), version_base="1.3"):
-        cfg = compose("config", [f"scheduler={name}", *overrides])
-    node = cfg.scheduler
+    node = composed(f"scheduler={name}", *overrides).scheduler
     return Plan(
         config.factory(node, OURS["scheduler"]), RUN, node.interval, node.warmup, node.warmup_start, node.get("monitor")
     )
