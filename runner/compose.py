@@ -1,7 +1,7 @@
-"""What is wrong with a configuration that cannot be composed, in our words and all at once.
+"""Composing a configuration where Hydra does not run it, and what is wrong with one that cannot be composed.
 
-Hydra stops at the first override that it cannot apply. Here the overrides are applied one after the other, those that
-fail are explained, and the keys of what remains are checked. Only ever run after Hydra has failed.
+Hydra stops at the first override that it cannot apply. `explain` applies them one after the other, explains those that
+fail, and checks the keys of what remains: everything in our words and at once.
 """
 
 from __future__ import annotations
