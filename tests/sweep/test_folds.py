@@ -143,6 +143,7 @@ def test_in_a_sweep_folds_and_seeds_count_apart(run: Run) -> None:
     assert {(row["seed"], row["fold"]) for row in rows} == {(s, f) for s in "01" for f in "012"}
     table = Path("sweep/results.md").read_text()
     assert "| 2 seeds × 3 folds |" in table
+    assert "| seed | optimizer.lr | fold | state |" in table  # each run by itself
     assert read("sweep/seed=0,optimizer.lr=0.01")["metrics"]["test/accuracy_std"] > 0
     assert run("resume='sweep/seed=0,optimizer.lr=0.01'", "trainer.max_epochs=2") == 0
     assert read("sweep/seed=0,optimizer.lr=0.01")["epochs"] == 2
