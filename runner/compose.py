@@ -152,7 +152,7 @@ def _describe(override: str, error: Exception, cfg: DictConfig | None, files: Se
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _no_option(error, files)
     if files and isinstance(error, (ConfigCompositionException, ValueError)):
-        return _of_file(str(error), files)
+        return _of_file(str(error).strip() or str(error.__cause__).strip() or said, files)
     return _of_override(override, said, cfg) if override else Problem("configuration", said)
 
 
@@ -221,7 +221,7 @@ def _of_file(said: str, files: Sequence[Path]) -> Problem:
         return Problem(default_line(files, match[1]) or path, what, remedy=match[2])
     if "Cannot merge DictConfig with ListConfig" in said:
         return Problem(path, "holds a list", "keys with values")
-    return Problem(path, f"cannot be read: {said.strip().splitlines()[0]}")
+    return Problem(path, f"cannot be read: {said.splitlines()[0]}")
 
 
 def _unknown_key(key: str, value: str, cfg: DictConfig, reason: str) -> Problem:

@@ -137,8 +137,8 @@ def test_curves_are_drawn_and_those_of_train_and_val_together(page: Callable[[st
     both = {"train/loss", "val/loss"}
     cards = elements(page("?tagFilter=%2Floss#timeseries"), "CARD-VIEW", lambda found: len(starts(found, both)) == 2)
     assert starts(cards, both) == both
-    charts = elements(page("#custom_scalars"), "TF-CUSTOM-SCALAR-MULTI-LINE-CHART-CARD", lambda found: len(found) >= 8)
-    assert len(charts) == 8  # the loss, three metrics, the learning rate, three vitals
+    charts = elements(page("#custom_scalars"), "TF-CUSTOM-SCALAR-MULTI-LINE-CHART-CARD", lambda found: len(found) >= 10)
+    assert len(charts) == 10  # the loss, three metrics, the learning rate, five vitals
 
 
 def test_pictures_are_shown(page: Callable[[str], Any]) -> None:

@@ -285,7 +285,7 @@ def test_how_often_the_state_is_written(
 def test_what_is_no_interval(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("checkpoint.every=often") == 2
     assert (
-        "checkpoint.every: 'often' is not allowed\n  allowed: 1 epoch, 500 steps, 10%, 10 minutes"
+        "checkpoint.every: 'often' is not allowed\n  allowed: a length such as 1 epoch, 500 steps, 10% or 10 minutes"
         in capsys.readouterr().err
     )
     assert run(*QUICK, "checkpoint.every=0 epochs") == 2

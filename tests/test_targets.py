@@ -101,13 +101,13 @@ def test_keys_are_checked_against_the_signature(content: dict[str, Any], key: st
 @pytest.mark.parametrize(
     ("target", "key", "value", "message"),
     [
-        ("runner.dataset.table", "header", "no", "'no' is not allowed\n  allowed: true or false or auto"),
+        ("runner.dataset.table", "header", "no", "'no' is not allowed\n  allowed: true, false, or auto"),
         ("runner.dataset.table", "header", "atuo", "'atuo' is not allowed\n  .*\n  try: dataset.header=auto"),
         ("runner.dataset.table", "task", "regresion", "'regresion' .*\n  .*\n  try: dataset.task=regression"),
         ("runner.dataset.table", "duplicates", "yes", "'yes' is not allowed\n  allowed: keep, drop"),
         ("runner.dataset.image_folder", "on_error", "ignore", "'ignore' is not allowed\n  allowed: stop, skip"),
         ("runner.dataset.image_folder", "channels", 2, "2 is not allowed\n  allowed: 1, 3, 4"),
-        ("runner.dataset.image_folder", "cache", 3, "3 is not allowed\n  allowed: a text or null"),
+        ("runner.dataset.image_folder", "cache", 3, "3 is not allowed\n  allowed: a string, or null"),
     ],
 )
 def test_values_are_of_the_kinds_that_the_target_says(target: str, key: str, value: Any, message: str) -> None:

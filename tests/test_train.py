@@ -209,6 +209,8 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
 
 
 def test_a_complete_run_is_left_as_it_is(run: Run, made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("outputs/2026-01-01").mkdir(parents=True)
+    made = made.rename("outputs/2026-01-01/00-00-00")
     before = {path: path.read_bytes() for path in made.rglob("*") if path.is_file()}
     assert run("resume=last") == 0
     assert "is complete" in capsys.readouterr().out
@@ -488,7 +490,7 @@ def test_probability_metrics_are_left_out_where_there_are_no_probabilities(
 ) -> None:
     overrides = ("loss=mse", "loss.one_hot=true", "metric=classification_full", "trainer.max_epochs=10")
     assert run(*QUICK, *overrides) == 0
-    assert "left out, for this loss makes no probabilities" in capsys.readouterr().out
+    assert "left out, because this loss gives no probabilities" in capsys.readouterr().out
     found = content(only_run())["metrics"]
     assert "val/brier" not in found
     assert 0.5 < found["val/accuracy"] < 1
@@ -616,7 +618,7 @@ def test_a_run_on_a_stream_resumes_to_the_same_bytes(run: Run, capsys: pytest.Ca
     [
         (["+dataset._target_=streams.broken", "+dataset.how=missing"], "dataset: cannot be built: FileNotFoundError: "),
         (["+dataset._target_=streams.broken", "+dataset.how=none"], "dataset: there is no train part"),
-        (["+dataset._target_=streams.broken", "+dataset.how=width"], "dataset: inputs of val are (5,) torch.float32"),
+        (["+dataset._target_=streams.broken", "+dataset.how=width"], "dataset: inputs of val are 5 float32"),
         (["+dataset._target_=streams.broken", "+dataset.how=dies"], "dataset: the val part cannot be read: OSError"),
         (
             ["+dataset._target_=streams.make", "loader.drop_last=true", "loader.epoch_samples=9"],

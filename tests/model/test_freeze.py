@@ -61,7 +61,7 @@ def test_the_epoch_from_which_all_is_trained_is_counted_as_it_is_shown() -> None
 @pytest.mark.parametrize(
     ("patterns", "message"),
     [
-        (["bdy"], r"'bdy' fits no parameter of the model\n  allowed: body, head\n  try: model.freeze=\[body\]"),
+        (["bdy"], r"'bdy' fits no parameter of the model\n  allowed: body, head\n  try: 'model.freeze=\[\"body\"\]'"),
         (["body", "*.weigth"], r"'\*.weigth' fits no parameter"),
         (["*"], "leaves nothing to train"),
     ],

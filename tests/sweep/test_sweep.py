@@ -331,7 +331,7 @@ def test_jobs_that_came_later_are_told_from_those_before(run: Run, capsys: pytes
         (("resume=last,here",), "resume: is here, last"),
         (("hydra.sweep.subdir=x",), "hydra.sweep.subdir: is made of what differs between the jobs"),
         (("sweep.n_jobs=0",), "sweep.n_jobs: 0 is not allowed"),
-        (("sweep.timeout=5",), "sweep.timeout: 5 is not allowed\n  allowed: 30 minutes, 2 hours"),
+        (("sweep.timeout=5",), "sweep.timeout: 5 is not allowed\n  allowed: a time such as 30 minutes or 2 hours"),
         (("sweep=nonsense",), "sweep: there is no option 'nonsense'"),
     ],
 )  # fmt: skip
