@@ -40,7 +40,7 @@ def check_entries(tree: Mapping[str, Any]) -> list[Problem]:
         problem
         for key, node in entries.items()
         if key.startswith("metric.") and isinstance(node, Mapping)
-        for problem in schema.problems({"takes": "predictions", **node}, schema.Metric, f"{key}.")
+        for problem in schema.problems(node, schema.Metric, f"{key}.")
     ]
     found += _check_terms(tree["loss"]) if isinstance(tree.get("loss"), Mapping) and "terms" in tree["loss"] else []
     if isinstance(tree.get("optimizer"), Mapping):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch import Tensor
 
+from runner.batch import by
 from runner.config import build, calling, value
 from runner.dataset.pictures import MODES, UNDECODABLE, decode
 from runner.dataset.samples import as_input
@@ -88,7 +89,7 @@ class Reader:
         """What the run was trained on."""
         if self.codes is not None:
             return f"tables with the columns {', '.join(self.codes.features)}"
-        return f"{'pictures' if self.mode else 'arrays'} of {_by(self.shape)} ({self.type})"
+        return f"{'pictures' if self.mode else 'arrays'} of {by(self.shape)} ({self.type})"
 
     def picture(self, given: Any) -> Tensor:
         """A picture, or the path of one, as the run had its pictures: in their mode, and brought to their size if they
@@ -108,7 +109,7 @@ class Reader:
         tensor = as_input(made, self.layout)
         if None not in self.shape and tuple(tensor.shape) != self.shape:
             remedy = "pictures of that size; or train with dataset.size=[HEIGHT,WIDTH], to which all are brought"
-            what = f"{_name(given)} is {_by(tensor.shape)}, and the run was trained on {self.words}"
+            what = f"{_name(given)} is {by(tensor.shape)}, and the run was trained on {self.words}"
             raise DataError(Problem("input", what, remedy=remedy))
         self._look(tensor)
         return tensor
@@ -121,7 +122,7 @@ class Reader:
         """
         if isinstance(given, np.ndarray) and given.dtype.kind not in "biuf":
             what = f"an array of {given.dtype} holds no samples"
-            raise DataError(Problem("input", what, f"numbers, N×{_by(self.shape)}"))
+            raise DataError(Problem("input", what, f"numbers, N×{by(self.shape)}"))
         tensor = given if isinstance(given, Tensor) else torch.from_numpy(np.ascontiguousarray(given))
         if self.layout.startswith("hwc") and tensor.dim() == 4:
             tensor = tensor.permute(0, 3, 1, 2)
@@ -131,8 +132,8 @@ class Reader:
             length is None or length == found for length, found in zip(self.shape, tensor.shape[1:], strict=True)
         )
         if not fits:
-            what = f"samples of {_by(tensor.shape[1:])}, and the run was trained on {self.words}"
-            raise DataError(Problem("input", what, f"N×{_by(self.shape)}"))
+            what = f"samples of {by(tensor.shape[1:])}, and the run was trained on {self.words}"
+            raise DataError(Problem("input", what, f"N×{by(self.shape)}"))
         if tensor.is_floating_point() and not wanted.is_floating_point:
             what = f"numbers of {str(tensor.dtype).removeprefix('torch.')}, and the run was trained on {self.words}"
             raise DataError(Problem("input", what, f"samples as they are stored, in {self.type}"))
@@ -235,13 +236,9 @@ def stacked(samples: Sequence[Tensor]) -> Tensor:
     """
     other = next((each for each in samples if each.shape != samples[0].shape), None)
     if other is not None:
-        what = f"pictures of {_by(samples[0].shape)} and of {_by(other.shape)} cannot be in one batch"
+        what = f"pictures of {by(samples[0].shape)} and of {by(other.shape)} cannot be in one batch"
         raise DataError(Problem("input", what, remedy="loader.batch_size=1; in Python run.predict(…, batch_size=1)"))
     return torch.stack(list(samples))
-
-
-def _by(shape: Sequence[int | None]) -> str:
-    return "×".join("any" if length is None else str(length) for length in shape) or "one number"
 
 
 def _name(given: Any) -> str:

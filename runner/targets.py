@@ -137,14 +137,11 @@ def _check_name(key: str, node: dict[str, Any], allowed: Sequence[str]) -> list[
     judged = target.func if isinstance(target, functools.partial) else target
     true_name = f"{getattr(judged, '__module__', '')}.{getattr(judged, '__qualname__', '')}"
     if _forbidden(true_name):
-        return [
-            Problem(key, f"{name!r} is {true_name}, which may not be called: it runs or loads whatever it is given")
-        ]
-    return (
-        []
-        if _matches(true_name, allowed)
-        else [_not_allowed(key, f"{name!r} is {true_name}, and", [name, true_name], allowed)]
-    )
+        what = f"{name!r} is {true_name}, which may not be called: it runs or loads whatever it is given"
+        return [Problem(key, what)]
+    if not _matches(true_name, allowed):
+        return [_not_allowed(key, f"{name!r} is {true_name}, and", [name, true_name], allowed)]
+    return []
 
 
 def _not_allowed(key: str, what: str, names: Sequence[str], allowed: Sequence[str]) -> Problem:
@@ -195,9 +192,8 @@ def _ours(path: str, group: str) -> tuple[str, ...]:
     """The keys beside a target that are not the target's: in the group itself, or in one of what it lists."""
     if re.fullmatch(r"loss\.terms\.\d+", path):
         return TERM
-    return (
-        OURS.get(group, ()) if re.fullmatch(r"\w+|metric\.[^.]+|optimizer\.param_groups\.\d+\.scheduler", path) else ()
-    )
+    has_ours = re.fullmatch(r"\w+|metric\.[^.]+|optimizer\.param_groups\.\d+\.scheduler", path)
+    return OURS.get(group, ()) if has_ours else ()
 
 
 def _check_types(path: str, keys: Mapping[str, Any], target: Callable[..., Any]) -> list[Problem]:
@@ -219,11 +215,10 @@ def _check_types(path: str, keys: Mapping[str, Any], target: Callable[..., Any])
     found = []
     for key, value in keys.items():
         hint, place = hints.get(key), f"{path}.{key}"
-        remedy = (
-            for_shell(f"{place}=[{value}]") if _is_list(hint) else nearest(str(value), choices(hint, {}), f"{place}=")
-        )
         is_wrong = not fits(value, hint) if _is_simple(hint) else _is_list(hint) and isinstance(value, simple)
         if is_wrong and value != "???":
+            close = nearest(str(value), choices(hint, {}), f"{place}=")
+            remedy = for_shell(f"{place}=[{value}]") if _is_list(hint) else close
             found.append(Problem(place, f"{shown(value)} is not allowed", words(hint, {}), remedy))
     return found
 

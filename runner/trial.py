@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from runner.batch import Batch
+from runner.batch import Batch, by
 from runner.config import build_all, fill, value
 from runner.errors import ConfigError, DataError, Problem, RunnerError, reason_of
 from runner.eval_mode import eval_mode
@@ -35,7 +35,7 @@ def try_model(model: nn.Module, example: Tensor) -> object:
     except Exception as error:  # whatever a model of the user's may raise
         log.debug("", exc_info=True)
         reason = reason_of(error)
-        what = f"cannot take inputs of shape {_words(example)}{_where(model, example)}: {reason}"
+        what = f"cannot take inputs of shape {by(example.shape[1:])}{_where(model, example)}: {reason}"
         remedy = "larger pictures (dataset.size of an image folder, or a Resize), or a smaller model"
         if example.dim() == 2:
             remedy = "model=mlp"
@@ -188,9 +188,5 @@ def _where(model: nn.Module, example: Tensor) -> str:
     if not entered:
         return ""
     name, module, given = entered[-1]
-    got = f" gets shape {_words(given)}" if isinstance(given, Tensor) else " fails"
+    got = f" gets shape {by(given.shape[1:])}" if isinstance(given, Tensor) else " fails"
     return f"; layer {name} ({type(module).__name__}){got}"
-
-
-def _words(batch: Tensor) -> str:
-    return "×".join(map(str, batch.shape[1:])) or "()"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from runner.batch import Batch
+from runner.batch import Batch, by
 from runner.errors import ConfigError, Problem
 
 if TYPE_CHECKING:  # parts are given to one another, and do not import one another
@@ -48,8 +48,8 @@ def cutmix(model: Model, loss: Loss, batch: Batch, alpha: float = 1.0) -> Tensor
         alpha: of the Beta distribution that the share of the first picture is drawn from.
     """
     if batch.input.dim() != 4:  # of a table the rectangle would cover samples
-        shape = "×".join(map(str, batch.input.shape[1:]))
-        raise ConfigError(Problem("trainer.step", f"cutmix is for pictures, and the inputs are {shape}"))
+        what = f"cutmix is for pictures, and the inputs are {by(batch.input.shape[1:])}"
+        raise ConfigError(Problem("trainer.step", what))
     other = _rolled(batch)
     height, width = batch.input.shape[-2:]
     rows, columns = _rectangle(height, width, math.sqrt(1 - _share(alpha)))
