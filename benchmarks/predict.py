@@ -27,10 +27,10 @@ import torch
 
 from runner import predict
 from runner.__main__ import main
-from runner.inputs import pieces
-from runner.opening import opened
-from runner.trained import Run, open_run
-from runner.writing import Writer
+from runner.trained.inputs import pieces
+from runner.trained.opening import opened
+from runner.trained.run import Run, open_run
+from runner.trained.writing import Writer
 
 TURNS = 9
 QUICK = ("tensorboard.enabled=false", "trainer.threads=1", "trainer.max_steps=50", "device=cpu")

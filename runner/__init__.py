@@ -7,7 +7,7 @@ or a service, `load_run` opens what was trained.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from runner.trained import Predictions, Run, load_run
+    from runner.trained.run import Predictions, Run, load_run
 
 __all__ = ["Predictions", "Run", "load_run"]
 __version__ = "0.1.0"
@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     # Not imported before it is asked for: neither torch nor Hydra, so that help and shell completion stay fast.
     if name in __all__:
-        from runner import trained
+        from runner.trained import run
 
-        return getattr(trained, name)
+        return getattr(run, name)
     raise AttributeError(f"module 'runner' has no attribute {name!r}")

@@ -15,7 +15,7 @@ from runner.errors import ConfigError, Problem
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from runner.opening import Opened
+    from runner.trained.opening import Opened
 
 
 def train(arguments: list[str]) -> int:
@@ -105,7 +105,7 @@ def reproduce(arguments: list[str]) -> int:
 
 def compare(arguments: list[str]) -> int:
     """Rank runs and sweeps. Paths and flags, and nothing of Hydra's."""
-    from runner.compare import main as run
+    from runner.compare.command import main as run
 
     return run(arguments)
 
@@ -119,7 +119,7 @@ def diff(arguments: list[str]) -> int:
 
 def _opened(command: str, arguments: list[str], several: bool = False) -> list[Opened]:
     """The runs that a command begins with. What is logged from here on is printed."""
-    from runner.opening import opened
+    from runner.trained.opening import opened
 
     _log(arguments, stderr=command == "predict")
     hydra_app.find_own_code()
@@ -138,7 +138,8 @@ def _log(arguments: list[str], stderr: bool = False) -> None:
 
 def _look(command: str, arguments: list[str], run: Callable[[DictConfig], None], config_name: str) -> int:
     """Compose the configuration and `run` on it, in no folder."""
-    from runner import checks, compose, config
+    from runner import compose, config
+    from runner.checks import before_data
 
     config_dir, overrides = read_for(command, arguments)
     hydra_app.find_own_code()
@@ -147,7 +148,7 @@ def _look(command: str, arguments: list[str], run: Callable[[DictConfig], None],
     if idle:
         what = f"means nothing to {command}"
         raise ConfigError(*(Problem(key, what, remedy="the same without it") for key in idle))
-    checks.check(config.enter(cfg))
+    before_data.check(config.enter(cfg))
     if config.has_folds(cfg):
         config.take_fold(cfg)
     _log(arguments)

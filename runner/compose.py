@@ -24,9 +24,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from runner import config
+from runner.checks.origin import default_line, near
 from runner.command_line import parse
 from runner.errors import ConfigError, Problem, for_shell, nearest, reason_of
-from runner.origin import default_line, near
 
 NOTHING = {
     "scheduler": "scheduler=constant", "transform": "transform=none", "tensorboard": "tensorboard.enabled=false",

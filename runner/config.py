@@ -20,12 +20,12 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from runner import entries, schema, targets
+from runner.checks import entries, schema, targets
+from runner.checks.targets import HYDRA_KEYS, locate
+from runner.checks.values import UNKNOWN
 from runner.errors import ConfigError, Problem, RunnerError, reason_of
 from runner.files import write
 from runner.keys import leaves
-from runner.targets import HYDRA_KEYS, locate
-from runner.values import UNKNOWN
 
 log = logging.getLogger("runner")
 

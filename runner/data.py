@@ -17,6 +17,7 @@ from torch import Tensor
 from runner import dataset
 from runner import split as splits
 from runner.batch import Batch, by, stacked
+from runner.checks.targets import OURS
 from runner.config import build, build_all, calling, factory, fill, value
 from runner.dataset import Samples, Stream
 from runner.draws import seed_of, set_generators
@@ -25,7 +26,6 @@ from runner.files import typed
 from runner.loader import Loader, Order
 from runner.part_names import PARTS
 from runner.split import Split
-from runner.targets import OURS
 from runner.transform import Pipeline
 
 log = logging.getLogger("runner")

@@ -14,21 +14,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from runner import checkpoint, config, gallery, metric, report
-from runner.calibration import fitted_temperature
+from runner import checkpoint, config, metric, report
 from runner.errors import Problem, RunFolderError, counted
 from runner.evaluation import examine
 from runner.experiment import WEIGHTS, make_loss, make_metrics
 from runner.files import typed, write
 from runner.loss import Loss
 from runner.metric import Said
-from runner.opening import Opened
-from runner.part import Part, part_of
+from runner.pictures import gallery
 from runner.result import git_commit, to_json, versions
 from runner.table import Table
 from runner.terminal import show
-from runner.trained import Run, open_run
-from runner.writing import Writer
+from runner.trained.calibration import fitted_temperature
+from runner.trained.opening import Opened
+from runner.trained.part import Part, part_of
+from runner.trained.run import Run, open_run
+from runner.trained.writing import Writer
 
 log = logging.getLogger("runner")
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from runner import device, loss, metric
 from runner.batch import Batch
-from runner.checks import monitors
+from runner.checks.before_data import monitors
+from runner.checks.targets import OURS
 from runner.config import calling, factory, fill, value
 from runner.data import Data, Sources, prepare
 from runner.dataset import Samples
@@ -27,7 +28,6 @@ from runner.loss import Loss
 from runner.metric import Metric, Said
 from runner.model import Frozen, initialise, load
 from runner.network import make_model, make_precision, set_backends
-from runner.targets import OURS
 from runner.terminal import show
 from runner.trainer import Precision
 from runner.trial import check_declared, check_repeatable, try_model

@@ -24,14 +24,14 @@ from torch import Tensor, nn
 from runner import __version__, checkpoint, config
 from runner.errors import ConfigError, DataError, Problem, RunnerError, reason_of
 from runner.files import typed
-from runner.inputs import pieces
 from runner.loss.kinds import convert
 from runner.network import make_model
-from runner.opening import Opened
 from runner.part_names import PARTS
-from runner.trained import Run, open_run
+from runner.trained.inputs import pieces
+from runner.trained.opening import Opened
+from runner.trained.run import Run, open_run
+from runner.trained.writing import check_output
 from runner.transform import Pipeline
-from runner.writing import check_output
 
 log = logging.getLogger("runner")
 
@@ -149,7 +149,7 @@ def _samples(given: str, opened: Opened, run: Run) -> Tensor:
         if not found.samples:
             raise DataError(Problem("input", f"none of the first samples of {given!r} can be read", "samples"))
         return found.samples[0][:COMPARED]
-    from runner.part import part_of
+    from runner.trained.part import part_of
 
     try:
         part = part_of(opened, run, given)

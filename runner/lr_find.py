@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 
-from runner import folder, plots
+from runner import folder
 from runner.errors import ConfigError, Problem
 from runner.experiment import assemble
+from runner.pictures import plots
 from runner.scheduler import Schedule
 from runner.table import Table
 from runner.terminal import show

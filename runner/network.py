@@ -6,10 +6,10 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from runner.checks.targets import OURS
 from runner.config import calling, factory
 from runner.errors import ConfigError, Problem
 from runner.model import Networks
-from runner.targets import OURS
 from runner.trainer import Precision, wants_channels_last
 
 

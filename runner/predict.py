@@ -11,12 +11,12 @@ import torch
 from omegaconf import DictConfig
 
 from runner.errors import ConfigError, Problem, counted
-from runner.inputs import Piece, pieces
-from runner.opening import Opened
-from runner.reading import say_unknown
 from runner.terminal import Status, error_console
-from runner.trained import Predictions, Run, open_run
-from runner.writing import Writer
+from runner.trained.inputs import Piece, pieces
+from runner.trained.opening import Opened
+from runner.trained.reading import say_unknown
+from runner.trained.run import Predictions, Run, open_run
+from runner.trained.writing import Writer
 
 log = logging.getLogger("runner")
 
@@ -69,8 +69,8 @@ def _ready(opened: Opened) -> Run:
     run = open_run(opened.cfg, opened.folder, options.weights, None if wanted == "val" else wanted)
     log.info("%s", run.words)
     if wanted == "val":
-        from runner.calibration import fitted_temperature  # scikit-learn comes with them
         from runner.evaluate import loss_of
+        from runner.trained.calibration import fitted_temperature  # scikit-learn comes with them
 
         run.cool(fitted_temperature(opened, run, loss_of(run)))
     return run

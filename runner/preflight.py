@@ -23,8 +23,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from runner import config, folder, schema, signals
-from runner.checks import check, check_values, refuse
+from runner import config, folder, signals
+from runner.checks import schema
+from runner.checks.before_data import check, check_values, refuse
 from runner.command_line import quote
 from runner.errors import (
     ConfigError,

@@ -13,12 +13,13 @@ from typing import Any
 from omegaconf import DictConfig
 from torch import Tensor
 
-from runner import __version__, config, figures, report
+from runner import __version__, config, report
 from runner.checkpoint import Checkpoints
 from runner.errors import Problem, RunFolderError, RunnerError
 from runner.experiment import Experiment
 from runner.files import write
 from runner.metric import ranked
+from runner.pictures import layers
 from runner.result import to_json
 from runner.table import Table
 from runner.tensorboard import Board
@@ -48,8 +49,8 @@ class Recorder:
         self._every, self._keep = checkpoint_every(cfg), cfg.checkpoint.keep
         self._lines = report.EpochLines(cfg.facts.total_epochs, cfg.checkpoint.monitor)
         self._steps = cfg.tensorboard.steps if wanted else None
-        self._gradients = figures.GradientNorms(experiment.model) if wanted and cfg.tensorboard.gradients else None
-        self._histograms = figures.Histograms(experiment.model) if wanted and cfg.tensorboard.histograms else None
+        self._gradients = layers.GradientNorms(experiment.model) if wanted and cfg.tensorboard.gradients else None
+        self._histograms = layers.Histograms(experiment.model) if wanted and cfg.tensorboard.histograms else None
         self._observers = [each for each in (self._gradients, self._histograms) if each is not None]
         trainer.gradient.observe = self._observe if self._observers else None
         # The same in every checkpoint: what the state belongs to.

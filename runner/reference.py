@@ -8,13 +8,14 @@ from collections.abc import Iterator
 
 from omegaconf import DictConfig, OmegaConf
 
-from runner import compose, config, schema
-from runner.values import words
+from runner import compose, config
+from runner.checks import schema
+from runner.checks.values import words
 
 HEAD = """\
 # Every key
 
-Made from `runner/schema.py` by `python -m runner.reference > docs/reference.md`.
+Made from `runner/checks/schema.py` by `python -m runner.reference > docs/reference.md`.
 
 Beside these, each option has the arguments of the class or function that its `_target_` names: `optimizer.momentum` is
 one of `torch.optim.SGD`'s. `python -m runner GROUP=OPTION --cfg job` shows them. The defaults are those of

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from runner import config, folder, schema
+from runner import config, folder
+from runner.checks import schema
 from runner.errors import ConfigError, Problem, RunFolderError, counted
 from runner.keys import is_below
 from runner.runs import read_config, read_history

@@ -64,10 +64,11 @@ def _prepare(cfg: DictConfig, run_dir: Path) -> Prepared:
     Raises:
         InputError: something is wrong with it. Its folder, if it was made for it, is removed again.
     """
-    from runner import checks, train
+    from runner import train
+    from runner.checks import before_data
 
     try:
-        checks.check(cfg)
+        before_data.check(cfg)
         with signals.staying():
             return train.prepare(config.task(cfg), run_dir)
     except InputError:

@@ -14,7 +14,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from runner import config, environment, figures, folder, gallery, inspect, optimizer, plots, report, resume
+from runner import config, environment, folder, inspect, optimizer, report, resume
 from runner.checkpoint import BEST, read, read_newest, sha256
 from runner.data import Sources
 from runner.device import out_of_memory
@@ -22,6 +22,7 @@ from runner.errors import DataError, Interrupted, Problem, Pruned, RunFolderErro
 from runner.evaluation import norm_gap
 from runner.experiment import Experiment, assemble
 from runner.metric import Said
+from runner.pictures import gallery, layers, plots
 from runner.profile import Profiler
 from runner.recorder import Recorder, check_space
 from runner.result import Result
@@ -126,7 +127,7 @@ def prepare(cfg: DictConfig, run_dir: Path, sources: Sources | None = None) -> P
     # At the end it is drawn for good; what cannot be drawn is better found now.
     gallery.inside(cfg, experiment.model, experiment.data.loaders["val"])
     if (layer := cfg.tensorboard.embeddings) is not None:
-        figures.embed(experiment.model, experiment.data.loaders["val"], str(layer), 1)
+        layers.embed(experiment.model, experiment.data.loaders["val"], str(layer), 1)
     check_space(cfg, run_dir, trainer)
     if state is not None:
         resume.load(cfg, run_dir, experiment, trainer, state)

@@ -16,14 +16,14 @@ from torch.optim.lr_scheduler import ConstantLR
 
 from runner import metric, optimizer
 from runner.checkpoint import Every
+from runner.checks.entries import RULE
+from runner.checks.targets import OURS
 from runner.config import calling, factory, value
 from runner.direction import direction
-from runner.entries import RULE
 from runner.errors import ConfigError, Problem
 from runner.experiment import Experiment
 from runner.optimizer import Rule
 from runner.scheduler import Lengths, Plan, Schedule
-from runner.targets import OURS
 from runner.trainer import Limits, Trainer, early_stopping, plain, searches
 
 log = logging.getLogger("runner")

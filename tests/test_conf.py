@@ -8,7 +8,8 @@ import pytest
 from conftest import Run, composed
 from PIL import Image
 
-from runner import config, targets
+from runner import config
+from runner.checks import targets
 from runner.experiment import assemble
 from runner.sweep import folds
 from runner.updates import make_optimizer, make_schedule
@@ -116,7 +117,7 @@ def test_recipe_runs_for_an_epoch(run: Run, recipe: str) -> None:
 def test_every_folder_is_a_group_of_the_schema() -> None:
     from dataclasses import fields
 
-    from runner.schema import Config
+    from runner.checks.schema import Config
 
     groups = {path.name for path in config.home().iterdir() if path.is_dir()}
     assert groups - {"experiment"} <= {field.name for field in fields(Config)}

@@ -8,8 +8,8 @@ import yaml
 from omegaconf import OmegaConf
 
 from runner import config
+from runner.checks.values import UNKNOWN
 from runner.errors import ConfigError
-from runner.values import UNKNOWN
 
 
 def node(**content: Any) -> Any:

@@ -17,7 +17,7 @@ from scipy.optimize import minimize
 from sklearn.datasets import load_digits, load_wine
 
 from runner import dataset, load_run
-from runner.calibration import fit_temperature
+from runner.trained.calibration import fit_temperature
 
 
 def found(folder: str | Path) -> dict[str, Any]:
@@ -351,7 +351,7 @@ def test_a_figure_that_cannot_be_drawn_leaves_nothing(run: Run, digits: Path, mo
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("runner.gallery.save", fail)
+    monkeypatch.setattr("runner.pictures.gallery.save", fail)
     assert run("evaluate", f"run={digits}") == 1
     assert not list(digits.glob("evaluate/*"))
     assert not list(digits.glob("evaluate/.*"))

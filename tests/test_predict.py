@@ -24,7 +24,7 @@ from sklearn.datasets import load_digits, load_wine
 from runner import load_run
 from runner.dataset.table import GAPS
 from runner.errors import DataError
-from runner.writing import Layout, Writer
+from runner.trained.writing import Layout, Writer
 
 BUNCH = load_digits()
 PICTURES = torch.from_numpy(BUNCH.images.astype(np.uint8)).unsqueeze(1)
@@ -528,7 +528,7 @@ def test_a_temperature_that_is_known_needs_no_loss_and_no_data(
     run: Run, digits: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos(3)
-    for name in ("runner.evaluate", "runner.calibration", "runner.part"):
+    for name in ("runner.evaluate", "runner.trained.calibration", "runner.trained.part"):
         monkeypatch.setitem(sys.modules, name, None)  # importing it fails
     assert run("predict", f"run={digits}", "input=photos", "output=p.csv", "temperature=2.5") == 0
     expected = load_run(digits, temperature=2.5).predict(PICTURES[:3]).probabilities.max(1)

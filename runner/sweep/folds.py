@@ -13,11 +13,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from runner import config, folder, report
+from runner.checks.schema import LENGTH
 from runner.data import Sources
 from runner.errors import ConfigError, Interrupted, Problem, RunFolderError, RunnerError, counted
 from runner.result import Result, from_json
 from runner.runs import read_config
-from runner.schema import LENGTH
 from runner.signals import StopFlag
 from runner.sweep import predictions
 from runner.sweep.processes import Work, at_a_time, run_all

@@ -24,8 +24,8 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from runner import compose, config
+from runner.checks.origin import own_folders
 from runner.errors import ConfigError, Problem, RunnerError, reason_of
-from runner.origin import own_folders
 from runner.signals import staying
 from runner.sweep.grid import Job, expand
 

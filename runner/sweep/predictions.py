@@ -16,7 +16,7 @@ from runner.errors import Problem, RunFolderError, reason_of
 from runner.experiment import metrics_of
 from runner.files import write
 from runner.metric import Metric, Said
-from runner.writing import Layout, Writer
+from runner.trained.writing import Layout, Writer
 
 NAME = "predictions.npz"
 """In the folder of a fold: what was said about val and test."""

@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, read_write
 
-from runner import compose, config, data, folder, plots, schema, targets, train
-from runner.checks import check_declared, measured
+from runner import compose, config, data, folder, train
+from runner.checks import schema, targets
+from runner.checks.before_data import check_declared, measured
+from runner.checks.origin import near, own_folders
 from runner.command_line import quote
 from runner.data import Sources
 from runner.errors import ConfigError, Problem, RunFolderError, nearest
-from runner.origin import near, own_folders
+from runner.pictures import plots
 from runner.sweep import folds, jobs, launcher
 from runner.sweep.record import Record
 from runner.sweep.run import Sweep

@@ -24,7 +24,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from runner import config
-from runner.checks import measured
+from runner.checks.before_data import measured
 from runner.direction import direction, mode_of
 from runner.draws import seed_of
 from runner.errors import ConfigError, Problem, Pruned

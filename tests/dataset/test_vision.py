@@ -18,7 +18,8 @@ import torchvision
 from conftest import composed
 from PIL import Image
 
-from runner import config, targets
+from runner import config
+from runner.checks import targets
 from runner.dataset import ArrayDataset, Parts, read
 from runner.dataset.vision import torchvision_dataset
 from runner.errors import ConfigError, DataError

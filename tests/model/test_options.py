@@ -7,7 +7,8 @@ import torch
 from conftest import composed
 from torch.nn.functional import cross_entropy
 
-from runner import config, targets
+from runner import config
+from runner.checks import targets
 
 OPTIONS = sorted(path.stem for path in (config.home() / "model").glob("*.yaml"))
 

@@ -13,9 +13,9 @@ from torch.optim import SGD, AdamW, Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
 from runner import config
+from runner.checks.targets import OURS
 from runner.errors import ConfigError
 from runner.scheduler import Curve, Lengths, Plan, Schedule, milestones, preview
-from runner.targets import OURS
 
 PER_EPOCH, EPOCHS = 10, 40
 RUN = Lengths(PER_EPOCH, PER_EPOCH * EPOCHS)

@@ -16,7 +16,8 @@ import pytest
 import yaml
 from conftest import QUICK, Run, rows
 
-from runner import apart, compare, runs, terminal
+from runner import runs, terminal
+from runner.compare import apart, command
 from runner.table import Table
 
 CONFIG: dict[str, Any] = {
@@ -326,7 +327,7 @@ def test_a_run_that_cannot_be_read_is_listed_and_the_others_are_compared(
     Path("all/no result/result.json").unlink()
     (make("all/no config", 0.1) / ".hydra").mkdir()
     Path("all/no config/config.yaml").unlink()
-    monkeypatch.setattr(compare, "LISTED", 20)
+    monkeypatch.setattr(command, "LISTED", 20)
     assert run("compare", "all") == 0
     output = capsys.readouterr().out
     assert "1 run, 1 setting\n" in output
@@ -462,7 +463,7 @@ def test_a_narrow_terminal_has_fewer_columns(
     monkeypatch.setattr(terminal, "width", lambda: width)
     names = ["", "model", "runs", "val/loss", "95 % interval", "seconds", "parameters"]
     table = Table("x", names, [[1, "CNN", "3", 0.5, "0.1 … 0.2", 1.0, 1000]])
-    shown = compare._fitted(table, {"model"})
+    shown = command._fitted(table, {"model"})
     assert shown.columns == columns
     assert shown.rows[0][1] == ("model=CNN" if width == 20 else "CNN")
 
@@ -485,7 +486,7 @@ def test_help(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("compare", "--help") == run("compare", "all", "-h") == 0
     text = capsys.readouterr().out
     assert text.count("usage: python -m runner compare PATH... [--by METRIC] [--csv | --md]\n") == 2
-    assert all(flag in text for flag in compare.FLAGS[:3])
+    assert all(flag in text for flag in command.FLAGS[:3])
 
 
 def test_real_runs(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

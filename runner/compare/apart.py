@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from runner import schema
+from runner.checks import schema
 from runner.keys import is_below, short, spelt
 from runner.runs import Run
 
@@ -30,9 +30,9 @@ def keys(runs: Sequence[Run], exact: bool = False) -> list[dict[str, str]]:
 
     Left out is what a resumed run may change, for the experiment stays the same (device, resume, check, debug, figures,
     allow_targets, sweep, tensorboard, ``trainer.threads``, ``trainer.compile``, ``trainer.deterministic``,
-    ``loader.num_workers``, ``checkpoint.keep``, … as `runner.schema` has it), but not what decides when the training
-    ends (`runner.schema.LENGTH`); and `NOT_OF_THE_RESULT`. ``split.fold`` is no key but the fold of a run. A reference
-    to another key says nothing that the other one does not.
+    ``loader.num_workers``, ``checkpoint.keep``, … as `runner.checks.schema` has it), but not what decides when the
+    training ends (`runner.checks.schema.LENGTH`); and `NOT_OF_THE_RESULT`. ``split.fold`` is no key but the fold of a
+    run. A reference to another key says nothing that the other one does not.
 
     What has a ``_target_`` goes by its short name: ``model`` is ``CNN`` or ``MLP``. The arguments of targets that
     differ are compared among the runs with the same target alone.

@@ -40,7 +40,7 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def in_bounds(value: Any, rules: Mapping[str, Any]) -> bool:
-    """Whether `value`, and all that is in it, is within the bounds of a key; see `runner.schema.key`."""
+    """Whether `value`, and all that is in it, is within the bounds of a key; see `runner.checks.schema.key`."""
     if isinstance(value, list):
         return all(in_bounds(item, rules) for item in value)
     if isinstance(value, Mapping):

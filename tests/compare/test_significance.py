@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from runner.compare.significance import Comparison, compare, holm, paired, table
 from runner.ranking import Repetition, Row, Setting, rank
-from runner.significance import Comparison, compare, holm, paired, table
 
 A, B = [0.91, 0.87, 0.95, 0.90], [0.89, 0.88, 0.90, 0.86]
 

@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from runner import apart, cautions, folder, ranking, significance, terminal
+from runner import folder, ranking, terminal
+from runner.compare import apart, cautions, significance
 from runner.direction import mode_of
 from runner.errors import ConfigError, Problem, RunFolderError, counted, nearest
 from runner.files import typed

@@ -16,9 +16,9 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from runner import schema
+from runner.checks import schema
+from runner.checks.values import UNKNOWN, choices, fits, words
 from runner.errors import ConfigError, Problem, for_shell, nearest, reason_of, shown
-from runner.values import UNKNOWN, choices, fits, words
 
 PARTS = ("dataset", "split", "transform", "loader", "model", "loss", "optimizer", "scheduler", "metric")
 ALLOWED = (

@@ -7,8 +7,9 @@ import pytest
 import yaml
 
 import runner
-from runner import config, reference, schema
-from runner.schema import UNKNOWN, fits, problems
+from runner import config, reference
+from runner.checks import schema
+from runner.checks.schema import UNKNOWN, fits, problems
 
 TRAINER = yaml.safe_load((config.home() / "trainer/default.yaml").read_text())
 

@@ -12,9 +12,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from runner import schema
+from runner.checks import schema
+from runner.checks.targets import locate
 from runner.errors import Problem, nearest
-from runner.targets import locate
 
 RULE = schema.ours(schema.Rule)
 """Keys of a rule for parameter groups that are not the optimizer's."""

@@ -15,8 +15,9 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from runner import gallery, metric, plots
+from runner import metric
 from runner.metric import Said
+from runner.pictures import gallery, plots
 from runner.transform import Crop, Float, Normalize, Pipeline
 
 RNG = np.random.default_rng(0)

@@ -170,7 +170,7 @@ class Reader:
         return [list(names).index(name) for name in wanted]
 
     def pieces(self, given: Any, size: int) -> Iterator[Tensor]:
-        """Batches of stored samples of whatever one may hand over: see `runner.trained.Run.predict`.
+        """Batches of stored samples of whatever one may hand over: see `runner.trained.run.Run.predict`.
 
         Raises:
             DataError: it is nothing that the run could have been trained on.

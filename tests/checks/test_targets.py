@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from runner import config, targets
+from runner import config
+from runner.checks import targets
 
 
 def test_locate_takes_modules_classes_and_their_attributes() -> None:

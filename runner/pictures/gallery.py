@@ -13,13 +13,14 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.nn import functional
 
-from runner import config, figures, metric, plots, transform
+from runner import config, metric, transform
 from runner.dataset import Samples
 from runner.experiment import Experiment
 from runner.files import png, write
 from runner.loader import Loader
 from runner.metric import Said
-from runner.plots import to_image
+from runner.pictures import layers, plots
+from runner.pictures.plots import to_image
 from runner.table import Table
 from runner.tensorboard import Board
 from runner.tensorboard.projector import sprite_columns
@@ -114,7 +115,7 @@ def inside(cfg: DictConfig, model: nn.Module, loader: Loader) -> dict[str, Tenso
         return {}
     # In a Sequential the layers' names are numbers, to YAML too.
     maps, cam = [str(name) for name in board["feature_maps"]], board["grad_cam"]
-    return figures.draw(model, loader, maps, None if cam is None else str(cam), board["samples"])
+    return layers.draw(model, loader, maps, None if cam is None else str(cam), board["samples"])
 
 
 def undone(inputs: Tensor, pipeline: Pipeline) -> Tensor:
@@ -158,7 +159,7 @@ def embeddings(experiment: Experiment, layer: str, board: Board | None) -> dict[
         how far classes are from one another there, by tag.
     """
     data, train = experiment.data, experiment.data.samples["train"]
-    points, target, index, inputs = figures.embed(experiment.model, data.loaders["val"], layer, EMBEDDED)
+    points, target, index, inputs = layers.embed(experiment.model, data.loaders["val"], layer, EMBEDDED)
     columns: dict[str, list[Any]] = {"sample": index.tolist()}
     hard = train.task in ("classification", "soft")
     truth = target.argmax(1) if train.task == "soft" else target
@@ -177,7 +178,7 @@ def _sprites(pictures: Tensor) -> Tensor:
     """One picture of many, (B, C, H, W): (3, rows · side, columns · side) uint8."""
     span = _range(list(pictures))
     side = min(max(pictures.shape[2:]), 48)
-    small = functional.interpolate(figures.rgb(pictures, span[0], span[1] - span[0]), (side, side), mode="area")
+    small = functional.interpolate(layers.rgb(pictures, span[0], span[1] - span[0]), (side, side), mode="area")
     columns = sprite_columns(len(small))
     grid = torch.zeros(columns * columns, 3, side, side)
     grid[: len(small)] = small

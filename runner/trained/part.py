@@ -18,9 +18,9 @@ from runner.dataset import ArrayDataset, Samples, Stream
 from runner.dataset.table import Codes
 from runner.errors import DataError, Problem, reason_of
 from runner.loader import Loader
-from runner.opening import Opened
-from runner.reading import say_unknown
-from runner.trained import Run, check
+from runner.trained.opening import Opened
+from runner.trained.reading import say_unknown
+from runner.trained.run import Run, check
 
 log = logging.getLogger("runner")
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from omegaconf import DictConfig, OmegaConf
 
 from runner import config
+from runner.checks.origin import marked
+from runner.checks.targets import locate
 from runner.errors import ConfigError, Problem, nearest
-from runner.origin import marked
-from runner.targets import locate
 
 DECIDING = ("checkpoint", "trainer.early_stopping")
 """Groups with a ``monitor``, beside those of schedules."""

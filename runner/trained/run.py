@@ -19,19 +19,20 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from runner import config, device, entries, folder, targets
+from runner import config, device, folder
+from runner.checks import entries, targets
 from runner.draws import generator, seed_of
 from runner.errors import ConfigError, Problem, RunFolderError, counted
 from runner.eval_mode import eval_mode
 from runner.loss import Readout
 from runner.network import make_model, make_precision, set_backends
-from runner.reading import Reader
 from runner.result import from_json
-from runner.run_weights import Weights, check_trained, read_weights
 from runner.runs import read_history
+from runner.trained.reading import Reader
+from runner.trained.weights import Weights, check_trained, read_weights
+from runner.trained.writing import Layout
 from runner.trainer import Precision
 from runner.transform import Pipeline
-from runner.writing import Layout
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -191,7 +192,7 @@ class Run:
         return self.readout.cooled(self.forward(inputs))
 
     def layout(self, keys: Sequence[str], **options: Any) -> Layout:
-        """Which columns there are where its predictions are written; see `runner.writing.Layout`."""
+        """Which columns there are where its predictions are written; see `runner.trained.writing.Layout`."""
         if not self.readout.gives_probabilities:
             options["top_k"] = 0
         return Layout(self.task, self.classes, keys, int(self.cfg.facts.num_outputs), **options)

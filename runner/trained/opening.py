@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from runner import compose, config, folder, schema
+from runner import compose, config, folder
+from runner.checks import schema
 from runner.command_line import parse, read_for
 from runner.errors import ConfigError, Problem
 from runner.files import typed

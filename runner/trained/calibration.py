@@ -17,9 +17,9 @@ from runner.errors import ConfigError, Problem
 from runner.evaluation import predict
 from runner.loss import Loss
 from runner.loss.kinds import convert
-from runner.opening import Opened
-from runner.part import part_of
-from runner.trained import Run
+from runner.trained.opening import Opened
+from runner.trained.part import part_of
+from runner.trained.run import Run
 
 log = logging.getLogger("runner")
 

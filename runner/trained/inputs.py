@@ -27,10 +27,10 @@ from runner.dataset.table import dialect
 from runner.device import cores
 from runner.errors import ConfigError, DataError, Problem, nearest, reason_of
 from runner.files import typed
-from runner.opening import Opened
 from runner.part_names import PARTS
-from runner.reading import stacked
-from runner.trained import Run
+from runner.trained.opening import Opened
+from runner.trained.reading import stacked
+from runner.trained.run import Run
 
 ALLOWED = "a picture, a folder of pictures, a .csv, .parquet or .npy file, train, val, test, -"
 TABLES = (".csv", ".tsv", ".txt", ".parquet")
@@ -286,7 +286,7 @@ def _of_array(path: Path, runs: Sequence[Run], size: int) -> Iterator[Piece]:
 
 def _of_part(name: str, opened: Sequence[Opened], runs: Sequence[Run]) -> Iterator[Piece]:
     """A part of the data of the runs, which is the same one in all of them."""
-    from runner.part import part_of  # scikit-learn comes with it
+    from runner.trained.part import part_of  # scikit-learn comes with it
 
     parts = [part_of(each, run, name) for each, run in zip(opened, runs, strict=True)]
     targets = [part.samples.targets[part.indices] for part in parts]

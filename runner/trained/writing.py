@@ -74,7 +74,7 @@ class Layout:
         """The cells of some samples, those of the keys left out.
 
         Args:
-            values, chances: see `runner.trained.Predictions`.
+            values, chances: see `runner.trained.run.Predictions`.
             truth: what is right, of the form of `values`.
         """
         made: Columns = {} if truth is None else self._named("target", truth)

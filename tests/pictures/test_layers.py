@@ -8,16 +8,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from runner import figures
 from runner.errors import ConfigError
+from runner.pictures import layers
 
 INPUTS = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
 def network() -> nn.Sequential:
     torch.manual_seed(0)
-    layers = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
-    return nn.Sequential(*layers)
+    parts = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
+    return nn.Sequential(*parts)
 
 
 def scaled(maps: torch.Tensor) -> torch.Tensor:
@@ -34,7 +34,7 @@ def unchanged(model: nn.Module, before: dict[str, torch.Tensor]) -> None:
 def test_a_feature_map_is_the_mean_over_channels() -> None:
     model = network()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    found = figures.feature_map(model, INPUTS, "0")
+    found = layers.feature_map(model, INPUTS, "0")
     unchanged(model, before)
     torch.testing.assert_close(found, scaled(model[0](INPUTS).mean(1)).detach())
 
@@ -44,7 +44,7 @@ def test_grad_cam_of_pooled_features_is_the_class_activation_map() -> None:
     # by the class's row of the last layer.
     model = network()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    found = figures.class_map(model, INPUTS, "2")
+    found = layers.class_map(model, INPUTS, "2")
     unchanged(model, before)
     features = model.eval()[:3](INPUTS)
     classes = model(INPUTS).argmax(1)
@@ -53,20 +53,20 @@ def test_grad_cam_of_pooled_features_is_the_class_activation_map() -> None:
 
 
 def test_the_colours_of_jet() -> None:
-    colours = figures.jet(torch.tensor([[0.0, 0.25, 0.5, 0.75, 1.0]]))  # dark blue, cyan-blue, green, orange, dark red
+    colours = layers.jet(torch.tensor([[0.0, 0.25, 0.5, 0.75, 1.0]]))  # dark blue, cyan-blue, green, orange, dark red
     assert colours.shape == (3, 1, 5)
     assert colours[:, 0].T.tolist() == [[0, 0, 0.5], [0, 0.5, 1], [0.5, 1, 0.5], [1, 0.5, 0], [0.5, 0, 0]]
 
 
 def test_pictures_stand_beside_their_maps() -> None:
-    image = figures.beside(torch.rand(2, 3, 8, 8), torch.rand(2, 4, 4))
+    image = layers.beside(torch.rand(2, 3, 8, 8), torch.rand(2, 4, 4))
     assert image.shape == (3, 8 + 2, 4 * 8 + 5)
     assert 0 <= image.min() < image.max() <= 1
 
 
 def test_the_norms_of_gradients_are_their_means_over_steps() -> None:
     model = nn.Sequential(nn.Linear(2, 1, bias=False), nn.ReLU())
-    norms = figures.GradientNorms(model)
+    norms = layers.GradientNorms(model)
     for factor in (1.0, 3.0):
         model[0].weight.grad = factor * torch.tensor([[3.0, 4.0]])
         norms.observe()
@@ -88,16 +88,16 @@ def loader(inputs: torch.Tensor) -> Any:
 
 
 def test_figures_are_drawn_of_the_samples_that_were_chosen() -> None:
-    drawn = figures.draw(network(), loader(INPUTS), ["0", "2"], "2", [2, 0])
+    drawn = layers.draw(network(), loader(INPUTS), ["0", "2"], "2", [2, 0])
     assert list(drawn) == ["feature_maps/0", "feature_maps/2", "grad_cam/2"]
-    expected = figures.beside(INPUTS[[2, 0]], figures.feature_map(network(), INPUTS[[2, 0]], "0"))
+    expected = layers.beside(INPUTS[[2, 0]], layers.feature_map(network(), INPUTS[[2, 0]], "0"))
     torch.testing.assert_close(drawn["feature_maps/0"], expected)
-    assert figures.draw(network(), loader(INPUTS), [], None, 8) == {}
-    assert list(figures.draw(network(), loader(INPUTS), ["0"], None, 99)) == ["feature_maps/0"]
+    assert layers.draw(network(), loader(INPUTS), [], None, 8) == {}
+    assert list(layers.draw(network(), loader(INPUTS), ["0"], None, 99)) == ["feature_maps/0"]
 
 
 @pytest.mark.parametrize(
-    ("inputs", "layers", "cam", "samples", "message"),
+    ("inputs", "maps", "cam", "samples", "message"),
     [
         (INPUTS, ["9"], None, 2, r"tensorboard.feature_maps: the model has no layer '9'\n  allowed: 0, 1, 2"),
         (INPUTS, [], "4", 2, r"tensorboard.grad_cam: layer '4' makes \(2, 4\)\n  allowed: a layer that makes"),
@@ -105,9 +105,9 @@ def test_figures_are_drawn_of_the_samples_that_were_chosen() -> None:
         (torch.zeros(3, 7), ["0"], None, 1, "tensorboard: inputs of 7 are no pictures"),
     ],
 )
-def test_what_cannot_be_drawn(inputs: Any, layers: Any, cam: Any, samples: Any, message: str) -> None:
+def test_what_cannot_be_drawn(inputs: Any, maps: Any, cam: Any, samples: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        figures.draw(network(), loader(inputs), layers, cam, samples)
+        layers.draw(network(), loader(inputs), maps, cam, samples)
 
 
 class Pair(nn.Module):
@@ -135,9 +135,9 @@ def test_layers_that_make_nothing_to_look_at(layer: str, message: str) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     rows = SimpleNamespace(epoch=lambda: iter([SimpleNamespace(input=INPUTS)]))
     for key, show in (
-        ("feature_maps", lambda: figures.feature_map(model, INPUTS, layer)),
-        ("grad_cam", lambda: figures.class_map(model, INPUTS, layer)),
-        ("embeddings", lambda: figures.embed(model, rows, layer, 3)),  # type: ignore[arg-type]
+        ("feature_maps", lambda: layers.feature_map(model, INPUTS, layer)),
+        ("grad_cam", lambda: layers.class_map(model, INPUTS, layer)),
+        ("embeddings", lambda: layers.embed(model, rows, layer, 3)),  # type: ignore[arg-type]
     ):
         with pytest.raises(ConfigError, match=rf"tensorboard\.{key}: {message}\n  allowed: a layer that"):
             show()
@@ -146,6 +146,6 @@ def test_layers_that_make_nothing_to_look_at(layer: str, message: str) -> None:
 
 def test_the_remedy_for_a_layer_that_is_not_there_can_be_typed() -> None:
     with pytest.raises(ConfigError, match=r"""try: 'tensorboard\.grad_cam="pair"'"""):
-        figures.class_map(Odd(), INPUTS, "pairs")
+        layers.class_map(Odd(), INPUTS, "pairs")
     with pytest.raises(ConfigError, match=r"""try: 'tensorboard\.feature_maps=\["pair"\]'"""):
-        figures.feature_map(Odd(), INPUTS, "pairs")
+        layers.feature_map(Odd(), INPUTS, "pairs")

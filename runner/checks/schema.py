@@ -2,7 +2,7 @@
 
 Kept free of torch, so that a mistake is reported before anything heavy is imported. Groups marked ``target`` name a
 class or function by ``_target_``; the keys that are not listed here are that target's own arguments, and its signature
-is what they are checked against (in `runner.targets`).
+is what they are checked against (in `runner.checks.targets`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
+from runner.checks.values import UNKNOWN, choices, fits, in_bounds, words
 from runner.errors import Problem, nearest, shown
-from runner.values import UNKNOWN, choices, fits, in_bounds, words
 
 NUMBER = r"\d+(\.\d+)?"
 

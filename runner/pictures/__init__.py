@@ -1,0 +1,1 @@
+"""Pictures: of samples, of what was predicted, of what goes on in a model, and plots."""
