@@ -16,10 +16,13 @@ An `InputError` carries a list of `Problem`, so that one start reports everythin
 from __future__ import annotations
 
 import difflib
+import logging
 import re
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+
+log = logging.getLogger("runner")
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,21 @@ class Interrupted(BaseException):
 
 class Pruned(Exception):
     """A search gave a run up, whose evaluations did not look as if it could be the best."""
+
+
+def guarded(task: Callable[[], object]) -> int:
+    """The exit status of one run. What goes wrong in it is said and logged here, and ends no other run of a sweep."""
+    try:
+        task()
+    except Interrupted as error:
+        raise SystemExit(error.exit_status) from error
+    except RunnerError as error:
+        log.error("error: %s", error)
+        return error.exit_status
+    except Exception:
+        log.exception("error:")
+        return 1
+    return 0
 
 
 def nearest(name: str, names: Iterable[str], prefix: str = "") -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from runner import folder
 from runner.command_line import CONFIG_DIR, multirun, parse, quote, value_of
-from runner.errors import ConfigError, Problem
+from runner.errors import ConfigError, Problem, guarded
 from runner.keys import is_below
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ def run(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictConf
     import hydra
 
     from runner import compose, config
-    from runner.task import guarded
 
     own_name = value_of(flags, "--config-name", "-cn")
     if own_name is not None and config_name == compose.SAVED:

@@ -15,7 +15,6 @@ import tempfile
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,24 +22,15 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from runner import config, folder, signals
+from runner import config, folder, handover, signals
 from runner.checks import schema
 from runner.checks.before_data import check, check_values, refuse
 from runner.command_line import quote
-from runner.errors import (
-    ConfigError,
-    Problem,
-    RunnerError,
-    counted,
-    reason_of,
-    shown,
-)
+from runner.errors import ConfigError, Problem, RunnerError, counted, reason_of, shown
 from runner.keys import differing, is_below
 from runner.sweep import jobs
-from runner.terminal import LogFile, log_to
 
 if TYPE_CHECKING:
-    from runner.data import Sources
     from runner.train import Prepared
 
 log = logging.getLogger("runner")
@@ -69,7 +59,7 @@ class Preflight(Callback):
                 folder.lock(run_dir, "hydra.run.dir")
             with read_write(config), open_dict(config):
                 config.hydra.run.dir = str(run_dir)
-            _state.prepared = prepared
+            handover.current().prepared = prepared
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _stopping(config):
@@ -100,7 +90,7 @@ def _sweep(cfg: DictConfig) -> int:
     sweep.record.folder = _scratch() if options["debug"] in LEAVING_NOTHING else _claim(cfg, "sweep")
     _put_in(cfg, sweep.record.folder)
     folder.lock(sweep.record.folder, "hydra.sweep.dir")
-    begin_log(sweep.record.folder / "sweep.log")
+    handover.current().begin_log(sweep.record.folder / "sweep.log")
     return sweep.run(typed, start.flags(cfg))
 
 
@@ -123,35 +113,10 @@ def _scratch() -> Path:
     return made
 
 
-class _State:
-    """What was made before Hydra goes on, and is taken up when it calls the task."""
-
-    def __init__(self) -> None:
-        self.prepared: Prepared | None = None
-        self.sources: Sources = {}
-        self.lines = MemoryHandler(sys.maxsize, flushLevel=sys.maxsize)
-
-    def take(self) -> Prepared | None:
-        """The run that was prepared, once."""
-        prepared, self.prepared = self.prepared, None
-        return prepared
-
-
-_state = _State()
-
-
-def state() -> _State:
-    """What was made before Hydra called the task."""
-    return _state
-
-
 @contextmanager
 def _stopping(cfg: DictConfig) -> Iterator[None]:
     """End the process with a message, and the exit status that goes with it, if anything is raised inside."""
-    global _state
-    _state = _State()
-    # There is no file for them yet.
-    logging.getLogger().addHandler(_state.lines)
+    handover.begin()
     config.enter(cfg)
     try:
         with signals.staying():
@@ -205,18 +170,6 @@ def _is_complete(cfg: DictConfig, run_dir: Path) -> bool:
     return folder.state(run_dir) == "completed" and not folder.has_more_to_do(cfg, run_dir)
 
 
-def begin_log(path: Path | None = None) -> None:
-    """Write what was logged before there was a file, of which Hydra makes that of a run, and no other."""
-    root = logging.getLogger()
-    if path is not None:
-        log_to(path)
-    root.removeHandler(_state.lines)
-    for handler in root.handlers:
-        if isinstance(handler, LogFile):
-            _state.lines.setTarget(handler)
-            _state.lines.flush()
-
-
 def _prepare(cfg: DictConfig, run_dir: Path) -> Prepared | None:
     """Build and try a run; of a cross-validation every fold, of which nothing is kept."""
     from runner import train
@@ -228,7 +181,7 @@ def _prepare(cfg: DictConfig, run_dir: Path) -> Prepared | None:
     from runner.sweep import start
 
     start.warm(cfg)
-    start.try_folds(cfg, _state.sources)
+    start.try_folds(cfg, handover.current().sources)
     return None
 
 

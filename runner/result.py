@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from runner.errors import RunnerError
 from runner.files import write
 
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "hydra-core", "omegaconf", "tensorboard")
@@ -54,6 +55,11 @@ class Result:
     def seconds(self) -> float:
         """That the run has taken, over all its starts."""
         return self._seconds + time.perf_counter() - self._since
+
+
+def reason(error: Exception) -> str:
+    """Why a run failed, as ``result.json`` says it."""
+    return str(error) if isinstance(error, RunnerError) else f"{type(error).__name__}: {error}"
 
 
 def to_json(value: Any, indent: int | None = None) -> str:

@@ -20,10 +20,10 @@ from runner.result import Result, from_json
 from runner.runs import read_config
 from runner.signals import StopFlag
 from runner.sweep import predictions
+from runner.sweep.child import in_process
 from runner.sweep.processes import Work, at_a_time, run_all
 from runner.sweep.progress import Progress
 from runner.table import Table
-from runner.task import in_process
 from runner.tensorboard import Board
 from runner.terminal import show
 from runner.train import Watch
