@@ -18,6 +18,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -110,26 +111,41 @@ def explain(load: Load, overrides: Sequence[str], own: Iterable[Path] = (), name
         own: folders of the user's, in whose files it may be.
         name: of the primary configuration.
     """
+    own = list(own)
+    found: list[Problem] = []
+    # Options of groups first: they decide which keys there are. As a rule all of them are right.
+    options = [override for override in overrides if _is_option(override, own)]
+    values = [override for override in overrides if override not in options]
     try:
-        cfg = load([])
-    except FAILURES as error:
-        return [_describe("", error, None, _files(own, error, name))]
+        cfg, kept, options = load(options), options, []
+    except FAILURES:
+        try:
+            cfg, kept = load([]), []
+        except FAILURES as error:
+            return [_describe("", error, None, _files(own, error, name))]
     if not any(group in cfg for group in config.GROUPS):
         return config.check_keys(config.job(cfg))
-    found: list[Problem] = []
-    kept: list[str] = []
-    # Options of groups first: they decide which keys there are.
-    for override in sorted(overrides, key=lambda text: "." in text.partition("=")[0]):
+    for override in [*options, *values]:
         try:
-            cfg = load([*kept, override])
+            if override in options:
+                cfg = load([*kept, override])
+                kept.append(override)
+            elif (parsed := OverridesParser.create().parse_override(override)).is_sweep_override():
+                load([override])
+            else:  # as composing anew would, which takes a hundred times as long
+                ConfigLoaderImpl._apply_overrides_to_config([parsed], cfg)
         except FAILURES as error:
             option = override.lstrip("+").replace("=", "/")
             found.append(_describe(override, error, cfg, _files(own, error, option)))
-        else:
-            kept.append(override)
     if "hydra" in cfg:
         config.enter(cfg)
     return found + config.check_keys(config.job(cfg))
+
+
+def _is_option(override: str, own: Sequence[Path]) -> bool:
+    """Whether an override chooses an option of a group."""
+    key = override.partition("=")[0].lstrip("+~").partition("@")[0]
+    return "/" in key or any((place / key).is_dir() for place in (config.home(), *own))
 
 
 def _files(own: Iterable[Path], error: Exception, *names: str) -> list[Path]:

@@ -39,23 +39,24 @@ def home() -> Path:
     return inside if inside.is_dir() else Path(__file__).parent.parent / "conf"
 
 
-def factory(node: DictConfig, ours: Sequence[str] = ()) -> partial[Any]:
-    """What a group's ``_target_`` names, with the group's other keys bound as its arguments.
+def factory(node: DictConfig, without: Sequence[str] = ()) -> partial[Any]:
+    """What a group's ``_target_`` names, with the group's other keys bound as its arguments, but for those of ours.
 
     Targets inside the arguments are built. This is the only place where the configuration calls anything.
 
     Args:
-        ours: keys of the group that are not the target's.
+        without: arguments that are going to be given in another way.
     """
     from hydra.utils import instantiate
 
+    path = re.sub(r"\[(\d+)\]", r".\1", str(node._get_full_key(None)))
     patterns = OmegaConf.select(typing.cast(DictConfig, node._get_root()), "allow_targets")
     if patterns is not None:  # they were checked before; but a folder of a run may come from anybody
-        targets.check_allowed(value(node), str(node._get_full_key(None)), patterns)
+        targets.check_allowed(value(node), path, patterns)
     arguments = copy.deepcopy(node)
     arguments._set_parent(node._get_parent())  # where references to other groups are looked up
     with read_write(arguments), open_dict(arguments):
-        for key in (*HYDRA_KEYS, *ours):
+        for key in (*HYDRA_KEYS, *targets.beside(path), *without):
             arguments.pop(key, None)
     positional = instantiate(node.get("_args_", []), _convert_="all")
     return partial(locate(node._target_), *positional, **instantiate(arguments, _convert_="all"))

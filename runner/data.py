@@ -17,7 +17,6 @@ from torch import Tensor
 from runner import dataset
 from runner import split as splits
 from runner.batch import Batch, by, stacked
-from runner.checks.targets import OURS
 from runner.config import build, build_all, calling, factory, fill, value
 from runner.dataset import Samples, Stream
 from runner.draws import seed_of, set_generators
@@ -69,7 +68,7 @@ def read(cfg: DictConfig, sources: Sources | None = None) -> dict[str, Samples |
     # Data that are drawn when they are built are the same for every seed, as those in a file are.
     set_generators(seed_of(0, "dataset"))
     with calling("dataset"):
-        source = factory(cfg.dataset, OURS["dataset"])()
+        source = factory(cfg.dataset)()
         keys, layout = value(cfg.dataset.get("keys")), cfg.dataset.get("layout")
         given = dataset.read(source, keys, layout, cfg.loss.get("ignore_index"))
         for part in given.values():  # so that what is wrong with it is found here
@@ -132,7 +131,7 @@ def make_split(cfg: DictConfig, given: dict[str, Samples]) -> Split:
     subject = splits.Subject(train.hard_targets.numpy(), train.column, official, train.fingerprint, counted)
     path = cfg.split.get("path")
     with calling("split"):
-        make = factory(cfg.split, OURS["split"]) if path is None else partial(splits.load, typed(path))
+        make = factory(cfg.split) if path is None else partial(splits.load, typed(path))
         made: Split = make(subject)
         splits.check(made, subject)
     return made
@@ -223,7 +222,7 @@ def _loader(
             remedy = "loader.drop_last=false"
             raise DataError(Problem("loader.batch_size", what, f"at most {len(order.indices):,}", remedy))
         order.batches(0)  # which a sampler of the user's may not give
-        made: Loader = factory(cfg.loader, OURS["loader"])(samples, order, transform, where)
+        made: Loader = factory(cfg.loader)(samples, order, transform, where)
     return made
 
 

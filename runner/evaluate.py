@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from runner import checkpoint, config, metric, report
+from runner import checkpoint, config, folder, metric, report
 from runner.errors import Problem, RunFolderError, counted
 from runner.evaluation import examine
 from runner.experiment import WEIGHTS, make_loss, make_metrics
 from runner.files import typed, write
+from runner.keys import short
 from runner.loss import Loss
 from runner.metric import Said
 from runner.pictures import gallery
@@ -44,7 +45,7 @@ def main(opened: Opened) -> None:
     place = Folder(opened)
     run = open_run(cfg, opened.folder, options.weights, None if options.temperature == "val" else options.temperature)
     part = part_of(opened, run, options.part)
-    where = cfg.dataset.get("root") or cfg.dataset.get("path") or str(cfg.dataset._target_).rpartition(".")[2]
+    where = cfg.dataset.get("root") or cfg.dataset.get("path") or short(cfg.dataset._target_)
     what = f"{part.name} of the run's own data" if part.own else f"other data, of {where}"
     log.info("%s\n%s: %s", run.words, what, counted(len(part.indices), "sample"))
     if part.own and part.name == options.temperature == "val":
@@ -186,13 +187,5 @@ class Folder:
         if kind is not None:
             shutil.rmtree(self.path, ignore_errors=True)
             return
-        wanted, number = self.final, 0
-        while True:
-            try:
-                os.rename(self.path, self.final)
-                return
-            except OSError:
-                if self._named or number == 1000:
-                    raise
-                number += 1
-                self.final = wanted.with_name(f"{wanted.name}-{number}")
+        self.final = self.final if self._named else folder.claim(self.final)
+        os.rename(self.path, self.final)  # onto an empty folder, if it was claimed

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from runner import device, loss, metric
 from runner.batch import Batch
 from runner.checks.before_data import monitors
-from runner.checks.targets import OURS
 from runner.config import calling, factory, fill, value
 from runner.data import Data, Sources, prepare
 from runner.dataset import Samples
@@ -126,7 +125,7 @@ def make_loss(
     for number, node in enumerate(cfg.loss.get("terms") or [cfg.loss]):
         given = weights(node, number)
         with calling("loss"):
-            criterion = factory(node, (*OURS["loss"], *WEIGHTS))(**given)
+            criterion = factory(node, WEIGHTS)(**given)
         terms.append(loss.Term(criterion, node.get("scale", 1.0), node.get("one_hot", False)))
     return Loss(terms, cfg.facts.task, cfg.facts.num_outputs, emits=cfg.model.get("output"), **options)
 
@@ -183,7 +182,7 @@ def _moments(train: Samples, rows: Tensor) -> tuple[Tensor, Tensor]:
 def metrics_of(cfg: DictConfig) -> dict[str, Metric]:
     """The metrics that a configuration names."""
     nodes = {str(name): node for name, node in cfg.metric.items() if node is not None}
-    return {name: Metric(factory(node, OURS["metric"]), node.get("takes")) for name, node in nodes.items()}
+    return {name: Metric(factory(node), node.get("takes")) for name, node in nodes.items()}
 
 
 def make_metrics(cfg: DictConfig, criterion: Loss) -> dict[str, Metric]:

@@ -14,6 +14,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -22,9 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from runner import __version__, checkpoint, config
+from runner.batch import by
 from runner.errors import ConfigError, DataError, Problem, RunnerError, reason_of
 from runner.files import typed
-from runner.loss.kinds import convert
 from runner.network import make_model
 from runner.part_names import PARTS
 from runner.trained.inputs import pieces
@@ -68,7 +69,7 @@ def main(opened: Opened) -> None:
             ask = _written(options.format, run, whole, samples, facts, made)
             _compare(whole(samples), ask(samples), options.tolerance, path)
         os.replace(made, path)
-    shape = "×".join(map(str, samples.shape[1:]))
+    shape = by(samples.shape[1:])
     log.info("%s, %.1f MB: takes N×%s %s, makes %s", path, path.stat().st_size / 1e6, shape, facts["input"]["type"],
              facts["output"])  # fmt: skip
     if facts["before"]:
@@ -83,17 +84,15 @@ class Whole(nn.Module):
         self.transform = copy.deepcopy(run.reader.rest).cpu()
         self.model = copy.deepcopy(run.model).cpu().to(memory_format=torch.contiguous_format)
         self.readout = run.readout
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", run.readout.mean.cpu().clone())
         self.register_buffer("std", run.readout.std.cpu().clone())
 
     def forward(self, samples: Tensor) -> Tensor:
         """(B, ...) stored samples -> (B, C) float32 probabilities or scores, or (B, K) values."""
-        output, readout = self.model(self.transform(samples)), self.readout
-        if readout.task == "regression":
-            return output * self.std + self.mean  # type: ignore[no-any-return]
-        if not readout.gives_probabilities:
-            return cast(Tensor, output)
-        return convert(readout.cooled(output), readout.emits, "probabilities", readout.task == "multilabel")
+        readout = replace(self.readout, mean=self.mean, std=self.std)
+        return readout.read(self.model(self.transform(samples)))
 
 
 def _written(kind: str, run: Run, whole: nn.Module, samples: Tensor, facts: dict[str, Any], path: Path) -> Ask:

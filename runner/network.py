@@ -6,7 +6,6 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from runner.checks.targets import OURS
 from runner.config import calling, factory
 from runner.errors import ConfigError, Problem
 from runner.model import Networks
@@ -33,7 +32,7 @@ def make_model(options: DictConfig) -> nn.Module:
         ConfigError: it cannot be built, or is no module.
     """
     with calling("model"):
-        made = factory(options, OURS["model"])()
+        made = factory(options)()
     model = Networks(made) if isinstance(made, dict) else made
     if not isinstance(model, nn.Module):
         raise ConfigError(Problem("model", f"{options._target_} makes a {type(model).__name__}", "a torch.nn.Module"))

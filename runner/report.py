@@ -12,6 +12,7 @@ import torch
 from omegaconf import DictConfig
 
 from runner import __version__, compose, config, folder, metric
+from runner.batch import by
 from runner.device import describe
 from runner.errors import counted
 from runner.experiment import Experiment
@@ -42,8 +43,8 @@ def announce(
         cfg.seed,
     )
     what = f"{facts.num_classes} classes" if facts.num_classes else "values"
-    shape = "×".join(map(str, facts.input_shape))
-    name, loader = cfg.dataset.get("name") or _short(cfg.dataset), e.data.loaders["train"]
+    shape = by(facts.input_shape)
+    name, loader = cfg.dataset.get("name") or short(cfg.dataset._target_), e.data.loaders["train"]
     samples = "stream of samples" if facts.num_samples is None else f"{facts.num_samples:,} samples"
     log.info(
         "%s: %s of %s, %s · %s loader, batch %d",
@@ -53,11 +54,11 @@ def announce(
     seed = "" if e.data.split.seed is None else f", seed {e.data.split.seed}"
     parts = " · ".join(f"{part} {len(rows):,}" for part, rows in e.data.split.parts.items())
     log.info("%s split%s%s: %s · %s", e.data.split.method, fold, seed, parts, e.data.split.hash[:12])
-    how = form(opt)
+    how, named = form(opt), {group: short(cfg[group]._target_) for group in ("model", "loss", "optimizer", "scheduler")}
     log.info(
         "%s, %s parameters · %s · %s · %s, %s steps in %d epochs",
-        _short(cfg.model), f"{sum(p.numel() for p in e.model.parameters()):,}",
-        _short(cfg.loss), _short(cfg.optimizer) + (f" ({how})" if how else ""), _short(cfg.scheduler),
+        named["model"], f"{sum(p.numel() for p in e.model.parameters()):,}",
+        named["loss"], named["optimizer"] + (f" ({how})" if how else ""), named["scheduler"],
         f"{facts.total_steps:,}", facts.total_epochs,
     )  # fmt: skip
     if cfg.optimizer.get("scale_lr") is not None:
@@ -88,10 +89,6 @@ def cautions(experiment: Experiment, threads: int | None) -> None:
             "not in a checkpoint, because the state_dict of a model does not have them: %s; what changes in training "
             "has to be a buffer (register_buffer), or a resumed run will not have it", shown,
         )  # fmt: skip
-
-
-def _short(node: DictConfig) -> str:
-    return short(node._target_)
 
 
 def split_table(experiment: Experiment) -> Table:
@@ -132,7 +129,7 @@ ALWAYS = ("dataset", "model", "loss", "optimizer")
 
 def hparams(cfg: DictConfig) -> dict[str, str | float]:
     """What tells a run from others: a few keys that always count, and all that differ from the defaults."""
-    found: dict[str, Any] = {group: _short(cfg[group]) for group in ALWAYS}
+    found: dict[str, Any] = {group: short(cfg[group]._target_) for group in ALWAYS}
     found |= {"optimizer.lr": cfg.optimizer.get("lr"), "loader.batch_size": cfg.loader.batch_size, "seed": cfg.seed}
     rows = [row for row in _differing(cfg) if row[0].partition(".")[0] not in ("tensorboard", "figures")]
     found |= {key: value for key, value, _ in rows if not key.endswith("._target_")}

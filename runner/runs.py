@@ -15,10 +15,10 @@ import yaml
 
 from runner.errors import Problem, RunFolderError
 from runner.keys import leaves
+from runner.part_names import PARTS
 from runner.ranking import Repetition
 
 FOLD = re.compile(r"fold-\d+")
-PARTS = ("train", "val", "test")
 
 ALLOWED = "the folder of a run or a sweep, or a folder above them"
 """What a command that looks for runs can be given."""

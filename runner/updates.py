@@ -17,7 +17,6 @@ from torch.optim.lr_scheduler import ConstantLR
 from runner import metric, optimizer
 from runner.checkpoint import Every
 from runner.checks.entries import RULE
-from runner.checks.targets import OURS
 from runner.config import calling, factory, value
 from runner.direction import direction
 from runner.errors import ConfigError, Problem
@@ -125,7 +124,7 @@ def make_optimizer(cfg: DictConfig, model: nn.Module, loss: nn.Module) -> torch.
     options = cfg.optimizer
     with calling("optimizer"):
         return optimizer.build(
-            factory(options, OURS["optimizer"]),
+            factory(options),
             {"": model, "loss": loss},
             [_rule(number, node) for number, node in enumerate(options.get("param_groups") or [])],
             decay_norms_and_biases=options.get("decay_norms_and_biases", True),
@@ -188,7 +187,7 @@ def make_schedule(cfg: DictConfig, opt: torch.optim.Optimizer) -> Schedule:
             log.warning("%s", said)
     with calling("scheduler"):
         schedule = Schedule(opt, plan, rate, own)
-        _ = schedule.previews  # a curve that breaks on its way is found now
+        schedule.preview()  # a curve that breaks on its way is found now
         _check_state(schedule)
         return schedule
 
@@ -209,7 +208,7 @@ def _plan(cfg: DictConfig, node: DictConfig | None, key: str) -> Plan | None:
         return None
     lengths = Lengths(cfg.facts.steps_per_epoch, cfg.facts.total_steps)
     own = {name: node[name] for name in ("warmup", "warmup_start", "monitor") if name in node}
-    bound = factory(node, OURS["scheduler"])
+    bound = factory(node)
     if bound.keywords.get("mode") == "auto" and own.get("monitor"):
         bound.keywords["mode"] = direction(own["monitor"])
     return Plan(bound, lengths, node.interval, **own, key=key)

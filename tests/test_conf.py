@@ -92,7 +92,10 @@ def test_option(option: str) -> None:
 
 def test_every_option_of_an_optimizer_or_loss_lists_the_arguments_of_its_target() -> None:
     # So that `optimizer.nesterov=true` needs no `+`.
-    for group, given in (("optimizer", {"params"}), ("loss", {"reduction", "size_average", "reduce"})):
+    for group, given in (
+        ("optimizer", {"params", "differentiable"}),
+        ("loss", {"reduction", "size_average", "reduce"}),
+    ):
         for path in (config.home() / group).glob("*.yaml"):
             node = composed(f"{group}={path.stem}")[group]
             if "terms" in node:

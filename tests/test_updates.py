@@ -214,7 +214,7 @@ BAD = [
         "optimizer.param_groups=[{type: Linear, scheduler: {_target_: os.system, interval: epoch, command: ls}}]",
         "optimizer.param_groups.0.scheduler._target_: 'os.system' may not be called",
     ),
-    ("optimizer=adam optimizer.differentiable=true", "optimizer.differentiable: true, and training does not"),
+    ("optimizer=adam +optimizer.differentiable=true", "optimizer.differentiable: true, and training does not"),
     (
         "optimizer.param_groups=[{match: 'a{99999999999}'}]",
         "optimizer.param_groups.0.match: 'a{99999999999}' is no regular",

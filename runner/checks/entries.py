@@ -16,6 +16,9 @@ from runner.checks import schema
 from runner.checks.targets import locate
 from runner.errors import Problem, nearest
 
+OF_THE_SUM = ("ignore_index", "standardize")
+"""Keys of a loss of several terms that are for all of them."""
+
 RULE = schema.ours(schema.Rule)
 """Keys of a rule for parameter groups that are not the optimizer's."""
 
@@ -60,17 +63,15 @@ def _check_terms(node: Mapping[str, Any]) -> list[Problem]:
         key = f"loss.terms.{number}"
         if isinstance(term, Mapping) and "_target_" in term:
             found += schema.problems(term, schema.Loss, key + ".")
+            for name in [name for name in OF_THE_SUM if name in term]:
+                what = "is for all terms together"
+                found.append(Problem(f"{key}.{name}", what, remedy=f"beside loss.terms: {name}: …"))
         else:
             what = f"{term!r} is no group of keys with a _target_"
             found.append(Problem(key, what, "{_target_: PATH OF A CLASS OR FUNCTION, …}"))
-    allowed = ("_target_", "terms", "ignore_index", "standardize")
-    idle = [key for key in node if key not in allowed]
-    return found + [
-        Problem(
-            f"loss.{key}", "does nothing beside loss.terms", ", ".join(allowed[1:]), f"in one of the terms: {key}: …"
-        )
-        for key in idle
-    ]
+    idle = [key for key in node if key not in ("_target_", "terms", *OF_THE_SUM)]
+    what, allowed = "does nothing beside loss.terms", ", ".join(("terms", *OF_THE_SUM))
+    return found + [Problem(f"loss.{key}", what, allowed, f"in one of the terms: {key}: …") for key in idle]
 
 
 def _check_rules(node: Mapping[str, Any]) -> list[Problem]:

@@ -162,8 +162,8 @@ def _forbidden(name: str) -> bool:
 
 
 def _check_arguments(path: str, node: dict[str, Any], target: Callable[..., Any]) -> list[Problem]:
-    group = "scheduler" if path.endswith(".scheduler") else path.partition(".")[0]
-    given, ours = GIVEN.get(group, ()), _ours(path, group)
+    group, ours = _group(path), beside(path)
+    given = GIVEN.get(group, ())
     try:
         signature = inspect.signature(target)
     except ValueError:  # built in C, without a signature
@@ -188,12 +188,20 @@ def _check_arguments(path: str, node: dict[str, Any], target: Callable[..., Any]
     return found + _check_types(path, keys, target)
 
 
-def _ours(path: str, group: str) -> tuple[str, ...]:
-    """The keys beside a target that are not the target's: in the group itself, or in one of what it lists."""
+def beside(path: str) -> tuple[str, ...]:
+    """The keys beside a target that are not the target's: in the group itself, or in one of what it lists.
+
+    Args:
+        path: the dotted key of the group, or of one of what it lists: ``loss``, ``loss.terms.0``.
+    """
     if re.fullmatch(r"loss\.terms\.\d+", path):
         return TERM
     has_ours = re.fullmatch(r"\w+|metric\.[^.]+|optimizer\.param_groups\.\d+\.scheduler", path)
-    return OURS.get(group, ()) if has_ours else ()
+    return OURS.get(_group(path), ()) if has_ours else ()
+
+
+def _group(path: str) -> str:
+    return "scheduler" if path.endswith(".scheduler") else path.partition(".")[0]
 
 
 def _check_types(path: str, keys: Mapping[str, Any], target: Callable[..., Any]) -> list[Problem]:

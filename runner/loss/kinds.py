@@ -89,13 +89,17 @@ class Readout:
     def __call__(self, output: Tensor) -> Tensor:
         """Probabilities of the classes, (N, C); or scores of which the highest counts; or values in the units of the
         targets."""
+        # In float64, in which probabilities sum to 1 closely enough for whoever checks.
+        exact = self.gives_probabilities and output.device.type != "mps"
+        return self.read(output.double() if exact else output)
+
+    def read(self, output: Tensor) -> Tensor:
+        """The same, in the type of the output."""
         if self.task == "regression":
             return output * self.std + self.mean
         if self.emits == "values":
             return output
-        # In float64, in which probabilities sum to 1 closely enough for whoever checks.
-        exact = output.double() if output.device.type != "mps" else output
-        return convert(self.cooled(exact), self.emits, "probabilities", self.task == "multilabel")
+        return convert(self.cooled(output), self.emits, "probabilities", self.task == "multilabel")
 
     def cooled(self, output: Tensor) -> Tensor:
         """Outputs of the same form as those of a model whose logits are divided by the temperature."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from runner.batch import by
 from runner.errors import ConfigError, Problem, nearest
 from runner.eval_mode import eval_mode
 
@@ -79,7 +80,7 @@ def draw(
         return {}
     inputs = _chosen(loader, samples)
     if inputs.dim() != 4:
-        what = f"inputs of {'×'.join(map(str, inputs.shape[1:]))} are no pictures"
+        what = f"inputs of {by(inputs.shape[1:])} are no pictures"
         raise ConfigError(Problem("tensorboard", what, remedy="tensorboard.feature_maps=[] tensorboard.grad_cam=null"))
     maps = {f"feature_maps/{layer}": feature_map(model, inputs, layer) for layer in feature_maps}
     if grad_cam is not None:

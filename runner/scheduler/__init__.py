@@ -2,6 +2,6 @@
 
 from runner.scheduler.curve import Curve, Plan
 from runner.scheduler.lengths import LENGTHS, Lengths
-from runner.scheduler.schedule import Rates, Schedule, milestones, preview
+from runner.scheduler.schedule import Rates, Schedule, milestones, rates_of
 
-__all__ = ["LENGTHS", "Curve", "Lengths", "Plan", "Rates", "Schedule", "milestones", "preview"]
+__all__ = ["LENGTHS", "Curve", "Lengths", "Plan", "Rates", "Schedule", "milestones", "rates_of"]

@@ -68,12 +68,16 @@ class Schedule:
                     group.update(_moved(group, momentum))
 
     @cached_property
-    def previews(self) -> dict[str, Rates]:
-        """Of each curve, by the key of its plan, the rate of every step of the run; see `preview`."""
-        return {c.plan.key: preview(c.plan, c.base, self.optimizer.defaults) for c in self.curves}
+    def _whole(self) -> dict[str, Rates]:
+        """Of each curve, by the key of its plan, the rate of every step of the run."""
+        return {c.plan.key: rates_of(c.plan, c.base, self.optimizer.defaults) for c in self.curves}
 
     def preview(self) -> dict[str, Rates]:
-        """(total_steps,) the learning rate of each group, by its name, in each step of the run; {} if none moves."""
+        """(total_steps,) the learning rate of each group, by its name, in each step of the run; {} if none moves.
+
+        Raises:
+            ConfigError: see `rates_of`.
+        """
         found: dict[str, Rates] = {}
         if not self.curves:
             return found
@@ -81,7 +85,7 @@ class Schedule:
             if curve is None:
                 found[group["name"]] = np.full(self.curves[0].plan.lengths.total_steps, rate)
             else:
-                rates = self.previews[curve.plan.key]
+                rates = self._whole[curve.plan.key]
                 found[group["name"]] = rates if rate == curve.base else rate * (rates / curve.base)
         return found
 
@@ -117,7 +121,7 @@ def _moved(group: Mapping[str, Any], momentum: float) -> dict[str, Any]:
     return {"betas": (momentum, *group["betas"][1:])} if "betas" in group else {"momentum": momentum}
 
 
-def preview(plan: Plan, rate: float, defaults: Mapping[str, Any]) -> Rates:
+def rates_of(plan: Plan, rate: float, defaults: Mapping[str, Any]) -> Rates:
     """(total_steps,) the learning rate of every step of the run, of a group that starts from `rate`.
 
     That of `ReduceLROnPlateau` follows from what will be measured: the curve is that of a metric that keeps getting

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from runner import config, folder, report
 from runner.checks.schema import LENGTH
 from runner.data import Sources
 from runner.errors import ConfigError, Interrupted, Problem, RunFolderError, RunnerError, counted
+from runner.ranking import Figure
 from runner.result import Result, from_json
 from runner.runs import read_config
 from runner.signals import StopFlag
@@ -191,10 +190,8 @@ def _over_folds(found: Sequence[Mapping[str, float | None]]) -> dict[str, float]
     """Mean and standard deviation (of a sample, n − 1) of every metric."""
     figures: dict[str, float] = {}
     for tag in found[0] if found else ():
-        values = [from_json(metrics.get(tag)) for metrics in found]
-        figures[tag] = statistics.fmean(values)
-        known = all(map(math.isfinite, values)) and len(values) > 1
-        figures[f"{tag}_std"] = statistics.stdev(values) if known else math.nan
+        figure = Figure.of([from_json(metrics.get(tag)) for metrics in found])
+        figures |= {tag: figure.mean, f"{tag}_std": figure.std}
     return figures
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from runner import data
+from runner.batch import by
 from runner.dataset import ArrayDataset, Samples, Stream
 from runner.dataset.table import Codes
 from runner.errors import DataError, Problem, reason_of
@@ -165,7 +166,7 @@ def _check_shape(run: Run, loader: Loader) -> None:
     """That the model gets inputs of the shape that it was trained on."""
     found, wanted = list(next(loader.epoch()).input.shape[1:]), list(run.cfg.facts.input_shape)
     if found != wanted:
-        shown = ["×".join(map(str, shape)) for shape in (found, wanted)]
+        shown = [by(shape) for shape in (found, wanted)]
         what = f"samples are {shown[0]} after the transforms, and the model was trained on {shown[1]}"
         remedy = "dataset.size=[HEIGHT,WIDTH], to which a folder of pictures is brought" if len(wanted) == 3 else ""
         raise DataError(Problem("dataset", what, shown[1], remedy))

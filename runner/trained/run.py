@@ -24,6 +24,7 @@ from runner.checks import entries, targets
 from runner.draws import generator, seed_of
 from runner.errors import ConfigError, Problem, RunFolderError, counted
 from runner.eval_mode import eval_mode
+from runner.keys import short
 from runner.loss import Readout
 from runner.network import make_model, make_precision, set_backends
 from runner.result import from_json
@@ -98,7 +99,7 @@ class Run:
         """Which run it is, with which weights, on what."""
         held, threads = self.weights, torch.get_num_threads()
         epoch = "" if held.epoch is None else f", epoch {held.epoch}"
-        name = str(self.cfg.model._target_).rpartition(".")[2]
+        name = short(self.cfg.model._target_)
         where = f"{device.describe(self.device)} · {counted(threads, 'thread')}"
         return f"{name} of {self.folder}: {held.path.name}{epoch} · {where}"
 

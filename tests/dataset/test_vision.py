@@ -232,7 +232,7 @@ def any_md5(monkeypatch: pytest.MonkeyPatch) -> None:
 def opened(name: str, *overrides: str) -> Parts:
     cfg = composed(f"dataset={name}", f"dataset.root={ROOT}", *overrides)
     assert targets.check(config.plain(cfg)[0]) == []
-    return config.factory(cfg.dataset, targets.OURS["dataset"])()
+    return config.factory(cfg.dataset)()
 
 
 # torchvision leaves the files open in which it notes what LSUN holds.
@@ -313,7 +313,7 @@ SHARED = Path(__file__).parents[3] / "shared/data"
 @pytest.mark.skipif(not (SHARED / "FashionMNIST").is_dir(), reason="needs the published Fashion-MNIST files")
 def test_the_published_fashion_mnist_files() -> None:
     cfg = composed("dataset=fashion_mnist", f"dataset.root={SHARED}")
-    parts = read(config.factory(cfg.dataset, targets.OURS["dataset"])())
+    parts = read(config.factory(cfg.dataset)())
     assert {name: part.arrays.inputs.shape for name, part in parts.items()} == {
         "train": (60000, 1, 28, 28), "test": (10000, 1, 28, 28),
     }  # fmt: skip

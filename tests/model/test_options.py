@@ -8,7 +8,6 @@ from conftest import composed
 from torch.nn.functional import cross_entropy
 
 from runner import config
-from runner.checks import targets
 
 OPTIONS = sorted(path.stem for path in (config.home() / "model").glob("*.yaml"))
 
@@ -18,7 +17,7 @@ OPTIONS = sorted(path.stem for path in (config.home() / "model").glob("*.yaml"))
 def test_a_step(option: str, shape: tuple[int, int, int]) -> None:
     cfg = composed(f"model={option}")
     config.fill(cfg, {"input_shape": list(shape), "num_outputs": 5})
-    model = config.factory(cfg.model, targets.OURS["model"])()
+    model = config.factory(cfg.model)()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     before = [p.clone() for p in model.parameters()]
     output = model(torch.randn(2, *shape))

@@ -13,9 +13,8 @@ from torch.optim import SGD, AdamW, Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
 from runner import config
-from runner.checks.targets import OURS
 from runner.errors import ConfigError
-from runner.scheduler import Curve, Lengths, Plan, Schedule, milestones, preview
+from runner.scheduler import Curve, Lengths, Plan, Schedule, milestones, rates_of
 
 PER_EPOCH, EPOCHS = 10, 40
 RUN = Lengths(PER_EPOCH, PER_EPOCH * EPOCHS)
@@ -58,9 +57,7 @@ def by_torch(
 def option(name: str, *overrides: str) -> Plan:
     """The plan of an option of `conf/scheduler`."""
     node = composed(f"scheduler={name}", *overrides).scheduler
-    return Plan(
-        config.factory(node, OURS["scheduler"]), RUN, node.interval, node.warmup, node.warmup_start, node.get("monitor")
-    )
+    return Plan(config.factory(node), RUN, node.interval, node.warmup, node.warmup_start, node.get("monitor"))
 
 
 N = RUN.total_steps
@@ -282,12 +279,12 @@ def test_what_will_not_be_reached_is_said() -> None:
 )
 def test_a_curve_that_breaks_is_found_before_training(factor: Callable[[int], float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        preview(plan(lr_scheduler.LambdaLR, lr_lambda=factor), 0.1, {})
+        rates_of(plan(lr_scheduler.LambdaLR, lr_lambda=factor), 0.1, {})
 
 
 def test_the_table_of_a_curve_has_its_turns() -> None:
     made = plan(lr_scheduler.MultiStepLR, "epoch", milestones=[20, 30], warmup=50, warmup_start=0.1)
-    rows = milestones(made, preview(made, 0.1, {})).rows
+    rows = milestones(made, rates_of(made, 0.1, {})).rows
     assert [row[:3] for row in rows] == [
         ["first step", 0, 1], ["after the warm-up", 50, 6], ["changed", 250, 26], ["changed", 350, 36],
         ["last step", 399, 40],
