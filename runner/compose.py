@@ -6,6 +6,7 @@ fail, and checks the keys of what remains: everything in our words and at once.
 
 from __future__ import annotations
 
+import copy
 import functools
 import re
 import typing
@@ -132,8 +133,10 @@ def explain(load: Load, overrides: Sequence[str], own: Iterable[Path] = (), name
                 kept.append(override)
             elif (parsed := OverridesParser.create().parse_override(override)).is_sweep_override():
                 load([override])
-            else:  # as composing anew would, which takes a hundred times as long
-                ConfigLoaderImpl._apply_overrides_to_config([parsed], cfg)
+            else:  # as composing anew would, in a fifth of the time; what fails may have been done in part
+                changed = copy.deepcopy(cfg)
+                ConfigLoaderImpl._apply_overrides_to_config([parsed], changed)
+                cfg = changed
         except FAILURES as error:
             option = override.lstrip("+").replace("=", "/")
             found.append(_describe(override, error, cfg, _files(own, error, option)))

@@ -49,7 +49,7 @@ def factory(node: DictConfig, without: Sequence[str] = ()) -> partial[Any]:
     """
     from hydra.utils import instantiate
 
-    path = re.sub(r"\[(\d+)\]", r".\1", str(node._get_full_key(None)))
+    path = _path(node)
     patterns = OmegaConf.select(typing.cast(DictConfig, node._get_root()), "allow_targets")
     if patterns is not None:  # they were checked before; but a folder of a run may come from anybody
         targets.check_allowed(value(node), path, patterns)
@@ -60,6 +60,15 @@ def factory(node: DictConfig, without: Sequence[str] = ()) -> partial[Any]:
             arguments.pop(key, None)
     positional = instantiate(node.get("_args_", []), _convert_="all")
     return partial(locate(node._target_), *positional, **instantiate(arguments, _convert_="all"))
+
+
+def _path(node: Any) -> str:
+    """The dotted key of a node, such as ``loss.terms.0``; OmegaConf's own is ``loss.terms0``."""
+    words = []
+    while node is not None and node._key() is not None:
+        words.append(str(node._key()))
+        node = node._get_parent()
+    return ".".join(reversed(words))
 
 
 @contextmanager

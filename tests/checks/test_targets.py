@@ -52,7 +52,7 @@ def innocent() -> None:
     "target",
     [
         "os.system", "builtins.eval", "subprocess.run", "pickle.loads", "torch.load", "torch.hub.load",
-        "torch.nn.utils.prune.torch.load", "runner.folder.os.remove", "test_targets.innocent", "builtins.exec",
+        "torch.nn.utils.prune.torch.load", "runner.folder.os.remove", f"{__name__}.innocent", "builtins.exec",
         "shutil.rmtree", "pickle.load", "posix.system", "runner.result._git", "runner.model._conv",
         "torchvision.datasets.mnist.torch.load", "torchvision.datasets.utils.extract_archive",
         "sklearn.datasets.fetch_california_housing", "torch.nn.modules.module.os.system",
@@ -81,7 +81,7 @@ def test_what_runs_whatever_it_is_given_nobody_can_allow(target: str, allowed: s
 
 
 def test_a_user_can_allow_targets_of_their_own() -> None:
-    tree = OmegaConf.create({"model": {"_target_": "test_targets.innocent"}, "allow_targets": ["test_targets.*"]})
+    tree = OmegaConf.create({"model": {"_target_": f"{__name__}.innocent"}, "allow_targets": [f"{__name__}.*"]})
     assert [p for p in config.check(tree) if p.key.startswith("model")] == []
 
 
