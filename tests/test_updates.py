@@ -81,26 +81,23 @@ SCHEDULES = {
 }
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
-@pytest.mark.parametrize("accumulate", [1, 3])
-def test_a_run_applies_what_was_previewed(
-    run: Run, monkeypatch: pytest.MonkeyPatch, name: str, accumulate: int
-) -> None:
-    overrides = (*SCHEDULES[name], GROUPS, f"trainer.accumulate={accumulate}")
-    seen = applied(run, monkeypatch, *QUICK, *overrides)
-    steps = math.ceil(17 / accumulate)
-    assert len(seen) == 2 * steps
-    cfg = described("model=mlp", *overrides)
+def previewed(accumulate: int, *overrides: str) -> list[list[float]]:
+    """The rates of every step of the run that `applied` does with these."""
+    cfg, steps = described("model=mlp", *overrides), math.ceil(17 / accumulate)
     config.fill(cfg, {"steps_per_epoch": steps, "total_steps": 2 * steps})
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Dropout(), nn.Linear(16, 10))
-    previewed = make_schedule(cfg, make_optimizer(cfg, model, nn.Identity())).preview()
-    assert list(map(list, zip(*previewed.values(), strict=True))) == seen
+    rates = make_schedule(cfg, make_optimizer(cfg, model, nn.Identity())).preview()
+    return list(map(list, zip(*rates.values(), strict=True)))
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_a_stopped_run_goes_on_with_the_same_rates(run: Run, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_run_applies_what_was_previewed_and_one_that_is_stopped_goes_on_with_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     overrides = (*QUICK, *SCHEDULES[name], GROUPS)
     whole = applied(run, monkeypatch, *overrides, "hydra.run.dir=whole")
+    assert len(whole) == 34
+    assert whole == previewed(1, *SCHEDULES[name], GROUPS)
     seen: list[list[float]] = []
     step = trainer.Trainer.step
 
@@ -116,6 +113,15 @@ def test_a_stopped_run_goes_on_with_the_same_rates(run: Run, monkeypatch: pytest
     seen += applied(run, monkeypatch, "resume=part")
     assert seen == whole
     assert Path("part/metrics.jsonl").read_bytes() == Path("whole/metrics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["cosine", "linear"])
+def test_what_was_previewed_is_applied_to_steps_of_several_batches_too(
+    run: Run, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    seen = applied(run, monkeypatch, *QUICK, *SCHEDULES[name], GROUPS, "trainer.accumulate=3")
+    assert len(seen) == 12
+    assert seen == previewed(3, *SCHEDULES[name], GROUPS, "trainer.accumulate=3")
 
 
 def test_a_longer_run_gets_the_longer_schedule(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
