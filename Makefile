@@ -12,8 +12,9 @@ lint:
 types:
 	$(UV) run mypy
 
+# Compiled files are kept, or every process of the tests would compile torch again.
 test:
-	$(UV) run pytest
+	PYTHONDONTWRITEBYTECODE= $(UV) run pytest
 
 # Jobs that submitit and Ray start; their plugins are extras, for Hydra would load them at every start.
 launchers:

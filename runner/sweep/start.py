@@ -20,7 +20,7 @@ from runner.command_line import quote
 from runner.data import Sources
 from runner.errors import ConfigError, Problem, RunFolderError, nearest
 from runner.pictures import plots
-from runner.sweep import folds, jobs, launcher
+from runner.sweep import attempts, folds, jobs, launcher
 from runner.sweep.record import Record
 from runner.sweep.run import Sweep
 from runner.train import Prepared
@@ -138,7 +138,7 @@ def _try(leaves: dict[int, DictConfig], words: list[str], total: int | None, sou
         nonlocal last, last_key
         task = config.task(cfg)
         with read_write(task):
-            task.trainer.threads = 1  # of the trial, in a child process; see `runner.sweep.jobs`
+            task.trainer.threads = 1  # of the trial, in a child process; see `runner.sweep.attempts`
         if last is not None and key == last_key:
             config.fill(task, last.cfg.facts)
             train.plan(task, last.experiment)
@@ -147,4 +147,4 @@ def _try(leaves: dict[int, DictConfig], words: list[str], total: int | None, sou
             last, last_key = train.prepare(task, Path(), sources), key
 
     if leaves:
-        jobs.try_all(leaves, words, total, check_declared, read, attempt)
+        attempts.try_all(leaves, words, total, check_declared, read, attempt)
