@@ -13,8 +13,9 @@ from torch.utils.data import IterableDataset
 
 from runner.dataset.arrays import ArrayDataset, Parts
 from runner.dataset.bundled import breast_cancer, diabetes, digits, iris, synthetic, wine
+from runner.dataset.facts import facts
 from runner.dataset.pictures import image_folder
-from runner.dataset.samples import Samples, facts
+from runner.dataset.samples import Samples
 from runner.dataset.stream import Stream
 from runner.dataset.table import table
 from runner.dataset.vision import torchvision_dataset as torchvision

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from runner.dataset.arrays import ArrayDataset
-from runner.dataset.samples import as_input, as_target
+from runner.dataset.tensors import as_input, as_target
 
 
 def digits() -> ArrayDataset:

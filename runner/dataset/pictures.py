@@ -21,7 +21,7 @@ from rich.progress import track
 from torch.utils.data import Dataset
 
 from runner.dataset.arrays import ArrayDataset, Parts
-from runner.dataset.samples import as_input
+from runner.dataset.tensors import as_input
 from runner.errors import ConfigError, DataError, Problem, reason_of
 from runner.files import typed, write
 from runner.part_names import part_named

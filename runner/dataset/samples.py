@@ -1,4 +1,4 @@
-"""Reading a data set's samples in one way, and the facts that follow from them."""
+"""Reading a data set's samples in one way."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset
 
-from runner.batch import by, stacked
+from runner.batch import stacked
 from runner.dataset.arrays import Array, ArrayDataset
+from runner.dataset.tensors import as_input, as_target, held_targets
 from runner.errors import DataError, Problem, reason_of
 
 
@@ -118,7 +119,7 @@ class Samples:
         """Every sample's target, and its ``mask`` and ``weight`` if it has such."""
         if isinstance(self.source, ArrayDataset):
             return self.source.targets, {k: v for k, v in self.source.extra.items() if k in ("mask", "weight")}
-        held = None if getattr(self.source, "target_transform", None) else _held_targets(self.source)
+        held = None if getattr(self.source, "target_transform", None) else held_targets(self.source)
         if held is not None and len(held) == len(self) and self._agree(held):
             return held, {}
         rows = [self._label(index) for index in range(len(self))]
@@ -346,103 +347,3 @@ def _unreadable(index: int, error: Exception) -> DataError:
         "torchvision.transforms.ToPILImage as the first transform" if "PIL" in f"{type(error).__name__} {error}" else ""
     )
     return DataError(Problem("dataset", what, remedy=own or "-v, to see where"))
-
-
-def facts(parts: Mapping[str, Samples]) -> dict[str, Any]:
-    """What only the data know, for the configuration's `facts`.
-
-    Args:
-        parts: the samples of each part; of a stream, its head.
-
-    Raises:
-        DataError: targets that are neither class indices nor values.
-    """
-    train = parts["train"]
-    targets, classes = train.targets, train.classes
-    for name, part in parts.items():
-        _check_names(name, part.names, train.names)
-        part.check(len(classes), f"{{}} of the {name} part")
-        if part.task != train.task:
-            what = f"the targets of {name} are for {part.task}, those of train for {train.task}"
-            raise DataError(Problem("dataset", what, "targets of one kind in every part"))
-    outputs = len(classes) or (1 if targets.dim() == 1 else targets.shape[1])
-    return {
-        "task": train.task,
-        "num_samples": sum(len(part) for part in parts.values()),
-        "num_classes": len(classes) or None,
-        "class_names": classes,
-        "num_outputs": outputs,
-        "features": getattr(train.source, "features", None),
-        "categories": getattr(train.source, "categories", None),
-        **_form(train),
-    }
-
-
-def _form(samples: Samples) -> dict[str, Any]:
-    """What an input looks like as it is stored: what comes from elsewhere has to look alike."""
-    if isinstance(samples.source, ArrayDataset):
-        held = samples.source.inputs
-        span = [held.min().item(), held.max().item()] if held.dim() == 4 else None
-        return {"sample_shape": list(held.shape[1:]), "sample_type": _type(held), "sample_range": span}
-    read = samples.read(0)[0]
-    shape: list[int | None] = list(read.shape)
-    if hasattr(samples.raw(0)[0], "getbands"):  # pictures, which may be of any size
-        shape[1:] = [None, None]
-    return {"sample_shape": shape, "sample_type": _type(read), "sample_range": None}
-
-
-def _type(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
-
-
-def as_input(value: Any, layout: str | None = None) -> Tensor:
-    """An input as a tensor: a PIL picture as (C, H, W), an array as it is but with its channels first."""
-    if hasattr(value, "getbands"):
-        pixels = torch.from_numpy(np.array(value))  # (H, W) or (H, W, C)
-        return pixels.reshape(value.height, value.width, -1).permute(2, 0, 1).contiguous()
-    tensor = torch.from_numpy(value) if isinstance(value, np.ndarray) else torch.as_tensor(value)
-    if tensor.dim() != 3:
-        return tensor
-    if layout in ("hwc", "hwc_bgr"):
-        tensor = tensor.permute(2, 0, 1)
-        return tensor.flip(0) if layout == "hwc_bgr" else tensor
-    if layout is None and tensor.shape[2] in (1, 3, 4) and tensor.shape[0] not in (1, 2, 3, 4):
-        what = f"an array of {by(tensor.shape)} looks like height × width × channels"
-        remedy = "+dataset.layout=hwc, or `layout: hwc` in the file of the data set; chw if it is not"
-        raise DataError(Problem("dataset.layout", what, "chw, hwc, hwc_bgr", remedy))
-    return tensor
-
-
-def as_target(value: Any) -> Tensor:
-    """A target as a tensor: int64 for class indices, float32 for values."""
-    tensor = torch.as_tensor(value)
-    return tensor.float() if tensor.is_floating_point() else tensor.long()
-
-
-def _held_targets(source: Any) -> Tensor | None:
-    """The targets that a data set has at hand under one of the names that torchvision's use."""
-    if isinstance(source, ConcatDataset):
-        parts = [_held_targets(part) for part in source.datasets]
-        return None if any(part is None for part in parts) else torch.cat([part for part in parts if part is not None])
-    for name in ("targets", "labels", "_labels", "y"):
-        held = getattr(source, name, None)
-        if held is not None and hasattr(held, "__len__"):
-            try:
-                return as_target(held if isinstance(held, Tensor) else np.asarray(held))
-            except (TypeError, ValueError):  # texts, or lists of several lengths
-                continue
-    for name in ("samples", "_samples", "_flat_character_images"):  # pairs of a path and a class
-        pairs = getattr(source, name, None)
-        if isinstance(pairs, list) and pairs and isinstance(pairs[0], tuple) and isinstance(pairs[0][-1], int):
-            return torch.tensor([pair[-1] for pair in pairs])
-    return None
-
-
-def _check_names(part: str, names: Sequence[str], expected: Sequence[str]) -> None:
-    """That a part calls its classes what train calls them; it may lack some of the last, or all names."""
-    pairs = zip(names, expected, strict=False)
-    differing = [(number, mine, theirs) for number, (mine, theirs) in enumerate(pairs) if mine != theirs]
-    if differing:
-        number, mine, theirs = differing[0]
-        what = f"class {number} is {mine!r} in {part} and {theirs!r} in train"
-        raise DataError(Problem("dataset", what, "the same classes in the same order in every part"))

@@ -18,8 +18,8 @@ from torch import Tensor
 from runner.batch import by
 from runner.config import build, calling, value
 from runner.dataset.pictures import MODES, UNDECODABLE, decode
-from runner.dataset.samples import as_input
 from runner.dataset.table import Codes
+from runner.dataset.tensors import as_input
 from runner.errors import ConfigError, DataError, Problem, counted, nearest, reason_of
 from runner.transform import Pipeline, is_random, seeded
 

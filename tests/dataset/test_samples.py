@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset, IterableDataset
 
 from runner.dataset import ArrayDataset, Parts, Samples, Stream, facts, read
-from runner.dataset.samples import as_input
 from runner.dataset.stream import HEAD
+from runner.dataset.tensors import as_input
 from runner.errors import DataError
 
 PICTURE = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)

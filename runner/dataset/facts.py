@@ -1,0 +1,69 @@
+"""What only the data know, for the configuration's ``facts``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from runner.dataset.arrays import ArrayDataset
+from runner.dataset.samples import Samples
+from runner.errors import DataError, Problem
+
+
+def facts(parts: Mapping[str, Samples]) -> dict[str, Any]:
+    """What only the data know, for the configuration's `facts`.
+
+    Args:
+        parts: the samples of each part; of a stream, its head.
+
+    Raises:
+        DataError: targets that are neither class indices nor values.
+    """
+    train = parts["train"]
+    targets, classes = train.targets, train.classes
+    for name, part in parts.items():
+        _check_names(name, part.names, train.names)
+        part.check(len(classes), f"{{}} of the {name} part")
+        if part.task != train.task:
+            what = f"the targets of {name} are for {part.task}, those of train for {train.task}"
+            raise DataError(Problem("dataset", what, "targets of one kind in every part"))
+    outputs = len(classes) or (1 if targets.dim() == 1 else targets.shape[1])
+    return {
+        "task": train.task,
+        "num_samples": sum(len(part) for part in parts.values()),
+        "num_classes": len(classes) or None,
+        "class_names": classes,
+        "num_outputs": outputs,
+        "features": getattr(train.source, "features", None),
+        "categories": getattr(train.source, "categories", None),
+        **_form(train),
+    }
+
+
+def _form(samples: Samples) -> dict[str, Any]:
+    """What an input looks like as it is stored: what comes from elsewhere has to look alike."""
+    if isinstance(samples.source, ArrayDataset):
+        held = samples.source.inputs
+        span = [held.min().item(), held.max().item()] if held.dim() == 4 else None
+        return {"sample_shape": list(held.shape[1:]), "sample_type": _type(held), "sample_range": span}
+    read = samples.read(0)[0]
+    shape: list[int | None] = list(read.shape)
+    if hasattr(samples.raw(0)[0], "getbands"):  # pictures, which may be of any size
+        shape[1:] = [None, None]
+    return {"sample_shape": shape, "sample_type": _type(read), "sample_range": None}
+
+
+def _type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _check_names(part: str, names: Sequence[str], expected: Sequence[str]) -> None:
+    """That a part calls its classes what train calls them; it may lack some of the last, or all names."""
+    pairs = zip(names, expected, strict=False)
+    differing = [(number, mine, theirs) for number, (mine, theirs) in enumerate(pairs) if mine != theirs]
+    if differing:
+        number, mine, theirs = differing[0]
+        what = f"class {number} is {mine!r} in {part} and {theirs!r} in train"
+        raise DataError(Problem("dataset", what, "the same classes in the same order in every part"))

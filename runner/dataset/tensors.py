@@ -1,0 +1,56 @@
+"""Inputs and targets, as data sets give them, as tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import ConcatDataset
+
+from runner.batch import by
+from runner.errors import DataError, Problem
+
+
+def as_input(value: Any, layout: str | None = None) -> Tensor:
+    """An input as a tensor: a PIL picture as (C, H, W), an array as it is but with its channels first."""
+    if hasattr(value, "getbands"):
+        pixels = torch.from_numpy(np.array(value))  # (H, W) or (H, W, C)
+        return pixels.reshape(value.height, value.width, -1).permute(2, 0, 1).contiguous()
+    tensor = torch.from_numpy(value) if isinstance(value, np.ndarray) else torch.as_tensor(value)
+    if tensor.dim() != 3:
+        return tensor
+    if layout in ("hwc", "hwc_bgr"):
+        tensor = tensor.permute(2, 0, 1)
+        return tensor.flip(0) if layout == "hwc_bgr" else tensor
+    if layout is None and tensor.shape[2] in (1, 3, 4) and tensor.shape[0] not in (1, 2, 3, 4):
+        what = f"an array of {by(tensor.shape)} looks like height × width × channels"
+        remedy = "+dataset.layout=hwc, or `layout: hwc` in the file of the data set; chw if it is not"
+        raise DataError(Problem("dataset.layout", what, "chw, hwc, hwc_bgr", remedy))
+    return tensor
+
+
+def as_target(value: Any) -> Tensor:
+    """A target as a tensor: int64 for class indices, float32 for values."""
+    tensor = torch.as_tensor(value)
+    return tensor.float() if tensor.is_floating_point() else tensor.long()
+
+
+def held_targets(source: Any) -> Tensor | None:
+    """The targets that a data set has at hand under one of the names that torchvision's use."""
+    if isinstance(source, ConcatDataset):
+        parts = [held_targets(part) for part in source.datasets]
+        return None if any(part is None for part in parts) else torch.cat([part for part in parts if part is not None])
+    for name in ("targets", "labels", "_labels", "y"):
+        held = getattr(source, name, None)
+        if held is not None and hasattr(held, "__len__"):
+            try:
+                return as_target(held if isinstance(held, Tensor) else np.asarray(held))
+            except (TypeError, ValueError):  # texts, or lists of several lengths
+                continue
+    for name in ("samples", "_samples", "_flat_character_images"):  # pairs of a path and a class
+        pairs = getattr(source, name, None)
+        if isinstance(pairs, list) and pairs and isinstance(pairs[0], tuple) and isinstance(pairs[0][-1], int):
+            return torch.tensor([pair[-1] for pair in pairs])
+    return None
