@@ -229,6 +229,10 @@ class TestDamage:
         restore_best(tmp_path, {"format": 2, **at(5, best)})
         assert read(tmp_path / "best.pt")["progress"]["step"] == 3
         (tmp_path / "best.pt").unlink()
+        (tmp_path / "step-3.pt").write_bytes(b"PK")  # is not taken, whatever it may hold
+        with pytest.raises(RunFolderError, match=r"step-3\.pt: cannot be read"):
+            restore_best(tmp_path, {"format": 2, **at(5, best)})
+        assert not (tmp_path / "best.pt").exists()
         (tmp_path / "step-3.pt").unlink()
         restore_best(tmp_path, {"format": 2, **at(3, best)})  # the last one is the best one
         assert read(tmp_path / "best.pt")["progress"]["step"] == 3
