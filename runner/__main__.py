@@ -5,11 +5,14 @@ The first argument, if it is a plain word, is the command; everything after it i
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 # Before torch is imported by anybody: OpenMP threads that have nothing to do sleep instead of spinning, which beside a
 # second process made a step up to 36 times as long; and cuBLAS takes a workspace with which it is deterministic.
@@ -76,5 +79,15 @@ def _version(arguments: list[str]) -> int:
     return 0
 
 
+def command() -> NoReturn:
+    """Run what was typed, and end the process without taking apart all that torch has built, which takes seconds."""
+    status = main()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # nobody is reading any more, or it is closed
+            stream.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

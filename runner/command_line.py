@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from runner.errors import ConfigError, Problem, nearest
@@ -100,7 +101,9 @@ def _check_override(override: str) -> Iterator[Problem]:
     elif not equals and ":" in key and not override.startswith("~"):
         yield Problem(override, "has no =", remedy=override.replace(":", "=", 1))
     elif not equals and not override.startswith("~"):
-        yield Problem(override, "has no value", remedy=f"{key}=VALUE")
+        # A path without a key, or the second word of a value with a space.
+        close = f"run={override}" if Path(override).exists() else f"{key}=VALUE, in quotes if it has spaces"
+        yield Problem(override, "has no value", remedy=close)
     elif key == "hydra.callbacks" or key.startswith("hydra.callbacks."):
         yield Problem(key, "is what checks the configuration, and stays", remedy=remedy)
     elif key in ("hydra.launcher._target_", "hydra.sweeper._target_"):

@@ -5,6 +5,7 @@ What a command needs is imported when it is run: help, and a mistake in the comm
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -181,5 +182,6 @@ def show_help(command: str) -> int:
     print((COMMANDS[command].__doc__ or "").strip())
     keys = config.home() / f"{command}.yaml"
     if keys.is_file():
-        print(f"\n{keys.read_text().strip()}")
+        own = re.sub(r"(?m)^(defaults:.*|  - .*|# @package.*)\n", "", keys.read_text())
+        print(f"\n{own.strip()}")
     return 0

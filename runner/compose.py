@@ -194,6 +194,8 @@ def _no_option(error: MissingConfigException, files: Sequence[Path]) -> Problem:
         what = f"there is no group {group.rpartition('/')[2]!r} below it"
         return Problem(place, what, remedy=f"override /{group.rpartition('/')[2]}: {option}")
     what, remedy = f"there is no option {option!r}", nearest(option, options, f"{group}=")
+    if not remedy and group not in ("experiment", "sweep") and "/" not in group:
+        remedy = f"--config-dir FOLDER, if it is {group}/{option}.yaml in a folder of your own"
     if place:
         return Problem(f"{place}: {group}", what, ", ".join(options), remedy.replace("=", ": "))
     return Problem(group, what, ", ".join(options) or "nothing yet: the group has no options", remedy)
@@ -212,7 +214,9 @@ def _of_override(override: str, said: str, cfg: DictConfig | None) -> Problem:
         remedy = f"{key}='...' if the value is a text with special characters" if value else "KEY=VALUE"
         return Problem(override, f"cannot be read: {said}", remedy=remedy)
     if parsed.is_sweep_override():
-        remedy = f"-m {override}, or {for_shell(f'{key}=[{value}]')} for a list"
+        remedy = f"-m {override}"
+        if not (config.home() / key).is_dir():  # of a group there is one option
+            remedy += f", or {for_shell(f'{key}=[{value}]')} for a list"
         return Problem(key, f"{value!r} is several values", "one value", remedy)
     if override.startswith("+"):
         return Problem(key, f"is there already, and cannot be added ({override})", remedy=override.lstrip("+"))
@@ -258,12 +262,20 @@ def _unknown_key(key: str, value: str, cfg: DictConfig, reason: str) -> Problem:
         if words[depth] not in node:
             names = _keys(node)
             close = nearest(words[depth], names, f"{parent}." if parent else "")
+            if len(words) == 1 and (inside := _groups_with(words[0], cfg)):
+                close = f"{inside[0]}.{words[0]}"
             remedy = ".".join([close, *words[depth + 1 :]]) + f"={value}" if close else ""
             allowed = ", ".join(names)
             if "_target_" in node and depth == len(words) - 1:
                 allowed += f"{'; with +, other' if names else 'with +,'} arguments of {node._get_node('_target_')}"
             return Problem(key, f"there is no such key (value {value!r})", allowed, for_shell(remedy))
     return Problem(key, f"{value} cannot be read: {reason}")
+
+
+def _groups_with(key: str, cfg: DictConfig) -> list[str]:
+    """The groups that have a key which was typed without one: ``lr=0.1``."""
+    nodes = {str(name): cfg._get_node(name) for name in cfg if name not in ("hydra", "facts")}
+    return [name for name, node in nodes.items() if isinstance(node, DictConfig) and key in node]
 
 
 def _keys(node: DictConfig) -> Iterable[str]:

@@ -23,7 +23,7 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 from runner.checks import entries, schema, targets
 from runner.checks.targets import HYDRA_KEYS, locate
 from runner.checks.values import UNKNOWN
-from runner.errors import ConfigError, Problem, RunnerError, reason_of
+from runner.errors import ConfigError, Problem, RunnerError, place_of, reason_of
 from runner.files import write
 from runner.keys import leaves
 
@@ -80,7 +80,7 @@ def calling(key: str, wrong: str = "cannot be built") -> Iterator[None]:
         raise
     except Exception as error:  # whatever code of the user's may raise
         log.debug("", exc_info=True)
-        reason = reason_of(error)
+        reason = f"{reason_of(error)}{place_of(error)}"
         if not isinstance(error, (TypeError, ValueError)) and str(error).strip():
             reason = f"{type(error).__name__}: {reason}"
         raise ConfigError(Problem(key, f"{wrong}: {reason}", remedy="-v, to see where")) from error
@@ -239,9 +239,10 @@ def _unset(tree: Any, path: str) -> Iterator[str]:
 
 def difference(config: DictConfig, default: DictConfig) -> list[tuple[str, Any, Any]]:
     """Dotted key, value and default of every value that is not as `default` has it, which the data do not give."""
-    ours, theirs = dict(leaves(plain(config)[0])), dict(leaves(plain(default)[0]))
-    known = {key: value for key, value in ours.items() if theirs.get(key) is not UNKNOWN}
-    rows = [(key, value, theirs.get(key)) for key, value in known.items() if value != theirs.get(key)]
+    # References are left as they are written: what they come to, the data say, or another line of the table.
+    ours, theirs = (dict(leaves(OmegaConf.to_container(each, resolve=False))) for each in (config, default))
+    rows = [(key, value, theirs.get(key)) for key, value in ours.items() if value != theirs.get(key)]
+    rows = [row for row in rows if row[0].partition(".")[0] != "facts"]
     # In an order that does not depend on whether the configuration came from the command line or from a run folder.
     return sorted(rows, key=lambda row: (_place(row[0].partition(".")[0]), row[0]))
 

@@ -19,8 +19,11 @@ import difflib
 import logging
 import re
 import signal
+import sysconfig
+import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 log = logging.getLogger("runner")
 
@@ -127,6 +130,20 @@ def for_shell(override: str) -> str:
 def reason_of(error: BaseException) -> str:
     """The first line of what an error of somebody else's says, or its kind if it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def place_of(error: BaseException) -> str:
+    """Where code of the user's raised an error: `` (my_net.py, line 12)``; empty if it came from anybody else's."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.is_file() and not any(path.is_relative_to(place) for place in NOT_OF_THE_USER):
+            near = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+            return f" ({near}, line {frame.lineno})"
+    return ""
+
+
+NOT_OF_THE_USER = (Path(__file__).parent, *(Path(place) for place in set(sysconfig.get_paths().values())))
+"""Folders of this package, of Python and of what is installed."""
 
 
 def counted(number: int, word: str) -> str:

@@ -261,4 +261,11 @@ def command(cfg: Any, *words: str) -> str:
     """What to type, with what the code of a run's own needs: which may be called is the word of whoever types, not of
     the folder."""
     allowed = [f"allow_targets=[{','.join(cfg.allow_targets)}]"] if cfg.allow_targets else []
-    return " ".join(["python -m runner", *(shlex.quote(word) for word in (*words, *allowed))])
+    return " ".join([*program("runner"), *(shlex.quote(word) for word in (*words, *allowed))])
+
+
+def program(name: str) -> list[str]:
+    """How a program of the environment is started here: ``runner`` itself, or ``tensorboard``."""
+    own = ["python", "-m", "runner"] if name == "runner" else [name]
+    # Whoever typed `uv run` has it in no other way.
+    return ["uv", "run", *(own[1:] if name == "runner" else own)] if "UV_RUN_RECURSION_DEPTH" in os.environ else own

@@ -29,6 +29,7 @@ from runner.command_line import quote
 from runner.errors import ConfigError, Problem, RunnerError, counted, reason_of, shown
 from runner.keys import differing, is_below
 from runner.sweep import jobs
+from runner.terminal import Status
 
 if TYPE_CHECKING:
     from runner.train import Prepared
@@ -51,7 +52,9 @@ class Preflight(Callback):
             else:
                 folder.lock(resumed, "resume")
             run_dir = resumed or Path(str(config.hydra.run.dir))
-            prepared = _prepare(config, run_dir)
+            with Status() as status:
+                status.say("reading the data, building, trying one batch …")
+                prepared = _prepare(config, run_dir)
             if config.check == "only":
                 _end_check(prepared, "" if prepared is not None else counted(config.split.n_splits, "fold"))
             if resumed is None:

@@ -43,7 +43,7 @@ def announce(
         cfg.seed,
     )
     what = f"{facts.num_classes} classes" if facts.num_classes else "values"
-    shape = by(facts.input_shape)
+    shape = by(facts.input_shape) + (" numbers" if len(facts.input_shape) == 1 else "")
     name, loader = cfg.dataset.get("name") or short(cfg.dataset._target_), e.data.loaders["train"]
     samples = "stream of samples" if facts.num_samples is None else f"{facts.num_samples:,} samples"
     log.info(
@@ -214,7 +214,7 @@ def farewell(cfg: DictConfig, run_dir: Path, seconds: float) -> None:
         log.info("\nall of it works, in %.1f s; nothing was kept", seconds)
         return
     log.info("\n%s in %.1f s", run_dir, seconds)
-    log.info("  curves and tables  tensorboard --logdir %s", shlex.quote(str(run_dir)))
+    log.info("  curves and tables  %s", shlex.join([*folder.program("tensorboard"), "--logdir", str(run_dir)]))
     log.info("  use it             %s", folder.command(cfg, "predict", f"run={run_dir}", "input=FILE"))
     length = "max_epochs" if cfg.trainer.max_steps is None else "max_steps"
     log.info("  train longer       %s", folder.resume_command(cfg, run_dir, f"trainer.{length}=MORE"))

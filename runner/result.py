@@ -92,7 +92,10 @@ def git_commit() -> dict[str, Any] | None:
     """Commit of the working folder, and whether the files were as in that commit; None outside a repository."""
     try:
         commit = _git("rev-parse", "HEAD")
-        return {"commit": commit, "clean": not _git("status", "--porcelain", "--untracked-files=no")}
+        changed = _git("status", "--porcelain", "--untracked-files=no")
+        # Code and configuration that git has not been told of is what may have run, too; outputs are not.
+        added = _git("ls-files", "--others", "--exclude-standard", "--", "*.py", "*.yaml", ":!outputs", ":!**/.venv/**")
+        return {"commit": commit, "clean": not (changed or added)}
     except (OSError, subprocess.SubprocessError):
         return None
 

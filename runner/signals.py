@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,11 +74,11 @@ def exiting() -> Iterator[None]:
         yield
         return
 
-    came: list[Exit] = []
+    came: list[Interrupted] = []
 
     def leave(signum: int, frame: FrameType | None) -> None:
-        came.append(Exit(Interrupted(signum).exit_status))
-        raise came[0]
+        came.append(Interrupted(signum))
+        raise Exit(came[0].exit_status)
 
     before = {signum: signal.signal(signum, leave) for signum in STOPPING}
     try:
@@ -86,4 +87,5 @@ def exiting() -> Iterator[None]:
         for signum, handler in before.items():
             signal.signal(signum, handler)
         if came:
-            raise came[0]
+            print(came[0], file=sys.stderr)
+            raise Exit(came[0].exit_status)

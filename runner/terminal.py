@@ -130,6 +130,11 @@ class Status:
         """Whether it is time to show something new."""
         return self._screen.is_terminal and time.monotonic() - self._drawn > SECONDS_BETWEEN_DRAWS
 
+    def say(self, text: str) -> None:
+        """Show something, if there is somewhere to show it."""
+        if self._screen.is_terminal:
+            self.show(text)
+
     def show(self, text: str) -> None:
         self._drawn = time.monotonic()
         self._live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)

@@ -18,7 +18,16 @@ from runner import config, environment, folder, inspect, optimizer, report, resu
 from runner.checkpoint import BEST, read, read_newest, sha256
 from runner.data import Sources
 from runner.device import out_of_memory
-from runner.errors import DataError, Interrupted, Problem, Pruned, RunFolderError, RunnerError
+from runner.errors import (
+    DataError,
+    Interrupted,
+    Problem,
+    Pruned,
+    RunFolderError,
+    RunnerError,
+    place_of,
+    reason_of,
+)
 from runner.evaluation import norm_gap
 from runner.experiment import Experiment, assemble
 from runner.metric import Said
@@ -83,6 +92,9 @@ def main(prepared: Prepared, run_dir: Path, watch: Watch | None = None) -> None:
             _end(result, "failed", f"{type(error).__name__}: {what or error}")
             if what is not None:
                 raise RunnerError(what) from error
+            if isinstance(error, Exception) and not isinstance(error, RunnerError):
+                log.error("", exc_info=True)
+                raise RunnerError(_lost(error, trainer, run_dir)) from error
             raise
     if stop.signum is not None:  # came too late to stop this run, but a sweep goes no further
         raise SystemExit(Interrupted(stop.signum).exit_status)
@@ -91,6 +103,14 @@ def main(prepared: Prepared, run_dir: Path, watch: Watch | None = None) -> None:
 def _end(result: Result, state: str, error: str) -> None:
     with suppress(OSError):  # a full disk is a reason to end, and not to end otherwise
         result.update(state=state, error=error)
+
+
+def _lost(error: Exception, trainer: Trainer, run_dir: Path) -> str:
+    """The last line about an error that nobody has foreseen."""
+    at = f"at step {trainer.progress.step:,} of epoch {trainer.progress.epoch + 1}"
+    return (
+        f"{type(error).__name__}: {reason_of(error)}{place_of(error)}, {at}; all of it is in {run_dir / 'runner.log'}"
+    )
 
 
 def _explained(error: BaseException, cfg: DictConfig, experiment: Experiment, run_dir: Path) -> str | None:
@@ -254,6 +274,11 @@ def _fit(
                     trainer.check()
                     epoch = f"{progress.epoch + 1}/{epochs}"
                     bar.update(progress.step, epoch, trainer.running_loss, trainer.vitals.speed)
+            elif record:
+                bar.update(
+                    progress.step, f"{record['epoch']}/{epochs}", record["train/loss"],
+                    trainer.measured["samples_per_second"],
+                )  # fmt: skip
                 if profiler is not None and (table := profiler.step()) is not None:
                     show(table)
                     log.info("%s", profiler.path)

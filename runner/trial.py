@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import re
 import warnings
 from collections.abc import Iterable
 from contextlib import suppress
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from runner.batch import Batch, by
 from runner.config import build_all, fill, value
-from runner.errors import ConfigError, DataError, Problem, RunnerError, reason_of
+from runner.errors import ConfigError, DataError, Problem, RunnerError, place_of, reason_of
 from runner.eval_mode import eval_mode
 from runner.network import make_model
 from runner.trainer import Gradient
@@ -34,16 +35,22 @@ def try_model(model: nn.Module, example: Tensor) -> object:
             return model(example)
     except Exception as error:  # whatever a model of the user's may raise
         log.debug("", exc_info=True)
-        reason = reason_of(error)
+        reason = f"{reason_of(error)}{place_of(error)}"
         what = f"cannot take inputs of shape {by(example.shape[1:])}{_where(model, example)}: {reason}"
-        remedy = "larger pictures (dataset.size of an image folder, or a Resize), or a smaller model"
-        if example.dim() == 2:
-            remedy = "model=mlp"
-        elif "Byte" in reason:
-            remedy = "a transform that makes floats of them: runner.transform.Float, or Normalize"
-        elif "channels" in reason and example.shape[1] == 1:
-            remedy = "the transform torchvision.transforms.v2.RGB, or dataset.channels=3 of an image folder"
-        raise ConfigError(Problem("model", what, remedy=remedy)) from error
+        raise ConfigError(Problem("model", what, remedy=_remedy(reason, example))) from error
+
+
+def _remedy(reason: str, example: Tensor) -> str:
+    """What to do about an input that a model does not take, as far as torch's reason says it."""
+    if example.dim() == 2 and re.search(r"Expected .*input to conv|must be 3D|4D", reason):
+        return "model=mlp"
+    if "Byte" in reason:
+        return "a transform that makes floats of them: runner.transform.Float, or Normalize"
+    if "channels" in reason and example.shape[1] == 1:
+        return "the transform torchvision.transforms.v2.RGB, or dataset.channels=3 of an image folder"
+    if re.search(r"(?i)too small|kernel size|output size|less than|not divisible", reason):
+        return "larger pictures (dataset.size of an image folder, or a Resize), or a smaller model"
+    return "-v, to see where"
 
 
 def check_repeatable(model: nn.Module, example: Tensor, output: object) -> None:
@@ -98,7 +105,7 @@ def try_step(gradient: Gradient, batch: Batch, sizes: Iterable[int]) -> None:
 
 
 def _untrainable(error: Exception, size: int) -> Problem:
-    reason = reason_of(error)
+    reason = f"{reason_of(error)}{place_of(error)}"
     what = f"cannot be trained on a batch of {size}: {reason}"
     if "inplace operation" in reason:
         return Problem("model", what, remedy="debug=anomaly, which says where it is")

@@ -32,6 +32,8 @@ if Path("/dev/shm").is_dir() and shutil.disk_usage("/dev/shm").free > 2 << 30:
     # Each checkpoint is synchronised to the disk, which takes a hundred times as long on one.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/dev/shm")
 
+os.environ.pop("UV_RUN_RECURSION_DEPTH", None)  # by which messages would know that `uv run` started the tests
+
 torch.set_num_threads(1)  # from the first fixture on: a fork after a computation with several threads can hang
 
 Plugins.instance()  # which loads the module of the class anew

@@ -9,8 +9,10 @@ from __future__ import annotations
 import fnmatch
 import functools
 import importlib
+import importlib.util
 import inspect
 import re
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -125,6 +127,10 @@ def _check_name(key: str, node: dict[str, Any], allowed: Sequence[str]) -> list[
     if any(word.startswith("_") for word in name.split(".")):
         return [Problem(key, f"{name!r} begins with _, which means private", "a public class or function")]
     if not _matches(name, allowed):
+        top = name.partition(".")[0]
+        if top.isidentifier() and top not in sys.modules and importlib.util.find_spec(top) is None:
+            close = nearest(top, [pattern.partition(".")[0] for pattern in allowed])
+            return [Problem(key, f"{name!r} cannot be found: there is no module {top!r}", remedy=close)]
         return [_not_allowed(key, f"{name!r}", [name], allowed)]
     try:
         target = locate(name)
@@ -177,7 +183,8 @@ def _check_arguments(path: str, node: dict[str, Any], target: Callable[..., Any]
             what = f"{node['_target_']} has no argument {key!r} (value {shown(value)})"
             choices = [name for name in known if name not in given]
             close = nearest(str(key), choices, f"{path}.")
-            found.append(Problem(f"{path}.{key}", what, ", ".join(choices), f"{close}={value}" if close else ""))
+            remedy = close if value is UNKNOWN else f"{close}={value}"
+            found.append(Problem(f"{path}.{key}", what, ", ".join(choices), remedy if close else ""))
     if not node.get("_args_") and not node.get("_partial_"):
         required = [p.name for p in signature.parameters.values() if p.default is p.empty and p.name in known]
         if group == "metric":

@@ -42,7 +42,7 @@ def keys(runs: Sequence[Run], exact: bool = False) -> list[dict[str, str]]:
     """
     values = _values(runs)
     names = [name for name in dict.fromkeys(key.removesuffix(TARGET) for key in values) if _differs(name, values, runs)]
-    columns = {name: _texts(name, values, len(runs), exact) for name in names}
+    columns = {name: _texts(name, values, runs, exact) for name in names}
     return [
         {name: text for name, column in columns.items() if (text := column[number]) is not None}
         for number in range(len(runs))
@@ -114,14 +114,19 @@ def _with_references(value: Any, path: str, references: Mapping[str, str]) -> An
     return value
 
 
-def _texts(name: str, values: Values, number: int, exact: bool) -> list[str | None]:
+def _texts(name: str, values: Values, runs: Sequence[Run], exact: bool) -> list[str | None]:
     """A key as it stands in a table: targets by their names, without modules and arguments where they tell enough."""
-    missing = [MISSING] * number
+    missing = [MISSING] * len(runs)
     targets = values.get(name + TARGET, missing)
     named = _names([target for target in targets if target is not MISSING])
     found = [
-        value if target is MISSING else named[str(target)]
-        for target, value in zip(targets, values.get(name, missing), strict=True)
+        named[str(target)]
+        if target is not MISSING
+        # What is in a list, such as the categories of a table, may come from the data.
+        else _with_references(value, name, run.references)
+        if isinstance(value, list)
+        else value
+        for target, value, run in zip(targets, values.get(name, missing), runs, strict=True)
     ]
     arguments = len({spelt(value) for value in found}) < len({spelt(value, True) for value in found})
     texts = [spelt(_whole(value), arguments) for value in found]

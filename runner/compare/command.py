@@ -49,7 +49,7 @@ class Typed:
     @property
     def command(self) -> str:
         by = [] if self.by is None else ["--by", self.by]
-        return shlex.join(["python", "-m", "runner", "compare", *map(str, self.paths), *by])
+        return shlex.join([*folder.program("runner"), "compare", *map(str, self.paths), *by])
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
-from runner import ranking
+from runner import folder, ranking
 from runner.direction import mode_of
 from runner.files import write
 from runner.ranking import Row, Setting
@@ -76,11 +76,12 @@ def tell(record: Record, cfg: DictConfig, flags: Sequence[str], seconds: float) 
         return len(found.failed)
     log.info("\n%s in %.1f s", record.folder, seconds)
     log.info("  every figure           %s", record.folder / "results.csv")
-    log.info("  curves and tables      tensorboard --logdir %s", shlex.quote(str(record.folder)))
+    shown = shlex.join([*folder.program("tensorboard"), "--logdir", str(record.folder)])
+    log.info("  curves and tables      %s", shown)
     if found.ranked and found.ranked[0].completed:
         first = next(entry for entry in record.entries if entry.name == found.ranked[0].completed[0].job)
         own = [override for override in first.overrides if not re.match(r"[+~]*sweep[.=]", override)]
-        log.info("  the best setting again %s", shlex.join(["python", "-m", "runner", *flags, *own]))
+        log.info("  the best setting again %s", shlex.join([*folder.program("runner"), *flags, *own]))
     return len(found.failed)
 
 

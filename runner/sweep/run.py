@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 from omegaconf import DictConfig
 
-from runner import config
+from runner import config, folder
 from runner.errors import Interrupted, counted
 from runner.signals import StopFlag
 from runner.sweep import folds, launcher, results
@@ -107,7 +107,7 @@ class Sweep:
         """What to type to go on; with what names code or where it runs, which is never taken from the folder."""
         chosen = [override for override in self.cfg.hydra.overrides.hydra if override.startswith("hydra/launcher=")]
         allowed = [override for override in typed if override.startswith("allow_targets=")]
-        return shlex.join(["python", "-m", "runner", *flags, "-m", f"resume={self.record.folder}", *chosen, *allowed])
+        return shlex.join([*folder.program("runner"), *flags, "-m", f"resume={self.record.folder}", *chosen, *allowed])
 
     @property
     def _n_jobs(self) -> int:
