@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import copy
 import csv
 import functools
@@ -22,6 +23,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig
 from PIL import Image
+from sklearn.datasets import load_wine
 
 from runner import config
 from runner.__main__ import main
@@ -115,6 +117,97 @@ def _trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def digits(_trained: Path) -> Path:
     """A folder of a run that was trained on digits, moved from where it was made: for the test alone."""
     return Path(shutil.copytree(_trained, "digits"))
+
+
+@pytest.fixture(scope="session")
+def _swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("swept")
+    with contextlib.chdir(place):
+        assert main(["-m", *QUICK, "optimizer.lr=0.01,0.001", "seed=0,1", "hydra.sweep.dir=sweep"]) == 0
+    _leave_logging()
+    return place / "sweep"
+
+
+@pytest.fixture
+def sweep(_swept: Path) -> Path:
+    """The folder of a completed sweep over two learning rates and two seeds: for the test alone."""
+    return Path(shutil.copytree(_swept, "sweep"))
+
+
+CROSS = (*QUICK, "trainer.max_epochs=1", "split=stratified_kfold", "split.n_splits=3")
+"""Overrides of a quick cross-validation."""
+
+
+@pytest.fixture(scope="session")
+def _crossed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("crossed")
+    with contextlib.chdir(place), open("printed.txt", "w") as file, contextlib.redirect_stdout(file):
+        assert main([*CROSS, "hydra.run.dir=here"]) == 0
+    _leave_logging()
+    return place
+
+
+@pytest.fixture
+def crossed(_crossed: Path) -> Path:
+    """The folder of a completed cross-validation, ``here``, beside what it ``printed.txt``: for the test alone."""
+    shutil.copytree(_crossed, ".", dirs_exist_ok=True)
+    return Path("here")
+
+
+@pytest.fixture(scope="session")
+def _tabular(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("tabular")
+    frame = load_wine(as_frame=True).frame
+    frame = frame.assign(colour=[("red", None, "white")[row % 3] for row in range(178)])
+    frame.loc[::7, "alcohol"] = None
+    table = ("dataset=table", "dataset.path=wine.csv", "dataset.target=target", "transform=table", "hydra.run.dir=r")
+    with contextlib.chdir(place):
+        frame.to_csv("wine.csv", index=False)
+        assert main([*QUICK, *table]) == 0
+    _leave_logging()
+    return place
+
+
+@pytest.fixture
+def tabular(_tabular: Path) -> Path:
+    """A run on a table with a column of categories and gaps, ``r``, beside the table: for the test alone."""
+    shutil.copytree(_tabular, ".", dirs_exist_ok=True)
+    return Path("r")
+
+
+@pytest.fixture(scope="session")
+def _diabetes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("diabetes") / "r"
+    values = "dataset=diabetes", "loss=mse", "metric=regression", "split=random", "loss.standardize=true"
+    assert main([*QUICK, *values, f"hydra.run.dir={place}"]) == 0
+    _leave_logging()
+    return place
+
+
+@pytest.fixture
+def diabetes(_diabetes: Path) -> Path:
+    """A run of a regression of standardized values, in ``r``: for the test alone."""
+    return Path(shutil.copytree(_diabetes, "r"))
+
+
+@pytest.fixture(scope="session")
+def _resized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("resized")
+    steps = "[{_target_: torchvision.transforms.v2.Resize, size: [16, 16]}, {_target_: runner.transform.Normalize}]"
+    over = ("dataset=image_folder", "dataset.root=photos", "dataset.cache=null", "split=random", "dataset.channels=1")
+    with contextlib.chdir(place):
+        photos_of_several_sizes(60)
+        both = f"transform.train={steps}", f"transform.eval={steps}"
+        assert main([*QUICK, *over, *both, "hydra.run.dir=r"]) == 0
+    _leave_logging()
+    return place
+
+
+@pytest.fixture
+def resized(_resized: Path) -> Path:
+    """A run whose transform resizes pictures of several sizes, ``r``, beside the ``photos``: for the test alone."""
+    shutil.copytree(_resized, ".", dirs_exist_ok=True)
+    return Path("r")
 
 
 def only_run() -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import QUICK, Run
@@ -43,13 +44,9 @@ def test_the_figures_are_those_of_training_to_the_last_digit(run: Run, digits: P
 OTHERS = {
     "convolutions, augmented, weighted": (
         "model=cnn", "model.channels=[4,8]", "loss=weighted_ce", "transform=crop_flip", "trainer.max_epochs=1"),
-    "averaged": ("trainer.ema=0.9",),
-    "bf16": ("trainer.precision=bf16",),
-    "read one by one": ("loader=workers",),
-    "focal": ("loss=focal", "metric=classification_full"),
-    "values": ("dataset=diabetes", "loss=mse", "metric=regression", "split=random", "loss.standardize=true"),
-    "a fold": ("split=stratified_kfold", "split.fold=1"),
-    "a sum of losses": ("loss=sum",),
+    "averaged, of a fold": ("trainer.ema=0.9", "split=stratified_kfold", "split.fold=1", "trainer.max_epochs=1"),
+    "bf16, focal": ("trainer.precision=bf16", "loss=focal", "metric=classification_full", "trainer.max_epochs=1"),
+    "read one by one, a sum of losses": ("loader=workers", "loss=sum", "trainer.max_epochs=1"),
 }  # fmt: skip
 
 
@@ -59,6 +56,11 @@ def test_so_they_are_however_it_was_trained(run: Run, name: str) -> None:
     assert run("model=mlp", *quick, *OTHERS[name], "hydra.run.dir=r") == 0
     assert run("evaluate", "run=r") == 0
     assert found("r")["metrics"] == recorded("r", "test")
+
+
+def test_so_they_are_where_values_are_learnt(run: Run, diabetes: Path) -> None:
+    assert run("evaluate", f"run={diabetes}") == 0
+    assert found(diabetes)["metrics"] == recorded(diabetes, "test")
 
 
 OWN = """\
@@ -327,24 +329,21 @@ def test_what_is_wrong_is_said_and_nothing_is_written(
     assert sorted(Path().rglob("*")) == before
 
 
-def test_data_that_changed_are_not_taken_for_those_of_the_run(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    frame = load_wine(as_frame=True).frame
-    frame.to_csv("wine.csv", index=False)
-    table = ("dataset=table", "dataset.path=wine.csv", "dataset.target=target", "transform=table")
-    assert run(*QUICK, *table, "hydra.run.dir=r") == 0
-    frame.iloc[1:].to_csv("wine.csv", index=False)
+def test_data_that_changed_are_not_taken_for_those_of_the_run(
+    run: Run, tabular: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pd.read_csv("wine.csv").iloc[1:].to_csv("wine.csv", index=False)
     assert run("evaluate", "run=r") == 2
     assert "dataset: is not what the run was trained on: other samples are there now" in capsys.readouterr().err
-    assert run("evaluate", "run=r", *table[:3]) == 0  # as other data, if that is what is meant
+    other = ("dataset=table", "dataset.path=wine.csv", "dataset.target=target")
+    assert run("evaluate", "run=r", *other) == 0  # as other data, if that is what is meant
 
 
-def test_a_cross_validation_names_its_folds(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(*QUICK, "split=kfold", "split.n_splits=2", "trainer.max_epochs=1", "hydra.run.dir=r") == 0
-    capsys.readouterr()
-    assert run("evaluate", "run=r") == 2
-    assert "try: run=r/fold-0" in capsys.readouterr().err
-    assert run("evaluate", "run=r/fold-1") == 0
-    assert found("r/fold-1")["metrics"] == recorded("r/fold-1", "test")
+def test_a_cross_validation_names_its_folds(run: Run, crossed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("evaluate", "run=here") == 2
+    assert "try: run=here/fold-0" in capsys.readouterr().err
+    assert run("evaluate", "run=here/fold-1") == 0
+    assert found("here/fold-1")["metrics"] == recorded("here/fold-1", "test")
 
 
 def test_a_figure_that_cannot_be_drawn_leaves_nothing(run: Run, digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import QUICK, Run, own_model, photos_of_several_sizes
 from PIL import Image
-from sklearn.datasets import load_digits, load_wine
+from sklearn.datasets import load_digits
 
 from runner import load_run
 
@@ -32,19 +34,44 @@ ALONE = {
 }
 """How somebody who does not have this package runs a file."""
 
+STRANGER = """\
+import json, os, sys, traceback, warnings, numpy as np
+warnings.simplefilter('ignore')
+for line in sys.stdin:
+    place, code = json.loads(line)
+    error = None
+    try:
+        os.chdir(place)
+        x = np.load('x.npy')
+        exec(code)
+        assert 'runner' not in sys.modules
+        np.save('made.npy', made); open('facts.json', 'w').write(facts)
+    except Exception:
+        error = traceback.format_exc()
+    print(json.dumps(error), flush=True)
+"""
 
-def alone(kind: str, path: str | Path, samples: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
-    """What a file makes of samples, and what it says of itself."""
-    np.save("x.npy", samples)
-    code = "import json, sys, warnings, numpy as np\nwarnings.simplefilter('ignore')\nx = np.load('x.npy')\n"
-    code += ALONE[kind].format(path=str(path))
-    code += "assert 'runner' not in sys.modules\nnp.save('made.npy', made); open('facts.json', 'w').write(facts)"
-    subprocess.run([sys.executable, "-c", code], check=True)
-    return np.load("made.npy"), json.loads(Path("facts.json").read_text())
+Alone = Callable[[str, str | Path, np.ndarray], tuple[np.ndarray, dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def alone() -> Iterator[Alone]:
+    """What a file makes of samples, and what it says of itself, in a process that knows nothing of this package."""
+
+    def asked(kind: str, path: str | Path, samples: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+        np.save("x.npy", samples)
+        request = str(Path.cwd()), ALONE[kind].format(path=str(path))
+        print(json.dumps(request), file=process.stdin, flush=True)
+        assert json.loads(process.stdout.readline()) is None
+        return np.load("made.npy"), json.loads(Path("facts.json").read_text())
+
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", STRANGER], **pipes) as process:
+        yield asked
 
 
 @pytest.mark.parametrize("kind", ALONE)
-def test_bytes_of_pictures_in_and_probabilities_out(run: Run, digits: Path, kind: str) -> None:
+def test_bytes_of_pictures_in_and_probabilities_out(run: Run, digits: Path, alone: Alone, kind: str) -> None:
     assert run("export", f"run={digits}", f"format={kind}", "output=model.bin") == 0
     for count in (1, 7, 500):  # the batch is dynamic
         made, facts = alone(kind, "model.bin", PICTURES[:count].numpy())
@@ -55,7 +82,7 @@ def test_bytes_of_pictures_in_and_probabilities_out(run: Run, digits: Path, kind
     assert facts["weights"]["sha256"] == json.loads((digits / "result.json").read_text())["checkpoint"]["sha256"]
 
 
-def test_a_convolutional_network_and_a_temperature(run: Run) -> None:
+def test_a_convolutional_network_and_a_temperature(run: Run, alone: Alone) -> None:
     over = ("model=cnn", "model.channels=[4,8]", "trainer.max_epochs=1", "tensorboard.enabled=false")
     assert run(*over, "hydra.run.dir=r") == 0
     assert run("export", "run=r", "format=onnx", "temperature=2.5") == 0
@@ -64,13 +91,8 @@ def test_a_convolutional_network_and_a_temperature(run: Run) -> None:
     assert facts["temperature"] == 2.5
 
 
-def test_a_table_with_gaps_and_categories(run: Run) -> None:
-    frame = load_wine(as_frame=True).frame
-    frame = frame.assign(colour=[("red", None, "white")[row % 3] for row in range(178)])
-    frame.loc[::7, "alcohol"] = None
-    frame.to_csv("wine.csv", index=False)
-    table = ("dataset=table", "dataset.path=wine.csv", "dataset.target=target", "transform=table", "hydra.run.dir=r")
-    assert run(*QUICK, *table) == 0
+def test_a_table_with_gaps_and_categories(run: Run, tabular: Path, alone: Alone) -> None:
+    frame = pd.read_csv("wine.csv")
     for kind in ALONE:
         assert run("export", "run=r", f"format={kind}", f"output={kind}") == 0
         rows = frame.drop(columns="target")
@@ -81,9 +103,7 @@ def test_a_table_with_gaps_and_categories(run: Run) -> None:
         assert facts["categories"][-1] == ["red", "white"]
 
 
-def test_values(run: Run) -> None:
-    over = ("dataset=diabetes", "loss=mse", "metric=regression", "split=random", "loss.standardize=true")
-    assert run(*QUICK, *over, "hydra.run.dir=r") == 0
+def test_values(run: Run, diabetes: Path, alone: Alone) -> None:
     assert run("export", "run=r") == 0
     from sklearn.datasets import load_diabetes
 
@@ -104,11 +124,7 @@ def test_weights_alone(run: Run, digits: Path) -> None:
         assert json.loads(file.metadata()["runner"])["model"]["hidden"] == [16]
 
 
-def test_what_is_done_to_a_picture_before_is_said(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    photos_of_several_sizes(60)
-    steps = "[{_target_: torchvision.transforms.v2.Resize, size: [16, 16]}, {_target_: runner.transform.Normalize}]"
-    over = ("dataset=image_folder", "dataset.root=photos", "dataset.cache=null", "split=random", "dataset.channels=1")
-    assert run(*QUICK, *over, f"transform.train={steps}", f"transform.eval={steps}", "hydra.run.dir=r") == 0
+def test_what_is_done_to_a_picture_before_is_said(run: Run, resized: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("export", "run=r") == 0
     assert (
         "not in the file, to be applied to each picture first: torchvision.transforms.v2.Resize"
@@ -181,7 +197,7 @@ def test_what_is_wrong_is_said_and_nothing_is_written(
     assert sorted(Path().rglob("*")) == before
 
 
-def test_the_transform_of_the_data_set_is_outside_and_that_of_the_run_inside(run: Run) -> None:
+def test_the_transform_of_the_data_set_is_outside_and_that_of_the_run_inside(run: Run, alone: Alone) -> None:
     photos_of_several_sizes(60)
     for path in Path("photos").rglob("*.png"):
         Image.open(path).resize((16, 16)).save(path)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import QUICK, Run, rows
+from conftest import Run, rows
 
 from runner import runs, terminal
 from runner.compare import apart, command
@@ -489,12 +489,11 @@ def test_help(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert all(flag in text for flag in command.FLAGS[:3])
 
 
-def test_real_runs(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_real_runs(run: Run, sweep: Path, crossed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A sweep and a cross-validation as they are made: their figures, and their paired test."""
-    quick = (*QUICK, "trainer.max_epochs=1")
-    assert run("-m", *quick, "optimizer.lr=0.01,0.0001", "seed=0,1", "hydra.sweep.dir=outputs/sweep") == 0
-    assert run(*quick, "split=stratified_kfold", "split.n_splits=2", "hydra.run.dir=outputs/cv") == 0
-    capsys.readouterr()
+    Path("outputs").mkdir()
+    sweep.rename("outputs/sweep")
+    crossed.rename("outputs/cv")
     of_sweep = {row["folder"]: row for row in rows("outputs/sweep")}
     found = lines(run, capsys, "outputs/sweep")
     assert len(found) == 4
@@ -506,13 +505,13 @@ def test_real_runs(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
         assert line["parameters"] == str(64 * 16 + 16 + 16 * 10 + 10)
     assert run("compare", "outputs") == 0
     output = capsys.readouterr().out
-    assert "6 runs, 3 settings\n" in output
+    assert "7 runs, 3 settings\n" in output
     assert "caution: not all settings have the same split (split)" in output
-    assert "2 folds" in output
+    assert "3 folds" in output
     assert run("compare", "outputs/sweep") == 0
     ranked, tested = capsys.readouterr().out.split("Against the best in val/loss\n")
-    assert ranked.index("0.01 ") < ranked.index("0.0001 ")
-    (line,) = [line for line in tested.splitlines() if line.startswith(" 2   0.0001   ") or " 2   0.0001 " in line]
+    assert ranked.index("0.01 ") < ranked.index("0.001 ")
+    (line,) = [line for line in tested.splitlines() if " 2   0.001 " in line]
     figures = {(row["optimizer.lr"], row["seed"]): float(row["val/loss"]) for row in of_sweep.values()}
-    ahead = [figures["0.0001", seed] - figures["0.01", seed] for seed in ("0", "1")]
+    ahead = [figures["0.001", seed] - figures["0.01", seed] for seed in ("0", "1")]
     assert f"{math.fsum(ahead) / 2:.4f}" in line

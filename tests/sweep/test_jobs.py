@@ -77,8 +77,8 @@ def test_what_only_the_data_show_launches_none_either(run: Run, capsys: pytest.C
 
 
 def test_what_is_wrong_with_many_jobs_is_said_once(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("-m", *QUICK, "optimizer.lr=-1", "seed=range(7)") == 2
-    assert capsys.readouterr().err.startswith("error: optimizer.lr (jobs 1, 2, 3, 4, 5, … of 7): -1 is not allowed")
+    assert run("-m", *QUICK, "optimizer.lr=-1", "seed=range(6)") == 2
+    assert capsys.readouterr().err.startswith("error: optimizer.lr (jobs 1, 2, 3, 4, 5, … of 6): -1 is not allowed")
 
 
 @pytest.mark.parametrize(
@@ -102,9 +102,9 @@ def test_a_model_that_dies_takes_nothing_with_it(
 def test_jobs_share_a_data_set_that_is_read_once_and_before_there_is_a_folder(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert run("-m", *counted(monkeypatch), "optimizer.lr=0.1,0.01", "seed=0,1") == 0
+    assert run("-m", *counted(monkeypatch), "seed=0,1") == 0
     assert Path("built").read_text() == "False\n"
-    assert len(list(Path("outputs/multirun").glob("*/*/*/result.json"))) == 4
+    assert len(list(Path("outputs/multirun").glob("*/*/*/result.json"))) == 2
 
 
 def test_a_run_reads_its_data_once_and_before_there_is_a_folder(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 
 from runner.sweep import study
 
-SEARCH = ("-m", *QUICK, "sweep=optuna", "sweep.points=6", "optimizer.lr=tag(log,interval(1e-5,1e-1))",
+SEARCH = ("-m", *QUICK, "sweep=optuna", "sweep.points=3", "optimizer.lr=tag(log,interval(1e-5,1e-1))",
           "model.dropout=interval(0,0.5)", "hydra.sweep.dir=sweep")  # fmt: skip
 
 
@@ -25,7 +25,7 @@ def trials(folder: str = "sweep") -> list[optuna.trial.FrozenTrial]:
 
 def test_what_was_reached_is_what_optuna_knows(run: Run) -> None:
     assert run(*SEARCH, "sweep.rank_by=val/accuracy", "sweep.pruner=null") == 0
-    assert [trial.state for trial in trials()] == [TrialState.COMPLETE] * 6
+    assert [trial.state for trial in trials()] == [TrialState.COMPLETE] * 3
     for trial, row in zip(trials(), rows(), strict=True):
         assert 1e-5 <= trial.params["optimizer.lr"] <= 1e-1
         assert float(row["optimizer.lr"]) == pytest.approx(trial.params["optimizer.lr"], rel=1e-5)
@@ -37,7 +37,7 @@ def test_what_was_reached_is_what_optuna_knows(run: Run) -> None:
 
 def test_what_does_not_look_good_is_given_up(run: Run) -> None:
     pruner = "sweep.pruner.n_startup_trials=1", "trainer.max_epochs=4"
-    assert run(*SEARCH, *pruner, "sweep.points=8", "optimizer.lr=tag(log,interval(1e-9,1e-1))") == 0
+    assert run(*SEARCH, *pruner, "sweep.points=5", "optimizer.lr=tag(log,interval(1e-9,1e-1))") == 0
     given_up = [trial for trial in trials() if trial.state == TrialState.PRUNED]
     assert given_up
     for trial in given_up:
@@ -55,10 +55,10 @@ def test_what_does_not_look_good_is_given_up(run: Run) -> None:
 def test_more_points_go_on_from_those_that_were_tried(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*SEARCH) == 0
     before = rows()
-    assert run("resume=sweep", "sweep.points=8") == 0
-    assert "8 points to try, 6 of them done" in capsys.readouterr().out
-    assert [row["folder"] for row in rows()][:6] == [row["folder"] for row in before]
-    assert len({row["optimizer.lr"] for row in rows()}) == 8
+    assert run("resume=sweep", "sweep.points=4") == 0
+    assert "4 points to try, 3 of them done" in capsys.readouterr().out
+    assert [row["folder"] for row in rows()][:3] == [row["folder"] for row in before]
+    assert len({row["optimizer.lr"] for row in rows()}) == 4
 
 
 def test_a_point_is_tried_with_every_seed(run: Run) -> None:
@@ -72,10 +72,12 @@ def test_a_point_is_tried_with_every_seed(run: Run) -> None:
 
 
 def test_killed_in_the_middle_it_goes_on_with_what_it_was_at(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    long = "trainer.max_epochs=20", "checkpoint.every=5 steps", "sweep.pruner=null", "sweep.points=3"
+    long = "trainer.max_epochs=12", "checkpoint.every=5 steps", "sweep.pruner=null"
     process = Forked(*SEARCH, *long)
     wait_for(Path("sweep/results.csv"))  # the first point has ended
+    until = time.monotonic() + 120
     while len(list(Path("sweep").glob("*/checkpoints/last.pt"))) < 2:
+        assert time.monotonic() < until
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -113,12 +115,12 @@ def test_only_samplers_and_pruners_can_be_named(run: Run, capsys: pytest.Capture
 
 
 def test_a_point_that_is_drawn_while_it_runs_is_told_and_not_run_again(run: Run) -> None:
-    arguments = "-m", *QUICK[2:], "sweep=optuna", "sweep.points=6", "sweep.n_jobs=2", "hydra.sweep.dir=sweep"
+    arguments = "-m", *QUICK[2:], "sweep=optuna", "sweep.points=4", "sweep.n_jobs=2", "hydra.sweep.dir=sweep"
     assert run(*arguments, "model=mlp,linear", "sweep.pruner=null") == 0
     reached = {row["model"]: float(row["val/loss"]) for row in rows()}
     assert set(reached) <= {"mlp", "linear"}
     assert len(rows()) == len(reached)
-    assert [trial.state for trial in trials()] == [TrialState.COMPLETE] * 6
+    assert [trial.state for trial in trials()] == [TrialState.COMPLETE] * 4
     assert [trial.value for trial in trials()] == [reached[trial.params["model"]] for trial in trials()]
 
 

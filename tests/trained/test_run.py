@@ -164,12 +164,13 @@ def test_folders_that_are_none_of_a_trained_run(digits: Path, run: Run) -> None:
         load_run(digits)
 
 
-def test_a_checkpoint_that_is_not_the_recorded_one(digits: Path, run: Run) -> None:
-    assert run(*QUICK, "seed=1", "hydra.run.dir=other") == 0
-    shutil.copy("other/checkpoints/best.pt", digits / "checkpoints/best.pt")
+def test_a_checkpoint_that_is_not_the_recorded_one(digits: Path) -> None:
+    path = digits / "checkpoints/best.pt"
+    state = torch.load(path, weights_only=True)
+    state["model"]["1.weight"] += 1
+    torch.save(state, path)
     with pytest.raises(RunFolderError, match=r"is not the file that the figures in result\.json are of"):
         load_run(digits)
-    path = digits / "checkpoints/best.pt"
     load_run(digits, weights=path)  # as it is told
     content = bytearray(path.read_bytes())
     middle = len(content) // 2
@@ -205,10 +206,8 @@ def test_code_of_the_users_own_is_for_the_user_to_allow(run: Run) -> None:
     assert len(load_run("r", allow_targets=["own_net.*"]).predict(PICTURES[:3])) == 3
 
 
-def test_values_come_in_the_units_of_the_targets(run: Run) -> None:
-    over = ("dataset=diabetes", "loss=mse", "metric=regression", "split=random", "hydra.run.dir=r")
-    assert run(*QUICK, *over, "loss.standardize=true") == 0
-    trained = load_run("r")
+def test_values_come_in_the_units_of_the_targets(diabetes: Path) -> None:
+    trained = load_run(diabetes)
     from sklearn.datasets import load_diabetes
 
     bunch, rows = load_diabetes(), split("r", "test")
