@@ -129,6 +129,15 @@ def other(code: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", HOLD + code], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
 
+def test_a_command_begins_as_the_one_that_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = SimpleNamespace(allow_targets=[])
+    assert folder.command(cfg, "predict") == "python -m runner predict"
+    assert folder.program("tensorboard") == ["tensorboard"]
+    monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", "1")
+    assert folder.command(cfg, "predict") == "uv run -m runner predict"
+    assert folder.program("tensorboard") == ["uv", "run", "tensorboard"]
+
+
 def test_one_process_at_a_time() -> None:
     Path("run").mkdir()
     with other("print('held', flush=True); input()") as holder:

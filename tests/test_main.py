@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import QUICK, Run, only_run
+from conftest import FAILING, QUICK, Run, only_run, own_model
 
 from runner.command_line import quoted, sort
 
@@ -204,16 +204,18 @@ def test_a_named_folder_without_a_checkpoint_starts_over(run: Run) -> None:
     assert len(Path("here/metrics.jsonl").read_text().splitlines()) == 2
 
 
-def test_an_unexpected_error_is_a_failed_run_with_its_traceback(
-    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("runner.trainer.Trainer.step", lambda *_: 1 / 0)
-    assert run(*QUICK) == 1
-    assert "ZeroDivisionError" in capsys.readouterr().err
+def test_an_unexpected_error_is_a_failed_run_with_its_traceback(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    own = own_model(FAILING.replace("no luck", "late"))
+    assert run(*own, "+model.how=raise", "trainer.max_epochs=2") == 1
+    said = capsys.readouterr().err
     folder = only_run()
+    assert "Traceback" in said
+    line = 1 + FAILING.splitlines().index('                raise RuntimeError("no luck")')
+    where = f"(own_net.py, line {line}), at step 17 of epoch 1; all of it is in {folder}/runner.log"
+    assert said.splitlines()[-1] == f"error: RuntimeError: late {where}"
     assert '"state": "failed"' in (folder / "result.json").read_text()
-    assert "ZeroDivisionError: division by zero" in (folder / "result.json").read_text()
-    assert "ZeroDivisionError" in (folder / "runner.log").read_text()
+    assert "RuntimeError: late" in (folder / "result.json").read_text()
+    assert "Traceback" in (folder / "runner.log").read_text()
 
 
 def test_a_cross_validation_is_not_overwritten(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,3 +50,10 @@ def test_the_commit_of_the_working_folder() -> None:
     assert git_commit() == {"commit": git("rev-parse", "HEAD"), "clean": True}
     Path("file").write_text("2")
     assert git_commit() == {"commit": git("rev-parse", "HEAD"), "clean": False}
+    git("checkout", "file")
+    Path("notes.txt").touch()
+    Path("outputs").mkdir()
+    Path("outputs/config.yaml").touch()
+    assert git_commit() == {"commit": git("rev-parse", "HEAD"), "clean": True}
+    Path("own_net.py").touch()  # code that git was not told of may be what ran
+    assert git_commit() == {"commit": git("rev-parse", "HEAD"), "clean": False}

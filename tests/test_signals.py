@@ -43,12 +43,15 @@ def test_it_is_read_where_it_is_safe_to_stop() -> None:
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_what_would_end_the_process_on_the_spot_cleans_up_first(signum: int, status: int) -> None:
+def test_what_would_end_the_process_on_the_spot_cleans_up_first_and_says_so(
+    capsys: pytest.CaptureFixture[str], signum: int, status: int
+) -> None:
     before = signal.getsignal(signum)
     with pytest.raises(SystemExit) as left, exiting():
         signal.raise_signal(signum)
     assert left.value.code == status
     assert signal.getsignal(signum) == before
+    assert capsys.readouterr().err == f"stopped by {signal.Signals(signum).name}\n"
 
 
 def test_a_signal_ends_it_whatever_code_makes_of_it() -> None:

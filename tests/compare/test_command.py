@@ -126,6 +126,18 @@ def test_what_a_reference_became_is_not_told_but_what_was_typed_in_its_place() -
     assert told_of("b", {"split__seed": 0, **by_seed}, {"split__seed": 7}) == [{"split.seed": "0"}, {"split.seed": "7"}]
 
 
+def test_what_the_data_gave_in_a_list_stays_a_reference() -> None:
+    table = {"_target_": "runner.transform.Table", "categories": [["P0000", "P0001"], None]}
+    given = {"interpolations": {"transform.train.0.categories": "${facts.categories}"}}
+    assert told({}, {"transform__train": [table], **given}) == [
+        {"transform.train": "[Normalize]"}, {"transform.train": "[Table]"},
+    ]  # fmt: skip
+    other = runs.read(make("x", transform__train=[table | {"mean": 1}], **given))
+    assert apart.keys([runs.read(Path("r1")), other])[0] == {
+        "transform.train": "[Table(categories=${facts.categories})]"
+    }
+
+
 def test_a_group_that_is_a_reference_says_nothing_of_its_own() -> None:
     widths = [{"optimizer__lr": n, "other": {"lr": n}, "interpolations": {"other": "${optimizer}"}} for n in (1, 2)]
     assert told(*widths) == [{"optimizer.lr": "1"}, {"optimizer.lr": "2"}]
