@@ -249,6 +249,31 @@ def test_class_weights_come_from_the_train_part_and_are_kept(run: Run) -> None:
     assert again["facts"]["class_weights"] == saved["facts"]["class_weights"]
 
 
+LEARNED = """\
+import torch
+from torch import nn
+
+class Learned(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.sharpness = nn.Parameter(torch.zeros(()))
+
+    def forward(self, output, target):
+        return nn.functional.cross_entropy(output * self.sharpness.exp(), target, reduction="none")
+"""
+
+
+def test_what_a_loss_has_learnt_is_that_of_the_best_epoch_too(run: Run) -> None:
+    Path("own_loss.py").write_text(LEARNED)
+    Path("mine/loss").mkdir(parents=True)
+    Path("mine/loss/learned.yaml").write_text("_target_: own_loss.Learned\n")
+    own = "--config-dir", "mine", "loss=learned", "allow_targets=[own_loss.*]"
+    assert run(*QUICK, *own, "checkpoint.mode=max", "optimizer.lr=0.01") == 0  # of the first epoch, that is
+    first, last = records(only_run())
+    assert last["val/loss"] < first["val/loss"]
+    assert content(only_run())["metrics"]["val/loss"] == first["val/loss"]
+
+
 def test_the_best_epoch_need_not_be_the_last(run: Run) -> None:
     # Steps that are too large: the loss goes up and down.
     assert (
