@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -277,6 +279,16 @@ def test_the_temperature_is_the_one_with_the_least_log_loss() -> None:
     assert expected == pytest.approx(3, rel=0.2)
     flags = (torch.rand(500, 4, generator=draw) < (logits / 2).sigmoid()).long()
     assert fit_temperature(logits, flags, "multilabel") == pytest.approx(2, rel=0.2)
+
+
+def test_two_evaluations_in_one_second_get_two_folders(run: Run, digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = datetime(2026, 1, 2, 3, 4, 5)
+    monkeypatch.setattr("runner.evaluate.datetime", SimpleNamespace(now=lambda: moment))
+    for _ in range(3):
+        assert run("evaluate", f"run={digits}") == 0
+    names = sorted(path.name for path in (digits / "evaluate").iterdir())
+    assert names == ["2026-01-02_03-04-05", "2026-01-02_03-04-05-1", "2026-01-02_03-04-05-2"]
+    assert all((digits / "evaluate" / name / "result.json").is_file() for name in names)
 
 
 def test_calibration_lowers_the_log_loss_on_val_and_leaves_the_classes(
