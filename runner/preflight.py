@@ -197,7 +197,7 @@ def _end_check(prepared: Prepared | None, what: str = "") -> None:
         report.announce(prepared.cfg, prepared.experiment, done.optimizer, None, done.progress)
     elif what:
         log.info("%s", what)
-    log.info("nothing is wrong with it; nothing was kept")
+    log.info("nothing was found to be wrong; nothing was kept")
     raise signals.Exit(0)
 
 

@@ -135,7 +135,7 @@ def test_the_trial_changes_nothing_in_the_model(run: Run, monkeypatch: pytest.Mo
 class TestCheckOnly:
     def test_all_is_built_and_nothing_is_left(self, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
         assert run("check=only", "model=mlp") == 0
-        assert "nothing is wrong with it; nothing was kept" in capsys.readouterr().out
+        assert "nothing was found to be wrong; nothing was kept" in capsys.readouterr().out
         assert list(Path().iterdir()) == []
 
     def test_data_that_are_not_there(self, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
