@@ -183,7 +183,8 @@ def _report_duplicates(samples: dict[str, Samples], indices: dict[str, Tensor]) 
     for part in ("val", "test"):
         if count := sum(digest in seen for digest in digests(part)):
             what = "%s of %s %s samples are exact copies of train samples"
-            log.warning(what, f"{count:,}", f"{len(indices[part]):,}", part)
+            remedy = "\n  try: dataset.duplicates=drop" if getattr(samples["train"].source, "features", None) else ""
+            log.warning(what + remedy, f"{count:,}", f"{len(indices[part]):,}", part)
 
 
 def _fit_transforms(cfg: DictConfig, samples: Samples, train: Tensor) -> dict[str, Pipeline]:

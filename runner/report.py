@@ -56,10 +56,10 @@ def announce(
     log.info("%s split%s%s: %s · %s", e.data.split.method, fold, seed, parts, e.data.split.hash[:12])
     how, named = form(opt), {group: short(cfg[group]._target_) for group in ("model", "loss", "optimizer", "scheduler")}
     log.info(
-        "%s, %s parameters · %s · %s · %s, %s steps in %d epochs",
+        "%s, %s parameters · %s · %s · %s, %s in %s",
         named["model"], f"{sum(p.numel() for p in e.model.parameters()):,}",
         named["loss"], named["optimizer"] + (f" ({how})" if how else ""), named["scheduler"],
-        f"{facts.total_steps:,}", facts.total_epochs,
+        counted(facts.total_steps, "step"), counted(facts.total_epochs, "epoch"),
     )  # fmt: skip
     if cfg.optimizer.get("scale_lr") is not None:
         count, found_with = samples_in_a_step(cfg), cfg.optimizer.scale_lr
