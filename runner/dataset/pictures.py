@@ -82,9 +82,11 @@ def image_folder(
     shape = wanted or _common_size(list(listed.values()))
     made: dict[str, Any] = dict(listed)
     if shape is not None and sum(map(len, listed.values())) * channels * shape[0] * shape[1] <= memory_limit:
-        read = {part: _read(pictures, shape, cache) for part, pictures in listed.items()}
-        made = {part: _held(listed[part], each, on_error) for part, each in read.items()}
-        _say_cut(list(read.values()))
+        read = []
+        for part, pictures in listed.items():
+            read.append(_read(pictures, shape, cache))
+            made[part] = _held(pictures, read[-1], on_error)
+        _say_cut(read)
     elif on_error == "skip":
         for pictures in listed.values():
             pictures.skip({path for path, _ in pictures.samples if _size(path) is None})
