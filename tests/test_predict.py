@@ -27,6 +27,7 @@ from runner import load_run
 from runner.__main__ import main
 from runner.dataset.table import GAPS
 from runner.errors import DataError
+from runner.trained.opening import opened
 from runner.trained.writing import Layout, Writer
 
 BUNCH = load_digits()
@@ -273,6 +274,27 @@ def test_pictures_of_any_size_where_training_brought_them_to_one(run: Run) -> No
             floats(lines(f"{name}.csv"), *chances), rel=1e-4
         )
     assert [r["probability"] for r in lines("held.csv")] == [r["probability"] for r in lines("read.csv")]
+
+
+def test_pictures_are_brought_to_the_size_of_training_in_its_way(run: Run) -> None:
+    photos_of_several_sizes(60)
+    data = ("dataset=image_folder", "dataset.root=photos", "dataset.cache=null")
+    over = (*data, "split=random", "dataset.channels=1", "dataset.size=[8,24]", "dataset.fit=stretch")
+    assert run(*QUICK, *over, "hydra.run.dir=r") == 0
+    assert run("predict", "run=r", "input=test", "output=p.csv") == 0
+    sys.stdin = io.StringIO("\n".join(f"photos/{row['path']}" for row in lines("p.csv")))
+    assert run("predict", "run=r", "input=-", "output=f.csv") == 0
+    assert same("f.csv", lines("p.csv"))
+    (other,) = opened("predict", ["run=r", "input=test", *data])
+    assert (list(other.cfg.dataset.size), other.cfg.dataset.fit) == ([8, 24], "stretch")
+    (other,) = opened("predict", ["run=r", "input=test", *data, "dataset.fit=pad"])
+    assert other.cfg.dataset.fit == "pad"
+    before = Path("r/config.yaml").read_text()
+    assert "  fit: stretch\n" in before
+    Path("r/config.yaml").write_text(before.replace("  fit: stretch\n", ""))
+    assert run("predict", "run=r", "input=photos", "output=cut.csv") == 0
+    (other,) = opened("predict", ["run=r", "input=test", *data])
+    assert other.cfg.dataset.fit == "cut"
 
 
 def test_the_sample_stage_of_the_transform_is_applied_to_files(run: Run, resized: Path) -> None:

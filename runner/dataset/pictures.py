@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -35,14 +35,23 @@ UNDECODABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 """What PIL raises of a file that it cannot decode."""
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-FORMAT = 1
+FORMAT = 2
 """Version of the cache; another one makes another file."""
+
+Fit = Literal["cut", "pad", "stretch"]
+
+MUCH = 0.25
+"""Share of a picture's area; where more is cut off, that is said."""
+
+NAMED = 5
+"""Files that a message names at most."""
 
 
 def image_folder(
     root: str,
     channels: Literal[1, 3, 4] = 3,
     size: Sequence[int] | None = None,
+    fit: Fit = "cut",
     on_error: Literal["stop", "skip"] = "stop",
     cache: str | None = "~/.cache/runner",
     memory_limit: float = 4e9,
@@ -54,7 +63,9 @@ def image_folder(
 
     Args:
         channels: 1 (grey), 3 (RGB) or 4 (RGBA); whatever a file holds is brought to it, 16-bit grey to 8 bits.
-        size: (height, width) to resize to: the shorter side fitted, the middle cut out.
+        size: (height, width) to bring all pictures to.
+        fit: how `size` is reached: ``cut`` (the shorter side fitted, the middle cut out; a warning says where much is
+            lost), ``pad`` (the longer side fitted, black beside it) or ``stretch``.
         on_error: ``stop`` at a file that cannot be decoded, or ``skip`` it and say so. Where pictures are read one by
             one, those are skipped that do not even begin like a picture.
         cache: where decoded pictures are kept; None to keep them in memory alone.
@@ -67,18 +78,22 @@ def image_folder(
     if size is not None and (isinstance(size, int) or len(size) != 2 or min(size) < 1):
         raise ConfigError(Problem("dataset.size", f"{size} is not allowed", "[height, width] in pixels, or null"))
     wanted = None if size is None else (int(size[0]), int(size[1]))
-    listed = _list(typed(root), channels, wanted)
+    listed = _list(typed(root), channels, wanted, fit)
     shape = wanted or _common_size(list(listed.values()))
     made: dict[str, Any] = dict(listed)
     if shape is not None and sum(map(len, listed.values())) * channels * shape[0] * shape[1] <= memory_limit:
-        made = {part: _decoded(pictures, shape, on_error, cache) for part, pictures in listed.items()}
+        read = []
+        for part, pictures in listed.items():
+            read.append(_read(pictures, shape, cache))
+            made[part] = _held(pictures, read[-1], on_error)
+        _say_cut(read)
     elif on_error == "skip":
         for pictures in listed.values():
             pictures.skip({path for path, _ in pictures.samples if _size(path) is None})
     return Parts(**made) if len(made) > 1 else made["train"]
 
 
-def _list(root: Path, channels: int, size: tuple[int, int] | None) -> dict[str, Pictures]:
+def _list(root: Path, channels: int, size: tuple[int, int] | None, fit: Fit) -> dict[str, Pictures]:
     """The pictures of each part: of the folders that are named like parts, or else of the root."""
     if not root.is_dir():
         raise DataError(Problem("dataset.root", f"there is no folder '{root}'", "a folder with one folder per class"))
@@ -86,7 +101,7 @@ def _list(root: Path, channels: int, size: tuple[int, int] | None) -> dict[str, 
     if "train" not in folders:
         what = f"'{root}' has a {', '.join(folders)} folder but no train"
         raise DataError(Problem("dataset.root", what, "train, and val and test if you like"))
-    listed = {part: Pictures(folder, channels, size) for part, folder in folders.items()}
+    listed = {part: Pictures(folder, channels, size, fit) for part, folder in folders.items()}
     for part, pictures in listed.items():
         differing = sorted(set(pictures.classes) ^ set(listed["train"].classes))
         if differing:
@@ -120,9 +135,10 @@ def _is_picture(path: Path) -> bool:
 class Pictures(Dataset[Any]):
     """The files of a folder with one folder per class, decoded when they are asked for."""
 
-    def __init__(self, root: Path, channels: int, size: tuple[int, int] | None = None) -> None:
+    def __init__(self, root: Path, channels: int, size: tuple[int, int] | None = None, fit: Fit = "cut") -> None:
         self.root = root
         self.size = size
+        self.fit = fit
         self.mode = MODES[channels]
         self.classes = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
         self.samples = [
@@ -142,7 +158,14 @@ class Pictures(Dataset[Any]):
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         path, target = self.samples[index]
-        return decode(path, self.mode, self.size), target
+        try:
+            return decode(path, self.mode, self.size, self.fit), target
+        except UNDECODABLE as error:
+            remedy = "take the file away"
+            if self.size is None:  # with one, and room for all, every file is decoded beforehand
+                remedy += ', or "dataset.size=[HEIGHT,WIDTH]" dataset.on_error=skip'
+            what = f"{path} cannot be decoded ({reason_of(error)})"
+            raise DataError(Problem("dataset", what, remedy=remedy)) from error
 
     def skip(self, broken: set[Path]) -> None:
         """Leave out some files, and say so."""
@@ -156,11 +179,13 @@ class Pictures(Dataset[Any]):
         return [path.relative_to(self.root).as_posix() for path, _ in self.samples]
 
 
-def decode(given: Path | str | Image.Image, mode: str, size: tuple[int, int] | None = None) -> Image.Image:
+def decode(
+    given: Path | str | Image.Image, mode: str, size: tuple[int, int] | None = None, fit: Fit = "cut"
+) -> Image.Image:
     """A picture, or that in a file, in one mode, and of one (height, width) if asked for."""
     if not isinstance(given, Image.Image):
         with Image.open(given) as file:
-            return decode(file, mode, size)
+            return decode(file, mode, size, fit)
     picture = given
     if picture.mode.startswith(("I", "F")):  # 16 bits or more: PIL's own conversion cuts off what is above 255
         values = np.asarray(picture, dtype=np.float64)
@@ -169,16 +194,29 @@ def decode(given: Path | str | Image.Image, mode: str, size: tuple[int, int] | N
     elif picture.mode == "P":
         picture = picture.convert("RGBA")  # a palette may have a transparent colour
     picture = picture.convert(mode)
-    return picture if size is None or picture.size == (size[1], size[0]) else _fitted(picture, *size)
+    return picture if size is None else _fitted(picture, *size, fit)
 
 
-def _fitted(picture: Image.Image, height: int, width: int) -> Image.Image:
-    """The shorter side fitted, the middle cut out."""
-    scale = max(height / picture.height, width / picture.width)
-    fitted = (max(width, round(picture.width * scale)), max(height, round(picture.height * scale)))
-    picture = picture.resize(fitted, Image.Resampling.BILINEAR, reducing_gap=2.0)
-    left, top = (fitted[0] - width) // 2, (fitted[1] - height) // 2
+def _fitted(picture: Image.Image, height: int, width: int, fit: Fit) -> Image.Image:
+    """Brought to a size: see `image_folder`."""
+    if picture.size == (width, height):
+        return picture
+    scales = height / picture.height, width / picture.width
+    scale = min(scales) if fit == "pad" else max(scales)
+    fitted = (width, height)
+    if fit != "stretch":
+        bound = min if fit == "pad" else max
+        fitted = (bound(width, round(picture.width * scale)), bound(height, round(picture.height * scale)))
+    picture = picture.resize((max(1, fitted[0]), max(1, fitted[1])), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    # What lies outside of a picture is black.
+    left, top = (picture.width - width) // 2, (picture.height - height) // 2
     return picture.crop((left, top, left + width, top + height))
+
+
+def _lost(picture: Image.Image, size: tuple[int, int], fit: Fit) -> float:
+    """The share of a picture's area that is cut off."""
+    scales = size[0] / picture.height, size[1] / picture.width
+    return 1 - min(scales) / max(scales) if fit == "cut" else 0.0
 
 
 def _common_size(parts: Sequence[Pictures]) -> tuple[int, int] | None:
@@ -201,26 +239,64 @@ def _size(path: Path) -> tuple[int, int] | None:
         return None
 
 
-def _decoded(pictures: Pictures, size: tuple[int, int], on_error: str, cache: str | None) -> ArrayDataset:
+class Read(NamedTuple):
+    """What the files of a part came to."""
+
+    pixels: np.ndarray[Any, Any]
+    """(N, C, H, W) uint8; black where a file is broken."""
+    broken: dict[str, str]
+    """Why a file could not be decoded."""
+    cut: int
+    """How many pictures lost much of their area."""
+    lost: float
+    """The share of their area that these lost, summed."""
+
+
+def _read(pictures: Pictures, size: tuple[int, int], cache: str | None) -> Read:
     kept = None if cache is None else _place(pictures, size, typed(cache))
     found = None if kept is None else _kept(kept)
     if found is None:
-        pixels, broken = _decode_all(pictures, size)
+        found = _decode_all(pictures, size)
         if kept is not None:
-            _keep(kept, pixels, broken)
-    else:
-        pixels, broken = found
+            _keep(kept, found)
+    return found
+
+
+def _held(pictures: Pictures, read: Read, on_error: str) -> ArrayDataset:
+    broken = read.broken
     if broken and on_error == "stop":
-        path, reason = next(iter(broken.items()))
-        what = f"{pictures.root / path} cannot be decoded ({reason}); {len(broken)} of {len(pictures)} files"
-        raise DataError(Problem("dataset", what, remedy="dataset.on_error=skip, or take the files away"))
+        raise DataError(
+            Problem(
+                "dataset",
+                _undecodable({str(pictures.root / name): reason for name, reason in broken.items()}, len(pictures)),
+                remedy="dataset.on_error=skip, or take the files away",
+            )
+        )
     names, targets = np.array(pictures.path), torch.tensor([target for _, target in pictures.samples])
-    inputs = torch.from_numpy(pixels)
+    inputs = torch.from_numpy(read.pixels)
     if broken:
         _say_skipped(list(broken), len(pictures))
         good = torch.tensor([name not in broken for name in pictures.path])
         inputs, targets, names = inputs[good], targets[good], names[good.numpy()]
     return ArrayDataset(inputs, targets, pictures.classes, columns={"path": names})
+
+
+def _undecodable(broken: dict[str, str], total: int) -> str:
+    named = [f"{path} ({reason})" for path, reason in list(broken.items())[:NAMED]]
+    if len(broken) > NAMED:
+        named.append("…")
+    if len(broken) > 1:
+        return f"{len(broken):,} of {total:,} files cannot be decoded: {', '.join(named)}"
+    return "{} cannot be decoded ({})".format(*next(iter(broken.items())))
+
+
+def _say_cut(parts: Sequence[Read]) -> None:
+    cut = sum(part.cut for part in parts)
+    if cut:
+        lost = sum(part.lost for part in parts) / cut
+        what = "dataset.size cuts off more than a quarter of %s of %s pictures, %.0f %% on average"
+        remedy = "\n  try: dataset.fit=pad, or dataset.fit=stretch"
+        log.warning(what + remedy, f"{cut:,}", f"{sum(len(part.pixels) for part in parts):,}", 100 * lost)
 
 
 def _say_skipped(names: Sequence[str], total: int) -> None:
@@ -235,7 +311,7 @@ def _place(pictures: Pictures, size: tuple[int, int], cache: Path) -> Path:
     sizes and times. The time of the last change of a file's record (ctime) cannot be set back, as that of its content
     can by `touch` and `rsync`.
     """
-    settings = repr((FORMAT, pictures.mode, size))
+    settings = repr((FORMAT, pictures.mode, size, pictures.fit))
     look, content = hashlib.sha256(settings.encode()), hashlib.sha256(settings.encode())
     for path, _ in pictures.samples:
         stat = path.stat()
@@ -253,15 +329,17 @@ def _place(pictures: Pictures, size: tuple[int, int], cache: Path) -> Path:
     return cache / f"{key}.npy"
 
 
-def _decode_all(pictures: Pictures, size: tuple[int, int]) -> tuple[np.ndarray[Any, Any], dict[str, str]]:
-    """(N, C, H, W) uint8, and the files that could not be decoded (black in the array) with the reason."""
+def _decode_all(pictures: Pictures, size: tuple[int, int]) -> Read:
     channels = len(Image.new(pictures.mode, (1, 1)).getbands())
     pixels = np.zeros((len(pictures), channels, *size), dtype=np.uint8)
-    broken = {}
+    broken: dict[str, str] = {}
+    lost = np.zeros(len(pictures))
 
     def read(number: int) -> str | None:
         try:
-            pixels[number] = as_input(decode(pictures.samples[number][0], pictures.mode, size)).numpy()
+            picture = decode(pictures.samples[number][0], pictures.mode)
+            pixels[number] = as_input(_fitted(picture, *size, pictures.fit)).numpy()
+            lost[number] = _lost(picture, size, pictures.fit)
         except UNDECODABLE as error:
             return reason_of(error)
         return None
@@ -273,27 +351,29 @@ def _decode_all(pictures: Pictures, size: tuple[int, int]) -> tuple[np.ndarray[A
         ):
             if reason is not None:
                 broken[name] = reason
-    return pixels, broken
+    much = lost[lost > MUCH]
+    return Read(pixels, broken, len(much), float(much.sum()))
 
 
-def _kept(path: Path) -> tuple[np.ndarray[Any, Any], dict[str, str]] | None:
+def _kept(path: Path) -> Read | None:
     """What `_keep` wrote; None if there is nothing, or if it is not whole."""
     try:
         # Copy-on-write: pages are read when they are needed, and shared between runs.
         pixels = np.load(path, mmap_mode="c")
-        return pixels, json.loads(path.with_suffix(".json").read_text())
+        return Read(pixels, **json.loads(path.with_suffix(".json").read_text()))
     except (OSError, ValueError, EOFError):
         return None
 
 
-def _keep(path: Path, pixels: np.ndarray[Any, Any], broken: dict[str, str]) -> None:
+def _keep(path: Path, read: Read) -> None:
     """Write what was decoded, each file whole or not at all; the pixels last, for they are what is looked for."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # of which nothing stays on a full disk
-            np.save(Path(folder, path.name), pixels)
+            np.save(Path(folder, path.name), read.pixels)
             listed = path.with_suffix(".json")
-            Path(folder, listed.name).write_text(json.dumps(broken))
+            beside = {"broken": read.broken, "cut": read.cut, "lost": read.lost}
+            Path(folder, listed.name).write_text(json.dumps(beside))
             os.replace(Path(folder, listed.name), listed)
             os.replace(Path(folder, path.name), path)
     except OSError as error:

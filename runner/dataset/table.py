@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import logging
+import re
+import shlex
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,13 +16,21 @@ import numpy as np
 import torch
 
 from runner.dataset.arrays import ArrayDataset
-from runner.errors import ConfigError, DataError, Problem, nearest
+from runner.errors import ConfigError, DataError, Problem, for_shell, nearest
 from runner.files import typed
 
 if TYPE_CHECKING:
     import pandas as pd
 
+log = logging.getLogger("runner")
+
 Name = str | int
+
+DECIMAL_COMMA = re.compile(r"-?(\d+|\d{1,3}(\.\d{3})+)(,\d+)?")
+"""A number as it is written with a decimal comma, or a whole one."""
+
+MANY = 20
+"""Categories that are no id, though nearly each row has one of its own."""
 
 
 def table(
@@ -49,23 +60,26 @@ def table(
 
     Raises:
         ConfigError: a column that is not there, or a value that is not allowed.
-        DataError: the file is missing or cannot be read, or a row has no target.
+        DataError: the file is missing or cannot be read, numbers have a decimal comma, or a row has no target.
     """
     frame = _read(typed(path), header)
     if duplicates == "drop":
         frame = frame.drop_duplicates(ignore_index=True)
     if not _listed(target):
         raise ConfigError(Problem("dataset.target", "[] names no column", "a column, or several"))
-    goals = [_column(frame, name, "dataset.target") for name in _listed(target)]
-    left_out = {*goals, *(_column(frame, name, "dataset.drop") for name in drop)}
-    wanted = frame.columns if features is None else [_column(frame, name, "dataset.features") for name in features]
+    goals = _columns(frame, target, "dataset.target")
+    left_out = {*goals, *_columns(frame, drop, "dataset.drop")}
+    wanted = frame.columns if features is None else _columns(frame, features, "dataset.features")
     names = [name for name in wanted if name not in left_out]
     if not names:
         raise ConfigError(
             Problem("dataset.features", "no column is left to predict from", ", ".join(map(str, frame.columns)))
         )
-    targets, classes = _targets(frame[goals[0]], task) if len(goals) == 1 else _several(frame[goals], task)
     codes, categories = zip(*(_codes(frame[name]) for name in names), strict=True)
+    values = [name for name in goals if task == "regression" or frame[name].nunique() > _most_classes(frame[name])]
+    _check_decimals(frame, dict(zip(names, categories, strict=True)), values)
+    targets, classes = _targets(frame[goals[0]], task) if len(goals) == 1 else _several(frame[goals], task)
+    _say_ids(len(frame), {n: len(c) for n, c in zip(names, categories, strict=True) if c is not None}, drop)
     inputs = torch.from_numpy(np.stack(codes, 1).astype(np.float32))  # (N, F)
     columns = {str(name): frame[name].to_numpy() for name in frame.columns}
     return ArrayDataset(
@@ -125,16 +139,100 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _column(frame: pd.DataFrame, name: Name, key: str) -> Any:
-    """The label of the column that is meant by name or by number."""
+def _columns(frame: pd.DataFrame, given: Name | Sequence[Name], key: str) -> list[Any]:
+    """The labels of the columns that are meant by name or by number."""
+    found = {name: _column(frame, name) for name in _listed(given)}
+    missing = [name for name, label in found.items() if label is None]
+    if missing:
+        raise ConfigError(_missing(frame, missing[0], given, key))
+    return list(found.values())
+
+
+def _column(frame: pd.DataFrame, name: Name) -> Any:
     if name in frame.columns:
         return name
     if isinstance(name, int) and -len(frame.columns) <= name < len(frame.columns):
         return frame.columns[name]
+    return None
+
+
+def _missing(frame: pd.DataFrame, name: Name, given: Name | Sequence[Name], key: str) -> Problem:
     names = [str(column) for column in frame.columns]
-    raise ConfigError(
-        Problem(key, f"the table has no column {name!r}", ", ".join(names), nearest(str(name), names, f"{key}="))
-    )
+    if names == [str(number) for number in range(len(names))]:  # of a file without names
+        allowed = f"0 … {len(names) - 1}"
+        if isinstance(name, int):
+            return Problem(key, f"the table has no column {name}", allowed)
+        what = f"the file's first line names no columns, and {name!r} is none of their numbers"
+        is_there = len(frame) > 0 and name in [str(cell) for cell in frame.iloc[0]]
+        return Problem(key, what, allowed, "dataset.header=true" if is_there else "a number, or dataset.header=true")
+    close = {each: each if _column(frame, each) is not None else nearest(str(each), names) for each in _listed(given)}
+    remedy = ""
+    if all(str(each) for each in close.values()):
+        right: list[Name] = list(dict.fromkeys(close.values()))
+        remedy = _override(key, right[0] if isinstance(given, (str, int)) else right)
+    return Problem(key, f"the table has no column {name!r}", ", ".join(names), remedy)
+
+
+def _override(key: str, names: Name | Sequence[Name]) -> str:
+    """Columns as they are typed."""
+    text = f"[{','.join(map(_typed, names))}]" if not isinstance(names, (str, int)) else _typed(names)
+    override = f"{key}={text}"
+    return shlex.quote(override) if "'" in override else for_shell(override)
+
+
+def _typed(name: Name) -> str:
+    """A column's name as Hydra reads it: in quotes if it would be taken for something else."""
+    if isinstance(name, int):
+        return str(name)
+    plain = re.fullmatch(r"(?!(true|false|null|nan|inf)$)[a-z_][a-z0-9_-]*", name, re.ASCII | re.IGNORECASE)
+    return name if plain else '"' + name.replace('"', r"\"") + '"'
+
+
+def _check_decimals(frame: pd.DataFrame, categories: dict[Any, list[str] | None], values: Sequence[Any]) -> None:
+    """That no numbers are taken for texts because of their comma.
+
+    Args:
+        categories: of the columns that are inputs.
+        values: columns to predict that are no classes.
+    """
+    import pandas as pd
+
+    texts: dict[Any, Iterable[str]] = {name: names for name, names in categories.items() if names is not None}
+    texts |= {n: frame[n].dropna().astype(str).unique() for n in values if not pd.api.types.is_numeric_dtype(frame[n])}
+    found = {name: value for name, each in texts.items() if (value := _with_comma(each)) is not None}
+    if found:
+        first, value = next(iter(found.items()))
+        others = [repr(name) for name in found if name != first]
+        what = f"column {first!r} holds {value!r}, a number with a decimal comma"
+        if others:
+            what += f"; so {'does' if len(others) == 1 else 'do'} {', '.join(others)}"
+        raise DataError(Problem("dataset.path", what, "numbers with a decimal point"))
+
+
+def _with_comma(texts: Iterable[str]) -> str | None:
+    """The first that has a decimal comma, if all are numbers, with or without."""
+    found = None
+    for text in map(str.strip, texts):
+        if not DECIMAL_COMMA.fullmatch(text):
+            return None
+        if found is None and "," in text:
+            found = text
+    return found
+
+
+def _say_ids(rows: int, counts: dict[Any, int], drop: Sequence[Name]) -> None:
+    """Say which columns of texts nearly name the rows.
+
+    Args:
+        counts: by column, how many different texts there are.
+        drop: what is left out already.
+    """
+    found = {name: count for name, count in counts.items() if count > max(MANY, rows / 2)}
+    if found:
+        said = [f"column {name!r} has {count:,}" for name, count in found.items()]
+        said[0] += f" different values in {rows:,} rows"
+        remedy = _override("dataset.drop", [*drop, *found])
+        log.warning("%s, each an input of its own\n  try: %s", ", ".join(said), remedy)
 
 
 def _targets(column: pd.Series[Any], task: str) -> tuple[torch.Tensor, list[str]]:
@@ -146,18 +244,42 @@ def _targets(column: pd.Series[Any], task: str) -> tuple[torch.Tensor, list[str]
         raise DataError(Problem("dataset.target", what, "a target in every row"))
     if task == "classification":
         codes, classes = pd.factorize(column, sort=True)
-        if len(classes) > max(100, len(column) // 2):
+        if len(classes) > _most_classes(column):
             what = f"column {column.name!r} has {len(classes):,} different values in {len(column):,} rows"
-            raise ConfigError(Problem("dataset.task", what, "classes that repeat", "dataset.task=regression"))
+            remedy = "dataset.task=regression loss=mse metric=regression" if _is_numeric(column) else ""
+            raise ConfigError(Problem("dataset.task", what, "classes that repeat", remedy))
         return torch.from_numpy(codes.astype(np.int64)), [str(name) for name in classes]
-    if not pd.api.types.is_numeric_dtype(column):
-        what = f"column {column.name!r} holds {column.iloc[0]!r}, which is no number"
-        raise ConfigError(Problem("dataset.task", what, "regression wants numbers", "dataset.task=classification"))
+    if not _is_numeric(column):
+        repeats = column.nunique() <= _most_classes(column)
+        remedy = "dataset.task=classification loss=cross_entropy metric=classification" if repeats else ""
+        raise ConfigError(Problem("dataset.task", _no_number(column), "regression wants numbers", remedy))
     return torch.from_numpy(column.to_numpy(np.float32)), []
+
+
+def _is_numeric(column: pd.Series[Any]) -> bool:
+    import pandas as pd
+
+    return pd.api.types.is_numeric_dtype(column)
+
+
+def _most_classes(column: pd.Series[Any]) -> int:
+    return max(100, len(column) // 2)
+
+
+def _no_number(column: pd.Series[Any]) -> str:
+    """What is said of a column of texts: the first that is no number."""
+    import pandas as pd
+
+    bad = pd.to_numeric(column, errors="coerce").isna().to_numpy()
+    return f"column {column.name!r} holds {column.iloc[int(bad.argmax())]!r}, which is no number"
 
 
 def _several(columns: pd.DataFrame, task: str) -> tuple[torch.Tensor, list[str]]:
     """(N, K) targets: values, or flags of the classes that the columns are named after."""
+    texts = [name for name in columns if not _is_numeric(columns[name])]
+    if texts:
+        allowed = "numbers" if task == "regression" else "one column of classes, or several of 0 and 1"
+        raise ConfigError(Problem("dataset.target", _no_number(columns[texts[0]]), allowed))
     each = [_targets(columns[name], "regression")[0] for name in columns]
     targets = torch.stack(each, 1)
     if task == "regression":

@@ -173,11 +173,13 @@ def _device(name: str) -> str:
 
 
 def _inherit(cfg: DictConfig, before: DictConfig, typed: Sequence[str]) -> None:
-    """Have other pictures as the run had its own: with its channels, brought to its size."""
+    """Have other pictures as the run had its own: with its channels, brought to its size in its way."""
     if cfg.dataset.get("_target_") != "runner.dataset.image_folder":
         return
     shape = cfg.facts.get("sample_shape") or []
     if "dataset.channels" not in typed and len(shape) == 3:
         cfg.dataset.channels = shape[0]
-    if "dataset.size" not in typed and before.get("_target_") == cfg.dataset._target_:
-        cfg.dataset.size = before.get("size")
+    if before.get("_target_") == cfg.dataset._target_:
+        for key, usual in (("size", None), ("fit", "cut")):
+            if f"dataset.{key}" not in typed:
+                cfg.dataset[key] = before.get(key, usual)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from runner.batch import by
 from runner.config import build, calling, value
-from runner.dataset.pictures import MODES, UNDECODABLE, decode
+from runner.dataset.pictures import MODES, UNDECODABLE, Fit, decode
 from runner.dataset.table import Codes
 from runner.dataset.tensors import as_input
 from runner.errors import ConfigError, DataError, Problem, counted, nearest, reason_of
@@ -39,6 +39,7 @@ class Reader:
         type: its dtype.
         layout: of arrays of pictures; see `runner.dataset.Samples`.
         size: (height, width) that pictures were brought to.
+        fit: how; see `runner.dataset.image_folder`.
         own: the transform that the data set itself applied to each picture.
         steps: the transforms of the run that came next, also to each picture.
         rest: the transforms of batches that come after.
@@ -50,6 +51,7 @@ class Reader:
     type: str
     layout: str
     size: tuple[int, int] | None
+    fit: Fit
     own: Callable[[Any], Any] | None
     steps: Sequence[Callable[[Any], Any]]
     rest: Pipeline
@@ -73,10 +75,11 @@ class Reader:
             own = None if data.get("transform") is None else build(data.transform)
         sized = str(data._target_) == "runner.dataset.image_folder" and data.size is not None
         size = (int(data.size[0]), int(data.size[1])) if sized else None
+        fit: Fit = data.get("fit", "cut") if sized else "cut"  # which runs of before have not
         features, categories = value(facts.features), value(facts.categories)
         codes = None if features is None else Codes(features, categories)
         span = None if facts.sample_range is None else (facts.sample_range[0], facts.sample_range[1])
-        return cls(shape, facts.sample_type, data.get("layout") or "chw", size, own, steps, rest, codes, span)
+        return cls(shape, facts.sample_type, data.get("layout") or "chw", size, fit, own, steps, rest, codes, span)
 
     @property
     def mode(self) -> str | None:
@@ -103,7 +106,7 @@ class Reader:
             raise DataError(Problem("input", f"{_name(given)} is a picture, and the run was trained on {self.words}"))
         if isinstance(given, (str, Path)) and not Path(given).is_file():
             raise FileNotFoundError(f"there is no file {str(given)!r}")  # nor a pipe, which might never end
-        made: Any = decode(given, self.mode, self.size)
+        made: Any = decode(given, self.mode, self.size, self.fit)
         for number, step in enumerate([*([] if self.own is None else [self.own]), *self.steps]):
             made = seeded(step, made, number) if is_random(step) else step(made)
         tensor = as_input(made, self.layout)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from runner.dataset import ArrayDataset, Parts, image_folder
+from runner.dataset import ArrayDataset, Parts, Samples, image_folder
 from runner.dataset import pictures as module
 from runner.errors import ConfigError, DataError
 
@@ -86,6 +86,57 @@ def test_pictures_are_brought_to_one_size_from_their_middle() -> None:
     assert opened("wide", size=[5, 15]).inputs.shape == (1, 3, 5, 15)
 
 
+def striped(root: str, width: int = 40, count: int = 1) -> None:
+    """Pictures of 10 pixels' height: white at the left, grey beside it."""
+    Path(root, "a").mkdir(parents=True, exist_ok=True)
+    pixels = np.full((10, width, 3), 100, dtype=np.uint8)
+    pixels[:, :8] = 255
+    for number in range(count):
+        Image.fromarray(pixels).save(f"{root}/a/{width}-{number}.png")
+
+
+@pytest.mark.parametrize("memory_limit", [4e9, 1])
+def test_pictures_are_cut_padded_or_stretched(memory_limit: float) -> None:
+    striped("wide")
+
+    def row(fit: str) -> list[int]:
+        data = opened("wide", size=[8, 16], fit=fit, memory_limit=memory_limit)
+        pixels = torch.from_numpy(np.array(data[0][0])) if memory_limit == 1 else data[0][0].permute(1, 2, 0)
+        assert pixels.shape == (8, 16, 3)
+        assert pixels[:2].sum() == 0 if fit == "pad" else pixels[:2].min() > 0
+        return pixels[4, :, 0].tolist()
+
+    assert set(row("cut")) == {100}
+    for fit in ("pad", "stretch"):
+        assert row(fit)[:2] == [255] * 2
+        assert row(fit)[5:] == [100] * 11
+
+
+def test_a_picture_is_padded_though_one_side_comes_to_nothing() -> None:
+    Path("line/a").mkdir(parents=True)
+    Image.new("RGB", (500, 1), "white").save("line/a/0.png")
+    assert opened("line", size=[5, 5], fit="pad").inputs[0, 0].float().mean(1).tolist() == [0, 0, 255, 0, 0]
+
+
+def test_where_much_is_cut_off_it_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    for part in ("train", "val"):
+        striped(f"wide/{part}", 40)
+        striped(f"wide/{part}", 12, count=2)  # of which a sixth is cut off
+    said = "dataset.size cuts off more than a quarter of 2 of 6 pictures, 75 % on average\n  try: dataset.fit=pad"
+    for _ in range(2):  # the second time from the cache
+        caplog.clear()
+        opened("wide", size=[10, 10])
+        assert [record.message.startswith(said) for record in caplog.records] == [True]
+    caplog.clear()
+    opened("wide", size=[10, 10], fit="pad")
+    opened("wide", size=[10, 10], fit="stretch")
+    opened("wide/train", size=[10, 20])  # half, and 12 × 6 of 12 × 10 pixels, are kept
+    assert [record.message for record in caplog.records] == [
+        "dataset.size cuts off more than a quarter of 3 of 3 pictures, 43 % on average"
+        "\n  try: dataset.fit=pad, or dataset.fit=stretch"
+    ]
+
+
 def test_pictures_of_many_sizes_are_read_one_by_one() -> None:
     picture(width=9).save("pets/cat/9.png")
     data = opened()
@@ -142,14 +193,15 @@ def test_a_broken_file_is_named_or_skipped(caplog: pytest.LogCaptureFixture) -> 
     Path("pets/dog/1.png").write_bytes(content[: len(content) // 2])
     Path("pets/dog/2.png").write_bytes(b"no picture")
     for _ in range(2):  # the second time from the cache
-        with pytest.raises(DataError, match=r"pets/dog/1\.png cannot be decoded \(.*\); 2 of 6 files"):
+        both = r"2 of 6 files cannot be decoded: pets/dog/1\.png \(.+\), pets/dog/2\.png \(cannot identify.*\)\n"
+        with pytest.raises(DataError, match=both):
             opened()
     data = opened(on_error="skip")
     assert list(data.columns["path"]) == ["cat/0.png", "cat/1.png", "cat/2.png", "dog/0.png"]
     assert data.targets.tolist() == [0, 0, 0, 1]
     assert "2 of 6 pictures cannot be decoded and are skipped: dog/1.png, dog/2.png" in caplog.text
     (listed,) = Path(CACHE).glob("*.json")
-    assert list(json.loads(listed.read_text())) == ["dog/1.png", "dog/2.png"]
+    assert list(json.loads(listed.read_text())["broken"]) == ["dog/1.png", "dog/2.png"]
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
@@ -188,6 +240,25 @@ def test_one_by_one_what_does_not_begin_like_a_picture_is_skipped(caplog: pytest
     assert data.path == ["cat/0.png", "cat/1.png", "cat/2.png", "cat/9.png", "dog/0.png", "dog/1.png"]
     assert len(data) == 6
     assert "1 of 7 pictures cannot be decoded and are skipped: dog/2.png" in caplog.text
+
+
+def test_one_by_one_a_picture_that_breaks_off_is_named() -> None:
+    picture(width=9).save("pets/cat/9.png")
+    content = Path("pets/dog/1.png").read_bytes()
+    Path("pets/dog/1.png").write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError) as caught:
+        Samples(opened(on_error="skip")).read(5)
+    assert str(caught.value).startswith("dataset: pets/dog/1.png cannot be decoded (")
+    assert str(caught.value).endswith('try: take the file away, or "dataset.size=[HEIGHT,WIDTH]" dataset.on_error=skip')
+    with pytest.raises(DataError, match=r"try: take the file away$"):
+        opened(size=[4, 4], memory_limit=1)[5]
+
+
+def test_of_many_broken_files_five_are_named() -> None:
+    for number in range(10, 17):
+        Path(f"pets/cat/{number}.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"7 of 13 files cannot be decoded: pets/cat/10\.png .*14\.png \(.*\), …\n"):
+        opened()
 
 
 def test_too_large_a_picture_is_one_that_cannot_be_decoded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+from runner.command_line import parse
 from runner.dataset import table
 from runner.errors import ConfigError, DataError
 
@@ -101,8 +103,130 @@ def test_wrong_tables(path: str, options: dict[str, Any], message: str) -> None:
 
 def test_values_are_not_taken_for_classes() -> None:
     pd.DataFrame({"a": range(300), "b": [n * 0.37 for n in range(300)]}).to_csv("x.csv", index=False)
-    with pytest.raises(ConfigError, match=r"300 different values in 300 rows(.|\n)*try: dataset.task=regression"):
+    remedy = "try: dataset.task=regression loss=mse metric=regression$"
+    with pytest.raises(ConfigError, match=rf"300 different values in 300 rows(.|\n)*{remedy}"):
         table("x.csv")
+    pd.DataFrame({"a": range(300), "b": [f"n{n}" for n in range(300)]}).to_csv("x.csv", index=False)
+    with pytest.raises(ConfigError, match=r"allowed: classes that repeat$"):  # and no values
+        table("x.csv")
+
+
+def test_texts_are_not_taken_for_values(path: str) -> None:
+    back = "try: dataset.task=classification loss=cross_entropy metric=classification$"
+    with pytest.raises(ConfigError, match=f"column 'species' holds 'cat', which is no number(.|\n)*{back}"):
+        table(path, task="regression")
+    rows = [f"{n}" for n in range(300)] + ["12 km"]
+    pd.DataFrame({"a": 1, "b": rows}).to_csv("x.csv", index=False)
+    with pytest.raises(ConfigError, match=r"column 'b' holds '12 km', which is no number\n.*wants numbers$"):
+        table("x.csv", task="regression")
+    with pytest.raises(ConfigError, match=r"'cat', which is no number\n  allowed: one column of classes, or several"):
+        table(path, target=["ok", "species"])
+    with pytest.raises(ConfigError, match=r"'cat', which is no number\n  allowed: numbers$"):
+        table(path, target=["ok", "species"], task="regression")
+
+
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [
+        ({"target": "Species"}, "dataset.target=species"),
+        ({"drop": ["Size"]}, '"dataset.drop=[size]"'),
+        ({"drop": ["Size", "colour", "OK", 0]}, '"dataset.drop=[size,colour,ok,0]"'),
+        ({"features": ["Colour"]}, '"dataset.features=[colour]"'),
+        ({"target": ["Species"]}, '"dataset.target=[species]"'),
+        ({"drop": ["Body mass (g)"]}, "'dataset.drop=[\"body mass (g)\"]'"),
+        ({"target": "Body mass (g)"}, "'dataset.target=\"body mass (g)\"'"),
+        ({"drop": ["Size", "nothing of the kind"]}, ""),
+    ],
+)
+def test_misspelt_columns_are_put_right_as_they_are_typed(options: dict[str, Any], remedy: str) -> None:
+    Path("pets.csv").write_text(
+        TEXT.replace("size", "size,body mass (g)", 1).replace("\n", "\n7,").removesuffix("7,").replace("NA", "3")
+    )
+    with pytest.raises(ConfigError) as caught:
+        table("pets.csv", **options)
+    assert caught.value.problems[0].remedy == remedy
+    if remedy:
+        (override,) = shlex.split(remedy)
+        parsed = parse(override)
+        table("pets.csv", **{parsed.key_or_group.removeprefix("dataset."): parsed.value()})
+
+
+@pytest.mark.parametrize("name", ["it's", 'a "b"', "17", "true", "größe", "a,b", "$HOME", "a b"])
+def test_names_of_columns_reach_hydra_as_they_are(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    pd.DataFrame({name: [f"n{n}" for n in range(40)], "x": 1, "y": 2}).to_csv("x.csv", index=False)
+    table("x.csv", header=True)
+    (override,) = shlex.split(caplog.records[0].message.partition("try: ")[2])
+    assert parse(override).value() == [name]
+    with pytest.raises(ConfigError) as caught:
+        table("x.csv", target=name + "ö", header=True)
+    (override,) = shlex.split(caught.value.problems[0].remedy)
+    assert parse(override).value() == name
+
+
+def test_a_name_in_a_file_without_names() -> None:
+    Path("plain.csv").write_text("1,2.5,0\n3,4.5,1\n")
+    said = (
+        "dataset.target: the file's first line names no columns, and 'quality' is none of their numbers\n"
+        "  allowed: 0 … 2\n"
+        "  try: a number, or dataset.header=true"
+    )
+    with pytest.raises(ConfigError) as caught:
+        table("plain.csv", target="quality")
+    assert str(caught.value) == said
+    Path("years.csv").write_text("2019,quality\n1,a\n2,b\n")
+    with pytest.raises(ConfigError, match=r"names no columns(.|\n)*try: dataset.header=true$"):
+        table("years.csv", target="quality")
+    assert table("years.csv", target="quality", header=True).classes == ["a", "b"]
+    with pytest.raises(ConfigError, match=r"the table has no column 3\n  allowed: 0 … 2$"):
+        table("plain.csv", target=3)
+
+
+def test_columns_that_name_the_rows_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    rows = range(40)
+    frame = pd.DataFrame({"id": [f"n{n}" for n in rows], "sign up": [f"{n // 2 if n < 10 else n}d" for n in rows]})
+    frame = frame.assign(size=list(rows), colour=[f"c{n // 2}" for n in rows], y=[n % 2 for n in rows])
+    frame.to_csv("x.csv", index=False)
+    table("x.csv")
+    assert [record.message for record in caplog.records] == [
+        "column 'id' has 40 different values in 40 rows, column 'sign up' has 35, each an input of its own\n"
+        "  try: 'dataset.drop=[id,\"sign up\"]'"
+    ]
+    caplog.clear()
+    table("x.csv", drop=["colour", "id"])
+    assert caplog.records[0].message == (
+        "column 'sign up' has 35 different values in 40 rows, each an input of its own\n"
+        "  try: 'dataset.drop=[colour,id,\"sign up\"]'"
+    )
+    caplog.clear()
+    table("x.csv", drop=["id", "sign up"])
+    frame[:20].to_csv("short.csv", index=False)
+    table("short.csv")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_decimal_commas_are_not_taken_for_categories(delimiter: str) -> None:
+    text = "size;price;kind\n1;12906,7;a\n2;;b\n3;1.300,25;a\n4;-7;b\n"
+    Path("x.csv").write_text(text.replace(";", delimiter))
+    said = r"column 'price' holds '[\d.]+,\d+', a number with a decimal comma\n  allowed: numbers with a decimal point$"
+    with pytest.raises(DataError, match=said):
+        table("x.csv")
+    assert len(table("x.csv", drop=["price"])) == 4
+    Path("x.csv").write_text(text.replace("2;;", "2;1,5;").replace(";", delimiter))
+    with pytest.raises(DataError, match=said):
+        table("x.csv", target="price", drop=["kind"], task="regression")
+    rows = "".join(f"1;a;{n},5\n" for n in range(150))
+    Path("x.csv").write_text(f"size;kind;price\n{rows}".replace(";", delimiter))
+    with pytest.raises(DataError, match=said):  # and not of too many classes
+        table("x.csv")
+    Path("x.csv").write_text("a;b;kind\n1,5;2,5;a\n2;3;b\n".replace(";", delimiter))
+    with pytest.raises(DataError, match=r"column 'a' holds '1,5', a number with a decimal comma; so does 'b'\n"):
+        table("x.csv")
+
+
+def test_texts_with_commas_are_categories() -> None:
+    Path("x.csv").write_text("a;b;kind\n1,5 m;2.5;a\n2,5;3.5;b\n")
+    assert table("x.csv").categories == [["1,5 m", "2,5"], None]
 
 
 def test_several_targets_are_flags_or_values() -> None:
