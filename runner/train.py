@@ -274,14 +274,12 @@ def _fit(
                     trainer.check()
                     epoch = f"{progress.epoch + 1}/{epochs}"
                     bar.update(progress.step, epoch, trainer.running_loss, trainer.vitals.speed)
-            elif record:
-                bar.update(
-                    progress.step, f"{record['epoch']}/{epochs}", record["train/loss"],
-                    trainer.measured["samples_per_second"],
-                )  # fmt: skip
                 if profiler is not None and (table := profiler.step()) is not None:
                     show(table)
                     log.info("%s", profiler.path)
+            elif record:
+                epoch, speed = f"{record['epoch']}/{epochs}", trainer.measured["samples_per_second"]
+                bar.update(progress.step, epoch, record["train/loss"], speed)
             if not trainer.finished:
                 stop.check()
 

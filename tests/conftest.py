@@ -4,6 +4,7 @@ import contextlib
 import copy
 import csv
 import functools
+import json
 import logging
 import os
 import shutil
@@ -214,6 +215,23 @@ def only_run() -> Path:
     """The one run folder in ``outputs/``."""
     (folder,) = Path("outputs").glob("*/*/result.json")
     return folder.parent
+
+
+def result_of(folder: str | Path) -> dict[str, Any]:
+    """What ``result.json`` says."""
+    found: dict[str, Any] = json.loads((Path(folder) / "result.json").read_text())
+    return found
+
+
+def records_of(folder: str | Path) -> list[dict[str, Any]]:
+    """The evaluations of a run, as ``metrics.jsonl`` has them."""
+    return [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights_of(folder: str | Path, name: str = "last.pt", of: str = "model") -> dict[str, Any]:
+    """What a checkpoint holds under a key."""
+    found: dict[str, Any] = torch.load(Path(folder) / "checkpoints" / name, weights_only=True)[of]
+    return found
 
 
 def own_model(code: str) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import QUICK
+from conftest import QUICK, result_of
 
 from runner.__main__ import main
 
@@ -115,7 +114,7 @@ def words(found: list[Any]) -> list[str]:
 
 
 def test_tables_are_tables_with_numbers_as_in_the_record(page: Callable[[str], Any], runs: Path) -> None:
-    result = json.loads((runs / "0/result.json").read_text())
+    result = result_of(runs / "0")
     row = ["accuracy", *(f"{result['metrics'][f'{part}/accuracy']:.4f}" for part in ("val", "test"))]
     cells = elements(page("#text&tagFilter=result"), "TD", lambda found: set(row) <= set(words(found)))
     first = next(n for n, text in enumerate(words(cells)) if words(cells)[n : n + 3] == row)
@@ -150,7 +149,7 @@ def test_pictures_are_shown(page: Callable[[str], Any]) -> None:
 
 
 def test_runs_are_compared_with_their_true_figures(page: Callable[[str], Any], runs: Path) -> None:
-    results = [json.loads((runs / f"{number}/result.json").read_text())["metrics"] for number in (0, 1)]
+    results = [result_of(runs / f"{number}")["metrics"] for number in (0, 1)]
     figures = {f"{result['test/loss']:#.5g}" for result in results}
     cells = elements(page("#hparams"), "VAADIN-GRID-CELL-CONTENT", lambda found: figures <= set(words(found)))
     assert figures <= set(words(cells))

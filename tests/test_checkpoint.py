@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import QUICK, Run, only_run
+from conftest import QUICK, Run, only_run, records_of
 
 import runner
 from runner import checkpoint
@@ -186,7 +186,7 @@ class TestSeveralBest:
 
     def test_in_a_run(self, run: Run) -> None:
         assert run(*QUICK, "trainer.max_epochs=6", "checkpoint.keep=3") == 0
-        history = [json.loads(line) for line in (only_run() / "metrics.jsonl").read_text().splitlines()]
+        history = records_of(only_run())
         best = sorted(history, key=lambda record: record["val/loss"])[:3]
         kept = {path.name: read(path) for path in (only_run() / "checkpoints").glob("*.pt")}
         assert kept.keys() == {"last.pt", "best.pt", *(f"step-{record['step']}.pt" for record in best)}

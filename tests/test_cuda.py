@@ -10,16 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import QUICK, Run, only_run
+from conftest import QUICK, Run, only_run, result_of, weights_of
 
 from runner.trainer import Trainer
 
 pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")]
-
-
-def weights(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = torch.load(folder / "checkpoints/last.pt", weights_only=True)["model"]
-    return found
 
 
 @pytest.mark.parametrize("model", ["mlp", "cnn"])
@@ -44,7 +39,7 @@ def test_a_resumed_run_has_the_same_bytes(run: Run) -> None:
     assert run(*options, "hydra.run.dir=whole", "trainer.max_steps=25") == 0
     assert run(*options, "trainer.max_steps=11") == 0
     assert run(f"resume={only_run()}", "trainer.max_steps=25") == 0
-    part, whole = weights(only_run()), weights(Path("whole"))
+    part, whole = weights_of(only_run()), weights_of(Path("whole"))
     assert all(torch.equal(part[name], whole[name]) for name in whole)
 
 
@@ -78,7 +73,7 @@ def test_a_batch_that_does_not_fit_is_cut(run: Run) -> None:
         torch.cuda.empty_cache()
     state = torch.load(only_run() / "checkpoints/last.pt", weights_only=True)
     assert 1 <= state["micro_batch"] < 512
-    assert json.loads((only_run() / "result.json").read_text())["state"] == "completed"
+    assert result_of(only_run())["state"] == "completed"
 
 
 def test_jobs_of_a_sweep_are_forked_before_cuda_is_started() -> None:

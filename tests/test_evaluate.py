@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import QUICK, Run
+from conftest import QUICK, Run, records_of, result_of
 from PIL import Image
 from scipy.optimize import minimize
 from sklearn.datasets import load_digits, load_wine
@@ -151,7 +151,7 @@ def test_several_classes_a_sample(run: Run) -> None:
     assert run(*QUICK, *over, "metric=multilabel", "split=random", "hydra.run.dir=r") == 0
     assert run("evaluate", "run=r", "temperature=val") == 0
     assert run("evaluate", "run=r", "output=e") == 0
-    assert json.loads(Path("e/result.json").read_text())["metrics"] == recorded("r", "test")
+    assert result_of("e")["metrics"] == recorded("r", "test")
     with Path("e/predictions.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert lines[0].keys() == {"index", "target", "prediction", "probability_a", "probability_b"}
@@ -161,7 +161,7 @@ def test_several_classes_a_sample(run: Run) -> None:
 
 
 def test_the_last_weights_have_the_figures_of_the_last_evaluation(run: Run, digits: Path) -> None:
-    last = json.loads((digits / "metrics.jsonl").read_text().splitlines()[-1])
+    last = records_of(digits)[-1]
     assert run("evaluate", f"run={digits}", "part=val", "weights=last") == 0
     assert found(digits)["metrics"] == {tag: value for tag, value in last.items() if tag.startswith("val/")}
 
@@ -171,8 +171,8 @@ def test_it_leaves_every_table_figure_and_prediction(run: Run, digits: Path) -> 
     there = {str(path.relative_to("e")) for path in Path("e").rglob("*") if path.is_file()}
     pictures = {f"figures/val-{name}.png" for name in ("confusion", "ranking", "mistakes")}
     assert there == {"result.json", "predictions.csv", *pictures}
-    content = json.loads(Path("e/result.json").read_text())
-    before = json.loads((digits / "result.json").read_text())["tables"]
+    content = result_of("e")
+    before = result_of(digits)["tables"]
     for tag in ("val/per_class", "val/confusion", "val/mistakes"):
         assert content["tables"][tag] == before[tag]
     with Path("e/predictions.csv").open(newline="") as file:
@@ -185,7 +185,7 @@ def test_it_leaves_every_table_figure_and_prediction(run: Run, digits: Path) -> 
 def test_the_mistakes_on_test_are_not_shown(run: Run, digits: Path) -> None:
     assert run("evaluate", f"run={digits}", "output=e") == 0
     assert not Path("e/figures/test-mistakes.png").exists()
-    assert "test/mistakes" not in json.loads(Path("e/result.json").read_text())["tables"]
+    assert "test/mistakes" not in result_of("e")["tables"]
 
 
 def test_a_moved_run_and_moved_data(run: Run) -> None:
@@ -218,7 +218,7 @@ def test_other_data_with_the_same_classes(run: Run, digits: Path, capsys: pytest
     assert run("evaluate", f"run={digits}", *other, "output=e") == 0
     output = capsys.readouterr().out
     assert "data without parts of their own: all 30 samples" in output
-    content = json.loads(Path("e/result.json").read_text())
+    content = result_of("e")
     assert not content["own_data"]
     assert content["samples"] == 30
     with Path("e/predictions.csv").open(newline="") as file:
@@ -404,7 +404,7 @@ def test_classes_in_another_order_are_the_same_classes(run: Run, ignored: int) -
     over = ("dataset=here", f"loss.ignore_index={ignored}", "transform=none", "split=random", "trainer.max_epochs=9")
     assert run(*own, *QUICK, *over, "hydra.run.dir=r") == 0
     assert run("evaluate", *own, "run=r", "dataset=there", "output=e") == 0
-    measured = json.loads(Path("e/result.json").read_text())["metrics"]["test/accuracy"]
+    measured = result_of("e")["metrics"]["test/accuracy"]
     import arms
 
     counted = [i for i in range(20, 200) if i % 9 and i % 7]

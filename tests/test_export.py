@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import QUICK, Run, own_model, photos_of_several_sizes
+from conftest import QUICK, Run, own_model, photos_of_several_sizes, result_of
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -79,7 +79,7 @@ def test_bytes_of_pictures_in_and_probabilities_out(run: Run, digits: Path, alon
     assert facts["classes"] == [str(n) for n in range(10)]
     assert facts["input"] == {"shape": [1, 8, 8], "type": "uint8"}
     assert facts["transform"][0]["_target_"] == "runner.transform.Normalize"
-    assert facts["weights"]["sha256"] == json.loads((digits / "result.json").read_text())["checkpoint"]["sha256"]
+    assert facts["weights"]["sha256"] == result_of(digits)["checkpoint"]["sha256"]
 
 
 def test_a_convolutional_network_and_a_temperature(run: Run, alone: Alone) -> None:

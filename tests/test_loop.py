@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import QUICK, Run, only_run, own_model
+from conftest import QUICK, Run, only_run, own_model, records_of, result_of
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -42,15 +42,6 @@ def made(model: nn.Module, **options: Any) -> Trainer:
     schedule = Schedule(optimizer, None, 0.1)
     return Trainer(model, loss, optimizer, schedule, None, lambda m: {}, lambda a, b: False, Limits(), device=CPU,  # type: ignore[arg-type]
                    seed=0, **options)  # fmt: skip
-
-
-def records(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def result(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "result.json").read_text())
-    return found
 
 
 @pytest.mark.parametrize("clip", [{}, {"clip_norm": 0.3}, {"clip_value": 0.02}, {"clip_norm": 0.1, "clip_value": 0.05}])
@@ -95,9 +86,9 @@ class TestAverage:
         assert plain["ema"] is None
         assert all(torch.equal(a, b) for a, b in zip(state["model"].values(), plain["model"].values(), strict=True))
         assert not torch.equal(state["ema"]["1.weight"], state["model"]["1.weight"])
-        assert [r["train/loss"] for r in records(only_run())] == [r["train/loss"] for r in records(Path("plain"))]
-        assert records(only_run())[-1]["val/loss"] != records(Path("plain"))[-1]["val/loss"]
-        assert result(only_run())["metrics"]["val/loss"] == pytest.approx(records(only_run())[-1]["val/loss"])
+        assert [r["train/loss"] for r in records_of(only_run())] == [r["train/loss"] for r in records_of(Path("plain"))]
+        assert records_of(only_run())[-1]["val/loss"] != records_of(Path("plain"))[-1]["val/loss"]
+        assert result_of(only_run())["metrics"]["val/loss"] == pytest.approx(records_of(only_run())[-1]["val/loss"])
 
     def test_it_goes_on_to_the_same_bytes(self, run: Run) -> None:
         options = (*QUICK, "trainer.ema=0.9", "scheduler=constant")
@@ -218,9 +209,9 @@ class TestNonFinite:
         assert run(*QUICK, "hydra.run.dir=stopped") == 1
         kept = torch.load("stopped/checkpoints/last.pt", weights_only=True)
         assert kept["progress"]["step"] == 17  # the last good one
-        assert result(Path("stopped"))["state"] == "failed"
+        assert result_of(Path("stopped"))["state"] == "failed"
         assert run(*QUICK, "hydra.run.dir=skipped", "trainer.on_nonfinite=skip") == 0
-        assert result(Path("skipped"))["skipped_steps"] == 1
+        assert result_of(Path("skipped"))["skipped_steps"] == 1
 
 
 class TestLength:
@@ -228,22 +219,22 @@ class TestLength:
         """With a rate of 0 nothing gets better: the first evaluation is the best, and the third ends the run."""
         options = ("optimizer.lr=0", "trainer.early_stopping.patience=2", "trainer.max_epochs=9")
         assert run(*QUICK, *options) == 0
-        assert [r["epoch"] for r in records(only_run())] == [1, 2, 3]
-        assert result(only_run())["ended_by"] == "early_stopping"
+        assert [r["epoch"] for r in records_of(only_run())] == [1, 2, 3]
+        assert result_of(only_run())["ended_by"] == "early_stopping"
         # It is complete; with more patience it goes on.
         assert run("resume=last", "trainer.max_epochs=20") == 0
-        assert len(records(only_run())) == 3
+        assert len(records_of(only_run())) == 3
         assert run("resume=last", "trainer.early_stopping.patience=4") == 0
-        assert len(records(only_run())) == 5
+        assert len(records_of(only_run())) == 5
 
     def test_time(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         clock = iter(range(10_000))
         monkeypatch.setattr(trainers.trainer.time, "perf_counter", lambda: next(clock) / 3)
         assert run(*QUICK, "trainer.max_epochs=1000", "trainer.max_time=1 minute") == 0
-        found = result(only_run())
+        found = result_of(only_run())
         assert found["ended_by"] == "max_time"
         assert 10 < found["steps"] < 60
-        assert records(only_run())[-1]["step"] == found["steps"]
+        assert records_of(only_run())[-1]["step"] == found["steps"]
 
     @pytest.mark.parametrize(
         ("every", "steps"),
@@ -251,7 +242,7 @@ class TestLength:
     )
     def test_how_often_val_is_looked_at(self, run: Run, every: str, steps: list[int]) -> None:
         assert run(*QUICK, "trainer.max_epochs=4", f"trainer.evaluate_every={every}") == 0
-        assert [r["step"] for r in records(only_run())] == steps
+        assert [r["step"] for r in records_of(only_run())] == steps
         state = torch.load(only_run() / "checkpoints/last.pt", weights_only=True)
         assert state["progress"]["step"] == 68
 
@@ -277,8 +268,8 @@ class TestLength:
 
     def test_two_batches_of_everything(self, run: Run) -> None:
         assert run(*QUICK, "trainer.limit_batches=2", "loader.batch_size=8", "loader.eval_batch_size=4") == 0
-        assert result(only_run())["steps"] == 4
-        assert all(row["support"] <= 8 for row in result(only_run())["tables"]["test/per_class"])
+        assert result_of(only_run())["steps"] == 4
+        assert all(row["support"] <= 8 for row in result_of(only_run())["tables"]["test/per_class"])
 
 
 class TestPrecision:
@@ -329,7 +320,7 @@ class TestDebug:
         small = ("loader.batch_size=8", "trainer.accumulate=4", "tensorboard.pictures=false")
         assert run("model=mlp", "debug=dev_run", "trainer.threads=1", *small) == 0
         said = capsys.readouterr().out
-        assert "1 steps in 1 epochs" in said
+        assert "1 step in 1 epoch" in said
         assert "all of it works" in said
         assert not Path("outputs").exists()
 
@@ -395,13 +386,13 @@ def test_a_profile(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_train_part_again_in_eval_mode(run: Run) -> None:
     """With a rate of 0 and no dropout, the weights stand still: both figures are of the same model."""
     assert run(*QUICK, "trainer.evaluate_train=true", "optimizer.lr=0") == 0
-    for record in records(only_run()):
+    for record in records_of(only_run()):
         assert record["train_eval/loss"] == pytest.approx(record["train/loss"], rel=1e-6)
         assert "train_eval/accuracy" in record
 
 
 def test_how_training_went(digits: Path) -> None:
-    vitals = result(digits)["vitals"]
+    vitals = result_of(digits)["vitals"]
     assert set(vitals) == {"samples_per_second", "waiting_for_data", "gradient_norm", "update_to_weight"}
     assert 0 <= vitals["waiting_for_data"] < 1
     assert 1e-6 < vitals["update_to_weight"] < 0.1
@@ -439,4 +430,4 @@ def test_out_of_memory_says_what_would_fit(
     assert "error: out of memory on cpu with batches of 64\n  try: trainer.micro_batch=auto, or " in said
     assert "loader.batch_size=32 trainer.accumulate=6" in said
     assert "Traceback" not in said
-    assert result(only_run())["state"] == "failed"
+    assert result_of(only_run())["state"] == "failed"

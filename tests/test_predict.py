@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import QUICK, Forked, Run, photos_of_several_sizes
+from conftest import QUICK, Forked, Run, photos_of_several_sizes, result_of
 from PIL import Image
 from sklearn.datasets import load_digits, load_wine
 
@@ -194,7 +194,7 @@ def test_values_of_a_regression(run: Run, diabetes: Path) -> None:
     rows = lines("p.csv")
     assert list(rows[0]) == ["index", "target", "prediction"]
     error = np.abs(np.subtract(*floats(rows, "target", "prediction").T)).mean()
-    assert error == pytest.approx(json.loads(Path("r/result.json").read_text())["metrics"]["test/mae"], rel=1e-6)
+    assert error == pytest.approx(result_of("r")["metrics"]["test/mae"], rel=1e-6)
 
 
 def test_an_ensemble_of_jobs_with_commas_in_their_names(run: Run, digits: Path) -> None:

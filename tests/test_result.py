@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-import json
 import subprocess
 from pathlib import Path
 
 import torch
+from conftest import result_of
 
 from runner.result import Result, git_commit, to_json
 
@@ -17,12 +17,12 @@ def test_nan_and_infinity_are_null() -> None:
 def test_a_record_is_on_the_disk_after_every_change(tmp_path: Path) -> None:
     result = Result(tmp_path)
     result.update(device="cpu")
-    first = json.loads((tmp_path / "result.json").read_text())
+    first = result_of(tmp_path)
     assert first["state"] == "running"
     assert first["device"] == "cpu"
     assert first["versions"]["torch"] == torch.__version__.partition("+")[0]
     result.update(state="completed", metrics={"test/accuracy": 0.5})
-    last = json.loads((tmp_path / "result.json").read_text())
+    last = result_of(tmp_path)
     assert (last["state"], last["metrics"], last["device"]) == ("completed", {"test/accuracy": 0.5}, "cpu")
 
 
@@ -30,7 +30,7 @@ def test_a_resumed_run_keeps_its_start_and_adds_its_seconds(tmp_path: Path) -> N
     before = {"started": "2026-01-01T00:00:00+00:00", "seconds": 150.0, "state": "interrupted"}
     result = Result(tmp_path, before, 100.0)  # 50 of them were after the checkpoint
     result.update()
-    content = json.loads((tmp_path / "result.json").read_text())
+    content = result_of(tmp_path)
     assert content["started"] == "2026-01-01T00:00:00+00:00"
     assert 100 <= content["seconds"] < 110
     assert content["state"] == "running"

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import logging
 import os
 import warnings
@@ -8,7 +7,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from conftest import QUICK, Forked, Run
+from conftest import QUICK, Forked, Run, result_of
 from rich.console import Console
 
 from runner import terminal
@@ -69,7 +68,7 @@ def test_a_terminal_that_goes_away_ends_no_run() -> None:
         assert pipe.readline().startswith("runner ")
     assert process.wait() == 0
     (folder,) = Path("outputs").glob("*/*")
-    assert json.loads((folder / "result.json").read_text())["state"] == "completed"
+    assert result_of(folder)["state"] == "completed"
     assert "tensorboard --logdir" in (folder / "runner.log").read_text()
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import QUICK, Forked, Run, only_run
+from conftest import QUICK, Forked, Run, only_run, records_of, result_of, weights_of
 from sklearn.datasets import load_digits
 from sklearn.metrics import accuracy_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -32,32 +32,20 @@ LONGER = ("model=mlp", "model.hidden=[16]", "model.dropout=0.5", "trainer.thread
           "tensorboard.pictures=false")  # fmt: skip
 
 
-def content(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "result.json").read_text())
-
-
-def records(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def weights(folder: Path, name: str = "last.pt", of: str = "model") -> dict[str, Any]:
-    return torch.load(folder / "checkpoints" / name, weights_only=True)[of]
-
-
 def same_run(a: Path, b: Path) -> None:
     """The two folders hold the same figures and the same weights, byte for byte."""
     for name in ("metrics.jsonl", "split.npz", "split.json"):
         assert (a / name).read_bytes() == (b / name).read_bytes()
-    assert content(a)["metrics"] == content(b)["metrics"]
+    assert result_of(a)["metrics"] == result_of(b)["metrics"]
     for name in ("last.pt", "best.pt"):
-        one, other = weights(a, name), weights(b, name)
+        one, other = weights_of(a, name), weights_of(b, name)
         assert all(torch.equal(one[key], other[key]) for key in one.keys() | other.keys())
 
 
 def test_the_default_run(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("trainer.threads=1") == 0
     made = only_run()
-    result = content(made)
+    result = result_of(made)
     assert result["state"] == "completed"
     assert result["metrics"]["test/accuracy"] >= 0.97
     printed = capsys.readouterr().out
@@ -77,7 +65,7 @@ def made(digits: Path) -> Path:
 
 def test_the_figures_are_those_of_the_best_weights_on_parts_that_do_not_overlap(made: Path) -> None:
     # Recomputed from the files alone, without any of our modules but the split.
-    digits, model = load_digits(), weights(made, "best.pt")
+    digits, model = load_digits(), weights_of(made, "best.pt")
     with np.load(made / "split.npz") as split:
         parts = {name: split[name] for name in split}
     assert sorted(np.concatenate(list(parts.values()))) == list(range(1797))
@@ -90,15 +78,15 @@ def test_the_figures_are_those_of_the_best_weights_on_parts_that_do_not_overlap(
         hidden = torch.relu(x @ model["1.weight"].T + model["1.bias"])
         output = hidden @ model["4.weight"].T + model["4.bias"]
         target = digits.target[parts[part]]
-        metrics = content(made)["metrics"]
+        metrics = result_of(made)["metrics"]
         assert metrics[f"{part}/accuracy"] == accuracy_score(target, output.argmax(1))
         loss = torch.nn.functional.cross_entropy(output, torch.tensor(target))
         assert metrics[f"{part}/loss"] == pytest.approx(loss.item(), abs=1e-5)
 
 
 def test_the_best_epoch_is_the_one_that_the_metrics_say(made: Path) -> None:
-    best = min(records(made), key=lambda record: record["val/loss"])
-    result = content(made)
+    best = min(records_of(made), key=lambda record: record["val/loss"])
+    result = result_of(made)
     assert result["best_epoch"] == best["epoch"]
     assert {k: v for k, v in result["metrics"].items() if k.startswith("val/")} == {
         k: v for k, v in best.items() if k.startswith("val/")
@@ -106,7 +94,7 @@ def test_the_best_epoch_is_the_one_that_the_metrics_say(made: Path) -> None:
 
 
 def test_the_record_names_its_checkpoint_and_surroundings(made: Path) -> None:
-    result = content(made)
+    result = result_of(made)
     data = (made / result["checkpoint"]["path"]).read_bytes()
     assert result["checkpoint"]["sha256"] == hashlib.sha256(data).hexdigest()
     assert (result["epochs"], result["steps"], result["seed"], result["threads"]) == (2, 34, 0, 1)
@@ -130,7 +118,7 @@ def test_tensorboard_has_the_points_of_the_metrics_and_the_tables(made: Path) ->
     events = EventAccumulator(str(made / "tensorboard")).Reload()
     for name in ("train/loss", "val/loss", "val/accuracy"):
         points = [(event.step, event.value) for event in events.Scalars(name)]
-        assert points == [(r["step"], pytest.approx(r[name], rel=1e-6)) for r in records(made)]
+        assert points == [(r["step"], pytest.approx(r[name], rel=1e-6)) for r in records_of(made)]
     tags = [tag for tag in events.Tags()["tensors"] if tag.endswith("/text_summary")]
     texts = {tag: events.Tensors(tag)[0].tensor_proto.string_val[0].decode() for tag in tags}
     tables = [f"{part}/{table}" for part in ("val", "test") for table in ("per_class", "confusion")]
@@ -150,7 +138,7 @@ def test_tensorboard_has_the_points_of_the_metrics_and_the_tables(made: Path) ->
         )
     }
     assert "| all | 1,079 | 359 | 359 |" in texts["split/text_summary"]
-    assert f"{content(made)['metrics']['test/accuracy']:.4f}" in texts["result/text_summary"]
+    assert f"{result_of(made)['metrics']['test/accuracy']:.4f}" in texts["result/text_summary"]
 
 
 def test_the_log_has_what_was_printed(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -201,7 +189,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "step", stopping)
         assert run(*LONGER, "hydra.run.dir=parts") == status
-    assert content(Path("parts"))["state"] == "interrupted"
+    assert result_of(Path("parts"))["state"] == "interrupted"
     assert "to go on: python -m runner resume=parts" in capsys.readouterr().out
     assert torch.load("parts/checkpoints/last.pt", weights_only=True)["progress"]["step"] == stop
     assert run("resume=parts") == 0
@@ -219,20 +207,20 @@ def test_a_complete_run_is_left_as_it_is(run: Run, made: Path, capsys: pytest.Ca
 
 def test_a_complete_run_can_train_on_and_remembers_it(run: Run, made: Path) -> None:
     assert run(f"resume={made}", "trainer.max_epochs=4") == 0
-    assert [record["epoch"] for record in records(made)] == [1, 2, 3, 4]
+    assert [record["epoch"] for record in records_of(made)] == [1, 2, 3, 4]
     assert yaml.safe_load((made / "config.yaml").read_text())["trainer"]["max_epochs"] == 4
-    assert content(made)["epochs"] == 4
+    assert result_of(made)["epochs"] == 4
     assert run(f"resume={made}") == 0  # nothing more to do: 4 epochs is its own length now
-    assert content(made)["epochs"] == 4
+    assert result_of(made)["epochs"] == 4
 
 
 def test_a_run_without_a_checkpoint_starts_at_step_0_with_its_own_configuration(run: Run, made: Path) -> None:
-    expected = records(made)
+    expected = records_of(made)
     for path in (made / "checkpoints").iterdir():
         path.unlink()
     (made / "result.json").unlink()
     assert run(f"resume={made}") == 0
-    assert records(made) == expected
+    assert records_of(made) == expected
 
 
 def test_class_weights_come_from_the_train_part_and_are_kept(run: Run) -> None:
@@ -242,7 +230,7 @@ def test_class_weights_come_from_the_train_part_and_are_kept(run: Run) -> None:
         counts = np.bincount(load_digits().target[split["train"]])
     saved = yaml.safe_load((made / "config.yaml").read_text())
     assert saved["facts"]["class_weights"] == pytest.approx(list(counts.sum() / (10 * counts)))
-    in_checkpoint = weights(made, "last.pt", "loss")["terms.0.criterion.weight"]
+    in_checkpoint = weights_of(made, "last.pt", "loss")["terms.0.criterion.weight"]
     assert in_checkpoint.tolist() == pytest.approx(saved["facts"]["class_weights"])
     assert run(f"resume={made}", "trainer.max_epochs=3") == 0
     again = yaml.safe_load((made / "config.yaml").read_text())
@@ -269,9 +257,9 @@ def test_what_a_loss_has_learnt_is_that_of_the_best_epoch_too(run: Run) -> None:
     Path("mine/loss/learned.yaml").write_text("_target_: own_loss.Learned\n")
     own = "--config-dir", "mine", "loss=learned", "allow_targets=[own_loss.*]"
     assert run(*QUICK, *own, "checkpoint.mode=max", "optimizer.lr=0.01") == 0  # of the first epoch, that is
-    first, last = records(only_run())
+    first, last = records_of(only_run())
     assert last["val/loss"] < first["val/loss"]
-    assert content(only_run())["metrics"]["val/loss"] == first["val/loss"]
+    assert result_of(only_run())["metrics"]["val/loss"] == first["val/loss"]
 
 
 def test_the_best_epoch_need_not_be_the_last(run: Run) -> None:
@@ -280,11 +268,11 @@ def test_the_best_epoch_need_not_be_the_last(run: Run) -> None:
         run(*QUICK, "optimizer=sgd", "optimizer.lr=1.0", "trainer.max_epochs=6", "checkpoint.monitor=val/accuracy") == 0
     )
     made = only_run()
-    best = max(records(made), key=lambda record: record["val/accuracy"])
+    best = max(records_of(made), key=lambda record: record["val/accuracy"])
     assert best["epoch"] < 6
-    result = content(made)
+    result = result_of(made)
     assert (result["best_epoch"], result["metrics"]["val/accuracy"]) == (best["epoch"], best["val/accuracy"])
-    assert result["metrics"]["val/loss"] == best["val/loss"] != records(made)[-1]["val/loss"]
+    assert result["metrics"]["val/loss"] == best["val/loss"] != records_of(made)[-1]["val/loss"]
     assert (
         torch.load(made / "checkpoints/best.pt", weights_only=True)["progress"]["step"]
         == result["best_step"]
@@ -339,7 +327,7 @@ def test_a_stopped_run_can_be_ended_early(run: Run, monkeypatch: pytest.MonkeyPa
         patch.setattr(Trainer, "step", stopping)
         assert run(*LONGER, "hydra.run.dir=here") == 130
     assert run("resume=here", shorter) == 0
-    result = content(Path("here"))
+    result = result_of(Path("here"))
     assert (result["state"], result["steps"]) == ("completed", 30)
 
 
@@ -349,7 +337,7 @@ def test_a_failure_after_the_start_keeps_the_folder_and_says_so(run: Run, monkey
 
     monkeypatch.setattr("runner.train.read", damaged)
     assert run(*QUICK) == 2
-    assert content(only_run())["state"] == "failed"
+    assert result_of(only_run())["state"] == "failed"
     assert (only_run() / "runner.log").is_file()
 
 
@@ -407,7 +395,7 @@ def test_what_a_folder_says_of_hydra_is_not_heard(
 
 
 def test_what_was_learnt_for_the_transform_is_in_the_checkpoint(made: Path) -> None:
-    learnt = weights(made, "best.pt", "transform")
+    learnt = weights_of(made, "best.pt", "transform")
     with np.load(made / "split.npz") as split:
         pixels = load_digits().images[split["train"]]
     assert sorted(value.item() for value in learnt.values()) == pytest.approx(sorted([pixels.mean(), pixels.std()]))
@@ -434,7 +422,7 @@ def write_table(**columns: Any) -> None:
 def test_values_are_learnt_and_reported_in_their_units(run: Run) -> None:
     write_table(price=1000 + 50 * (ROWS[:, 0] - 2 * ROWS[:, 1]))
     assert run(*TABLE, "dataset.task=regression", "loss=mse", "metric=regression", "trainer.max_epochs=60") == 0
-    found = content(only_run())
+    found = result_of(only_run())
     spread = 50 * np.sqrt(5)
     assert found["baseline"]["test/rmse"] == pytest.approx(spread, rel=0.4)
     assert found["metrics"]["test/rmse"] < 0.2 * spread
@@ -454,7 +442,7 @@ def test_several_classes_per_sample(run: Run) -> None:
     with np.load(made / "split.npz") as split:
         positive = (ROWS[split["train"]][:, [0, 1]] > [0, 1]).sum(0)
         assert facts["class_weights"] == pytest.approx((len(split["train"]) - positive) / positive)
-    assert content(made)["metrics"]["test/macro_f1"] > 0.8 > content(made)["baseline"]["test/macro_f1"]
+    assert result_of(made)["metrics"]["test/macro_f1"] > 0.8 > result_of(made)["baseline"]["test/macro_f1"]
 
 
 def test_targets_that_stand_for_none_are_left_out_everywhere(run: Run) -> None:
@@ -473,9 +461,9 @@ def test_targets_that_stand_for_none_are_left_out_everywhere(run: Run) -> None:
     made = only_run()
     manifest = json.loads((made / "split.json").read_text())
     assert sum(manifest["classes"]["train"].values()) == 72  # 90 in the part, of which a fifth has no class
-    rows = content(made)["tables"]["test/per_class"]
+    rows = result_of(made)["tables"]["test/per_class"]
     assert rows[-1]["support"] == 24
-    assert content(made)["metrics"]["test/accuracy"] > 0.9
+    assert result_of(made)["metrics"]["test/accuracy"] > 0.9
 
 
 @pytest.mark.parametrize(
@@ -516,7 +504,7 @@ def test_probability_metrics_are_left_out_where_there_are_no_probabilities(
     overrides = ("loss=mse", "loss.one_hot=true", "metric=classification_full", "trainer.max_epochs=10")
     assert run(*QUICK, *overrides) == 0
     assert "left out, because this loss gives no probabilities" in capsys.readouterr().out
-    found = content(only_run())["metrics"]
+    found = result_of(only_run())["metrics"]
     assert "val/brier" not in found
     assert 0.5 < found["val/accuracy"] < 1
 
@@ -528,13 +516,13 @@ CNN = ("model=cnn", "model.channels=[4,4]", "trainer.max_epochs=3", "trainer.thr
 def test_what_is_frozen_stays_and_is_trained_from_the_epoch_on_that_is_named(run: Run) -> None:
     assert run(*CNN, "model.freeze=['0']", "hydra.run.dir=frozen") == 0
     assert run(*CNN, "model.freeze=['0']", "trainer.max_epochs=1", "hydra.run.dir=begun") == 0
-    first, last = (weights(Path(name), "last.pt", "model") for name in ("begun", "frozen"))
+    first, last = (weights_of(Path(name), "last.pt", "model") for name in ("begun", "frozen"))
     assert all(
         torch.equal(first[name], last[name]) for name in first if name.startswith("0.")
     )  # BatchNorm's buffers too
     assert not torch.equal(list(first.values())[-2], list(last.values())[-2])  # of the last layer
     assert run(*CNN, "model.freeze=['0']", "model.unfreeze_at_epoch=2", "hydra.run.dir=thawed") == 0
-    thawed = weights(Path("thawed"), "last.pt", "model")
+    thawed = weights_of(Path("thawed"), "last.pt", "model")
     assert not torch.equal(thawed["0.0.weight"], first["0.0.weight"])
 
 
@@ -544,7 +532,7 @@ def test_a_run_that_unfreezes_resumes_to_the_same_bytes(run: Run) -> None:
     for steps in (2, 6):
         assert run(*overrides, f"trainer.max_steps={steps}", f"hydra.run.dir=part{steps}") == 0
         assert run(f"resume=part{steps}", "trainer.max_steps=null") == 0
-        whole, part = (weights(Path(name), "last.pt", "model") for name in ("whole", f"part{steps}"))
+        whole, part = (weights_of(Path(name), "last.pt", "model") for name in ("whole", f"part{steps}"))
         assert all(torch.equal(whole[name], part[name]) for name in whole)
 
 
@@ -554,7 +542,7 @@ def test_weights_of_another_run_start_this_one_and_are_not_asked_for_again(
     assert run(*QUICK, "hydra.run.dir=first") == 0
     again = ("trainer.max_epochs=1", "optimizer.lr=0.0", "hydra.run.dir=second")
     assert run(*QUICK, "model.weights=first", "seed=7", *again) == 0
-    best, started = weights(Path("first"), "best.pt", "model"), weights(Path("second"), "last.pt", "model")
+    best, started = weights_of(Path("first"), "best.pt", "model"), weights_of(Path("second"), "last.pt", "model")
     assert all(torch.equal(best[name], started[name]) for name in best)
     assert "loaded" in capsys.readouterr().out
     shutil.rmtree("first")
@@ -563,7 +551,7 @@ def test_weights_of_another_run_start_this_one_and_are_not_asked_for_again(
 
 def test_initial_weights_follow_the_rules_of_the_configuration(run: Run) -> None:
     assert run(*QUICK, "model.init=zeros", "optimizer.lr=0.0", "trainer.max_epochs=1") == 0
-    state = weights(only_run(), "last.pt", "model")
+    state = weights_of(only_run(), "last.pt", "model")
     assert all(tensor.abs().sum() == 0 for tensor in state.values())
 
 
@@ -633,9 +621,9 @@ def test_a_run_on_a_stream_resumes_to_the_same_bytes(run: Run, capsys: pytest.Ca
     assert run(*again, "loader.num_workers=0") == 2
     assert "loader.num_workers: 0: part began with 2" in capsys.readouterr().err
     assert run(*again) == 0
-    whole, part = (weights(Path(name), "last.pt", "model") for name in ("whole", "part"))
+    whole, part = (weights_of(Path(name), "last.pt", "model") for name in ("whole", "part"))
     assert all(torch.equal(whole[name], part[name]) for name in whole)
-    assert records(Path("whole"))[-1] == records(Path("part"))[-1]
+    assert records_of(Path("whole"))[-1] == records_of(Path("part"))[-1]
 
 
 @pytest.mark.parametrize(
@@ -669,7 +657,7 @@ def test_a_run_that_diverges_stops_and_says_where(run: Run, capsys: pytest.Captu
     )
     assert "try: a smaller optimizer.lr, trainer.clip_norm=1, or trainer.on_nonfinite=skip" in said
     assert "Traceback" not in said
-    found = content(only_run())
+    found = result_of(only_run())
     assert found["state"] == "failed"
     assert found["error"].startswith("NonFinite: the loss or its gradient is not finite at step 1")
 
@@ -687,6 +675,6 @@ def test_a_worker_that_a_signal_took_along_is_no_mistake_in_the_data(run: Run, m
     before = workers.receive
     monkeypatch.setattr(workers, "receive", receive)
     assert run(*QUICK, "loader=workers", "trainer.max_epochs=4", "hydra.run.dir=r") == 143
-    assert json.loads(Path("r/result.json").read_text())["state"] == "interrupted"
+    assert result_of("r")["state"] == "interrupted"
     monkeypatch.setattr(workers, "receive", before)
     assert run("resume=r") == 0

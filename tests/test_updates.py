@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import QUICK, Run, composed, only_run
+from conftest import QUICK, Run, composed, only_run, records_of
 from omegaconf import DictConfig, OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
@@ -157,7 +156,7 @@ def test_lbfgs_solves_a_linear_problem_that_has_one_solution(run: Run) -> None:
     rows = np.load(only_run() / "split.npz")["train"]
     design = np.c_[x[rows], np.ones(len(rows))]
     residual = y[rows] - design @ np.linalg.lstsq(design, y[rows], rcond=None)[0]
-    last = json.loads((only_run() / "metrics.jsonl").read_text().splitlines()[-1])
+    last = records_of(only_run())[-1]
     assert last["train/loss"] == pytest.approx(np.square(residual).mean(), rel=1e-3)
 
 

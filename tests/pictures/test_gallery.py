@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from io import BytesIO
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import QUICK, Run, only_run
+from conftest import QUICK, Run, only_run, result_of
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -52,7 +51,7 @@ def test_figures_without_a_board(run: Run) -> None:
 
 
 def test_the_mistakes_are_those_of_the_model_with_their_index(digits: Path) -> None:
-    rows = json.loads((digits / "result.json").read_text())["tables"]["val/mistakes"]
+    rows = result_of(digits)["tables"]["val/mistakes"]
     with np.load(digits / "split.npz") as split:
         val = set(split["val"].tolist())
     from sklearn.datasets import load_digits
@@ -154,7 +153,7 @@ def test_embeddings_and_how_far_classes_are_apart(run: Run) -> None:
     made = only_run()
     vectors = np.loadtxt(made / "tensorboard/projector/vectors.tsv")
     assert vectors.shape[0] == 359
-    tables = json.loads((made / "result.json").read_text())["tables"]
+    tables = result_of(made)["tables"]
     names = (made / "tensorboard/projector/metadata.tsv").read_text().splitlines()[1:]
     classes = np.array([int(line.split("\t")[1]) for line in names])
     expected = np.linalg.norm(vectors[classes == 0].mean(0) - vectors[classes == 1].mean(0))
@@ -227,7 +226,7 @@ def test_a_model_that_blew_up_is_no_traceback(run: Run, capsys: pytest.CaptureFi
         "trainer.max_epochs=null", "scheduler=constant",
     ) == 0  # fmt: skip
     assert "Traceback" not in "".join(capsys.readouterr())
-    assert json.loads((only_run() / "result.json").read_text())["metrics"]["val/r2"] is None
+    assert result_of(only_run())["metrics"]["val/r2"] is None
 
 
 def test_maps_that_were_asked_for_are_drawn_as_files_without_a_board(run: Run) -> None:

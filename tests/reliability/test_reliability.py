@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import shutil
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import QUICK, Forked, Run, wait_for
+from conftest import QUICK, Forked, Run, result_of, wait_for
 from reliability.bench import COMMON, EXPERIMENTS, MODELS, whole
 
 from runner import folder
@@ -92,7 +91,7 @@ def test_changes_that_do_not_are_made_and_said(run: Run, capsys: pytest.CaptureF
     ):
         assert line in said
     assert "the run began with 1 thread and has 2 now" in said
-    assert json.loads(Path("here/result.json").read_text())["steps"] == 9
+    assert result_of("here")["steps"] == 9
 
 
 def test_two_processes_do_not_run_in_one_folder_and_the_one_stopped_says_how_to_go_on(
@@ -141,11 +140,11 @@ def test_a_signal_inside_an_evaluation_stops_it_there(run: Run, monkeypatch: pyt
     state = torch.load("here/checkpoints/last.pt", weights_only=True)
     assert (state["progress"]["step"], len(state["progress"]["history"])) == (34, 1)
     assert run("resume=here") == 143
-    assert json.loads(Path("here/result.json").read_text())["state"] == "interrupted"
+    assert result_of("here")["state"] == "interrupted"
     stops = ()
     assert run("resume=here") == 0
     assert Path("here/metrics.jsonl").read_bytes() == Path("whole/metrics.jsonl").read_bytes()
-    found, expected = (json.loads(Path(f"{name}/result.json").read_text())["metrics"] for name in ("here", "whole"))
+    found, expected = (result_of(f"{name}")["metrics"] for name in ("here", "whole"))
     assert found == expected
 
 
@@ -175,7 +174,7 @@ def test_a_second_ctrl_c_ends_it_at_once(run: Run, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(Trainer, "step", interrupted)
     assert run(*QUICK, "hydra.run.dir=here") == 130
-    assert json.loads(Path("here/result.json").read_text())["state"] == "interrupted"
+    assert result_of("here")["state"] == "interrupted"
     assert torch.load("here/checkpoints/last.pt", weights_only=True)["progress"]["step"] == 17
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from conftest import QUICK, Run, failing_model, rows, states
+from conftest import QUICK, Run, failing_model, result_of, rows, states
 
 
 def find_plugin(module: str) -> bool:
@@ -49,6 +48,6 @@ def test_a_cross_validation_is_one_job(run: Run) -> None:
     folds = "split=kfold", "split.n_splits=2", f"hydra/launcher={LAUNCHER}", "hydra.sweep.dir=sweep"
     assert run("-m", *QUICK, *folds, "seed=0") == 0
     assert len(rows()) == 2
-    result = json.loads(Path("sweep/job/result.json").read_text())
+    result = result_of("sweep/job")
     assert result["state"] == "completed"
     assert "out_of_fold/accuracy" in result["metrics"]

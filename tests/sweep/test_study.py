@@ -10,7 +10,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from conftest import QUICK, Forked, Run, rows, states, wait_for
+from conftest import QUICK, Forked, Run, result_of, rows, states, wait_for
 from optuna.trial import TrialState
 
 from runner.sweep import study
@@ -44,7 +44,7 @@ def test_what_does_not_look_good_is_given_up(run: Run) -> None:
         rate = pytest.approx(trial.params["optimizer.lr"], rel=1e-5)
         (row,) = [row for row in rows() if float(row["optimizer.lr"]) == rate]
         assert row["state"] == "pruned"
-        result = json.loads(Path(f"sweep/{row['folder']}/result.json").read_text())
+        result = result_of(f"sweep/{row['folder']}")
         assert result["epochs"] < 4
         assert result["error"].startswith(f"pruned after epoch {result['epochs']}, with val/loss")
         lines = Path(f"sweep/{row['folder']}/metrics.jsonl").read_text().splitlines()

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import QUICK, Forked, Run, failing_model, rows, states, wait_for
+from conftest import QUICK, Forked, Run, failing_model, result_of, rows, states, wait_for
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from runner.sweep import processes
@@ -78,7 +78,7 @@ def test_a_job_is_the_run_that_it_would_be_alone_with_its_share_of_the_cores(run
     ours, alone = (torch.load(f"{f}/checkpoints/last.pt", weights_only=True) for f in ("sweep/seed=4", "alone"))
     assert all(torch.equal(ours["model"][name], alone["model"][name]) for name in alone["model"])
     assert Path("sweep/seed=4/metrics.jsonl").read_bytes() == Path("alone/metrics.jsonl").read_bytes()
-    assert result("seed=4")["metrics"] == json.loads(Path("alone/result.json").read_text())["metrics"]
+    assert result("seed=4")["metrics"] == result_of("alone")["metrics"]
     assert result("seed=3")["metrics"] != result("seed=4")["metrics"]
     assert {result(job)["threads"] for job in ("seed=3", "seed=4")} == {1}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import QUICK, Run, own_model
+from conftest import QUICK, Run, own_model, records_of
 from PIL import Image
 from sklearn.datasets import load_digits, load_wine
 
@@ -41,7 +40,7 @@ def test_a_run_says_what_its_record_says(digits: Path) -> None:
 
 def test_what_a_run_knows(digits: Path) -> None:
     run = load_run(str(digits))
-    lines = [json.loads(line) for line in (digits / "metrics.jsonl").read_text().splitlines()]
+    lines = records_of(digits)
     assert run.metrics["val/loss"].tolist() == [line["val/loss"] for line in lines]
     assert run.metrics["epoch"].tolist() == [1, 2]
     assert run.classes == [str(n) for n in range(10)]
