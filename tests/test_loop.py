@@ -326,7 +326,8 @@ class TestDebug:
 
     def test_one_batch_by_heart(self, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
         assert run("model=mlp", "debug=overfit", "trainer.threads=1", "tensorboard.pictures=false") == 0
-        assert "the model can learn" in (said := capsys.readouterr().out)
+        said = capsys.readouterr().out
+        assert "the model can learn" in said
         table = said[said.index("One batch of 64, again and again") :].splitlines()
         steps, losses = zip(*(line.split() for line in table[3:9]), strict=True)
         assert steps == ("1", "2", "4", "11", "31", "100")

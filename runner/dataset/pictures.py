@@ -361,7 +361,7 @@ def _kept(path: Path) -> Read | None:
         # Copy-on-write: pages are read when they are needed, and shared between runs.
         pixels = np.load(path, mmap_mode="c")
         return Read(pixels, **json.loads(path.with_suffix(".json").read_text()))
-    except (OSError, ValueError, EOFError):
+    except (OSError, ValueError, TypeError, EOFError):
         return None
 
 
