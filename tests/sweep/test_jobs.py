@@ -86,7 +86,7 @@ def test_what_is_wrong_with_many_jobs_is_said_once(run: Run, capsys: pytest.Capt
     [
         ("kill", "model (job 2 of 3): the process that tried it died (signal 9)"),
         ("exit", "configuration (job 2 of 3): the process that tried it died (exit status 3)"),
-        ("raise", "model (job 2 of 3): cannot be trained on a batch of 64: no luck"),
+        ("raise", "model (job 2 of 3): cannot be trained on a batch of 64: no luck (own_net.py, line 16)"),
     ],
 )
 def test_a_model_that_dies_takes_nothing_with_it(
