@@ -142,8 +142,11 @@ def place_of(error: BaseException) -> str:
     return ""
 
 
-NOT_OF_THE_USER = (Path(__file__).parent, *(Path(place) for place in set(sysconfig.get_paths().values())))
-"""Folders of this package, of Python and of what is installed."""
+NOT_OF_THE_USER = (
+    Path(__file__).parent,
+    *(Path(sysconfig.get_path(kind)) for kind in ("stdlib", "purelib", "platlib")),
+)
+"""Folders of this package, of Python and of what is installed; not all that is below where Python is, such as /usr."""
 
 
 def counted(number: int, word: str) -> str:

@@ -187,5 +187,6 @@ class Folder:
         if kind is not None:
             shutil.rmtree(self.path, ignore_errors=True)
             return
-        self.final = self.final if self._named else folder.claim(self.final)
-        os.rename(self.path, self.final)  # onto an empty folder, if it was claimed
+        if not self._named:
+            self.final = folder.claim(self.final)  # empty, and replaced
+        os.rename(self.path, self.final)

@@ -266,6 +266,7 @@ def command(cfg: Any, *words: str) -> str:
 
 def program(name: str) -> list[str]:
     """How a program of the environment is started here: ``runner`` itself, or ``tensorboard``."""
-    own = ["python", "-m", "runner"] if name == "runner" else [name]
-    # Whoever typed `uv run` has it in no other way.
-    return ["uv", "run", *(own[1:] if name == "runner" else own)] if "UV_RUN_RECURSION_DEPTH" in os.environ else own
+    by_uv = "UV_RUN_RECURSION_DEPTH" in os.environ  # whoever typed `uv run` may have it in no other way
+    if name == "runner":
+        return [*(["uv", "run"] if by_uv else ["python"]), "-m", name]
+    return ["uv", "run", name] if by_uv else [name]

@@ -120,12 +120,7 @@ def _texts(name: str, values: Values, runs: Sequence[Run], exact: bool) -> list[
     targets = values.get(name + TARGET, missing)
     named = _names([target for target in targets if target is not MISSING])
     found = [
-        named[str(target)]
-        if target is not MISSING
-        # What is in a list, such as the categories of a table, may come from the data.
-        else _with_references(value, name, run.references)
-        if isinstance(value, list)
-        else value
+        _spelt(name, value, run) if target is MISSING else named[str(target)]
         for target, value, run in zip(targets, values.get(name, missing), runs, strict=True)
     ]
     arguments = len({spelt(value) for value in found}) < len({spelt(value, True) for value in found})
@@ -133,6 +128,11 @@ def _texts(name: str, values: Values, runs: Sequence[Run], exact: bool) -> list[
     rounded = [f"{value:.6g}" if isinstance(value, float) else text for value, text in zip(found, texts, strict=True)]
     shown = texts if exact or len(set(rounded)) < len(set(texts)) else rounded
     return [None if value is MISSING else text for value, text in zip(found, shown, strict=True)]
+
+
+def _spelt(name: str, value: Any, run: Run) -> Any:
+    """A value; what in a list came from elsewhere, as the categories of a table do from the data, as it was written."""
+    return _with_references(value, name, run.references) if isinstance(value, list) else value
 
 
 def _names(targets: Sequence[Any]) -> dict[str, str]:

@@ -195,10 +195,8 @@ def _check_decimals(frame: pd.DataFrame, categories: dict[Any, list[str] | None]
         categories: of the columns that are inputs.
         values: columns to predict that are no classes.
     """
-    import pandas as pd
-
     texts: dict[Any, Iterable[str]] = {name: names for name, names in categories.items() if names is not None}
-    texts |= {n: frame[n].dropna().astype(str).unique() for n in values if not pd.api.types.is_numeric_dtype(frame[n])}
+    texts |= {n: frame[n].dropna().astype(str).unique() for n in values if not _is_numeric(frame[n])}
     found = {name: value for name, each in texts.items() if (value := _with_comma(each)) is not None}
     if found:
         first, value = next(iter(found.items()))
@@ -296,7 +294,7 @@ def _codes(column: pd.Series[Any]) -> tuple[np.ndarray[Any, Any], list[str] | No
     """A column as floats: numbers as they are, or the code of each category; NaN for a gap."""
     import pandas as pd
 
-    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+    if _is_numeric(column) and not pd.api.types.is_bool_dtype(column):
         return column.to_numpy(np.float64, na_value=np.nan), None
     codes, names = pd.factorize(column.astype("string"), sort=True)
     return np.where(codes < 0, np.nan, codes), [str(name) for name in names]
