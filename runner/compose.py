@@ -11,6 +11,7 @@ import functools
 import re
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from runner import config
+from runner.checks import elsewhere
 from runner.checks.origin import default_line, near
 from runner.command_line import parse
 from runner.errors import ConfigError, Problem, for_shell, nearest, reason_of
@@ -261,15 +263,36 @@ def _unknown_key(key: str, value: str, cfg: DictConfig, reason: str) -> Problem:
             return Problem(key, f"{parent} is no group of keys", remedy=f"{parent}={value}")
         if words[depth] not in node:
             names = _keys(node)
-            close = nearest(words[depth], names, f"{parent}." if parent else "")
-            if len(words) == 1 and (inside := _groups_with(words[0], cfg)):
-                close = f"{inside[0]}.{words[0]}"
-            remedy = ".".join([close, *words[depth + 1 :]]) + f"={value}" if close else ""
+            remedy = elsewhere.remedy(words[-1], value, partial(_has, cfg))
+            if not remedy and (place := _other_place(words, depth, names, cfg)):
+                remedy = for_shell(f"{place}={value}")
             allowed = ", ".join(names)
             if "_target_" in node and depth == len(words) - 1:
                 allowed += f"{'; with +, other' if names else 'with +,'} arguments of {node._get_node('_target_')}"
-            return Problem(key, f"there is no such key (value {value!r})", allowed, for_shell(remedy))
+            return Problem(key, f"there is no such key (value {value!r})", allowed, remedy)
     return Problem(key, f"{value} cannot be read: {reason}")
+
+
+def _other_place(words: Sequence[str], depth: int, names: Iterable[str], cfg: DictConfig) -> str:
+    """The key that was meant: one of that name in another group, or a similar one in the same; or nothing.
+
+    Args:
+        depth: of the word that is not among the `names` of its group.
+    """
+    others = [f"{group}.{words[-1]}" for group in _groups_with(words[-1], cfg)]
+    if words[-1] in cfg and not isinstance(cfg._get_node(words[-1]), DictConfig):
+        others.insert(0, words[-1])
+    if others:
+        return others[0]
+    close = nearest(words[depth], names, "".join(f"{word}." for word in words[:depth]))
+    return ".".join([close, *words[depth + 1 :]]) if close else ""
+
+
+def _has(cfg: DictConfig, key: str) -> bool:
+    """Whether there is a dotted key, whatever its value."""
+    group, _, name = key.rpartition(".")
+    node = OmegaConf.select(cfg, group) if group else cfg
+    return isinstance(node, DictConfig) and name in node
 
 
 def _groups_with(key: str, cfg: DictConfig) -> list[str]:

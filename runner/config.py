@@ -133,7 +133,9 @@ def enter(config: DictConfig) -> DictConfig:
     """Make a configuration with Hydra's part the one in which ``${hydra:…}`` is looked up, and return it."""
     from hydra.core.hydra_config import HydraConfig
 
-    HydraConfig.instance().set_config(config.copy())  # a copy, for what it is given becomes read-only
+    before = config.hydra._get_node_flag("readonly")
+    HydraConfig.instance().set_config(config)  # which copies the part, and leaves this one read-only
+    OmegaConf.set_readonly(config.hydra, before)
     return config
 
 
@@ -144,9 +146,8 @@ def value(node: Any) -> Any:
 
 def job(config: DictConfig) -> DictConfig:
     """The configuration without Hydra's own part."""
-    ours = config.copy()
-    with read_write(ours), open_dict(ours):
-        ours.pop("hydra", None)
+    ours = OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"])
+    OmegaConf.set_struct(ours, OmegaConf.is_struct(config))
     return ours
 
 

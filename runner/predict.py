@@ -16,7 +16,7 @@ from runner.trained.inputs import Piece, pieces
 from runner.trained.opening import Opened
 from runner.trained.reading import say_unknown
 from runner.trained.run import Predictions, Run, open_run
-from runner.trained.writing import Writer
+from runner.trained.writing import Layout, Writer
 
 log = logging.getLogger("runner")
 
@@ -33,12 +33,14 @@ def main(opened: Sequence[Opened]) -> int:
     begun, options = time.perf_counter(), opened[0].options
     runs = [_ready(each) for each in opened]
     _check(options, runs)
-    found = pieces(str(options.input), opened, runs)
+    keep = [str(name) for name in options.keep]
+    found = pieces(str(options.input), opened, runs, keep)
     first = next(found)  # what is wrong with all of it is found before there is an output
     is_part = first.truth is not None
     layout = runs[0].layout(
         tuple(first.keys), target=is_part, top_k=options.top_k, probabilities=options.probabilities, fails=not is_part
     )
+    _check_names(keep, layout)
     with Writer(str(options.output), layout) as writer:
         count, failed = write(chain([first], found), runs, writer, list(options.flips))
     where = "" if writer.path is None else f": {writer.path}"
@@ -105,6 +107,18 @@ def _check(options: DictConfig, runs: Sequence[Run]) -> None:
         raise ConfigError(Problem("probabilities", "true, and this run gives none", "false"))
     if options.flips and len(first.cfg.facts.input_shape) != 3:
         raise ConfigError(Problem("flips", f"are for pictures, and the run was trained on {first.reader.words}", "[]"))
+
+
+def _check_names(keep: Sequence[str], layout: Layout) -> None:
+    """That no column that is kept has the name of one of ours, among which it is in the layout.
+
+    Raises:
+        ConfigError: one has.
+    """
+    ours = [*layout.names, *layout.chances, "error"]
+    if twice := [name for name in keep if name == "index" or ours.count(name) > 1]:
+        what = f"{twice[0]!r} is the name of a column of the predictions, too"
+        raise ConfigError(Problem("keep", what, "columns of other names"))
 
 
 def _width(run: Run) -> int:

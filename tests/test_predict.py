@@ -171,6 +171,39 @@ def test_rows_that_cannot_be_read(run: Run, wine: list[dict[str, str]], capsys: 
     assert "column colour: 1 cell of a category that training did not have" in capsys.readouterr().err
 
 
+def test_columns_are_copied_that_tell_rows_from_one_another(
+    run: Run, wine: list[dict[str, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame = pd.read_csv("new.csv")
+    frame.insert(3, "id", [f"0{row}" for row in range(len(frame))])
+    frame["day"] = pd.Timestamp("2026-01-31")
+    frame.to_parquet("named.parquet", index=False)
+    frame.to_csv("named.csv", index=False)
+    broken = Path("named.csv").read_text().splitlines()
+    broken[2] = "1,2"
+    Path("named.csv").write_text("\n".join(broken))
+    assert run("predict", "run=r", "input=named.csv", "keep=[id,hue]", "output=p.csv") == 1
+    found = lines("p.csv")
+    assert list(found[0])[:4] == ["index", "id", "hue", "prediction"]
+    assert [row["id"] for row in found] == ["00", "", *(f"0{row}" for row in range(2, len(frame)))]
+    assert float(found[5]["hue"]) == frame.hue[5]
+    assert [row["prediction"] for row in found[2:]] == [row["prediction"] for row in wine[2:]]
+    assert run("predict", "run=r", "input=named.parquet", "keep=[day]", "output=q.jsonl") == 0
+    assert json.loads(Path("q.jsonl").read_text().splitlines()[0])["day"] == "2026-01-31 00:00:00"
+
+    capsys.readouterr()
+    frame.rename(columns={"id": "prediction", "day": "index"}).to_csv("taken.csv", index=False)
+    for given, said in (
+        ("input=named.csv keep=[idd]", 'try: "keep=[id]"'),
+        ("input=test keep=[id]", "keep: ['id'] are columns of a table, and input=test is a part of the data"),
+        ("input=taken.csv keep=[prediction]", "keep: 'prediction' is the name of a column of the predictions, too"),
+        ("input=taken.csv keep=[index]", "keep: 'index' is the name of a column of the predictions, too"),
+    ):
+        assert run("predict", "run=r", *given.split(), "output=x.csv") == 2
+        assert said in capsys.readouterr().err
+    assert not Path("x.csv").exists()
+
+
 def test_a_table_without_names_goes_by_position(run: Run) -> None:
     bunch = load_wine()
     whole = np.column_stack([bunch.data, bunch.target])
@@ -322,6 +355,10 @@ def test_the_sample_stage_of_the_transform_is_applied_to_files(run: Run, resized
         (("run=digits", "input=photos", "output=t.csv"), "output: 't.csv' is there already"),
         (("run=digits", "input=photos", "output=no/p.csv"), "output: there is no folder 'no'"),
         (("run=digits", "input=photos", "flips=[sideways]"), "flips: ['sideways'] is not allowed"),
+        (
+            ("run=digits", "input=photos", "keep=[id]"),
+            "keep: ['id'] are columns of a table, and the run was trained on",
+        ),
         (("run=digits", "input=photos", "seed=3"), "seed: is what the run was trained with, and stays"),
         (("run=digits,digits", "input=photos"), "try: run=[digits,digits]"),
         (("run=[]", "input=photos"), "run: [] names no run"),

@@ -383,6 +383,9 @@ class Predict:
     )
     top_k: int = key("how many of the likeliest classes are written", least=1)
     probabilities: bool = key("write the probabilities of all classes")
+    keep: list[str | int] = key(
+        "columns of a table that are copied, such as an id", allowed="a list of names of columns"
+    )
     flips: list[Literal["horizontal", "vertical"]] = key(
         "average over each picture and its mirror images", allowed="a list of horizontal, vertical"
     )

@@ -25,7 +25,7 @@ from torch import Tensor
 from runner.dataset.pictures import EXTENSIONS
 from runner.dataset.table import dialect
 from runner.device import cores
-from runner.errors import ConfigError, DataError, Problem, nearest, reason_of
+from runner.errors import ConfigError, DataError, Problem, for_shell, nearest, reason_of
 from runner.files import typed
 from runner.part_names import PARTS
 from runner.trained.opening import Opened
@@ -57,19 +57,26 @@ class Piece:
     prepared: bool = False
 
 
-def pieces(given: str, opened: Sequence[Opened], runs: Sequence[Run]) -> Iterator[Piece]:
+def pieces(given: str, opened: Sequence[Opened], runs: Sequence[Run], keep: Sequence[str] = ()) -> Iterator[Piece]:
     """The samples that ``input=`` names.
+
+    Args:
+        keep: columns of a table that become keys, too.
 
     Raises:
         InputError: there are none, or they are not such as the runs were trained on.
     """
     size = opened[0].cfg.loader.eval_batch_size or opened[0].cfg.loader.batch_size
+    tables = runs[0].reader.codes is not None
+    if keep and (given in PARTS or not tables):
+        other = f"input={given} is a part of the data" if tables else f"the run was trained on {runs[0].reader.words}"
+        what = f"{list(keep)} are columns of a table, and {other}"
+        raise ConfigError(Problem("keep", what, "[], or columns of a .csv or .parquet file"))
     if given in PARTS:
         return _of_part(given, opened, runs)
-    tables = runs[0].reader.codes is not None
     if given == "-":
         stream = _stdin()
-        return _of_text(stream, opened[0], runs, size) if tables else _of_files(_lines(stream), runs, size)
+        return _of_text(stream, opened[0], runs, size, keep) if tables else _of_files(_lines(stream), runs, size)
     path = typed(given)
     if not path.exists():
         remedy = nearest(path.name, (p.name for p in path.parent.glob("*")), "input=" + given.removesuffix(path.name))
@@ -86,9 +93,9 @@ def pieces(given: str, opened: Sequence[Opened], runs: Sequence[Run]) -> Iterato
     if path.suffix.lower() == ".npy":
         return _of_array(path, runs, size)
     if path.suffix.lower() == ".parquet":
-        return _of_parquet(path, runs, size)
+        return _of_parquet(path, runs, size, keep)
     if path.suffix.lower() in TABLES or tables:
-        return _of_csv(path, opened[0], runs, size)
+        return _of_csv(path, opened[0], runs, size, keep)
     return _of_files(iter([str(path)]), runs, size)
 
 
@@ -172,12 +179,12 @@ def _said(error: Exception) -> str:
     return error.problems[0].what if isinstance(error, DataError) else f"cannot be decoded ({reason_of(error)})"
 
 
-def _of_csv(path: Path, opened: Opened, runs: Sequence[Run], size: int) -> Iterator[Piece]:
+def _of_csv(path: Path, opened: Opened, runs: Sequence[Run], size: int, keep: Sequence[str]) -> Iterator[Piece]:
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        yield from _of_text(file, opened, runs, size)
+        yield from _of_text(file, opened, runs, size, keep)
 
 
-def _of_text(stream: IO[str], opened: Opened, runs: Sequence[Run], size: int) -> Iterator[Piece]:
+def _of_text(stream: IO[str], opened: Opened, runs: Sequence[Run], size: int, keep: Sequence[str]) -> Iterator[Piece]:
     """The rows of a CSV file."""
     lines = (line for line in stream if line.strip())  # pandas leaves out blank lines, too
     try:
@@ -193,11 +200,25 @@ def _of_text(stream: IO[str], opened: Opened, runs: Sequence[Run], size: int) ->
     names = _unique(columns) if named else [str(number) for number in range(len(columns))]
     where = [run.reader.columns(names, named) for run in runs]
     rest = _rows(rows if named else chain([columns], rows))
-    return _of_rows(rest, len(columns), where, runs, size)
+    return _of_rows(rest, len(columns), where, runs, size, _places(keep, names))
 
 
 BROKEN = re.compile("[\ud800-\udfff]")
 """What stands for bytes that are not UTF-8."""
+
+
+def _places(keep: Sequence[str], names: Sequence[str]) -> dict[str, int]:
+    """Where the columns are that are kept.
+
+    Raises:
+        ConfigError: the table has no such column.
+    """
+    missing = [name for name in keep if name not in names]
+    if missing:
+        close = nearest(missing[0], names)
+        remedy = for_shell(f"keep=[{close}]") if close else ""
+        raise ConfigError(Problem("keep", f"the table has no column {missing[0]!r}", ", ".join(names), remedy))
+    return {name: names.index(name) for name in keep}
 
 
 def _unique(names: Sequence[str]) -> list[str]:
@@ -225,7 +246,7 @@ def _rows(reader: Iterator[list[str]]) -> Iterator[list[str] | str]:
         yield "holds bytes that are not UTF-8 text" if BROKEN.search("".join(row)) else row
 
 
-def _of_parquet(path: Path, runs: Sequence[Run], size: int) -> Iterator[Piece]:
+def _of_parquet(path: Path, runs: Sequence[Run], size: int, keep: Sequence[str]) -> Iterator[Piece]:
     try:
         from pyarrow import ArrowInvalid, parquet
     except ImportError as error:
@@ -237,16 +258,18 @@ def _of_parquet(path: Path, runs: Sequence[Run], size: int) -> Iterator[Piece]:
     names = [str(name) for name in file.schema_arrow.names]
     where = [run.reader.columns(names) for run in runs]
     rows = (list(row) for batch in file.iter_batches(size) for row in zip(*batch.to_pydict().values(), strict=True))
-    return _of_rows(rows, len(names), where, runs, size)
+    return _of_rows(rows, len(names), where, runs, size, _places(keep, names))
 
 
 def _of_rows(
-    rows: Iterator[list[Any] | str], width: int, where: Sequence[Sequence[int]], runs: Sequence[Run], size: int
-) -> Iterator[Piece]:
+    rows: Iterator[list[Any] | str], width: int, where: Sequence[Sequence[int]], runs: Sequence[Run], size: int,
+    keep: Mapping[str, int],
+) -> Iterator[Piece]:  # fmt: skip
     """Rows of a table, of which some may be wrong.
 
     Args:
         where: for each run, the columns that it was trained on.
+        keep: other columns of which the cells are keys, and where they are.
     """
     position = 0
     for chunk in _batched(rows, size):
@@ -256,19 +279,26 @@ def _of_rows(
             for i, row in enumerate(chunk)
             if i not in wrong and len(row) != width
         }
+        whole = [None if i in wrong else row for i, row in enumerate(chunk)]
         stored = []
         for run, columns in zip(runs, where, strict=True):
             blank: list[Any] = [None] * len(columns)
-            cells = [blank if i in wrong else [row[c] for c in columns] for i, row in enumerate(chunk)]
+            cells = [blank if row is None else [row[c] for c in columns] for row in whole]
             read, unreadable = run.reader.table(cells)
             wrong |= unreadable
             stored.append(read)
         good = [i for i in range(len(chunk)) if i not in wrong]
-        keys = {"index": range(position, position + len(chunk))}
+        keys: dict[str, Sequence[Any]] = {"index": range(position, position + len(chunk))}
+        keys |= {name: [None if row is None else _written(row[c]) for row in whole] for name, c in keep.items()}
         yield Piece(keys, [each[good] for each in stored] if good else [], wrong)
         position += len(chunk)
     if position == 0:
         raise DataError(Problem("input", "the table has no rows", "at least 1"))
+
+
+def _written(cell: Any) -> Any:
+    """A cell as JSON can have it: a date of a Parquet file becomes text."""
+    return cell if cell is None or isinstance(cell, (str, int, float)) else str(cell)
 
 
 def _of_array(path: Path, runs: Sequence[Run], size: int) -> Iterator[Piece]:

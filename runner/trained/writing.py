@@ -32,7 +32,7 @@ class Layout:
 
     Args:
         task, classes: of the run.
-        keys: what tells samples from one another: ``path``, or ``index``.
+        keys: what tells samples from one another: ``path``, or ``index``, and the columns that are kept.
         width: of regression, values of a sample.
         target: whether what is right is known.
         top_k: how many of the likeliest classes; 0 where the model gives no probabilities.
@@ -69,6 +69,11 @@ class Layout:
     @property
     def lists_all(self) -> bool:
         return self.top_k > 0 and self.task != "regression" and (self.probabilities or self.task == "multilabel")
+
+    @property
+    def chances(self) -> list[str]:
+        """The columns of the probabilities of all classes."""
+        return [f"probability_{name}" for name in self.classes] if self.lists_all else []
 
     def columns(self, values: Array, chances: Array | None, truth: Array | None = None) -> Columns:
         """The cells of some samples, those of the keys left out.
@@ -132,10 +137,9 @@ class Writer:
     def _begin(self) -> None:
         if self._json:
             return
-        classes = [f"probability_{name}" for name in self.layout.classes] if self.layout.lists_all else []
         self._csv = csv.writer(self._file, lineterminator="\n")
         with self._telling():
-            self._csv.writerow([*self.layout.names, *classes, *(["error"] if self.layout.fails else [])])
+            self._csv.writerow([*self.layout.names, *self.layout.chances, *(["error"] if self.layout.fails else [])])
             self._file.flush()
 
     @contextmanager

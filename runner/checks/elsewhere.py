@@ -1,0 +1,39 @@
+"""Names that our keys have in other programs. Whoever comes from there types them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from runner.errors import for_shell
+
+OURS = {
+    "trainer.max_epochs={}": "epochs num_epochs n_epochs num_train_epochs max_epoch",
+    "trainer.max_steps={}": "steps num_steps max_iters iterations",
+    "optimizer.lr={}": "learning_rate base_lr",
+    "optimizer.weight_decay={}": "wd decay l2",
+    "loader.batch_size={}": "bs batch batchsize train_batch_size per_device_train_batch_size",
+    "loader.num_workers={}": "workers n_workers",
+    "trainer.clip_norm={}": "grad_clip clip_grad clip_grad_norm gradient_clip_val gradient_clip max_grad_norm",
+    "trainer.accumulate={}": "accumulate_grad_batches gradient_accumulation_steps grad_accum accumulation_steps",
+    "trainer.early_stopping.patience={}": "patience",
+    "trainer.precision=bf16": "amp fp16 bf16 mixed_precision",
+    "device=cuda": "gpu gpus cuda accelerator use_cuda",
+    "seed={}": "random_state random_seed manual_seed",
+    "split=stratified_kfold split.n_splits={}": "folds n_folds num_folds k_folds kfolds",
+}
+"""By what is typed here: the names elsewhere."""
+
+
+def remedy(name: str, value: str, is_key: Callable[[str], bool]) -> str:
+    """What to type instead of a key that we do not have, or nothing.
+
+    Args:
+        name: the last word of the key.
+        is_key: whether the configuration has a dotted key; then no option has to be chosen that has it.
+    """
+    for template, names in OURS.items():
+        if name in names.split():
+            typed = template.split()
+            typed = typed[-1:] if is_key(typed[-1].partition("=")[0]) else typed
+            return " ".join(for_shell(override.format(value)) for override in typed)
+    return ""
