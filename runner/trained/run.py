@@ -127,10 +127,10 @@ class Run:
     @cached_property
     def metrics(self) -> dict[str, Array]:
         """What was measured at each evaluation, by tag: ``epoch``, ``step``, ``val/loss`` and so on, (evaluations,)
-        each; NaN where something was not measured."""
+        each; NaN where something was not measured. What was reached in the end, on test too, is in `result`."""
         records = read_history(self.folder)
         tags = dict.fromkeys(tag for record in records for tag in record)
-        return {tag: np.array([from_json(record.get(tag)) for record in records]) for tag in tags}
+        return _Curves({tag: np.array([from_json(record.get(tag)) for record in records]) for tag in tags})
 
     def predict(self, inputs: Given, batch_size: int = 256) -> Predictions:
         """What the model says about inputs that look like the samples it was trained on, before any transform.
@@ -203,6 +203,12 @@ class Run:
         nothing = np.zeros((0, int(self.cfg.facts.num_outputs)))
         scores = torch.cat(list(said)).cpu().double().numpy() if said else nothing
         return predictions_of(self.task, self.classes, scores, self.readout.gives_probabilities)
+
+
+class _Curves(dict[str, Array]):
+    def __missing__(self, tag: str) -> Array:
+        words = f"no evaluation measured {tag!r}, but {', '.join(self)}"
+        raise KeyError(f"{words}; what was reached in the end, on test too, is in result['metrics']")
 
 
 def predictions_of(task: str, classes: Sequence[str], scores: Array, probabilities: bool) -> Predictions:

@@ -43,6 +43,8 @@ def test_what_a_run_knows(digits: Path) -> None:
     lines = records_of(digits)
     assert run.metrics["val/loss"].tolist() == [line["val/loss"] for line in lines]
     assert run.metrics["epoch"].tolist() == [1, 2]
+    with pytest.raises(KeyError, match=r"no evaluation measured 'test/loss', but epoch, .* is in result"):
+        run.metrics["test/loss"]
     assert run.classes == [str(n) for n in range(10)]
     assert run.config["model"]["_target_"] == "runner.model.MLP"
     assert run.task == "classification"
