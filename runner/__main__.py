@@ -23,7 +23,10 @@ os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 
 from runner import __version__, folder, signals, streams
 from runner.commands import COMMANDS, USAGE, show_help, train
-from runner.errors import ConfigError, Interrupted, Problem, RunnerError, nearest
+from runner.errors import ConfigError, Interrupted, Problem, RunnerError, for_shell, nearest
+
+VALUES = {"resume": "last", "check": "only", "debug": "dev_run", "device": "cpu", "seed": "0"}
+"""Keys that people type as if they were commands, each with a value."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,9 +66,11 @@ def _command(arguments: list[str]) -> Callable[[list[str]], int]:
     if word not in COMMANDS:
         from runner import config
 
-        remedy = nearest(word, COMMANDS, "python -m runner ") or "python -m runner --help"
-        if (config.home() / word).is_dir():
-            remedy = f"{word}=OPTION{', without spaces around =' if arguments[:1] == ['='] else ''}"
+        remedy = " ".join([*folder.program("runner"), nearest(word, COMMANDS) or "--help"])
+        if word in VALUES or (config.home() / word).is_dir():
+            given = [text for text in arguments[:1] if not re.search("^-|=", text)]
+            remedy = for_shell(f"{word}={[*given, VALUES.get(word, 'OPTION')][0]}")
+            remedy += ", without spaces around =" if arguments[:1] == ["="] else ""
         raise ConfigError(Problem(word, "there is no such command", ", ".join(COMMANDS), remedy))
     if word in USAGE and {"--help", "-h"} & set(arguments):
         return lambda _: show_help(word)

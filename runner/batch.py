@@ -69,8 +69,9 @@ def stacked(tensors: Sequence[Tensor], name: str = "", index: Sequence[int] | No
             f"{str(tensors[n].dtype).removeprefix('torch.')}"
             for n in (other, 0)
         ]
-        remedy = "transform=resize, or dataset.size=[HEIGHT,WIDTH] of an image folder" if first.dim() == 3 else ""
-        raise DataError(Problem("dataset", ", ".join(words), "one shape and type", remedy))
+        what = f"samples differ: {', '.join(words)}"
+        remedy = 'transform=resize, or "dataset.size=[HEIGHT,WIDTH]" for an image folder' if first.dim() == 3 else ""
+        raise DataError(Problem("dataset", what, "the same shape and dtype for all samples", remedy))
     return torch.stack(list(tensors))
 
 

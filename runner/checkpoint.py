@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import shlex
 import shutil
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -46,11 +45,11 @@ def read(path: Path) -> dict[str, Any]:
         what = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({reason_of(error)})"
         raise RunFolderError(Problem(str(path), what, "a checkpoint written by runner")) from error
     if not isinstance(state, dict) or "format" not in state:
-        raise RunFolderError(Problem(str(path), "is no checkpoint of runner", f"one of format {FORMAT}"))
+        raise RunFolderError(Problem(str(path), "is not a checkpoint written by runner", f"one of format {FORMAT}"))
     if state["format"] != FORMAT:
         by = f", written by runner {state['runner']}" if "runner" in state else ""
         what = f"is a checkpoint of format {state['format']}{by}"
-        raise RunFolderError(Problem(str(path), what, f"format {FORMAT}, which is what this version reads"))
+        raise RunFolderError(Problem(str(path), what, f"format {FORMAT}, the one that this version reads"))
     return state
 
 
@@ -76,7 +75,7 @@ def read_newest(folder: Path) -> dict[str, Any]:
     for problem in problems:
         log.warning("%s %s", problem.key, problem.what)
     newest = max(found, key=lambda path: int(found[path]["progress"]["step"]))
-    log.warning("going on from %s, which is of step %s", newest, f"{found[newest]['progress']['step']:,}")
+    log.warning("resuming from %s (step %s) instead", newest, f"{found[newest]['progress']['step']:,}")
     return found[newest]
 
 
@@ -102,9 +101,9 @@ def restore_best(folder: Path, state: dict[str, Any]) -> None:
         shutil.copyfile(folder / kept_as(best["step"]), folder / BEST)
     else:
         what = f"{problem.what}: the weights of the best evaluation so far, of step {best['step']:,}, are lost"
-        remedy = f"a run of its own from the last ones: model.weights={folder / LAST}"
+        remedy = f"a new run from the last weights: model.weights={folder / LAST}"
         raise RunFolderError(Problem(problem.key, what, remedy=remedy))
-    log.warning("%s %s: made again from another checkpoint", problem.key, problem.what)
+    log.warning("%s %s: restored from another checkpoint", problem.key, problem.what)
 
 
 @dataclass(frozen=True)
@@ -175,18 +174,21 @@ class Checkpoints:
         try:
             pending.result()
             if self.failed is not None:
-                log.info("the checkpoint could be written again")
+                log.info("checkpoints can be written again")
             self.failed = None
         except OSError as error:
             step, before, self.failed = self._owed[LAST]["progress"]["step"], self.failed, error
             log.log(
                 logging.DEBUG if before else logging.WARNING,  # once is enough, until it works again
-                "the checkpoint of step %s could not be written (%s): the one before it stays; training goes on, and "
-                "the next one will be tried", f"{step:,}", error.strerror or error,
+                "could not write the checkpoint of step %s (%s); the previous one is kept, training continues",
+                f"{step:,}", error.strerror or error,
             )  # fmt: skip
 
-    def close(self) -> None:
+    def close(self, remedy: str = "") -> None:
         """Wait for what is being written, and try once more what could not be.
+
+        Args:
+            remedy: what to do if it still cannot be.
 
         Raises:
             RunnerError: it cannot be written.
@@ -197,9 +199,7 @@ class Checkpoints:
             self.wait()
         if self.failed is not None:
             what = f"the last checkpoint could not be written to {self.folder} ({self.failed.strerror or self.failed})"
-            run = shlex.quote(str(self.folder.parent))
-            what += f"\n  try: python -m runner resume={run}, which goes on from the checkpoint before it"
-            raise RunnerError(what) from self.failed
+            raise RunnerError(what + (f"\n  try: {remedy}" if remedy else "")) from self.failed
 
     def __enter__(self) -> Checkpoints:
         return self

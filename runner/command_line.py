@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from runner.errors import ConfigError, Problem, nearest
+from runner.errors import ConfigError, Problem, for_shell, nearest
 
 WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
               "--info", "-i", "--experimental-rerun")  # fmt: skip
@@ -69,7 +69,7 @@ def _check_flags(flags: Sequence[str]) -> Iterator[Problem]:
         yield Problem("--experimental-rerun", "is not available", remedy="resume=FOLDER")
         return
     if multirun(flags) and value_of(flags, "--cfg", "-c") is not None:
-        yield Problem("--cfg", "shows one configuration, and -m makes several", remedy="the same without -m")
+        yield Problem("--cfg", "shows a single configuration, and -m makes several", remedy="leave out -m")
         return
     known: dict[str, argparse.Action] = get_args_parser()._option_string_actions
     rest = iter(flags)
@@ -95,32 +95,33 @@ def _check_flags(flags: Sequence[str]) -> Iterator[Problem]:
 
 def _check_override(override: str) -> Iterator[Problem]:
     key, equals, value = override.partition("=")
-    key, remedy = key.lstrip("+~"), f"without {override}"
+    key, remedy = key.lstrip("+~"), f"remove {override}"
     if equals and not key:
         yield Problem(override, "has no key", remedy="KEY=VALUE")
     elif not equals and ":" in key and not override.startswith("~"):
         yield Problem(override, "has no =", remedy=override.replace(":", "=", 1))
     elif not equals and not override.startswith("~"):
         # A path without a key, or the second word of a value with a space.
-        close = f"run={override}" if Path(override).exists() else f"{key}=VALUE, in quotes if it has spaces"
-        yield Problem(override, "has no value", remedy=close)
+        close = f"{key}=VALUE; quote values with spaces"
+        if Path(override).exists():
+            close = f"{for_shell(f'KEY={override}')}, such as resume= (train), run= (evaluate, predict, export, "
+            close += "reproduce), dataset.root= or dataset.path="
+        yield Problem(override, "is not KEY=VALUE", remedy=close)
     elif key == "hydra.callbacks" or key.startswith("hydra.callbacks."):
-        yield Problem(key, "is what checks the configuration, and stays", remedy=remedy)
+        yield Problem(key, "cannot be changed: runner checks the configuration there", remedy=remedy)
     elif key in ("hydra.launcher._target_", "hydra.sweeper._target_"):
-        yield Problem(key, "is not for an override", remedy=f"{key.removesuffix('._target_').replace('.', '/')}=OPTION")
+        yield Problem(key, "cannot be set directly", remedy=f"{key.removesuffix('._target_').replace('.', '/')}=OPTION")
     elif key.partition(".")[0] == "facts":
-        yield Problem(key, "is what the data say, and is filled in by the run", remedy=remedy)
+        yield Problem(key, "is determined from the data and cannot be set", remedy=remedy)
     elif key in ("hydra.launcher", "hydra.sweeper", "hydra.job_logging", "hydra.hydra_logging"):
         remedy = "sweep=optuna" if (key, value) == ("hydra.sweeper", "optuna") else f"{key.replace('.', '/')}={value}"
-        yield Problem(key, f"{value!r} is not a group of keys", remedy=remedy)
+        yield Problem(key, f"{value!r} is an option, which is chosen with a slash", remedy=remedy)
     elif key in ("hydra.run.dir", "hydra.sweep.dir") and value.strip("'\"") == "":
-        yield Problem(key, "'' is no folder", remedy=f"{key}=FOLDER")
+        yield Problem(key, "the name of the folder is empty", remedy=f"{key}=FOLDER")
     elif key == "hydra.mode":
-        yield Problem(
-            key, "is not for an override: flags decide", remedy="-m" if "MULTIRUN" in value.upper() else remedy
-        )
+        yield Problem(key, "cannot be set: use -m for a sweep", remedy="-m" if "MULTIRUN" in value.upper() else remedy)
     elif key == "hydra.sweep.subdir":
-        yield Problem(key, "is made of what differs between the jobs", remedy=remedy)
+        yield Problem(key, "cannot be set: job folders are named after the values that differ", remedy=remedy)
     elif key == "hydra.verbose" and re.fullmatch(r"\s*-?[\d.]+\s*|\{.*|null", value):
         yield Problem(key, f"{value} is not allowed", "true, false, or names of loggers")
 
@@ -164,8 +165,8 @@ def read_for(command: str, arguments: Sequence[str]) -> tuple[str | None, list[s
     flags, _ = sort(arguments)
     others = [flag for flag in flags if flag.startswith("-") and flag.partition("=")[0] not in CONFIG_DIR]
     if others:
-        what = f"there is no such flag of {command}"
-        raise ConfigError(Problem(others[0], what, "--config-dir, -v, --help", "the same without it"))
+        what = f"{command} has no such flag"
+        raise ConfigError(Problem(others[0], what, "--config-dir, -v, --help", f"leave out {others[0]}"))
     return value_of(flags, *CONFIG_DIR), read(arguments)[1]
 
 

@@ -48,7 +48,7 @@ def lr_find(arguments: list[str]) -> int:
 
 
 def evaluate(arguments: list[str]) -> int:
-    """Measure a trained run on a part of its data, or on other data."""
+    """Evaluate a trained run on a part of its data, or on other data."""
     (opened,) = _opened("evaluate", arguments)
     from runner.evaluate import main as run
 
@@ -57,7 +57,7 @@ def evaluate(arguments: list[str]) -> int:
 
 
 def predict(arguments: list[str]) -> int:
-    """Say what trained runs say about samples; the exit status is 1 if some could not be read."""
+    """Predict with one or several trained runs. The exit status is 1 if some inputs could not be read."""
     opened = _opened("predict", arguments, several=True)
     from runner import terminal
     from runner.predict import main as run
@@ -70,7 +70,7 @@ def predict(arguments: list[str]) -> int:
 
 
 def export(arguments: list[str]) -> int:
-    """Write a trained model to a file that needs nothing of this package."""
+    """Export a trained model to one file that works without runner."""
     (opened,) = _opened("export", arguments)
     from runner.export import main as run
 
@@ -79,17 +79,16 @@ def export(arguments: list[str]) -> int:
 
 
 def reproduce(arguments: list[str]) -> int:
-    """Do a run again; the exit status is 1 if it comes to other figures."""
+    """Train a completed run again and compare. The exit status is 1 if any metric or weight differs."""
     from runner import compose, reproduce, task
 
     flags, overrides = read(arguments)
     if multirun(flags):
-        raise ConfigError(Problem("-m", "is no flag of reproduce", remedy="the same without -m"))
+        raise ConfigError(Problem("-m", "reproduce takes one run", remedy="reproduce without -m"))
     named = [value for value in (hydra_app.value_given(override, "run") for override in overrides) if value]
     if not named:
-        raise ConfigError(
-            Problem("run", "is not given", "a run folder, or last", "python -m runner reproduce run=last")
-        )
+        remedy = f"{' '.join(folder.program('runner'))} reproduce run=last"
+        raise ConfigError(Problem("run", "is not given", "a run folder, or last", remedy))
     before = folder.find(named[-1], "run")
     reproduce.check(overrides)
     compose.save_as_primary(reproduce.tree(before))
@@ -147,8 +146,8 @@ def _look(command: str, arguments: list[str], run: Callable[[DictConfig], None],
     cfg = compose.composed(config_name, config_dir, overrides)
     idle = [key for key in ("resume", "check", "debug") if cfg[key] not in (None, "anomaly")]
     if idle:
-        what = f"means nothing to {command}"
-        raise ConfigError(*(Problem(key, what, remedy="the same without it") for key in idle))
+        what = f"has no effect with {command}"
+        raise ConfigError(*(Problem(key, what, remedy="remove it") for key in idle))
     before_data.check(config.enter(cfg))
     if config.has_folds(cfg):
         config.take_fold(cfg)
@@ -182,6 +181,6 @@ def show_help(command: str) -> int:
     print((COMMANDS[command].__doc__ or "").strip())
     keys = config.home() / f"{command}.yaml"
     if keys.is_file():
-        own = re.sub(r"(?m)^(defaults:.*|  - .*|# @package.*)\n", "", keys.read_text())
+        own = re.sub(r"(?m)^(defaults:.*|  - .*|# @package.*)\n", "", keys.read_text(encoding="utf-8"))
         print(f"\n{own.strip()}")
     return 0

@@ -26,7 +26,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from runner import config
+from runner import config, folder
 from runner.checks import elsewhere
 from runner.checks.origin import default_line, near
 from runner.command_line import parse
@@ -76,10 +76,10 @@ def check_names(config_dir: str | None) -> None:
     if config_dir is None:
         return
     place, ours = Path(config_dir), config.home()
-    names = [path.relative_to(place) for path in sorted(place.rglob("*.yaml"))]
-    same = [name for name in names if (ours / name).is_file()]
+    names = [path.relative_to(ours) for path in sorted(ours.rglob("*.yaml"))]  # not theirs: it may be a whole project
+    same = [name for name in names if (place / name).is_file()]
     if same:
-        what = "has the name of one of runner's own files, and one of the two would be taken"
+        what = "has the same name as one of runner's own files, which would hide one of the two"
         raise ConfigError(*(Problem(f"{place / name}", what, remedy="another name") for name in same))
 
 
@@ -90,7 +90,7 @@ def loader(config_name: str, config_dir: str | None, multirun: bool) -> Load:
         if not Path(config_dir).is_dir():
             raise ConfigError(
                 Problem(
-                    "--config-dir", f"there is no folder {config_dir!r}", "a folder with groups and options of your own"
+                    "--config-dir", f"there is no folder {config_dir!r}", "a folder with your own groups and options"
                 )
             )
         path = f"file://{Path(config_dir).absolute()}"
@@ -126,7 +126,7 @@ def explain(load: Load, overrides: Sequence[str], own: Iterable[Path] = (), name
             cfg, kept = load([]), []
         except FAILURES as error:
             return [_describe("", error, None, _files(own, error, name))]
-    if not any(group in cfg for group in config.GROUPS):
+    if not any(group in cfg for group in config.REQUIRED):
         return config.check_keys(config.job(cfg))
     for override in [*options, *values]:
         try:
@@ -189,12 +189,13 @@ def _no_option(error: MissingConfigException, files: Sequence[Path]) -> Problem:
     group, _, option = str(error.missing_cfg_file).rpartition("/")
     options = error.options or sorted(path.stem for path in (config.home() / group).glob("*.yaml"))
     if not group:
-        what = f"there is no {option}.yaml beside runner's own config.yaml or in --config-dir"
-        return Problem("--config-name", what, remedy="--config-dir FOLDER, in which it is")
+        what = f"there is no {option}.yaml in runner's own conf/ or in --config-dir"
+        return Problem("--config-name", what, remedy="--config-dir FOLDER that contains it")
     place = default_line(files, option)
     if place and "/" in group:  # the file names a group as if it were beside it
-        what = f"there is no group {group.rpartition('/')[2]!r} below it"
-        return Problem(place, what, remedy=f"override /{group.rpartition('/')[2]}: {option}")
+        above, _, name = group.rpartition("/")
+        what = f"there is no group {name!r} inside the group {above!r}"
+        return Problem(place, what, remedy=f"override /{name}: {option}")
     what, remedy = f"there is no option {option!r}", nearest(option, options, f"{group}=")
     if not remedy and group not in ("experiment", "sweep") and "/" not in group:
         remedy = f"--config-dir FOLDER, if it is {group}/{option}.yaml in a folder of your own"
@@ -216,17 +217,17 @@ def _of_override(override: str, said: str, cfg: DictConfig | None) -> Problem:
         remedy = f"{key}='...' if the value is a text with special characters" if value else "KEY=VALUE"
         return Problem(override, f"cannot be read: {said}", remedy=remedy)
     if parsed.is_sweep_override():
-        remedy = f"-m {override}"
+        remedy = f"{' '.join(folder.program('runner'))} -m {override}"
         if not (config.home() / key).is_dir():  # of a group there is one option
             remedy += f", or {for_shell(f'{key}=[{value}]')} for a list"
-        return Problem(key, f"{value!r} is several values", "one value", remedy)
+        return Problem(key, f"{value!r} gives several values, which needs a sweep", "one value", remedy)
     if override.startswith("+"):
-        return Problem(key, f"is there already, and cannot be added ({override})", remedy=override.lstrip("+"))
+        return Problem(key, f"already exists, so it cannot be added with + ({override})", remedy=override.lstrip("+"))
     if override.startswith("~"):
-        return Problem(key, f"there is no such key to take away ({override})", remedy=f"the same without {override}")
+        return Problem(key, f"there is no such key to remove ({override})", remedy=f"leave out {override}")
     options = ", ".join(sorted(path.stem for path in (config.home() / key).glob("*.yaml")))
     if key == "experiment" and value == "null":
-        return Problem(key, "null is the default, and is not typed", options, "the same without it")
+        return Problem(key, "null is the default and cannot be given explicitly", options, f"leave out {override}")
     if options and value == "null":
         return Problem(key, "null is not allowed: every run needs one", options, NOTHING.get(key, ""))
     if cfg is not None and "/" not in key:
@@ -242,10 +243,10 @@ def _of_file(said: str, files: Sequence[Path]) -> Problem:
         remedy = nearest(group, groups, "override /")
         return Problem(default_line(files, group) or path, f"there is no group {group!r}", ", ".join(groups), remedy)
     if match := re.search(r"Multiple values for (\S+)\. To override a value use '([^']+)'", said):
-        what = f"{match[1]} is in the defaults list already"
+        what = f"{match[1]} is already in the defaults list"
         return Problem(default_line(files, match[1]) or path, what, remedy=match[2])
     if "Cannot merge DictConfig with ListConfig" in said:
-        return Problem(path, "holds a list", "keys with values")
+        return Problem(path, "contains a list", "a mapping of keys to values")
     return Problem(path, f"cannot be read: {said.splitlines()[0]}")
 
 
@@ -260,17 +261,31 @@ def _unknown_key(key: str, value: str, cfg: DictConfig, reason: str) -> Problem:
         parent = ".".join(words[:depth])
         node = OmegaConf.select(cfg, parent) if parent else cfg
         if not isinstance(node, DictConfig):
-            return Problem(key, f"{parent} is no group of keys", remedy=f"{parent}={value}")
+            return Problem(key, f"{parent} is a single value and has no keys", remedy=f"{parent}={value}")
         if words[depth] not in node:
             names = _keys(node)
-            remedy = elsewhere.remedy(words[-1], value, partial(_has, cfg))
+            remedy = _other_option(words, value) or elsewhere.remedy(words[-1], value, partial(_has, cfg))
             if not remedy and (place := _other_place(words, depth, names, cfg)):
                 remedy = for_shell(f"{place}={value}")
             allowed = ", ".join(names)
             if "_target_" in node and depth == len(words) - 1:
-                allowed += f"{'; with +, other' if names else 'with +,'} arguments of {node._get_node('_target_')}"
+                plus, other = f"+{parent}.KEY=VALUE for any", f"argument of {node._get_node('_target_')}"
+                allowed += f"; {plus} other {other}" if names else f"{plus} {other}"
             return Problem(key, f"there is no such key (value {value!r})", allowed, remedy)
     return Problem(key, f"{value} cannot be read: {reason}")
+
+
+def _other_option(words: Sequence[str], value: str) -> str:
+    """What to type instead of a key that another option of its group has, or nothing."""
+    group, key = words[0], words[-1]
+    found = [] if len(words) != 2 else [
+        path.stem
+        for path in sorted((config.home() / group).glob("*.yaml"))
+        if re.search(rf"(?m)^{re.escape(key)}:", path.read_text(encoding="utf-8"))
+    ]
+    if len(found) == 1:
+        return f"{group}={found[0]} {for_shell(f'{group}.{key}={value}')}"
+    return f"{group}=OPTION with that key: {', '.join(found)}" if 1 < len(found) < 6 else ""
 
 
 def _other_place(words: Sequence[str], depth: int, names: Iterable[str], cfg: DictConfig) -> str:
@@ -302,4 +317,4 @@ def _groups_with(key: str, cfg: DictConfig) -> list[str]:
 
 
 def _keys(node: DictConfig) -> Iterable[str]:
-    return sorted(str(name) for name in node if name not in ("_target_", "hydra"))
+    return sorted(str(name) for name in node if name not in ("_target_", "hydra", "facts"))

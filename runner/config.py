@@ -1,6 +1,6 @@
 """The configuration: from the composed tree to built parts, and to the record in the run folder.
 
-The one module that knows Hydra's and OmegaConf's ways; parts get plain values.
+Parts (data set, model, loss and so on) know neither Hydra nor OmegaConf: they are called here, with plain values.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from runner.keys import leaves
 
 log = logging.getLogger("runner")
 
-GROUPS = ("dataset", "model", "trainer")
-"""Some groups that every run has."""
+REQUIRED = ("dataset", "model", "trainer")
+"""Some groups that every run has: a file without any of them is no configuration of ours."""
 
 
 def home() -> Path:
@@ -83,7 +83,9 @@ def calling(key: str, wrong: str = "cannot be built") -> Iterator[None]:
         reason = f"{reason_of(error)}{place_of(error)}"
         if not isinstance(error, (TypeError, ValueError)) and str(error).strip():
             reason = f"{type(error).__name__}: {reason}"
-        raise ConfigError(Problem(key, f"{wrong}: {reason}", remedy="-v, to see where")) from error
+        raise ConfigError(
+            Problem(key, f"{wrong}: {reason}", remedy="the same command with -v, for the traceback")
+        ) from error
 
 
 def build(node: DictConfig) -> Any:
@@ -104,9 +106,9 @@ def fill(config: DictConfig, facts: Mapping[str, Any]) -> None:
 
 
 def shorten(config: DictConfig) -> None:
-    """Two batches of everything, for one epoch: ``debug=dev_run``."""
+    """Two batches of every part: ``debug=dev_run``."""
     with read_write(config), open_dict(config):
-        config.trainer.limit_batches, config.trainer.max_epochs, config.trainer.max_steps = 2, 1, None
+        config.trainer.limit_batches = 2
         config.trainer.accumulate = min(config.trainer.accumulate, 2)
 
 
@@ -130,7 +132,8 @@ def offline(config: DictConfig) -> None:
 
 
 def enter(config: DictConfig) -> DictConfig:
-    """Make a configuration with Hydra's part the one in which ``${hydra:…}`` is looked up, and return it."""
+    """Install a configuration with Hydra's part as the global `HydraConfig`, so that ``${hydra:…}`` resolves in it, and
+    return it."""
     from hydra.core.hydra_config import HydraConfig
 
     before = config.hydra._get_node_flag("readonly")
@@ -171,15 +174,17 @@ def _plain(parent: DictConfig | ListConfig, key: Any, path: str, found: list[Pro
     except OmegaConfBaseException as error:
         raw = parent._get_node(key)
         text = str(getattr(raw, "_value", lambda: raw)())
-        remedy = (
-            "export NAME=VALUE, or ${oc.env:NAME,DEFAULT}" if "oc.env" in text else "the name of a key, as in ${seed}"
-        )
-        found.append(Problem(path, f"{text!r} leads nowhere ({reason_of(error)})", remedy=remedy))
+        remedy = "the name of an existing key, as in ${seed}"
+        if "oc.env" in text:
+            remedy = "export NAME=VALUE, or '${oc.env:NAME,DEFAULT}'"
+        found.append(Problem(path, f"{text!r} cannot be resolved ({reason_of(error)})", remedy=remedy))
         return UNKNOWN
     node = parent._get_node(key)
     text = str(node._value()) if OmegaConf.is_interpolation(parent, key) else ""  # type: ignore[union-attr]
     if value is None and (early := re.search(r"hydra:(runtime\.output_dir|job\.(num|id))", text)):
-        found.append(Problem(path, f"{early[1]} is known only when the run begins", remedy="a path of its own"))
+        what = f"${{hydra:{early[1]}}} has no value yet when the configuration is checked"
+        remedy = "a fixed path, such as my_folder" if "output_dir" in early[1] else "a fixed value"
+        found.append(Problem(path, what, remedy=remedy))
         return UNKNOWN
     if isinstance(value, DictConfig):
         return {name: _plain(value, name, f"{path}.{name}", found) for name in value}  # type: ignore[str-bytes-safe]
@@ -214,12 +219,13 @@ def check_keys(config: DictConfig) -> list[Problem]:
 
 
 def _check_keys(tree: dict[str, Any], found: list[Problem]) -> list[Problem]:
-    if not any(group in tree for group in GROUPS):
-        what, remedy = "names a file with none of runner's groups", "defaults: [config, _self_], as its first line"
+    if not any(group in tree for group in REQUIRED):
+        what = "the file sets none of runner's groups"
+        remedy = "defaults: [config, _self_] as the first line of the file"
         return [Problem("--config-name", what, remedy=remedy)]
     found = schema.problems({**tree, "facts": None}) + found
     if isinstance(tree.get("experiment"), dict):  # keys of a recipe that were not put where they belong
-        lost = Problem("experiment", "is not a recipe", remedy="# @package _global_, as the first line of its file")
+        lost = Problem("experiment", "is not a recipe", remedy="# @package _global_ as the first line of its file")
         found = [lost if problem.key == "experiment" else problem for problem in found]
     said = {problem.key for problem in found}
     return found + [
@@ -289,7 +295,7 @@ def load(path: Path, facts: bool = False) -> dict[str, Any]:
         ConfigError: the file is not what `save` wrote.
     """
     try:
-        saved = yaml.safe_load(path.read_text())
+        saved = yaml.safe_load(path.read_text(encoding="utf-8"))
         references = saved.pop("interpolations")
         for name in ("hydra", "defaults"):  # they would be Hydra's, and could call or leave out what they like
             saved.pop(name, None)
@@ -299,7 +305,7 @@ def load(path: Path, facts: bool = False) -> dict[str, Any]:
         tree.allow_targets = []  # what may be called is the word of whoever types, not of the folder
         for name in () if facts else tree.facts:
             tree.facts[name] = "???"
-    except (OSError, yaml.YAMLError, OmegaConfBaseException, AttributeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException, AttributeError, KeyError, TypeError) as error:
         what = f"is not the configuration of a run ({reason_of(error)})"
         raise ConfigError(Problem(str(path), what)) from error
     plain_tree = OmegaConf.to_container(tree, resolve=False)

@@ -22,12 +22,15 @@ from runner.dataset import Samples, Stream
 from runner.draws import seed_of, set_generators
 from runner.errors import ConfigError, DataError, Problem, shown
 from runner.files import typed
-from runner.loader import Loader, Order
+from runner.loader import Loader, Order, Workers
 from runner.part_names import PARTS
 from runner.split import Split
 from runner.transform import Pipeline
 
 log = logging.getLogger("runner")
+
+BLOCK_BYTES = 16 * 2**20
+"""Of the inputs from which transforms are fitted, at a time."""
 
 Sources = dict[str, dict[str, Samples | Stream]]
 """Data sets that were read, by what the configuration says of them."""
@@ -116,8 +119,7 @@ def prepare(cfg: DictConfig, where: torch.device, sources: Sources | None = None
         loaders["train_eval"] = evaluation_loader(cfg, samples["train"], indices["train"], transforms["eval"], where)
     with calling("transform", "cannot be applied"):
         example = next(loaders["train"].epoch())
-        if cfg.loader.get("num_workers", 0) == 0:
-            _check_shapes(loaders, example)
+        _check_shapes(loaders, example)
         _check_finite(samples, indices, transforms["eval"], example.input)
     fill(cfg, {"input_shape": list(example.input.shape[1:]), **_lengths(cfg, loaders["train"])})
     has_ignored = stream is not None or any(part.counted is not None for part in held.values())
@@ -128,7 +130,8 @@ def make_split(cfg: DictConfig, given: dict[str, Samples]) -> Split:
     train = given["train"]
     official = {part: len(held) for part, held in given.items() if part != "train"}
     counted = None if train.counted is None else train.counted.numpy()
-    subject = splits.Subject(train.hard_targets.numpy(), train.column, official, train.fingerprint, counted)
+    targets = train.hard_targets.numpy()
+    subject = splits.Subject(targets, train.column, official, train.fingerprint, counted, train.classes)
     path = cfg.split.get("path")
     with calling("split"):
         make = factory(cfg.split) if path is None else partial(splits.load, typed(path))
@@ -141,13 +144,13 @@ def _split_stream(cfg: DictConfig, given: dict[str, Samples]) -> Split:
     """The parts that come with a stream, of which nothing can be carved out; of the stream itself, its head."""
     for key in ("fold", "path", "column"):
         if cfg.split.get(key) is not None:
-            what = f"{shown(cfg.split[key])}: a stream comes in its own parts"
+            what = f"{shown(cfg.split[key])}: a stream (IterableDataset) comes with its own parts and is not split"
             raise ConfigError(Problem(f"split.{key}", what, remedy="split=predefined"))
     missing = [part for part in ("val", "test") if part not in given]
     if missing:
-        what = f"is a stream, of which no {' and no '.join(missing)} can be carved out"
+        what = f"is a stream (IterableDataset), from which no {' or '.join(missing)} part can be split off"
         remedy = "a function that returns runner.dataset.Parts(train=STREAM, val=…, test=…)"
-        raise DataError(Problem("dataset", what, "a stream for train, beside a val and a test part", remedy))
+        raise DataError(Problem("dataset", what, "a stream for train, together with val and test data sets", remedy))
     official = {part: len(held) for part, held in given.items() if part != "train"}
     return splits.predefined(splits.Subject(given["train"].targets.numpy(), official=official))
 
@@ -191,8 +194,10 @@ def _fit_transforms(cfg: DictConfig, samples: Samples, train: Tensor) -> dict[st
     """The transforms for training and for evaluation, both fitted on the train part and nothing else."""
 
     with calling("transform"):
-        made = {kind: Pipeline(build_all(cfg.transform[kind])) for kind in ("train", "eval")}
-    for pipeline in made.values():
+        made = {"train": Pipeline(build_all(cfg.transform.train))}
+        alike = value(cfg.transform.eval) == value(cfg.transform.train)  # then it is read and fitted once
+        made["eval"] = made["train"] if alike else Pipeline(build_all(cfg.transform.eval))
+    for pipeline in dict.fromkeys(made.values()):
         # Of what is read one by one, the sample stage is applied where it is read; whether another job of a sweep has
         # held it in memory since must not show.
         steps, rest = pipeline.stages() if samples.nbytes is None else ([], pipeline)
@@ -204,7 +209,10 @@ def _fit_transforms(cfg: DictConfig, samples: Samples, train: Tensor) -> dict[st
 def _batches(samples: Samples, rows: Tensor, steps: Sequence[Callable[[Any], Any]]) -> Iterator[Tensor]:
     """The inputs of some samples, the same ones each time: what is drawn at random follows from the sample alone."""
     if samples.nbytes is not None:
-        yield from (samples.arrays.inputs[some] for some in rows.split(4096))
+        inputs = samples.arrays.inputs
+        # What is computed from a block takes some ten times its bytes.
+        size = max(1, BLOCK_BYTES // max(inputs[:1].nbytes, 1))
+        yield from (inputs[some] for some in rows.split(size))
         return
     for some in rows.split(64):
         read = []
@@ -219,9 +227,9 @@ def _loader(
 ) -> Loader:
     with calling("loader"):
         if len(order) == 0:
-            what = f"{cfg.loader.batch_size:,} with drop_last leaves no batch of {len(order.indices):,} samples"
-            remedy = "loader.drop_last=false"
-            raise DataError(Problem("loader.batch_size", what, f"at most {len(order.indices):,}", remedy))
+            count = len(order.indices if isinstance(order.sampler, str) else order.sampler)
+            what = f"{cfg.loader.batch_size:,} is more than the {count:,} samples, and drop_last=true leaves no batch"
+            raise DataError(Problem("loader.batch_size", what, f"at most {count:,}", "loader.drop_last=false"))
         order.batches(0)  # which a sampler of the user's may not give
         made: Loader = factory(cfg.loader)(samples, order, transform, where)
     return made
@@ -231,7 +239,8 @@ def _train_loader(
     cfg: DictConfig, samples: Samples, indices: Tensor, transform: Pipeline, where: torch.device
 ) -> Loader:
     if cfg.loader.get("epoch_samples") is not None:
-        raise ConfigError(Problem("loader.epoch_samples", "is for streams, and the train part is none", "null"))
+        what = "only applies to an IterableDataset, and the train part is not one"
+        raise ConfigError(Problem("loader.epoch_samples", what, "null"))
     keys = ("batch_size", "drop_last", "sampler", "subset", "batch_sampler")
     with calling("loader"):
         options = {key: build(node) if OmegaConf.is_config(node := cfg.loader[key]) else node for key in keys}
@@ -257,18 +266,19 @@ def evaluation_loader(
 def _stream_loader(cfg: DictConfig, stream: Stream, transform: Pipeline, where: torch.device) -> Loader:
     loader = cfg.loader
     if "epoch_samples" not in loader:
-        raise ConfigError(Problem("loader", "does not read streams, and the train part is one", remedy="loader=auto"))
+        what = "cannot read an IterableDataset, and the train part is one"
+        raise ConfigError(Problem("loader", what, remedy="loader=auto"))
     length = loader.epoch_samples or stream.length
     if length is None:
-        what = "is null, and the stream does not say how long it is"
-        raise ConfigError(Problem("loader.epoch_samples", what, "samples in an epoch", "loader.epoch_samples=10000"))
+        what = "is null, and the stream has no length (__len__)"
+        raise ConfigError(Problem("loader.epoch_samples", what, "a number of samples", "loader.epoch_samples=10000"))
     for key, usual in (("sampler", "shuffle"), ("subset", None), ("batch_sampler", None)):
         if loader[key] != usual:
-            what = f"{shown(value(loader[key]))}: a stream has an order of its own"
+            what = f"{shown(value(loader[key]))} cannot be used with a stream, which is read in its own order"
             raise ConfigError(Problem(f"loader.{key}", what, usual or "null"))
     log.info(
-        "the train part is a stream: %s samples are an epoch; what is learnt from the train part (classes, their "
-        "weights, transforms) is learnt from its first %s", f"{length:,}", f"{len(stream.head):,}",
+        "the train part is a stream: one epoch is %s samples; classes, class weights and fitted transforms come from "
+        "its first %s samples", f"{length:,}", f"{len(stream.head):,}",
     )  # fmt: skip
     order = Order(
         torch.arange(length), "sequential", batch_size=loader.batch_size, drop_last=loader.drop_last,
@@ -281,22 +291,28 @@ def _lengths(cfg: DictConfig, train: Loader) -> dict[str, int]:
     if cfg.trainer.accumulate > len(train):
         what = f"{cfg.trainer.accumulate} is more than the {len(train)} batches of an epoch"
         raise DataError(Problem("trainer.accumulate", what, f"at most {len(train)}"))
-    steps_per_epoch = math.ceil(len(train) / cfg.trainer.accumulate)
+    # What is only tried for two batches has the lengths of the real run, or its schedule might not fit in.
+    batches = train.order.unlimited if cfg.debug == "dev_run" else len(train)
+    steps_per_epoch = math.ceil(batches / cfg.trainer.accumulate)
     by_epochs = math.inf if cfg.trainer.max_epochs is None else cfg.trainer.max_epochs * steps_per_epoch
     by_steps = math.inf if cfg.trainer.max_steps is None else cfg.trainer.max_steps
     total_steps = int(min(by_epochs, by_steps))
     total_epochs = math.ceil(total_steps / steps_per_epoch)
-    return {"steps_per_epoch": steps_per_epoch, "total_steps": total_steps, "total_epochs": total_epochs}
+    return {
+        "epoch_samples": sum(map(len, train.order.batches(0))),
+        "steps_per_epoch": steps_per_epoch, "total_steps": total_steps, "total_epochs": total_epochs,
+    }  # fmt: skip
 
 
 def _check_shapes(loaders: dict[str, Loader], example: Batch) -> None:
     """That the inputs of all parts have one shape and type."""
     theirs = _kind(example.input)
     for part in ("val", "test"):
-        mine = _kind(next(loaders[part].epoch()).input)
+        loader = loaders[part]
+        mine = _kind(loader.example() if isinstance(loader, Workers) else next(loader.epoch()).input)
         if mine != theirs:
             what = f"inputs of {part} are {mine}, those of train {theirs}"
-            raise DataError(Problem("dataset", what, "one shape and type after the transforms"))
+            raise DataError(Problem("dataset", what, "the same shape and dtype in all parts, after the transforms"))
 
 
 def _kind(inputs: Tensor) -> str:
@@ -333,11 +349,11 @@ def _finite(inputs: Tensor) -> Tensor:
 
 def _raise_at(bad: Tensor, where: str, total: int, index: Tensor | None = None, table: bool = False) -> None:
     if bad.any():
-        first = "" if index is None else f", the first is sample {int(index[bad][0])}"
-        what = f"{int(bad.sum()):,} of {total:,} inputs {where} hold NaN or infinity{first}"
+        first = "" if index is None else f"; the first is sample {int(index[bad][0])}"
+        what = f"{int(bad.sum()):,} of {total:,} inputs {where} contain NaN or infinity{first}"
         remedy = (
-            "transform=table, which fills the gaps of a table"
+            "transform=table, which fills the missing values of a table"
             if table
-            else "repair or leave out these samples in the data set"
+            else "fix or remove these samples in the data set"
         )
         raise DataError(Problem("dataset", what, "finite numbers", remedy))

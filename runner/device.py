@@ -66,8 +66,8 @@ def _check_built_for(device: torch.device) -> None:
     )
     if versions and not fits:
         name = torch.cuda.get_device_name(device)
-        what = f"{device} ({name}) has compute capability {major}.{minor}, and this torch is built for others"
-        remedy = "a build of torch for it (pytorch.org/get-started), or device=cpu"
+        what = f"{device} ({name}) has compute capability {major}.{minor}, which this build of torch does not support"
+        remedy = "a build of torch that supports it (pytorch.org/get-started), or device=cpu"
         raise ConfigError(Problem("device", what, ", ".join(built), remedy))
 
 
@@ -105,7 +105,7 @@ def out_of_memory(device: torch.device, batch_size: int, accumulate: int) -> str
     if batch_size == 1:
         return f"{what}\n  try: a smaller model or input, or trainer.precision=bf16"
     half = f"loader.batch_size={batch_size // 2} trainer.accumulate={2 * accumulate}"
-    same = "which make the same steps of smaller parts"
+    same = "with the same number of samples per step"
     return f"{what}\n  try: trainer.micro_batch=auto, or {half}, {same}; or trainer.precision=bf16"
 
 

@@ -1,4 +1,4 @@
-"""``python -m runner diff RUN RUN``: in what two runs differ, and what came of it."""
+"""``python -m runner diff RUN RUN``: how two runs differ, and what each reached."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from runner.table import Table
 HELP = """\
 usage: python -m runner diff RUN RUN
 
-Show in what two runs differ: every key of their configurations, what they were computed with, and their figures.
+Show how two runs differ: in their configurations, key by key, in their environments, and in their metrics.
 
   RUN            the folder of a run, or last for the newest one"""
 
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     tables = [configuration(a, b), environment_differences(a, b), figures(a, b)]
     terminal.console.print("\n".join(head), markup=False)
     for table in tables:
-        said = terminal.drawn(table) if table.rows else "nothing differs"
+        said = terminal.drawn(table) if table.rows else "no differences"
         terminal.console.print(f"\n{table.title}\n{said}", markup=False)
     return 0
 
@@ -53,8 +53,8 @@ def parse(arguments: Sequence[str]) -> tuple[Path, Path]:
     ]
     runs = [argument for argument in arguments if not argument.startswith("-")]
     if len(runs) != 2 and not problems:
-        what = f"takes the folders of two runs, and {len(runs) or 'none'} {'was' if len(runs) < 2 else 'were'} given"
-        problems.append(Problem("diff", what, remedy="python -m runner diff RUN RUN"))
+        what = f"takes the folders of two runs, but {len(runs) or 'none'} {'was' if len(runs) < 2 else 'were'} given"
+        problems.append(Problem("diff", what, remedy=" ".join([*folder.program("runner"), "diff RUN RUN"])))
     if problems:
         raise ConfigError(*problems)
     a, b = (folder.find(name, "diff", alone=True) for name in runs)
@@ -132,7 +132,7 @@ def figures(a: Path, b: Path) -> Table:
         [name, ours.get(name), theirs.get(name), theirs[name] - ours[name] if name in ours and name in theirs else None]
         for name in dict.fromkeys([*ours, *theirs])
     ]
-    return Table("Figures", ["metric", "a", "b", "b − a"], rows)
+    return Table("Metrics", ["metric", "a", "b", "b − a"], rows)
 
 
 def _figures(result: dict[str, Any]) -> dict[str, float]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-LESS_IS_BETTER = ("loss", "error", "mse", "rmse", "mae", "brier", "ece")
+LESS_IS_BETTER = (
+    "loss", "error", "mse", "rmse", "mae", "mape", "nll", "perplexity", "deviance", "divergence", "brier", "ece",
+)  # fmt: skip
 """Endings of the names of metrics that are better when they are smaller."""
 
 

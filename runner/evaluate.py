@@ -46,10 +46,12 @@ def main(opened: Opened) -> None:
     run = open_run(cfg, opened.folder, options.weights, None if options.temperature == "val" else options.temperature)
     part = part_of(opened, run, options.part)
     where = cfg.dataset.get("root") or cfg.dataset.get("path") or short(cfg.dataset._target_)
-    what = f"{part.name} of the run's own data" if part.own else f"other data, of {where}"
+    what = f"{part.name} of the run's own data" if part.own else f"other data, from {where}"
     log.info("%s\n%s: %s", run.words, what, counted(len(part.indices), "sample"))
     if part.own and part.name == options.temperature == "val":
-        log.warning("the temperature is fitted on the samples that it is measured on, and looks better than it is")
+        log.warning(
+            "the temperature is fitted on the same samples that it is evaluated on: its effect looks better than it is"
+        )
     loss = loss_of(run)
     metrics = make_metrics(cfg, loss)
     tables: dict[str, Table] = {}
@@ -162,7 +164,7 @@ class Folder:
     """The folder of what is found, which is there when all of it is, and not before.
 
     Raises:
-        RunFolderError: it cannot be made, or is there already.
+        RunFolderError: it cannot be made, or already exists.
     """
 
     def __init__(self, opened: Opened) -> None:
@@ -172,14 +174,14 @@ class Folder:
         self._named = wanted is not None
         self.path = self.final.with_name(f".{self.final.name}.{os.getpid()}")
         if self._named and self.final.exists():
-            raise RunFolderError(Problem("output", f"'{self.final}' is there already", "a new folder"))
+            raise RunFolderError(Problem("output", f"'{self.final}' already exists", "a new folder"))
 
     def __enter__(self) -> Folder:
         key = "output" if self._named else "run"
         try:
             self.path.mkdir(parents=True)
         except OSError as error:
-            what = f"'{self.path.parent}' cannot be written to ({error.strerror})"
+            what = f"'{self.path.parent}' is not writable ({error.strerror})"
             raise RunFolderError(Problem(key, what, remedy="output=FOLDER, somewhere else")) from error
         return self
 

@@ -51,7 +51,7 @@ def predict(
         before_batch: called before each batch, and may raise, to stop.
     """
     rows = []
-    forward = forward or model
+    forward = model if forward is None else forward
     with eval_mode(model):
         for batch in loader.epoch():
             before_batch()
@@ -72,7 +72,7 @@ def examine(
     forward: Callable[[Tensor], Tensor] | None = None,
     before_batch: Callable[[], None] = lambda: None,
 ) -> tuple[dict[str, float], Said]:
-    """The loss and every metric on a part, and what they were computed from. Arguments as of `predict`."""
+    """The loss and every metric on a part, and what they were computed from. Arguments: see `predict`."""
     made = predict(model, loss, loader, forward, before_batch)
     readout, kept = loss.readout, made.kept
     said = Said.of(loss.task, readout(made.output[kept]), made.target[kept], readout.gives_probabilities)

@@ -61,7 +61,7 @@ class Experiment:
         Args:
             model: with other weights than the experiment's own: their average.
         """
-        model = model or self.model
+        model = self.model if model is None else model  # one with a length of 0 is false
         forward, loader = self.precision.forward(model), self.data.loaders[part]
         values, said = examine(model, self.loss, self.metrics, loader, forward, self.before_batch)
         return {f"{part}/{name}": value for name, value in values.items()}, said
@@ -191,14 +191,15 @@ def make_metrics(cfg: DictConfig, criterion: Loss) -> dict[str, Metric]:
     # One of them may be meant: the mean absolute error of classes that have an order.
     functions = [entry.function.func for entry in made.values()]
     if made and criterion.task != "regression" and all(map(metric.is_of_values, functions)):
-        what = f"{', '.join(made)} measure values, and the targets are classes"
+        kind = "is a regression metric" if len(made) == 1 else "are regression metrics"
+        what = f"{', '.join(made)} {kind}, but the targets are classes"
         raise ConfigError(Problem("metric", what, remedy=f"metric={_option(criterion.task)}"))
     left_out = [name for name in made if made[name].wants_probabilities and not criterion.readout.gives_probabilities]
     if left_out:
-        log.info("left out, because this loss gives no probabilities: %s", ", ".join(left_out))
+        log.info("metrics skipped, because they need probabilities and this loss has none: %s", ", ".join(left_out))
     lost = {key: monitor for key, monitor in monitors(cfg).items() if monitor.removeprefix("val/") in left_out}
     if lost:
-        what = "needs probabilities, and this loss makes none of a model's outputs"
+        what = "needs probabilities, which this loss does not provide"
         raise ConfigError(*(Problem(k, f"{monitor!r} {what}", remedy=f"{k}=val/loss") for k, monitor in lost.items()))
     return {name: entry for name, entry in made.items() if name not in left_out}
 
@@ -217,8 +218,9 @@ def _baseline(metrics: Mapping[str, Metric], data: Data, criterion: Loss) -> dic
     for part in ("val", "test"):
         truth = data.samples[part].known(data.indices[part])
         if len(truth) == 0 or len(targets) == 0:
-            what = f"the {part if len(targets) else 'train'} part has no target that counts in whole"
-            raise DataError(Problem("dataset", what, "some that are neither ignored nor masked"))
+            where = part if len(targets) else "train"
+            what = f"every target of the {where} part is ignored or masked, at least in part"
+            raise DataError(Problem("dataset", what, "some targets that are neither ignored nor masked"))
         said = metric.baseline(criterion.task, targets, truth, criterion.num_outputs)
         for name, entry in metrics.items():
             try:
@@ -244,4 +246,4 @@ def _check_loss(criterion: Loss, output: object, batch: Batch) -> None:
         reason = reason_of(error)
         names = " + ".join(type(term.criterion).__name__ for term in criterion.terms)
         what = f"{names} fails on the first batch: {reason}"
-        raise ConfigError(Problem("loss", what, remedy="-v, to see where")) from error
+        raise ConfigError(Problem("loss", what, remedy="the same command with -v, for the traceback")) from error

@@ -69,11 +69,11 @@ def main(opened: Opened) -> None:
             ask = _written(options.format, run, whole, samples, facts, made)
             _compare(whole(samples), ask(samples), options.tolerance, path)
         os.replace(made, path)
-    shape = by(samples.shape[1:])
-    log.info("%s, %.1f MB: takes N×%s %s, makes %s", path, path.stat().st_size / 1e6, shape, facts["input"]["type"],
+    shape = ", ".join(map(str, ["N", *samples.shape[1:]]))
+    log.info("%s, %.1f MB: input (%s) %s, output %s", path, path.stat().st_size / 1e6, shape, facts["input"]["type"],
              facts["output"])  # fmt: skip
     if facts["before"]:
-        log.info("not in the file, to be applied to each picture first: %s", ", ".join(facts["before"]))
+        log.info("not part of the file; apply to each image yourself first: %s", ", ".join(facts["before"]))
 
 
 class Whole(nn.Module):
@@ -108,7 +108,8 @@ def _written(kind: str, run: Run, whole: nn.Module, samples: Tensor, facts: dict
     except Exception as error:  # whatever torch's exporters say of code that they cannot follow
         log.debug("", exc_info=True)
         what = f"{kind} cannot store this model: {reason_of(error)}"
-        raise ConfigError(Problem("format", what, ", ".join(FORMATS), "-v, to see where; or another format")) from error
+        remedy = "the same command with -v, for the traceback; or another format"
+        raise ConfigError(Problem("format", what, ", ".join(FORMATS), remedy)) from error
 
 
 def describe(run: Run, samples: Tensor) -> dict[str, Any]:
@@ -142,11 +143,12 @@ def _samples(given: str, opened: Opened, run: Run) -> Tensor:
         InputError: there are none, or they are not such as the run was trained on.
     """
     if run.reader.rest.draws or run.reader.rest.needs_seeds:
-        raise ConfigError(Problem("transform.eval", "draws at random, and a file could not", "transforms that do not"))
+        what = "is random, which an exported model cannot be"
+        raise ConfigError(Problem("transform.eval", what, "deterministic transforms"))
     if given not in PARTS:
         found = next(pieces(given, [opened], [run]))
         if not found.samples:
-            raise DataError(Problem("input", f"none of the first samples of {given!r} can be read", "samples"))
+            raise DataError(Problem("input", f"none of the first samples of {given!r} can be read", "readable samples"))
         return found.samples[0][:COMPARED]
     from runner.trained.part import part_of
 
@@ -154,7 +156,7 @@ def _samples(given: str, opened: Opened, run: Run) -> Tensor:
         part = part_of(opened, run, given)
     except DataError as error:
         what = f"the {given} part of the run's data cannot be read"
-        remedy = "input=FOLDER of pictures, a .csv or .npy file: samples on which the file is compared with the model"
+        remedy = "input=FILE (an image, a folder of images, a .csv or .npy file), to compare the exported model on"
         raise DataError(*error.problems, Problem("input", what, remedy=remedy)) from error
     rows = part.indices[:COMPARED].tolist()
     return torch.stack([part.samples.read(row, run.reader.steps)[0] for row in rows])
@@ -217,7 +219,7 @@ def _require(kind: str) -> None:
 
 def _writable(place: Path) -> Path:
     if not os.access(place, os.W_OK | os.X_OK):
-        raise ConfigError(Problem("output", f"'{place}' cannot be written to", remedy="output=FILE, somewhere else"))
+        raise ConfigError(Problem("output", f"'{place}' is not writable", remedy="output=FILE, somewhere else"))
     return place
 
 
@@ -225,14 +227,20 @@ def _compare(model: Tensor, file: Tensor, tolerance: float, path: Path) -> None:
     """Say how far the file is from the model.
 
     Raises:
-        RunnerError: too far.
+        RunnerError: too far, or it cannot be told.
     """
+    if model.shape != file.shape:
+        what = f"{path.name} returns outputs of shape {by(file.shape)}, but the model of {by(model.shape)}"
+        raise RunnerError(f"{what}; it was not kept\n  try: format=safetensors, which stores the weights alone")
     scale = max(float(model.abs().max()), 1.0)  # of probabilities 1
-    largest = float((model - file).abs().max()) / scale if model.shape == file.shape else float("nan")
-    if not largest <= tolerance:  # nor if it is NaN
+    largest = float((model - file).abs().max()) / scale
+    if not math.isfinite(largest):
+        what = f"{path.name} cannot be compared with the model: some of their outputs are not finite"
+        raise RunnerError(f"{what}; it was not kept\n  try: input=FILE with other samples, or another format")
+    if largest > tolerance:
         what = f"{path.name} differs from the model by up to {largest:.1e} on {len(model)} samples"
         raise RunnerError(
             f"{what}, more than tolerance={tolerance:g}; it was not kept\n"
             f"  try: tolerance={10 ** math.ceil(math.log10(largest)):g}, if that is close enough"
         )
-    log.info("on %d samples the largest difference to the model is %.1e", len(model), largest)
+    log.info("on %d samples the largest difference from the model is %.1e", len(model), largest)

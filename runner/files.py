@@ -50,7 +50,8 @@ def write(path: Path, content: bytes) -> None:
 def check_archive(path: Path) -> None:
     """Look for damage in what `torch.save` wrote, which `torch.load` would load as other weights.
 
-    It looks at no checksum; and what is marked as a folder, a single bit outside of them, it leaves unread.
+    `torch.load` verifies no checksum, and skips entries that are marked as folders; that mark is a single bit, which no
+    checksum covers.
 
     Raises:
         zipfile.BadZipFile: it is damaged, or no archive.

@@ -11,12 +11,12 @@ import platform
 import re
 import shlex
 import shutil
-from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
 from runner.errors import Problem, RunFolderError
 from runner.files import typed
+from runner.result import started
 
 OUTPUTS = Path("outputs")
 
@@ -94,13 +94,13 @@ def lock(folder: Path, key: str) -> None:
     try:
         file = path.open("a+")
     except OSError as error:
-        what = f"'{folder}' cannot be written to ({error.strerror})"
-        raise RunFolderError(Problem(key, what, "a folder that can be written to")) from error
+        what = f"'{folder}' is not writable ({error.strerror})"
+        raise RunFolderError(Problem(key, what, "a writable folder")) from error
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         file.close()
-        what = f"'{folder}' is in use by {path.read_text().strip() or 'another process'}"
+        what = f"'{folder}' is in use by {path.read_text(encoding='utf-8').strip() or 'another process'}"
         raise RunFolderError(Problem(key, what, "one process at a time in a run folder")) from error
     except OSError:  # a file system without locks
         file.close()
@@ -169,7 +169,7 @@ def has_more_to_do(cfg: Any, run_dir: Path) -> bool:
 def read_result(folder: Path) -> dict[str, Any] | None:
     """What ``result.json`` says, or None if there is none that can be read."""
     try:
-        result = json.loads((folder / "result.json").read_text())
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return result if isinstance(result, dict) else None
@@ -185,7 +185,7 @@ def find(name: str, key: str, alone: bool = False) -> Path:
         RunFolderError: there is no such folder, or it is not the folder of a run.
     """
     if not name.strip():
-        raise RunFolderError(Problem(key, f"{name!r} names no folder", "a run folder, or last"))
+        raise RunFolderError(Problem(key, f"{name!r} is not a folder", "a run folder, or last"))
     folder = newest() if name == "last" else typed(name)
     if folder is None:
         raise RunFolderError(
@@ -227,7 +227,7 @@ def find_sweep(name: str, wanted: bool) -> Path | None:
         elif not folder.exists():
             what, remedy = f"{str(folder)!r} does not exist", "resume=last" if newest_sweep() else ""
         else:
-            what, remedy = f"{str(folder)!r} is not the folder of a sweep", "the same without -m"
+            what, remedy = f"{str(folder)!r} is not the folder of a sweep", "leave out -m"
         raise RunFolderError(Problem("resume", what, "the folder of a sweep, or last", remedy))
     return None
 
@@ -239,10 +239,8 @@ def newest_sweep() -> Path | None:
 
 
 def _started(folder: Path) -> tuple[float, list[str | int]]:
-    result = read_result(folder) or {}
-    try:
-        when = datetime.fromisoformat(str(result.get("started"))).timestamp()
-    except ValueError:  # it died before it could write its record
+    when = started(read_result(folder))
+    if when is None:  # it died before it could write its record
         when = float(int((folder / "config.yaml").stat().st_mtime))
     # Of runs that started in one second, -10 comes after -9.
     return when, [int(word) if word.isdigit() else word for word in re.split(r"(\d+)", folder.name)]

@@ -28,7 +28,11 @@ def run(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictConf
     own_name = value_of(flags, "--config-name", "-cn")
     if own_name is not None and config_name == compose.SAVED:
         raise ConfigError(
-            Problem("--config-name", "the run has a configuration of its own", remedy="the same without it")
+            Problem(
+                "--config-name",
+                "cannot be combined with a run folder, which has its own configuration",
+                remedy="leave out --config-name",
+            )
         )
     name, config_dir = own_name or config_name, value_of(flags, *CONFIG_DIR)
     compose.check_names(config_dir)
@@ -97,7 +101,7 @@ def resume(name: str, overrides: Sequence[str]) -> list[str]:
     run_dir = folder.find(name, "resume")
     swapped = [o for o in overrides if (config.home() / o.partition("=")[0].lstrip("+~")).is_dir()]
     if swapped:
-        what, remedy = f"a run that goes on keeps its own ({run_dir})", "the same without resume=, for a run of its own"
+        what, remedy = f"cannot be changed when resuming {run_dir}", "leave out resume= to start a new run"
         raise ConfigError(*(Problem(override, what, remedy=remedy) for override in swapped))
     compose.save_as_primary(config.load(run_dir / "config.yaml"))
     rest = [override for override in overrides if not resumed(override)]

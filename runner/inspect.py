@@ -166,7 +166,7 @@ def tables(cfg: DictConfig, experiment: Experiment) -> dict[str, Table]:
         try:
             found[tag] = table()
         except Exception as error:  # whatever a model of the user's may not stand: a copy, a hook, a count of FLOPs
-            log.info("no table of %s: %s", tag, reason_of(error))
+            log.info("the table %s was left out: %s", tag, reason_of(error))
     return found
 
 

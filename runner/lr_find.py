@@ -64,7 +64,7 @@ def main(cfg: DictConfig) -> None:
     if own and found:
         share = found[STEEPEST] / (base or 1.0)
         names = ", ".join(own)
-        log.info("these parameter groups have an lr of their own; multiply it by %.2g, too: %s", share, names)
+        log.info("these parameter groups have their own lr; multiply it by %.2g as well: %s", share, names)
 
 
 def _claim() -> Path:
@@ -75,7 +75,7 @@ def _claim() -> Path:
         return folder.claim(place)
     except OSError as error:
         what = f"'{place}' cannot be made ({error.strerror})"
-        raise ConfigError(Problem("lr_find", what, "a working directory that can be written to")) from error
+        raise ConfigError(Problem("lr_find", what, "a writable working directory")) from error
 
 
 def _rule(cfg: DictConfig, number: int | None) -> Any:
@@ -132,7 +132,7 @@ def suggest(rates: Array, smoothed: Array) -> dict[str, float]:
     if lowest < 2 or smoothed[lowest] > smoothed[0] - 0.05 * abs(smoothed[0]):
         return {}
     falling = np.gradient(smoothed[: lowest + 1], np.log(rates[: lowest + 1]))
-    return {STEEPEST: float(rates[falling.argmin()]), "a tenth of where it is lowest": float(rates[lowest] / 10)}
+    return {STEEPEST: float(rates[falling.argmin()]), "a tenth of the rate at its minimum": float(rates[lowest] / 10)}
 
 
 def _report(found: dict[str, float], place: Path, rates: Array, losses: Array, smoothed: Array, steps: int) -> None:
@@ -140,13 +140,16 @@ def _report(found: dict[str, float], place: Path, rates: Array, losses: Array, s
     plots.rate_search(rates, losses, smoothed, suggestion).savefig(place / "lr_find.png")
     columns = np.stack([rates, losses, smoothed], 1)
     np.savetxt(place / "lr_find.csv", columns, "%.17g", ",", header="lr,loss,smoothed", comments="")
-    why = "" if len(rates) == steps else f" of {steps}: the loss had grown"
-    log.info("%d steps%s, learning rates from %.3g to %.3g", len(rates), why, rates[0], rates[-1])
+    done = f"{steps} steps"
+    if len(rates) < steps:
+        why = "grew" if math.isfinite(losses[-1]) else "was no longer finite"
+        done = f"stopped after {len(rates)} of {steps} steps because the loss {why}"
+    log.info("%s; learning rates %.3g to %.3g", done, rates[0], rates[-1])
     if found:
         show(Table("Suggestions", ["", "lr"], list(found.items()), exact=("lr",)))
         log.info("\n%s/lr_find.png shows the curve; to train: optimizer.lr=%.2g", place, suggestion)
     else:
         log.warning(
-            "no learning rate made the loss fall: look at %s/lr_find.png, and at the data, the loss and what is "
-            "frozen; or look longer, with lr_find.steps=%d", place, 5 * steps,
+            "no learning rate reduced the loss: see %s/lr_find.png; check data, loss and frozen layers, or try "
+            "lr_find.steps=%d", place, 5 * steps,
         )  # fmt: skip

@@ -264,11 +264,11 @@ def class_distances(points: Array, truth: Array, classes: Sequence[str]) -> dict
         order = np.argsort(distances[first, second], kind="stable")[:MOST_COLUMNS]
         pairs = [(int(first[n]), int(second[n])) for n in order]
         rows = [[names[a], names[b], float(distances[a, b]), float(1 / (1 + distances[a, b]))] for a, b in pairs]
-        return {"distances": Table("Nearest classes", ["class", "and", "distance", "similarity"], rows)}
+        return {"distances": Table("Nearest classes", ["class", "other class", "distance", "similarity"], rows)}
     tables = {}
     for tag, values in (("distances", distances), ("similarities", 1 / (1 + distances))):
         rows = [[name, *map(float, row)] for name, row in zip(names, values, strict=True)]
-        tables[tag] = Table(f"Means of classes: {tag}", ["class", *names], rows)
+        tables[tag] = Table(f"Class means: {tag}", ["class", *names], rows)
     return tables
 
 

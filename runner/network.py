@@ -35,7 +35,7 @@ def make_model(options: DictConfig) -> nn.Module:
         made = factory(options)()
     model = Networks(made) if isinstance(made, dict) else made
     if not isinstance(model, nn.Module):
-        raise ConfigError(Problem("model", f"{options._target_} makes a {type(model).__name__}", "a torch.nn.Module"))
+        raise ConfigError(Problem("model", f"{options._target_} returns a {type(model).__name__}", "a torch.nn.Module"))
     return model
 
 

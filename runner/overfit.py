@@ -8,6 +8,7 @@ from itertools import repeat
 from omegaconf import DictConfig
 from torch import nn
 
+from runner import folder
 from runner.batch import Batch
 from runner.experiment import Experiment
 from runner.scheduler import Schedule
@@ -34,12 +35,13 @@ def main(cfg: DictConfig, experiment: Experiment) -> None:
     trainer = make_trainer(cfg, experiment, opt, Schedule(opt, None, 1.0), Limits(steps=STEPS), ema=None, compiled=None)
     batch = experiment.data.example.to(experiment.device)
     losses, dead = learn(trainer, batch)
-    shown = [0, *(n for n in (1, 3, 10, 30) if n < STEPS), STEPS - 1]
-    show(Table(f"One batch of {len(batch)}, again and again", ["step", "loss"], [[n + 1, losses[n]] for n in shown]))
-    if losses[-1] <= FELL * losses[0]:
-        log.info("\nthe loss fell to %.1f %% of what it was: the model can learn", 100 * losses[-1] / losses[0])
+    shown = [0, 1, 3, 10, 30, STEPS - 1]
+    show(Table(f"Training on one batch of {len(batch)}", ["step", "loss"], [[n + 1, losses[n]] for n in shown]))
+    if losses[0] > 0 and losses[-1] <= FELL * losses[0]:
+        share = 100 * losses[-1] / losses[0]
+        log.info("\nthe loss fell to %.1f %% of its first value: the model can learn this batch", share)
     else:
-        log.warning("\nthe loss did not fall to half of what it was. Look at: %s", suspects(cfg, trainer, dead))
+        log.warning("\nthe loss did not even halve. Possible reasons: %s", suspects(cfg, trainer, dead))
 
 
 def learn(trainer: Trainer, batch: Batch) -> tuple[list[float], list[str]]:
@@ -53,6 +55,7 @@ def learn(trainer: Trainer, batch: Batch) -> tuple[list[float], list[str]]:
             dead.extend(name for name, p in named if p.requires_grad and (p.grad is None or not bool(p.grad.any())))
 
     trainer.gradient.observe = look
+    trainer.latch = None  # every loss is waited for anyway, so that a bad one can end it at once
     trainer.model.train()
     if trainer.frozen is not None:
         trainer.frozen.enter(0)
@@ -69,10 +72,10 @@ def suspects(cfg: DictConfig, trainer: Trainer, dead: list[str]) -> str:
     total = sum(p.numel() for p in model.parameters())
     dropout = max((layer.p for layer in model.modules() if isinstance(layer, nn.Dropout)), default=0.0)
     rate = max(group["lr"] for group in trainer.optimizer.param_groups)
-    found = [f"the learning rate ({rate:g}; python -m runner lr_find suggests one)"]
+    found = [f"the learning rate ({rate:g}; {' '.join(folder.program('runner'))} lr_find suggests one)"]
     found += [f"parameters without a gradient ({', '.join(dead[:5])})"] if dead else []
     found += [f"frozen parameters ({frozen:,} of {total:,})"] if frozen else []
     found += [f"dropout of {dropout:g}"] if dropout >= 0.5 else []
-    found += ["mixed or disturbed samples (trainer.step)"] if cfg.trainer.step is not None else []
+    found += ["mixed or perturbed samples (trainer.step)"] if cfg.trainer.step is not None else []
     found += [f"clipping (trainer.clip_norm={cfg.trainer.clip_norm:g})"] if cfg.trainer.clip_norm else []
-    return "; ".join([*found, "targets that do not follow from the inputs"])
+    return "; ".join([*found, "targets that cannot be predicted from the inputs"])

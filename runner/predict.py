@@ -48,7 +48,7 @@ def main(opened: Sequence[Opened]) -> int:
     if runs[0].reader.codes is not None:
         say_unknown(runs[0].reader.codes)
     if failed:
-        log.warning("%s of them could not be read: the column error says why", f"{failed:,}")
+        log.warning("%s of them could not be read; see the column error for the reasons", f"{failed:,}")
     return failed
 
 
@@ -88,15 +88,17 @@ def _check(options: DictConfig, runs: Sequence[Run]) -> None:
     for run in runs[1:]:
         if run.task != first.task or run.classes != first.classes or _width(run) != _width(first):
             differing = sorted(set(run.classes) ^ set(first.classes))
-            words = f"the classes {', '.join(differing[:5])} are in one alone" if differing else "their order differs"
-            what = f"{first.folder} and {run.folder} do not predict the same: {words}"
+            words = "the same classes in another order"
+            if differing:
+                words = f"different classes: only one of them has {', '.join(differing[:5])}"
+            what = f"{first.folder} and {run.folder} have {words}"
             if first.task != run.task or not run.classes:
-                what = f"{first.folder} predicts {_outputs(first)}, {run.folder} {_outputs(run)}"
+                what = f"{first.folder} predicts {_outputs(first)}, but {run.folder} {_outputs(run)}"
             raise ConfigError(Problem("run", what, "runs with the same outputs"))
     chances = first.readout.gives_probabilities
     without = [run for run in runs if run.task != "regression" and not run.readout.gives_probabilities]
     if len(runs) > 1 and without:
-        what = f"{without[0].folder} gives no probabilities, of which there could be a mean"
+        what = f"{without[0].folder} gives no probabilities to average"
         raise ConfigError(Problem("run", what, "one run, or runs that give probabilities"))
     ranked = len(first.classes) if chances and first.task in ("classification", "soft") else 1
     if options.top_k > ranked:
@@ -104,9 +106,9 @@ def _check(options: DictConfig, runs: Sequence[Run]) -> None:
         what += "" if ranked > 1 else ": this run has no ranked classes"
         raise ConfigError(Problem("top_k", what, f"1 … {ranked}, the classes of the run" if ranked > 1 else "1"))
     if options.probabilities and not chances:
-        raise ConfigError(Problem("probabilities", "true, and this run gives none", "false"))
+        raise ConfigError(Problem("probabilities", "true, but this run gives no class probabilities", "false"))
     if options.flips and len(first.cfg.facts.input_shape) != 3:
-        raise ConfigError(Problem("flips", f"are for pictures, and the run was trained on {first.reader.words}", "[]"))
+        raise ConfigError(Problem("flips", f"are for images, but the run was trained on {first.reader.words}", "[]"))
 
 
 def _check_names(keep: Sequence[str], layout: Layout) -> None:
@@ -115,10 +117,10 @@ def _check_names(keep: Sequence[str], layout: Layout) -> None:
     Raises:
         ConfigError: one has.
     """
-    ours = [*layout.names, *layout.chances, "error"]
+    ours = [*layout.names, *layout.chances, "probabilities", "error"]
     if twice := [name for name in keep if name == "index" or ours.count(name) > 1]:
-        what = f"{twice[0]!r} is the name of a column of the predictions, too"
-        raise ConfigError(Problem("keep", what, "columns of other names"))
+        what = f"{twice[0]!r} is also the name of a column of the predictions"
+        raise ConfigError(Problem("keep", what, "columns with other names"))
 
 
 def _width(run: Run) -> int:
@@ -126,7 +128,9 @@ def _width(run: Run) -> int:
 
 
 def _outputs(run: Run) -> str:
-    return counted(_width(run), "value") if run.task == "regression" else f"{len(run.classes)} classes ({run.task})"
+    if run.task == "regression":
+        return counted(_width(run), "regression target")
+    return f"{len(run.classes)} classes ({run.task})"
 
 
 def _say(runs: Sequence[Run], piece: Piece, position: int, flips: Sequence[str]) -> Predictions:

@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -140,20 +140,20 @@ def check_resume(cfg: DictConfig) -> Path:
         SystemExit: with status 0, when the run is complete; nothing is changed.
     """
     if cfg.debug in LEAVING_NOTHING:
-        what = f"{cfg.debug} leaves nothing behind, and a run that is resumed stays"
-        raise ConfigError(Problem("debug", what, "null, anomaly", "the same without resume="))
+        what = f"{cfg.debug} cannot be combined with resume=, because it keeps nothing"
+        raise ConfigError(Problem("debug", what, "null, anomaly", "leave out resume="))
     run_dir = folder.find(cfg.resume, "resume")
     new = OmegaConf.to_container(config.job(cfg), resolve=False)
     rows = differing(config.load(run_dir / "config.yaml"), new)
     may_differ = list(schema.resumable())
     refused = [row for row in rows if not is_below(row[0], *may_differ)]
     if refused:
-        remedy = f"without resume=, for a run of its own; model.weights={run_dir} starts it from these weights"
+        remedy = f"leave out resume= to start a new run; model.weights={run_dir} starts it from these weights"
         raise ConfigError(
-            *(Problem(key, f"is {shown(before)} in {run_dir} and cannot become {shown(after)}", remedy=remedy)
+            *(Problem(key, f"is {shown(before)} in {run_dir} and cannot be changed to {shown(after)}", remedy=remedy)
               for key, before, after in refused)
         )  # fmt: skip
-    if _is_complete(cfg, run_dir):
+    if _is_complete(cfg, run_dir, [key for key, _, _ in rows]):
         length = "max_epochs" if cfg.trainer.max_steps is None else "max_steps"
         print(
             f"{run_dir} is complete; to train longer: {folder.resume_command(cfg, run_dir, f'trainer.{length}=MORE')}"
@@ -161,16 +161,22 @@ def check_resume(cfg: DictConfig) -> Path:
         raise signals.Exit(0)
     for key, before, after in rows:
         if key not in ("resume", "allow_targets"):
-            print(f"{key} is {shown(after)} from here on, and was {shown(before)}")
+            print(f"{key}: {shown(before)} → {shown(after)} from here on")
     return run_dir
 
 
-def _is_complete(cfg: DictConfig, run_dir: Path) -> bool:
+def _is_complete(cfg: DictConfig, run_dir: Path, changed: Sequence[str]) -> bool:
+    """Whether nothing is left to do, also for a run that stopped early.
+
+    Args:
+        changed: keys that are not as they were.
+    """
     if config.has_folds(cfg):
         from runner.sweep import folds
 
         return not folds.works("", cfg, run_dir, {})
-    return folder.state(run_dir) == "completed" and not folder.has_more_to_do(cfg, run_dir)
+    is_longer = any(is_below(key, *schema.LENGTH) for key in changed) and folder.has_more_to_do(cfg, run_dir)
+    return folder.state(run_dir) == "completed" and not is_longer
 
 
 def _prepare(cfg: DictConfig, run_dir: Path) -> Prepared | None:
@@ -197,7 +203,7 @@ def _end_check(prepared: Prepared | None, what: str = "") -> None:
         report.announce(prepared.cfg, prepared.experiment, done.optimizer, None, done.progress)
     elif what:
         log.info("%s", what)
-    log.info("nothing was found to be wrong; nothing was kept")
+    log.info("check passed: no problems found; nothing was written")
     raise signals.Exit(0)
 
 
@@ -211,8 +217,8 @@ def _claim(cfg: DictConfig, kind: str) -> Path:
         folder.make(wanted)
         return wanted
     except OSError as error:
-        what = f"'{wanted}' cannot be made ({error.strerror})"
-        raise ConfigError(Problem(f"hydra.{kind}.dir", what, "a folder that can be written to")) from error
+        what = f"'{wanted}' cannot be created ({error.strerror})"
+        raise ConfigError(Problem(f"hydra.{kind}.dir", what, "a writable folder")) from error
 
 
 def _is_named(cfg: DictConfig, kind: str) -> bool:
@@ -227,16 +233,16 @@ def _check_place(cfg: DictConfig, kind: str) -> None:
         wanted = Path(str(cfg.hydra[kind].dir))
         there = next(path for path in (wanted.absolute(), *wanted.absolute().parents) if path.exists())
     except (OSError, ValueError, OmegaConfBaseException) as error:
-        raise ConfigError(Problem(key, f"names no folder: {reason_of(error)}", "a path")) from error
+        raise ConfigError(Problem(key, f"is not a path: {reason_of(error)}", "the path of a folder")) from error
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        what = f"'{wanted}' cannot be made: '{there}' is not a folder that can be written to"
-        raise ConfigError(Problem(key, what, "a folder that can be written to"))
+        what = f"'{wanted}' cannot be created: '{there}' is not a writable folder"
+        raise ConfigError(Problem(key, what, "a writable folder"))
     runs = [wanted, *(path for _, path in folder.folds(wanted))]
     if _is_named(cfg, kind) and any(map(folder.has_checkpoint, runs)):
-        what = f"'{wanted}' has the checkpoints of an earlier run"
-        raise ConfigError(Problem(key, what, "a new folder", f"resume={wanted}, to go on with that run"))
+        what = f"'{wanted}' already has the checkpoints of an earlier run"
+        raise ConfigError(Problem(key, what, "a new folder", f"resume={wanted}, to resume that run"))
     if kind == "run" and _is_of_others(wanted / "config.yaml"):
-        what = f"'{wanted}' has a config.yaml that is not of a run, and would be overwritten"
+        what = f"'{wanted}' has a config.yaml that was not written by a run and would be overwritten"
         raise ConfigError(Problem(key, what, "a new folder"))
     if kind == "sweep" and _is_named(cfg, kind) and wanted.is_dir() and any(wanted.iterdir()):
         if folder.is_sweep(wanted) and jobs.is_ours(cfg):

@@ -51,4 +51,4 @@ class Profiler:
             [event.key, event.count // ACTIVE, getattr(event, self._sort) / ACTIVE, getattr(event, self._sort) / total]
             for event in found
         ]
-        self.table = Table(f"Profile of {ACTIVE} steps", ["operation", "calls a step", "µs a step", "share"], rows)
+        self.table = Table(f"Profile of {ACTIVE} steps", ["operation", "calls per step", "µs per step", "share"], rows)

@@ -218,7 +218,7 @@ def table(ranked: Sequence[Setting], tag: str, mode: str = "auto", also: Sequenc
         cells |= {"95 % interval": figures[tag].interval, "failed": setting.failed}
         cells |= {name: setting.mean(name) for name in also}
         lines.append([cells[name] for name in columns])
-    direction_ = {"min": "less is better", "max": "more is better"}[direction(tag, mode)]
+    direction_ = {"min": "lower is better", "max": "higher is better"}[direction(tag, mode)]
     return Table(f"Ranked by {tag} ({direction_})", columns, lines, exact=[name for name in also if name == "seconds"])
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig
 from torch import Tensor
 
-from runner import __version__, config, report
+from runner import __version__, config, folder, report
 from runner.checkpoint import Checkpoints
 from runner.errors import Problem, RunFolderError, RunnerError
 from runner.experiment import Experiment
@@ -43,6 +43,7 @@ class Recorder:
     ) -> None:
         self.run_dir, self.experiment, self.trainer, self.seconds = run_dir, experiment, trainer, seconds
         self.checkpoints = Checkpoints(run_dir / "checkpoints")
+        self._resume = folder.resume_command(cfg, run_dir)
         progress, wanted = trainer.progress, cfg.tensorboard.enabled
         behind = {record["step"] for record in progress.history}
         self.board = Board(run_dir / "tensorboard", behind, progress.step) if wanted else None
@@ -76,7 +77,7 @@ class Recorder:
         if self.board is None:
             return
         self.board.begin(["loss", *self.experiment.metrics], hparams)
-        self.board.text("config", (self.run_dir / "config.yaml").read_text())
+        self.board.text("config", (self.run_dir / "config.yaml").read_text(encoding="utf-8"))
         for tag, table in tables.items():
             self.board.table(tag, table)
         for tag, picture in pictures.items():
@@ -131,7 +132,7 @@ class Recorder:
         try:
             write(self.run_dir / "metrics.jsonl", "".join(lines).encode())
         except OSError as error:
-            log.warning("metrics.jsonl could not be written (%s): it will be tried again", error.strerror)
+            log.warning("could not write metrics.jsonl (%s); it will be tried again", error.strerror)
             return False
         return True
 
@@ -141,7 +142,7 @@ class Recorder:
         Raises:
             RunnerError: it cannot be.
         """
-        self.checkpoints.close()
+        self.checkpoints.close(f"{self._resume}, to resume from the previous checkpoint")
         if not self._write_metrics():
             raise RunnerError(f"{self.run_dir / 'metrics.jsonl'} could not be written")
 

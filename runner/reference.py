@@ -15,12 +15,16 @@ from runner.checks.values import words
 HEAD = """\
 # Every key
 
-Made from `runner/checks/schema.py` by `python -m runner.reference > docs/reference.md`.
+Generated from `runner/checks/schema.py` by `python -m runner.reference > docs/reference.md`.
 
-Beside these, each option has the arguments of the class or function that its `_target_` names: `optimizer.momentum` is
-one of `torch.optim.SGD`'s. `python -m runner GROUP=OPTION --cfg job` shows them. The defaults are those of
-`python -m runner` alone; – stands where its option has no such key. A key with a star may be another one when a run is
-resumed.
+Besides these, each option has the arguments of the class or function that its `_target_` names: `optimizer.momentum` is
+one of `torch.optim.SGD`'s. `python -m runner GROUP=OPTION --cfg job` shows them. Keys marked `*` may be changed when a
+run is resumed. The defaults are those of `python -m runner` alone; – means that the default option does not have the
+key.
+"""
+
+OF_A_COMMAND = """\
+In addition: dataset, metric, loader, trainer, device, figures and allow_targets. All other keys are fixed by the run.
 """
 
 
@@ -36,7 +40,7 @@ def page() -> str:
         lines += [f"## {group.name}\n", f"{group.metadata['help'].capitalize()}.\n"]
         lines += _table(cfg, _keys(hints[group.name], f"{group.name}."))
     for command, kind in schema.COMMANDS.items():
-        lines += [f"## python -m runner {command}\n", "Beside those of the run.\n"]
+        lines += [f"## python -m runner {command}\n", OF_A_COMMAND]
         lines += _table(_of_command(command), _keys(kind, ""))
     return "\n".join(lines).rstrip() + "\n"
 

@@ -42,7 +42,7 @@ def announce(
         threads,
         cfg.seed,
     )
-    what = f"{facts.num_classes} classes" if facts.num_classes else "values"
+    what = f"{facts.num_classes} classes" if facts.num_classes else "regression"
     shape = by(facts.input_shape) + (" numbers" if len(facts.input_shape) == 1 else "")
     name, loader = cfg.dataset.get("name") or short(cfg.dataset._target_), e.data.loaders["train"]
     samples = "stream of samples" if facts.num_samples is None else f"{facts.num_samples:,} samples"
@@ -54,17 +54,18 @@ def announce(
     seed = "" if e.data.split.seed is None else f", seed {e.data.split.seed}"
     parts = " · ".join(f"{part} {len(rows):,}" for part, rows in e.data.split.parts.items())
     log.info("%s split%s%s: %s · %s", e.data.split.method, fold, seed, parts, e.data.split.hash[:12])
-    how, named = form(opt), {group: short(cfg[group]._target_) for group in ("model", "loss", "optimizer", "scheduler")}
+    how, named = form(opt), {group: short(cfg[group]._target_) for group in ("model", "optimizer", "scheduler")}
+    losses = " + ".join(short(term._target_) for term in cfg.loss.get("terms") or [cfg.loss])
     log.info(
         "%s, %s parameters · %s · %s · %s, %s in %s",
         named["model"], f"{sum(p.numel() for p in e.model.parameters()):,}",
-        named["loss"], named["optimizer"] + (f" ({how})" if how else ""), named["scheduler"],
+        losses, named["optimizer"] + (f" ({how})" if how else ""), named["scheduler"],
         counted(facts.total_steps, "step"), counted(facts.total_epochs, "epoch"),
     )  # fmt: skip
     if cfg.optimizer.get("scale_lr") is not None:
         count, found_with = samples_in_a_step(cfg), cfg.optimizer.scale_lr
         log.info(
-            "learning rates × %.4g, because a step has %d samples and not %d", count / found_with, count, found_with
+            "learning rates × %.4g, because a step has %d samples instead of %d", count / found_with, count, found_with
         )
     if run_dir is not None:
         log.info("%s", run_dir)
@@ -80,14 +81,14 @@ def cautions(experiment: Experiment, threads: int | None) -> None:
     """
     if threads is not None and threads != experiment.threads:
         log.warning(
-            "the run began with %s and has %d now: the last digits of its figures will differ\n"
+            "the run was started with %s and now has %d: the last digits of its metrics will differ\n"
             "  try: trainer.threads=%d", counted(threads, "thread"), experiment.threads, threads,
         )  # fmt: skip
     if names := unsaved(experiment.model):
         shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
         log.warning(
-            "not in a checkpoint, because the state_dict of a model does not have them: %s; what changes in training "
-            "has to be a buffer (register_buffer), or a resumed run will not have it", shown,
+            "not saved in checkpoints, because they are not in the model's state_dict: %s; if training changes them, "
+            "use register_buffer, or a resumed run loses them", shown,
         )  # fmt: skip
 
 
@@ -179,14 +180,14 @@ def _width(name: str) -> int:
 def result_table(
     found: Mapping[str, float], baseline: Mapping[str, float], best: Mapping[str, Any], monitor: str, task: str
 ) -> Table:
-    """The figures of the best epoch on val, and the one look at test, beside what can be had without a model.
+    """The metrics of the best epoch on val, and the one look at test, beside what can be had without a model.
 
     Args:
         baseline: of the majority class, or of the mean.
     """
     names = [name.partition("/")[2] for name in found if name.startswith("val/")]
     title = f"Result, with the weights of epoch {best['epoch']} (best {monitor})"
-    columns = ["metric", "val", "test", "test, mean alone" if task == "regression" else "test, majority alone"]
+    columns = ["metric", "val", "test", "baseline (mean)" if task == "regression" else "baseline (majority class)"]
     rows = [[n, found[f"val/{n}"], found[f"test/{n}"], baseline.get(f"test/{n}")] for n in names]
     return Table(title, columns, rows)
 
@@ -211,7 +212,7 @@ def mistakes_table(task: str, classes: Sequence[str], part: str, said: Said) -> 
 def farewell(cfg: DictConfig, run_dir: Path, seconds: float) -> None:
     """Where everything is, and what one would type next."""
     if cfg.debug == "dev_run":
-        log.info("\nall of it works, in %.1f s; nothing was kept", seconds)
+        log.info("\ndev run passed in %.1f s; nothing was kept", seconds)
         return
     log.info("\n%s in %.1f s", run_dir, seconds)
     log.info("  curves and tables  %s", shlex.join([*folder.program("tensorboard"), "--logdir", str(run_dir)]))
@@ -224,8 +225,8 @@ def norm_gap(gap: dict[str, float] | None) -> None:
     """Say so if the running statistics of BatchNorm make a model worse than it is."""
     if gap is not None and gap["eval_mode"] > 1.2 * gap["batch_statistics"] + 0.05:
         log.warning(
-            "on the same train batch the loss is %.4f in eval mode and %.4f with the batch's own statistics: those of "
-            "BatchNorm lag behind the weights. More epochs, a larger momentum than 0.1 in the model's BatchNorm "
-            "layers, or torch.optim.swa_utils.update_bn on the trained model would close the gap",
+            "on the same train batch the loss is %.4f in eval mode and %.4f with the batch's own statistics: the "
+            "running statistics of BatchNorm lag behind the weights. More epochs, a larger momentum than 0.1 in the "
+            "model's BatchNorm layers, or torch.optim.swa_utils.update_bn on the trained model would close the gap",
             gap["eval_mode"], gap["batch_statistics"],
         )  # fmt: skip

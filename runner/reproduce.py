@@ -1,4 +1,4 @@
-"""`python -m runner reproduce`: a run again, from its configuration, and whether every figure is the same."""
+"""`python -m runner reproduce`: a run again, from its configuration, and whether every metric is the same."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from runner.terminal import show
 log = logging.getLogger("runner")
 
 SHOWN = 12
-"""Figures that differ of which the table has the values."""
+"""Metrics that differ of which the table has the values."""
 
 
 def tree(run_dir: Path) -> dict[str, Any]:
@@ -28,10 +28,10 @@ def tree(run_dir: Path) -> dict[str, Any]:
         RunFolderError: it has not come to its end, or is damaged, so that there is nothing to compare with.
     """
     result = folder.read_result(run_dir) or {}
-    state = result.get("state", "not begun")
+    state = result.get("state", "not started")
     if state != "completed":
-        remedy = f"python -m runner resume={run_dir}, to complete it"
-        raise RunFolderError(Problem("run", f"{run_dir} is {state}", "a completed run", remedy))
+        remedy = f"{' '.join(folder.program('runner'))} resume={run_dir}, to complete it"
+        raise RunFolderError(Problem("run", f"{run_dir} is not completed (state: {state})", "a completed run", remedy))
     _figures(run_dir)
     for place in _places(run_dir):
         _weights(place)  # what is damaged is found before everything is trained again
@@ -56,8 +56,8 @@ def check(overrides: Sequence[str]) -> None:
         if key.partition(".")[0] in ("hydra", "run") or key.startswith("dataset."):
             continue
         if not is_below(key, *free):
-            what = "would make it another experiment"
-            found.append(Problem(key, what, f"dataset.*, {', '.join(free)}", f"without {override}"))
+            what = "would make it a different experiment"
+            found.append(Problem(key, what, f"dataset.*, {', '.join(free)}", f"remove {override}"))
     if found:
         raise ConfigError(*found)
 
@@ -66,23 +66,22 @@ def tell(before: Path, after: Path) -> bool:
     """Say whether a run came to the same as an earlier one, and if not, what may be the reason.
 
     Returns:
-        whether every figure, and every weight of the best checkpoint, is the same.
+        whether every metric, and every weight of the best checkpoint, is the same.
     """
     then, now = _figures(before), _figures(after)
     differing = [name for name in dict.fromkeys([*then, *now]) if then.get(name) != now.get(name)]
     weights = [place.name for place in _places(after) if not _same_weights(before / place.relative_to(after), place)]
     if not differing and not weights:
-        log.info(
-            "\n%s again: all %s figures are the same to the last digit, and so are the weights", before, f"{len(now):,}"
-        )
+        log.info("\n%s reproduced: all %s metric values and the weights are identical", before, f"{len(now):,}")
         return True
-    also = ", and the weights do" if weights and not differing else ""
-    log.info("\n%s again: %s of %s differ%s", before, f"{len(differing):,}", counted(len(now), "figure"), also)
+    also = ", but the weights do" if weights and not differing else ""
+    count = counted(len(now), "metric value")
+    log.info("\n%s not reproduced: %s of %s differ%s", before, f"{len(differing):,}", count, also)
     if differing:
         pairs = [(then.get(name), now.get(name)) for name in _first(differing)]
         gaps = [None if a is None or b is None else b - a for a, b in pairs]
         rows = [[name, *pair, gap] for name, pair, gap in zip(_first(differing), pairs, gaps, strict=True)]
-        show(Table("What differs first, and in the end", ["figure", "then", "now", "now − then"], rows))
+        show(Table("First and final differences", ["metric", "original", "reproduced", "difference"], rows))
     _say_why(before, after)
     return False
 
@@ -93,7 +92,7 @@ def _places(run_dir: Path) -> list[Path]:
 
 
 def _figures(run_dir: Path) -> dict[str, float | None]:
-    """Every figure of every evaluation, and those of the end."""
+    """Every metric of every evaluation, and those of the end."""
     found: dict[str, float | None] = {}
     for place in _places(run_dir):
         fold = "" if place == run_dir else f"{place.name}, "
@@ -133,13 +132,13 @@ def _say_why(before: Path, after: Path) -> None:
     keys = [
         row for row in configuration(before, after).rows if str(row[0]).partition(".")[0] not in ("facts", "resume")
     ]
-    for table in (other, Table("Configuration", ["key", "then", "now"], keys)):
+    for table in (other, Table("Configuration", ["key", "original", "reproduced"], keys)):
         if table.rows:
-            show(Table(table.title, [table.columns[0], "then", "now"], table.rows))
+            show(Table(table.title, [table.columns[0], "original", "reproduced"], table.rows))
     if not other.rows and not keys:
         log.info(
-            "nothing else differs: some draw does not follow from the seed, for example in a data set or a model with "
-            "a random generator of its own"
+            "no other difference was found: something random does not depend on the seed, such as a data set or a "
+            "model with its own random generator"
         )
         if not read_config(before).get("trainer", {}).get("deterministic"):
-            log.info("  try: trainer.deterministic=true, which says which operations do not repeat")
+            log.info("  try: trainer.deterministic=true, which reports operations that are not deterministic")

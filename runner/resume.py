@@ -26,8 +26,8 @@ def load(cfg: DictConfig, run_dir: Path, experiment: Experiment, trainer: Traine
     try:
         trainer.load_state_dict(state)
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        what = f"does not fit what is built here: {str(error).strip()}"
-        remedy = f"the code that it was written with, or a run of its own with model.weights={run_dir}"
+        what = f"does not match the model or optimizer that the code builds now: {str(error).strip()}"
+        remedy = f"the code it was written with, or a new run with model.weights={run_dir}"
         raise RunFolderError(Problem(str(run_dir / "checkpoints"), what, remedy=remedy)) from error
 
 
@@ -35,15 +35,15 @@ def _check_same(cfg: DictConfig, experiment: Experiment, run_dir: Path, state: d
     """That a run that is resumed has the samples, the split and the seed that its checkpoint has."""
     workers = state["config"]["loader"].get("num_workers", 0)
     if isinstance(experiment.data.loaders["train"], Streaming) and workers != cfg.loader.num_workers:
-        what = f"{cfg.loader.num_workers}: {run_dir} began with {workers}, each of which has a share of the stream"
+        what = f"{cfg.loader.num_workers}: {run_dir} began with {workers}, each with its own share of the stream"
         raise ConfigError(Problem("loader.num_workers", what, str(workers)))
     data = experiment.data
     compared = {
-        "the data are": (state["data"][:12], data.samples["train"].fingerprint[:12]),
-        "the split is": (state["split"][:12], data.split.hash[:12]),
-        "the seed is": (state["config"]["seed"], cfg.seed),
+        "the data have": (state["data"][:12], data.samples["train"].fingerprint[:12]),
+        "the split has": (state["split"][:12], data.split.hash[:12]),
+        "the seed has": (state["config"]["seed"], cfg.seed),
     }
     differing = {what: pair for what, pair in compared.items() if pair[0] != pair[1]}
     if differing:
-        problems = [f"{what} not what {run_dir} began with ({a}, now {b})" for what, (a, b) in differing.items()]
+        problems = [f"{what} changed since {run_dir} began ({a}, now {b})" for what, (a, b) in differing.items()]
         raise DataError(*(Problem("resume", problem) for problem in problems))

@@ -100,8 +100,8 @@ def _nothing(top: Path, failed: Sequence[OSError]) -> Problem:
         remedy = str(top.parent) if _is_run(os.listdir(top.parent)) else ""
         return Problem(str(top), "is not a folder", ALLOWED, remedy)
     if failed:
-        return Problem(str(failed[0].filename), f"cannot be read ({failed[0].strerror})", "a folder that can be read")
-    return Problem(str(top), "has no run in it", ALLOWED)
+        return Problem(str(failed[0].filename), f"cannot be read ({failed[0].strerror})", "a readable folder")
+    return Problem(str(top), "contains no run", ALLOWED)
 
 
 def _below(top: Path, failed: list[OSError]) -> Iterator[Path]:
@@ -177,7 +177,7 @@ def read_history(place: Path) -> list[dict[str, Any]]:
     path = place / "metrics.jsonl"
     records = _parsed(path, lambda text: [json.loads(line) for line in text.splitlines()])
     if not all(isinstance(record, dict) and {"epoch", "step"} <= record.keys() for record in records):
-        raise RunFolderError(Problem(str(path), "is not what a run writes"))
+        raise RunFolderError(Problem(str(path), "is not a file that a run wrote"))
     return records  # type: ignore[no-any-return]
 
 
@@ -201,7 +201,7 @@ def _is_figure(value: Any) -> bool:
 def _mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
     content = _parsed(path, parse)
     if not isinstance(content, dict):
-        raise RunFolderError(Problem(str(path), "is not what a run writes"))
+        raise RunFolderError(Problem(str(path), "is not a file that a run wrote"))
     return content
 
 
@@ -209,7 +209,7 @@ def _parsed(path: Path, parse: Callable[[str], Any]) -> Any:
     try:
         return parse(path.read_text(encoding="utf-8"))
     except OSError as error:
-        what = "is not there" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+        what = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
         raise RunFolderError(Problem(str(path), what)) from error
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise RunFolderError(Problem(str(path), f"cannot be read ({' '.join(str(error).split())})")) from error

@@ -59,8 +59,8 @@ def staying() -> Iterator[None]:
     except Exit:
         raise
     except SystemExit as error:
-        what = f"code that it names called sys.exit({error.code!r}), which would end the run without a message"
-        raise ConfigError(Problem("configuration", what)) from error
+        what = f"code named by a _target_ called sys.exit({error.code!r})"
+        raise ConfigError(Problem("configuration", what, remedy="raise an exception there instead")) from error
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ class Subject:
         official: the sizes of the val and test parts that the data set comes with.
         fingerprint: tells these data from others.
         counted: (N,) which targets stand for something; None for all.
+        classes: the name of each class.
     """
 
     targets: NDArray[Any]
@@ -53,6 +54,7 @@ class Subject:
     official: Mapping[str, int] = field(default_factory=dict)
     fingerprint: str = ""
     counted: NDArray[Any] | None = None
+    classes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,8 @@ def group_kfold(
         groups: the column that says which samples belong together, such as the patient.
         val: fraction of all *groups*, to carve from outside the fold.
     """
-    return _held_out("group_kfold", GroupKFold(n_splits), subject, fold, val, seed, groups=subject.column(groups))
+    folds = GroupKFold(n_splits, shuffle=True, random_state=seed)
+    return _held_out("group_kfold", folds, subject, fold, val, seed, groups=subject.column(groups))
 
 
 def stratified_group_kfold(
@@ -174,7 +177,7 @@ def predefined(subject: Subject, *, column: str | None = None) -> Split:
     if column is None:
         missing = [name for name in ("val", "test") if name not in subject.official]
         if missing:
-            what = f"the data set comes without a {' and a '.join(missing)} part"
+            what = f"the data set has no {' or '.join(missing)} part"
             raise DataError(Problem("split", what, remedy="split.column=NAME, split.path=FILE, or split=stratified"))
         return _complete("predefined", subject, {"train": np.arange(len(subject.targets))})
     words = [str(value) for value in subject.column(column)]
@@ -219,12 +222,13 @@ def load(path: Path, subject: Subject) -> Split:
     arrays = path if path.suffix == ".npz" else folder / "split.npz"
     allowed = "split.json or split.npz of a run, or an .npz of indices"
     if not path.exists():
-        raise DataError(Problem("split.path", f"there is no {str(path)!r}", allowed))
+        raise DataError(Problem("split.path", f"{str(path)!r} does not exist", allowed))
     try:
         with arrays.open("rb") as file, np.load(file, allow_pickle=False) as held:
             parts = {name: np.sort(_whole(held[name])) for name in PARTS}
         written = folder / "split.json"
-        manifest = json.loads(written.read_text()) if arrays.name == "split.npz" and written.is_file() else {}
+        is_ours = arrays.name == "split.npz" and written.is_file()
+        manifest = json.loads(written.read_text(encoding="utf-8")) if is_ours else {}
         method, official, data = (
             manifest.get("method", "predefined"),
             manifest.get("official", ()),
@@ -236,7 +240,7 @@ def load(path: Path, subject: Subject) -> Split:
         raise DataError(Problem("split.path", what, allowed)) from error
     if data not in (None, "", subject.fingerprint):
         what = f"{str(path)!r} was made for other data"
-        raise DataError(Problem("split.path", what, "a split of these very samples", "split.path=null"))
+        raise DataError(Problem("split.path", what, "a split of these samples", "split.path=null"))
     return made
 
 
@@ -248,7 +252,7 @@ def _whole(held: NDArray[Any]) -> Indices:
 def _shuffled(method: str, subject: Subject, strata: NDArray[Any] | None, val: float, test: float, seed: int) -> Split:
     sizes = _sizes(subject, val, test)
     if strata is not None:
-        _check_strata(strata, 1 + sum(size > 0 for name, size in sizes.items() if name != "train"))
+        _check_strata(subject, strata, 1 + sum(size > 0 for name, size in sizes.items() if name != "train"))
     rest, parts = np.arange(len(subject.targets)), {}
     for name in ("test", "val"):
         if sizes[name]:
@@ -317,7 +321,7 @@ def _strata(subject: Subject, bins: int) -> NDArray[Any]:
     targets, counted = subject.targets, subject.counted
     if targets.ndim > 1:
         raise ConfigError(
-            Problem("split", "targets with several values a sample cannot be stratified", remedy="split=random")
+            Problem("split", "multi-label or multi-output targets cannot be stratified", remedy="split=random")
         )
     known = targets if counted is None or not counted.any() else targets[counted]
     if not np.issubdtype(targets.dtype, np.floating):
@@ -329,13 +333,16 @@ def _strata(subject: Subject, bins: int) -> NDArray[Any]:
     return np.searchsorted(edges, targets, side="right")
 
 
-def _check_strata(strata: NDArray[Any], parts: int) -> None:
+def _check_strata(subject: Subject, strata: NDArray[Any], parts: int) -> None:
     values, counts = np.unique(strata, return_counts=True)
-    small = {str(value): int(count) for value, count in zip(values, counts, strict=True) if count < parts}
+    small = {int(value): int(count) for value, count in zip(values, counts, strict=True) if count < parts}
     if small:
-        listed = ", ".join(f"class {value} has {count}" for value, count in small.items())
-        what = f"too few samples to be in {parts} parts: {listed}"
-        raise DataError(Problem("split", what, f"at least {parts} samples a class", "split=random"))
+        kind, names, remedy = "class", dict(enumerate(subject.classes)), "split=random"
+        if np.issubdtype(subject.targets.dtype, np.floating):
+            kind, names, remedy = "quantile bin", {}, "a smaller split.bins, or split=random"
+        listed = ", ".join(f"{kind} {names.get(value, value)} has {count}" for value, count in small.items())
+        what = f"too few samples for {parts} parts: {listed}"
+        raise DataError(Problem("split", what, f"at least {parts} samples per {kind}", remedy))
 
 
 def _complete(
@@ -356,10 +363,10 @@ def check(split: Split, subject: Subject) -> None:
         InputError: it is not.
     """
     if not isinstance(split, Split):
-        raise ConfigError(Problem("split", f"the function returns a {type(split).__name__}", "a runner.split.Split"))
+        raise ConfigError(Problem("split", f"its function returns a {type(split).__name__}", "a runner.split.Split"))
     for name, rows in split.parts.items():
         if not isinstance(rows, np.ndarray) or rows.ndim != 1 or (len(rows) and rows.dtype != np.int64):
-            what = f"the {name} part is {getattr(rows, 'dtype', type(rows).__name__)}"
+            what = f"the {name} part is of type {getattr(rows, 'dtype', type(rows).__name__)}"
             raise ConfigError(Problem("split", what, "an array of int64 indices"))
     empty = [name for name in PARTS if len(split.parts.get(name, ())) == 0]
     if empty:
@@ -369,20 +376,19 @@ def check(split: Split, subject: Subject) -> None:
     together = np.concatenate(carved)
     if len(np.unique(together)) < len(together):
         what = (
-            f"{len(together) - len(np.unique(together)):,} samples are in more than one part, or more than once in one"
+            f"{len(together) - len(np.unique(together)):,} samples are in several parts, or several times in one part"
         )
         raise DataError(Problem("split", what, "every sample in at most one part"))
     limits = {name: subject.official.get(name, 0) if name in split.official else len(subject.targets) for name in PARTS}
     beyond = [name for name in PARTS if split.parts[name].min() < 0 or split.parts[name].max() >= limits[name]]
     if beyond:
         rows = split.parts[beyond[0]]
-        what = (
-            f"the {beyond[0]} part names sample {rows.min() if rows.min() < 0 else rows.max()} of {limits[beyond[0]]:,}"
-        )
-        raise DataError(Problem("split", what, "indices of samples, from 0"))
+        index = rows.min() if rows.min() < 0 else rows.max()
+        what = f"the {beyond[0]} part has index {index}, but there are {limits[beyond[0]]:,} samples"
+        raise DataError(Problem("split", what, "indices of samples, counted from 0"))
     for name in subject.official:
         if name not in split.official:
-            what = "the %s part that the data set comes with (%s samples) is not used: %s has another"
+            what = "the data set's own %s part (%s samples) is not used: the split (%s) makes its own"
             log.warning(what, name, f"{subject.official[name]:,}", split.method)
 
 

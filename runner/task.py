@@ -10,7 +10,7 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from runner import config, folder, handover
 from runner.errors import InputError, guarded
-from runner.result import Result, reason
+from runner.result import fail
 from runner.signals import staying
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _prepare(cfg: DictConfig, run_dir: Path) -> Prepared:
         folder.disclaim(run_dir)
         raise
     except Exception as error:
-        Result(run_dir).update(state="failed", error=reason(error))
+        fail(run_dir, folder.read_result(run_dir), error)
         raise
 
 

@@ -30,7 +30,7 @@ class Screen(Console):
     def print(self, *objects: Any, **options: Any) -> None:
         try:
             super().print(*objects, **options)
-        except BrokenPipeError:  # of an older rich, which does not call the next one
+        except BrokenPipeError:  # older versions of rich raise it here and do not call on_broken_pipe()
             self.on_broken_pipe()
 
     def on_broken_pipe(self) -> None:

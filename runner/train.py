@@ -85,7 +85,7 @@ def main(prepared: Prepared, run_dir: Path, watch: Watch | None = None) -> None:
             log.info("%s", error)
         except (Interrupted, KeyboardInterrupt) as error:
             _end(result, "interrupted", str(error) or "stopped by a second Ctrl-C")
-            log.info("%s; to go on: %s", result.content["error"], folder.resume_command(cfg, run_dir))
+            log.info("%s; to resume: %s", result.content["error"], folder.resume_command(cfg, run_dir))
             raise
         except BaseException as error:
             what = _explained(error, cfg, experiment, run_dir)
@@ -108,9 +108,8 @@ def _end(result: Result, state: str, error: str) -> None:
 def _lost(error: Exception, trainer: Trainer, run_dir: Path) -> str:
     """The last line about an error that nobody has foreseen."""
     at = f"at step {trainer.progress.step:,} of epoch {trainer.progress.epoch + 1}"
-    return (
-        f"{type(error).__name__}: {reason_of(error)}{place_of(error)}, {at}; all of it is in {run_dir / 'runner.log'}"
-    )
+    what = f"{type(error).__name__}: {reason_of(error)}{place_of(error)}"
+    return f"{what}, {at}; the traceback is in {run_dir / 'runner.log'}"
 
 
 def _explained(error: BaseException, cfg: DictConfig, experiment: Experiment, run_dir: Path) -> str | None:
@@ -118,7 +117,7 @@ def _explained(error: BaseException, cfg: DictConfig, experiment: Experiment, ru
     if isinstance(error, torch.OutOfMemoryError):
         return out_of_memory(experiment.device, cfg.loader.batch_size, cfg.trainer.accumulate)
     if isinstance(error, SystemExit):
-        return f"code that the configuration names called sys.exit({error.code!r})"
+        return f"code named by a _target_ called sys.exit({error.code!r})"
     if isinstance(error, OSError) and str(error.filename).startswith(str(run_dir)):
         return f"{error.filename} could not be written: {error.strerror}"
     return None

@@ -69,6 +69,10 @@ class Normalize(Batched):
         self.std = torch.where(std > 0, std, 1.0).float()  # a constant channel stays what it is: 0 after the mean
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, ...) of any dtype -> the same shape, float32
+        numbers = max(self.mean.numel(), self.std.numel())
+        if numbers not in (1, x.shape[1]):  # three means of a grayscale image would make three channels of it
+            what = f"Normalize has mean and std for {numbers} channels, and samples have {x.shape[1]}"
+            raise ConfigError(Problem("transform", what, f"one number for each of {x.shape[1]} channels, or for all"))
         shape = (1, -1) + (1,) * (x.dim() - 2)
         return (x.float() - self.mean.view(shape)).div_(self.std.view(shape))
 
@@ -161,7 +165,7 @@ class Table(Batched):
     def __init__(self, categories: Sequence[Sequence[str] | None] | None) -> None:
         super().__init__()
         if categories is None:
-            what = "'table' needs the columns of dataset=table, and these data are plain arrays"
+            what = "'table' needs the columns of dataset=table, which this data set does not have"
             raise ConfigError(Problem("transform", what, remedy="transform=normalize"))
         self.numbers = [i for i, names in enumerate(categories) if names is None]
         self.named = [i for i, names in enumerate(categories) if names is not None]

@@ -45,12 +45,12 @@ def _remedy(reason: str, example: Tensor) -> str:
     if example.dim() == 2 and re.search(r"Expected .*input to conv|must be 3D|4D", reason):
         return "model=mlp"
     if "Byte" in reason:
-        return "a transform that makes floats of them: runner.transform.Float, or Normalize"
+        return "transform=normalize, or transform=none, which converts inputs to float32"
     if "channels" in reason and example.shape[1] == 1:
-        return "the transform torchvision.transforms.v2.RGB, or dataset.channels=3 of an image folder"
+        return "dataset.channels=3 for an image folder, or torchvision.transforms.v2.RGB as the first transform"
     if re.search(r"(?i)too small|kernel size|output size|less than|not divisible", reason):
-        return "larger pictures (dataset.size of an image folder, or a Resize), or a smaller model"
-    return "-v, to see where"
+        return "larger images (dataset.size for an image folder, or a Resize transform), or a smaller model"
+    return "the same command with -v, for the traceback"
 
 
 def check_repeatable(model: nn.Module, example: Tensor, output: object) -> None:
@@ -67,7 +67,7 @@ def check_repeatable(model: nn.Module, example: Tensor, output: object) -> None:
         return
     if not torch.allclose(output, again, rtol=1e-3, atol=1e-5, equal_nan=True):
         what = "gives two different outputs for the same input in eval mode: something in it is random"
-        remedy = "functional.dropout(x, p, self.training); or model.stochastic=true, if it is meant to"
+        remedy = "functional.dropout(x, p, training=self.training); or model.stochastic=true, if this is intended"
         raise ConfigError(Problem("model", what, remedy=remedy))
 
 
@@ -83,7 +83,7 @@ def try_step(gradient: Gradient, batch: Batch, sizes: Iterable[int]) -> None:
     try:
         model, loss = copy.deepcopy((gradient.model, gradient.loss))
     except Exception as error:  # whatever a model of the user's may hold
-        log.info("one batch was not tried, for the model cannot be copied (%s)", reason_of(error))
+        log.info("skipped the trial batch: the model cannot be copied (%s)", reason_of(error))
         return
     parameters = [p for p in (*model.parameters(), *loss.parameters()) if p.requires_grad]
     trial = Gradient(
@@ -108,10 +108,10 @@ def _untrainable(error: Exception, size: int) -> Problem:
     reason = f"{reason_of(error)}{place_of(error)}"
     what = f"cannot be trained on a batch of {size}: {reason}"
     if "inplace operation" in reason:
-        return Problem("model", what, remedy="debug=anomaly, which says where it is")
+        return Problem("model", what, remedy="debug=anomaly, to find the operation")
     if size == 1:
-        return Problem("loader.drop_last", f"false, and the model {what}", "true", "loader.drop_last=true")
-    return Problem("model", what, remedy="-v, to see where")
+        return Problem("loader.drop_last", f"false, but the model {what}", "true", "loader.drop_last=true")
+    return Problem("model", what, remedy="the same command with -v, for the traceback")
 
 
 def try_declared(cfg: DictConfig) -> list[Problem]:
@@ -132,7 +132,7 @@ def try_declared(cfg: DictConfig) -> list[Problem]:
                 warnings.simplefilter("ignore")  # of pretrained weights, which a model on the meta device cannot hold
                 try_model(make_model(trial.model), example.to(device))
             if problems:
-                log.info("the model does not work on the meta device, and was tried on the CPU: %s", problems[0].what)
+                log.info("the model does not run on the meta device, so it was tried on the CPU: %s", problems[0].what)
             return []
         except ConfigError as error:
             problems = list(error.problems)
@@ -156,7 +156,7 @@ def check_declared(cfg: DictConfig, found: list[int]) -> None:
     """
     declared = declared_shape(cfg)
     if declared is not None and declared != found:
-        raise DataError(Problem("dataset.shape", f"is {declared}, and a sample is {found}", str(found)))
+        raise DataError(Problem("dataset.shape", f"{declared}, but a sample has shape {found}", str(found)))
 
 
 def _declared_example(cfg: DictConfig) -> Tensor | None:

@@ -36,11 +36,14 @@ def limits_of(cfg: DictConfig, seconds: float = 0.0) -> Limits:
     """
     options, stopping = cfg.trainer, cfg.trainer.early_stopping
     epochs, steps = _every(cfg, options.evaluate_every, "trainer.evaluate_every")
-    monitor = stopping.monitor or cfg.checkpoint.monitor
+    monitor, mode = stopping.monitor or cfg.checkpoint.monitor, stopping.mode
+    if stopping.monitor is None and mode == "auto":
+        mode = cfg.checkpoint.mode
     left = None if options.max_time is None else (seconds_of(options.max_time) or 0.0) - seconds
+    epochs_in_all, steps_in_all = (1, None) if cfg.debug == "dev_run" else (options.max_epochs, options.max_steps)
     return Limits(
-        options.max_epochs, options.max_steps, left,
-        early_stopping(stopping.patience, metric.better(monitor, stopping.mode, stopping.min_delta)),
+        epochs_in_all, steps_in_all, left,
+        early_stopping(stopping.patience, metric.better(monitor, mode, stopping.min_delta)),
         evaluate_epochs=epochs, evaluate_steps=steps,
     )  # fmt: skip
 
@@ -59,10 +62,10 @@ def _every(cfg: DictConfig, text: str, key: str) -> tuple[int | None, int | None
         ConfigError: it comes to none.
     """
     lengths = Lengths(cfg.facts.steps_per_epoch, cfg.facts.total_steps)
-    by_epochs = text.strip().rstrip("s").endswith("epoch")
+    by_epochs = re.fullmatch(r"\s*\d+(\.0*)?\s*epochs?\s*", text) is not None  # a part of one is so many steps
     every = lengths.read(text, "epoch" if by_epochs else "step", key)
     if every == 0:
-        raise ConfigError(Problem(key, f"{text!r} is 0", "at least 1"))
+        raise ConfigError(Problem(key, f"{text!r} is 0 {'epochs' if by_epochs else 'steps'} in this run", "at least 1"))
     return (every, None) if by_epochs else (None, every)
 
 
@@ -92,10 +95,10 @@ def make_trainer(
     """
     e, options, monitor = experiment, cfg.trainer, cfg.checkpoint
     if searches(opt) and options.on_nonfinite == "skip":
-        what = f"'skip' cannot be done with {type(opt).__name__}, which is inside its search when it sees such a loss"
+        what = f"'skip' is not possible with {type(opt).__name__}, which evaluates the loss several times per step"
         raise ConfigError(Problem("trainer.on_nonfinite", what, "stop"))
     if searches(opt) and e.precision.scales_loss:
-        what = f"'fp16' cannot be done with {type(opt).__name__}: its scaled loss is for one gradient in a step"
+        what = f"'fp16' is not possible with {type(opt).__name__}: loss scaling needs exactly one gradient per step"
         raise ConfigError(Problem("trainer.precision", what, "fp32, bf16"))
     given = {
         "frozen": e.frozen, "compute": step_of(cfg), "precision": e.precision,
@@ -149,15 +152,15 @@ def rate_scale(cfg: DictConfig) -> float:
 
 
 def samples_in_a_step(cfg: DictConfig) -> int:
-    """As many as the configuration asks for, and the train part has.
+    """As many as the configuration asks for, and an epoch has.
 
     Raises:
         ConfigError: a batch sampler decides.
     """
     if cfg.loader.get("batch_sampler") is not None:
-        what = "has nothing to go by: how many samples a step sees is for loader.batch_sampler to say"
+        what = "needs a fixed batch size, and loader.batch_sampler decides it here"
         raise ConfigError(Problem("optimizer.scale_lr", what, "null"))
-    return min(int(cfg.loader.batch_size * cfg.trainer.accumulate), int(cfg.facts.train_samples))
+    return min(int(cfg.loader.batch_size * cfg.trainer.accumulate), int(cfg.facts.epoch_samples))
 
 
 def make_schedule(cfg: DictConfig, opt: torch.optim.Optimizer) -> Schedule:
@@ -179,7 +182,7 @@ def make_schedule(cfg: DictConfig, opt: torch.optim.Optimizer) -> Schedule:
     rate = opt.defaults.get("lr")
     if rate is None:  # an optimizer of the user's
         if plan.factory.func is not ConstantLR or own:
-            what = f"{cfg.optimizer._target_} has no learning rate that a schedule could move"
+            what = f"{cfg.optimizer._target_} has no learning rate for a schedule to change"
             raise ConfigError(Problem("scheduler", what, remedy="scheduler=constant"))
         return Schedule(opt, None, 1.0)
     for each in (plan, *plans.values()):
@@ -199,8 +202,9 @@ def _check_state(schedule: Schedule) -> None:
     try:
         torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
     except pickle.UnpicklingError as error:
-        what = "keeps what a checkpoint cannot hold: only tensors, numbers, texts, lists and dicts can be read back"
-        raise ConfigError(Problem("scheduler", what, remedy="in its state_dict, .tolist() of arrays")) from error
+        what = "its state_dict holds objects that a checkpoint cannot store"
+        allowed, remedy = "tensors, numbers, strings, lists and dicts", "array.tolist() in state_dict()"
+        raise ConfigError(Problem("scheduler", what, allowed, remedy)) from error
 
 
 def _plan(cfg: DictConfig, node: DictConfig | None, key: str) -> Plan | None:

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import csv
 import functools
+import gc
 import json
 import logging
 import os
@@ -55,6 +56,12 @@ def _load_once(self: Any, config_path: str) -> ConfigResult:
 
 
 FileConfigSource.load_config = _load_once
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays until the end: the garbage collector, which each run calls often, need not look at it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -144,7 +144,7 @@ class TestWhatCannotBeWritten:
         with Checkpoints(place) as checkpoints:
             checkpoints.save(at(1), best=True)
             checkpoints.wait()
-            assert "the checkpoint of step 1 could not be written (File exists)" in caplog.text
+            assert "could not write the checkpoint of step 1 (File exists)" in caplog.text
             place.unlink()
             checkpoints.save(at(2))
             checkpoints.close()
@@ -209,7 +209,7 @@ class TestDamage:
             assert read_newest(tmp_path)["progress"]["step"] == 12
         assert "last.pt cannot be read" in caplog.text
         assert "last.pt is missing" in caplog.text
-        assert "step-12.pt, which is of step 12" in caplog.text
+        assert "step-12.pt (step 12) instead" in caplog.text
         (tmp_path / "step-12.pt").write_bytes(b"PK")
         assert read_newest(tmp_path)["progress"]["step"] == 9
 
@@ -313,7 +313,7 @@ def test_other_code_is_said_and_is_no_traceback(run: Run, digits: Path, capsys: 
     torch.save(state, "here/checkpoints/last.pt")
     assert run("resume=here", "trainer.max_epochs=9") == 2
     said = capsys.readouterr().err
-    assert "error: here/checkpoints: does not fit what is built here: " in said
+    assert "error: here/checkpoints: does not match the model or optimizer that the code builds now: " in said
     assert 'Missing key(s) in state_dict: "1.weight"' in said
     assert "model.weights=here" in said
     assert "Traceback" not in said

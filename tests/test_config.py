@@ -68,9 +68,9 @@ def test_what_is_saved_is_resolved_and_what_is_loaded_refers_again(tmp_path: Pat
     assert config.load(tmp_path / "config.yaml") == raw | {"allow_targets": []}
 
 
-@pytest.mark.parametrize("content", ["", "[1, 2]", "a: [", "seed: 0", "interpolations: {}"])
+@pytest.mark.parametrize("content", ["", "[1, 2]", "a: [", "seed: 0", "interpolations: {}", "a: 2020-13-45", "a: \xe9"])
 def test_a_file_that_save_did_not_write_is_refused(tmp_path: Path, content: str) -> None:
-    (tmp_path / "config.yaml").write_text(content)
+    (tmp_path / "config.yaml").write_text(content, encoding="latin-1")
     with pytest.raises(ConfigError, match="not the configuration of a run"):
         config.load(tmp_path / "config.yaml")
 

@@ -10,7 +10,7 @@ from conftest import Run
 from omegaconf import OmegaConf
 from torchvision.transforms import v2
 
-from runner.data import _check_finite, _fit_transforms, _report_duplicates
+from runner.data import _batches, _check_finite, _fit_transforms, _report_duplicates
 from runner.dataset import ArrayDataset, Samples
 from runner.errors import DataError
 from runner.transform import Flip, Float, Pipeline, Table
@@ -34,7 +34,7 @@ def _finite(inputs: torch.Tensor, *transform: object) -> None:
 def test_every_sample_is_looked_through_for_nan() -> None:
     inputs = torch.zeros(5, 2)
     inputs[3, 1] = float("inf")
-    with pytest.raises(DataError, match="1 of 2 inputs of val hold NaN or infinity, the first is sample 3"):
+    with pytest.raises(DataError, match="1 of 2 inputs of val contain NaN or infinity; the first is sample 3"):
         _finite(inputs, Float())
     inputs[3, 1] = 0
     inputs[4, 0] = float("nan")  # in no part
@@ -48,7 +48,7 @@ def test_gaps_that_a_transform_fills_are_none() -> None:
 def test_gaps_are_found_behind_a_transform_that_draws() -> None:
     inputs = torch.zeros(4, 1, 2, 2)
     inputs[2, 0, 0, 1] = float("nan")
-    with pytest.raises(DataError, match="1 of 2 inputs of train hold NaN or infinity, the first is sample 2"):
+    with pytest.raises(DataError, match="1 of 2 inputs of train contain NaN or infinity; the first is sample 2"):
         _finite(inputs, Flip())
 
 
@@ -91,7 +91,7 @@ def test_what_is_drawn_while_transforms_are_fitted_is_the_same_each_time() -> No
 
 def test_only_gaps_of_a_table_are_told_to_be_filled() -> None:
     inputs = torch.tensor([[0.0], [float("nan")], [0.0], [0.0]])
-    for features, remedy in ((["size"], "transform=table"), (None, "repair or leave out")):
+    for features, remedy in ((["size"], "transform=table"), (None, "fix or remove")):
         held = Samples(ArrayDataset(inputs, torch.zeros(4).long(), ["a"], features=features))
         rows = {"train": torch.arange(4)}
         with pytest.raises(DataError, match=f"1 of 4 inputs of train (.|\n)*try: {remedy}"):
@@ -104,7 +104,7 @@ def test_parts_that_are_in_memory_are_looked_through_and_no_others(monkeypatch: 
     held = Samples(ArrayDataset(pictures / 0, torch.zeros(6).long(), ["a"]))
     monkeypatch.setattr(Alone, "__getitem__", lambda *_: pytest.fail("read"))
     indices = {"train": torch.arange(6), "val": torch.arange(6)}
-    with pytest.raises(DataError, match="6 of 6 inputs of val hold NaN"):
+    with pytest.raises(DataError, match="6 of 6 inputs of val contain NaN"):
         _check_finite({"train": alone, "val": held}, indices, Pipeline([Float()]), pictures)
     held = Samples(ArrayDataset(pictures, torch.zeros(6).long(), ["a"]))
     _check_finite({"train": held, "val": alone}, indices, Pipeline([Float()]), pictures)
@@ -162,5 +162,22 @@ def test_a_stream_is_not_split_otherwise_than_it_comes(
     Path("mine/dataset/own.yaml").write_text("_target_: own_data.parts\n")
     own = ("--config-dir", "mine", "dataset=own", "allow_targets=[own_data.*]", "model=mlp", "loader.epoch_samples=64")
     assert run(*own, *overrides) == 2
-    assert "a stream comes in its own parts\n  try: split=predefined" in capsys.readouterr().err
+    said = "a stream (IterableDataset) comes with its own parts and is not split\n  try: split=predefined"
+    assert said in capsys.readouterr().err
     assert run(*own, "check=only") == 0
+
+
+def test_transforms_are_fitted_on_blocks_of_limited_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.data.BLOCK_BYTES", 100)
+    inputs = torch.rand(50, 3)  # 12 bytes each
+    samples = Samples(ArrayDataset(inputs, torch.zeros(50).long(), ["a"]))
+    seen = [len(block) for block in _batches(samples, torch.arange(50), [])]
+    assert seen == [8] * 6 + [2]
+
+
+def test_a_pipeline_for_both_is_fitted_once() -> None:
+    steps = [{"_target_": "runner.transform.Normalize"}]
+    cfg = OmegaConf.create({"transform": {"train": steps, "eval": "${.train}"}})
+    samples = Samples(ArrayDataset(torch.rand(9, 2), torch.zeros(9).long(), ["a"]))
+    made = _fit_transforms(cfg, samples, torch.arange(9))
+    assert made["train"] is made["eval"]

@@ -80,7 +80,7 @@ def test_a_card_that_torch_is_not_built_for(
     if fits:
         device.check(torch.device("cuda:1"), cudnn=False)
     else:
-        message = r"cuda:1 \(NVIDIA Something\) has compute capability \d+\.0, and this torch is built for others"
+        message = r"cuda:1 \(NVIDIA Something\) has compute capability \d+\.0, which this build of torch does not supp"
         with pytest.raises(ConfigError, match=message):
             device.check(torch.device("cuda:1"), cudnn=False)
 

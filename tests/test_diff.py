@@ -78,9 +78,9 @@ def test_the_command(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
         " seed   0   1\n"
         "\n"
         "Environment\n"
-        "nothing differs\n"
+        "no differences\n"
         "\n"
-        "Figures\n"
+        "Metrics\n"
         " metric          a        b     b − a\n"
         " ────────────────────────────────────\n"
         " val/loss   0.5000   0.2500   -0.2500\n"
@@ -97,11 +97,11 @@ def test_a_run_that_left_no_result(run: Run, capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        ("one", "diff: takes the folders of two runs, and 1 was given\n  try: python -m runner diff RUN RUN\n"),
+        ("one", "diff: takes the folders of two runs, but 1 was given\n  try: python -m runner diff RUN RUN\n"),
         ("one nowhere", "diff: 'nowhere' does not exist\n  allowed: a run folder, or last\n"),
         ("one last", "diff: there is no run in outputs/ yet\n  allowed: a run folder\n"),
         ("one one --md", "--md: there is no such flag\n  allowed: --help\n"),
-        ("one bad", "bad/config.yaml: is not what a run writes\n"),
+        ("one bad", "bad/config.yaml: is not a file that a run wrote\n"),
         ("one torn", "torn/result.json: cannot be read (Expecting value: line 1 column 11 (char 10))\n"),
     ],
 )

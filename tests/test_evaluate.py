@@ -217,7 +217,7 @@ def test_other_data_with_the_same_classes(run: Run, digits: Path, capsys: pytest
     other = ("dataset=image_folder", "dataset.root=photos", "dataset.cache=null")
     assert run("evaluate", f"run={digits}", *other, "output=e") == 0
     output = capsys.readouterr().out
-    assert "data without parts of their own: all 30 samples" in output
+    assert "the data set is not divided into parts: using all 30 samples" in output
     content = result_of("e")
     assert not content["own_data"]
     assert content["samples"] == 30
@@ -227,7 +227,7 @@ def test_other_data_with_the_same_classes(run: Run, digits: Path, capsys: pytest
     assert content["metrics"]["test/accuracy"] == pytest.approx(right)
     folder_of_digits("some", {3: "3", 7: "7"})
     assert run("evaluate", f"run={digits}", *other, "dataset.root=some", "output=s") == 0
-    assert "of the run's 10 classes these data lack 0, 1, 2, 4, 5, …" in capsys.readouterr().out
+    assert "of the run's 10 classes, these data lack 0, 1, 2, 4, 5, …" in capsys.readouterr().out
     with Path("s/predictions.csv").open(newline="") as file:
         assert [line["target"] for line in csv.DictReader(file)] == ["3"] * 3 + ["7"] * 3
 
@@ -238,7 +238,7 @@ def test_classes_that_differ_are_an_error_with_the_difference(
     folder_of_digits("photos", {n: "seven" if n == 7 else str(n) for n in range(10)})
     other = ("dataset=image_folder", "dataset.root=photos", "dataset.cache=null")
     assert run("evaluate", f"run={digits}", *other) == 2
-    expected = "its classes are not those of the run: it has seven, which the run does not, and lacks 7"
+    expected = "its classes are not those of the run: it has seven, which the run does not have, and lacks 7"
     assert expected in capsys.readouterr().err
     assert not (digits / "evaluate").exists()
 
@@ -262,7 +262,7 @@ def test_another_table_is_read_in_the_codes_of_the_run(run: Run, capsys: pytest.
     assert [r["target"] for r in mine] == [r["target"] for r in theirs]
     part.assign(colour="blue").to_csv("blue.csv", index=False)
     assert run("evaluate", "run=r", *table[:2], "dataset.path=blue.csv") == 0
-    said = f"column colour: {len(part)} cells of a category that training did not have"
+    said = f"column colour: {len(part)} cells with a category that is not in the training data, treated as missing"
     assert said in capsys.readouterr().out
 
 
@@ -296,7 +296,7 @@ def test_calibration_lowers_the_log_loss_on_val_and_leaves_the_classes(
 ) -> None:
     for name, over in (("plain", ()), ("cooled", ("temperature=val",))):
         assert run("evaluate", f"run={digits}", "part=val", f"output={name}", *over) == 0
-    assert "is fitted on the samples that it is measured on" in capsys.readouterr().out
+    assert "is fitted on the same samples that it is evaluated on" in capsys.readouterr().out
     plain, cooled = (json.loads(Path(name, "result.json").read_text()) for name in ("plain", "cooled"))
     assert cooled["metrics"]["val/loss"] < plain["metrics"]["val/loss"]
     assert cooled["metrics"]["val/accuracy"] == plain["metrics"]["val/accuracy"]
@@ -314,20 +314,20 @@ def test_calibration_lowers_the_log_loss_on_val_and_leaves_the_classes(
         (("run=digits", "part=tset"), "part: 'tset' is not allowed\n  allowed: train, val, test"),
         (("run=digits", "weigths=last"), "try: weights=last"),
         (("run=digits", "weights=lats"), "try: weights=last"),
-        (("run=digits", "model.hidden=[3]"), "model.hidden: is what the run was trained with, and stays"),
-        (("run=digits", "loader=workers"), "loader: the run keeps its own"),
+        (("run=digits", "model.hidden=[3]"), "model.hidden: cannot be changed, because the run was trained with it"),
+        (("run=digits", "loader=workers"), "loader: another option cannot be chosen, but single keys can be set"),
         (("run=digits", "dataset=digts"), "dataset: there is no option 'digts'"),
-        (("run=[digits,digits]",), "'[digits,digits]' is several"),
-        (("run=digits,digits",), "is several"),
+        (("run=[digits,digits]",), "'[digits,digits]' is several runs"),
+        (("run=digits,digits",), "is several runs"),
         (("run=digits", "temperature=-1"), "temperature: -1 is not allowed"),
-        (("run=digits", "output=digits"), "output: 'digits' is there already"),
-        (("run=digits", "-m"), "-m: there is no such flag of evaluate"),
+        (("run=digits", "output=digits"), "output: 'digits' already exists"),
+        (("run=digits", "-m"), "-m: evaluate has no such flag"),
         (("run=digits", "device=cuda:77"), "device: there is no 'cuda:77'"),
-        (("run=digits", "dataset=wine", "transform=none"), "transform: is what the run was trained with"),
+        (("run=digits", "dataset=wine", "transform=none"), "transform: cannot be changed, because the run was trained"),
         (("run=digits", "dataset=wine"), "dataset: its classes are not those of the run: it has class_0"),
         (("run=digits", "dataset=synthetic", "dataset.size=20"), "samples are 3×32×32 after the transforms"),
-        (("run=digits", "dataset=diabetes"), "dataset: has targets for regression"),
-        (("run=digits", "resume=digits"), "resume: is what the run was trained with, and stays"),
+        (("run=digits", "dataset=diabetes"), "dataset: has regression targets"),
+        (("run=digits", "resume=digits"), "resume: cannot be changed, because the run was trained with it"),
     ],
 )
 def test_what_is_wrong_is_said_and_nothing_is_written(
@@ -346,7 +346,7 @@ def test_data_that_changed_are_not_taken_for_those_of_the_run(
 ) -> None:
     pd.read_csv("wine.csv").iloc[1:].to_csv("wine.csv", index=False)
     assert run("evaluate", "run=r") == 2
-    assert "dataset: is not what the run was trained on: other samples are there now" in capsys.readouterr().err
+    assert "dataset: the data have changed since training" in capsys.readouterr().err
     other = ("dataset=table", "dataset.path=wine.csv", "dataset.target=target")
     assert run("evaluate", "run=r", *other) == 0  # as other data, if that is what is meant
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,7 +18,8 @@ from conftest import QUICK, Run, own_model, photos_of_several_sizes, result_of
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from runner import load_run
+from runner import export, load_run
+from runner.errors import RunnerError
 
 PICTURES = torch.from_numpy(load_digits().images.astype(np.uint8)).unsqueeze(1)
 
@@ -127,7 +129,7 @@ def test_weights_alone(run: Run, digits: Path) -> None:
 def test_what_is_done_to_a_picture_before_is_said(run: Run, resized: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("export", "run=r") == 0
     assert (
-        "not in the file, to be applied to each picture first: torchvision.transforms.v2.Resize"
+        "not part of the file; apply to each image yourself first: torchvision.transforms.v2.Resize"
         in capsys.readouterr().out
     )
     Path("photos").rename("elsewhere")
@@ -145,6 +147,31 @@ def test_a_file_that_says_something_else_is_not_kept(
     assert "more than tolerance=1e-12; it was not kept\n  try: tolerance=1e-0" in error
     assert not (digits / "model.onnx").exists()
     assert not list(digits.glob(".export*"))
+
+
+def test_outputs_that_cannot_be_compared_are_an_error_and_no_file(
+    run: Run, digits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = torch.load(digits / "checkpoints/best.pt", weights_only=True)["model"]
+    torch.save(state | {"1.weight": torch.full_like(state["1.weight"], math.nan)}, "nan.pt")
+    assert run("export", f"run={digits}", "format=safetensors", "weights=nan.pt") == 1
+    expected = "error: model.safetensors cannot be compared with the model: some of their outputs are not finite; "
+    assert expected + "it was not kept\n  try: input=FILE" in capsys.readouterr().err
+    assert not (digits / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "file", "said"),
+    [
+        ([[0.5, math.nan]], [[0.5, 0.5]], "some of their outputs are not finite"),
+        ([[0.5, 0.5]], [[0.5, math.inf]], "some of their outputs are not finite"),
+        ([[math.inf, 0.5]], [[math.inf, 0.5]], "some of their outputs are not finite"),
+        ([[0.5, 0.5]], [[0.5]], "m.onnx returns outputs of shape 1×1, but the model of 1×2; it was not kept"),
+    ],
+)
+def test_outputs_that_cannot_be_compared(model: list[list[float]], file: list[list[float]], said: str) -> None:
+    with pytest.raises(RunnerError, match=said):
+        export._compare(torch.tensor(model), torch.tensor(file), 1e-3, Path("m.onnx"))
 
 
 BRANCHING = """\
@@ -183,7 +210,7 @@ def test_without_onnx_it_says_what_to_install(
     [
         (("format=onxx",), "format: 'onxx' is not allowed\n  allowed: torch_export, onnx, safetensors"),
         (("output=no/m.pt2",), "output: there is no folder 'no'"),
-        (("output=digits/result.json",), "output: 'digits/result.json' is there already"),
+        (("output=digits/result.json",), "output: 'digits/result.json' already exists"),
         (("input=nowhere",), "input: there is no file or folder 'nowhere'"),
         (("tolerance=0",), "tolerance: 0 is not allowed\n  allowed: a number > 0"),
     ],

@@ -172,7 +172,7 @@ def test_a_worker_that_outlives_its_run_holds_nothing() -> None:
 
 
 def test_a_folder_that_cannot_be_written_to() -> None:
-    with pytest.raises(RunFolderError, match=r"'nowhere' cannot be written to \(No such file or directory\)"):
+    with pytest.raises(RunFolderError, match=r"'nowhere' is not writable \(No such file or directory\)"):
         folder.lock(Path("nowhere"), "resume")
 
 

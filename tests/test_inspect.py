@@ -123,8 +123,8 @@ def test_the_command_shows_both_tables_and_leaves_nothing(run: Run, capsys: pyte
         (("modle=cnn",), "modle: there is no such key"),
         (("model=cnnn",), "model: there is no option 'cnnn'"),
         (("optimizer.lr=-1",), "optimizer.lr: -1 is not allowed"),
-        (("-m", "model=cnn,mlp"), "-m: there is no such flag of inspect"),
-        (("model=lenet",), "model: cannot be built: pictures of 8×8"),
+        (("-m", "model=cnn,mlp"), "-m: inspect has no such flag"),
+        (("model=lenet",), "model: cannot be built: images of 8×8"),
     ],
 )
 def test_mistakes(run: Run, arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from conftest import QUICK, Run, only_run, own_model, records_of, result_of
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from runner import overfit
 from runner import trainer as trainers
 from runner.batch import Batch
 from runner.loss import Loss, Term
@@ -222,6 +223,9 @@ class TestLength:
         assert [r["epoch"] for r in records_of(only_run())] == [1, 2, 3]
         assert result_of(only_run())["ended_by"] == "early_stopping"
         # It is complete; with more patience it goes on.
+        before = (only_run() / "result.json").read_bytes()
+        assert run("resume=last") == 0
+        assert (only_run() / "result.json").read_bytes() == before
         assert run("resume=last", "trainer.max_epochs=20") == 0
         assert len(records_of(only_run())) == 3
         assert run("resume=last", "trainer.early_stopping.patience=4") == 0
@@ -238,7 +242,12 @@ class TestLength:
 
     @pytest.mark.parametrize(
         ("every", "steps"),
-        [("3 epochs", [51, 68]), ("20 steps", [20, 40, 60, 68]), ("25%", [17, 34, 51, 68])],
+        [
+            ("3 epochs", [51, 68]),
+            ("20 steps", [20, 40, 60, 68]),
+            ("25%", [17, 34, 51, 68]),
+            ("1.5 epochs", [26, 52, 68]),
+        ],
     )
     def test_how_often_val_is_looked_at(self, run: Run, every: str, steps: list[int]) -> None:
         assert run(*QUICK, "trainer.max_epochs=4", f"trainer.evaluate_every={every}") == 0
@@ -320,15 +329,22 @@ class TestDebug:
         small = ("loader.batch_size=8", "trainer.accumulate=4", "tensorboard.pictures=false")
         assert run("model=mlp", "debug=dev_run", "trainer.threads=1", *small) == 0
         said = capsys.readouterr().out
-        assert "1 step in 1 epoch" in said
-        assert "all of it works" in said
+        assert [line.split()[0] for line in said.splitlines() if re.match(r" +\d+/", line)] == ["1/30"]
+        assert "dev run passed in" in said
         assert not Path("outputs").exists()
+
+    @pytest.mark.parametrize(
+        "override", ["scheduler=multistep", "scheduler.warmup=5 epochs", "trainer.evaluate_every=10%", "model=mlp"]
+    )
+    def test_lengths_are_those_of_the_real_run(self, run: Run, override: str) -> None:
+        """Of which a trial of two batches has none."""
+        assert run(*QUICK, "trainer.max_epochs=30", "debug=dev_run", override) == 0
 
     def test_one_batch_by_heart(self, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
         assert run("model=mlp", "debug=overfit", "trainer.threads=1", "tensorboard.pictures=false") == 0
         said = capsys.readouterr().out
         assert "the model can learn" in said
-        table = said[said.index("One batch of 64, again and again") :].splitlines()
+        table = said[said.index("Training on one batch of 64") :].splitlines()
         steps, losses = zip(*(line.split() for line in table[3:9]), strict=True)
         assert steps == ("1", "2", "4", "11", "31", "100")
         assert float(losses[-1]) < 0.5 * float(losses[0])
@@ -347,7 +363,7 @@ class TestDebug:
         options += ("debug=overfit", "optimizer.lr=1e-6")
         assert run(*options, "trainer.clip_norm=0.5", "model.freeze=[used.bias]") == 0
         said = "".join(capsys.readouterr())
-        assert "the loss did not fall to half of what it was" in said
+        assert "the loss did not even halve" in said
         assert "parameters without a gradient (used.weight, unused.weight, unused.bias)" in said
         assert "frozen parameters (10 of 662)" in said
         assert "clipping (trainer.clip_norm=0.5)" in said
@@ -436,3 +452,15 @@ def test_out_of_memory_says_what_would_fit(
     assert "loader.batch_size=32 trainer.accumulate=6" in said
     assert "Traceback" not in said
     assert result_of(only_run())["state"] == "failed"
+
+
+class TestOverfit:
+    def test_a_loss_that_is_no_number_ends_it_where_updates_are_left_out_unseen(self) -> None:
+        """As fused optimizers do on CUDA: the step is always taken, and looked at later."""
+        model = network()
+        trainer = made(model)
+        trainer.latch = Latch(trainer.optimizer, CPU)
+        with torch.no_grad():
+            model[0].weight[0, 0] = float("nan")  # type: ignore[index]
+        with pytest.raises(NonFinite):
+            overfit.learn(trainer, BATCHES[0])

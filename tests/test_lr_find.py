@@ -12,6 +12,7 @@ from conftest import Run
 from PIL import Image
 
 from runner.lr_find import centred_mean, running_mean, suggest
+from runner.pictures import plots
 
 RATES = np.geomspace(1e-6, 1.0, 61)
 
@@ -82,7 +83,7 @@ def test_the_loss_of_a_first_step_is_that_of_training(run: Run) -> None:
         ("lr_find.stepz=3", "lr_find.stepz: there is no such key"),
         ("lr_find.start=0", "lr_find.start: 0 is not allowed"),
         ("lr_find.start=20", "lr_find.start: 20 is not below lr_find.end, which is 10"),
-        ("-m", "-m: there is no such flag of lr_find"),
+        ("-m", "-m: lr_find has no such flag"),
     ],
 )
 def test_mistakes(run: Run, capsys: pytest.CaptureFixture[str], override: str, message: str) -> None:
@@ -93,7 +94,7 @@ def test_mistakes(run: Run, capsys: pytest.CaptureFixture[str], override: str, m
 
 def test_no_rate_helps_what_is_too_small_to_move(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("lr_find", "model=mlp", "trainer.threads=1", "lr_find.end=1e-6") == 0
-    assert "no learning rate made the loss fall" in "".join(capsys.readouterr())
+    assert "no learning rate reduced the loss" in "".join(capsys.readouterr())
 
 
 def test_a_search_that_ends_at_once_and_one_with_a_negative_loss(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,17 +104,17 @@ def test_a_search_that_ends_at_once_and_one_with_a_negative_loss(run: Run, capsy
     poisson = ("dataset=diabetes", "loss=mse", "loss._target_=torch.nn.PoissonNLLLoss", "loss.standardize=false")
     options = ("metric=regression", "split=random", "transform=none", "lr_find.end=1e-2")
     assert run("lr_find", *quick, *poisson, *options) == 0
-    assert "100 steps," in capsys.readouterr().out
+    assert "100 steps;" in capsys.readouterr().out
 
 
 def test_groups_with_a_rate_of_their_own_are_named(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("lr_find", "model=mlp", "trainer.threads=1", "optimizer.param_groups=[{match: '^7', lr: 0.1}]") == 0
-    assert re.search(r"have an lr of their own; multiply it by \S+, too: \^7", capsys.readouterr().out)
+    assert re.search(r"have their own lr; multiply it by \S+ as well: \^7", capsys.readouterr().out)
 
 
 def test_a_run_folder_means_nothing_to_it(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("lr_find", "resume=last") == 2
-    assert capsys.readouterr().err.startswith("error: resume: means nothing to lr_find")
+    assert capsys.readouterr().err.startswith("error: resume: has no effect with lr_find")
 
 
 def test_a_place_that_cannot_be_written_is_found_before_the_search(
@@ -128,3 +129,9 @@ def test_a_place_that_cannot_be_written_is_found_before_the_search(
     said = capsys.readouterr().err
     assert said.startswith("error: lr_find: 'outputs/lr_find/")
     assert "cannot be made (" in said
+
+
+def test_a_search_whose_first_loss_is_no_number_can_be_drawn() -> None:
+    losses = np.full(61, np.nan)
+    figure = plots.rate_search(RATES, losses, losses, None)
+    plots.to_image(figure)

@@ -61,7 +61,8 @@ def test_a_file_with_the_name_of_one_of_ours_is_refused(run: Run, capsys: pytest
     Path("mine/model").mkdir(parents=True)
     Path("mine/model/cnn.yaml").write_text("_target_: mine.Net")
     assert run("--config-dir", "mine", "model=cnn") == 2
-    assert capsys.readouterr().err.startswith("error: mine/model/cnn.yaml: has the name of one of runner's own files")
+    said = "error: mine/model/cnn.yaml: has the same name as one of runner's own files"
+    assert capsys.readouterr().err.startswith(said)
 
 
 def test_a_file_in_another_encoding_is_named(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,7 +194,7 @@ def test_a_named_folder_is_taken_literally(run: Run, digits: Path, capsys: pytes
     digits.rename("here")
     before = {path: path.read_bytes() for path in Path("here").rglob("*") if path.is_file()}
     assert run(*QUICK, "hydra.run.dir=here") == 2
-    assert "try: resume=here, to go on with that run" in capsys.readouterr().err
+    assert "try: resume=here, to resume that run" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in Path("here").rglob("*") if path.is_file()} == before
 
 
@@ -211,7 +212,7 @@ def test_an_unexpected_error_is_a_failed_run_with_its_traceback(run: Run, capsys
     folder = only_run()
     assert "Traceback" in said
     line = 1 + FAILING.splitlines().index('                raise RuntimeError("no luck")')
-    where = f"(own_net.py, line {line}), at step 17 of epoch 1; all of it is in {folder}/runner.log"
+    where = f"(own_net.py, line {line}), at step 17 of epoch 1; the traceback is in {folder}/runner.log"
     assert said.splitlines()[-1] == f"error: RuntimeError: late {where}"
     assert '"state": "failed"' in (folder / "result.json").read_text()
     assert "RuntimeError: late" in (folder / "result.json").read_text()
@@ -223,7 +224,7 @@ def test_a_cross_validation_is_not_overwritten(run: Run, capsys: pytest.CaptureF
     assert run(*QUICK, *folds) == 0
     before = (Path("here/config.yaml").read_bytes(), Path("here/result.json").read_bytes())
     assert run(*QUICK, *folds, "optimizer=sgd") == 2
-    assert "hydra.run.dir: 'here' has the checkpoints of an earlier run" in capsys.readouterr().err
+    assert "hydra.run.dir: 'here' already has the checkpoints of an earlier run" in capsys.readouterr().err
     assert (Path("here/config.yaml").read_bytes(), Path("here/result.json").read_bytes()) == before
 
 
@@ -233,7 +234,7 @@ def test_what_leaves_nothing_does_not_go_on_in_the_folder_of_a_run(
 ) -> None:
     before = {path: path.read_bytes() for path in digits.rglob("*") if path.is_file()}
     assert run(f"resume={digits}", "trainer.max_epochs=3", f"debug={debug}") == 2
-    assert f"debug: {debug} leaves nothing behind" in capsys.readouterr().err
+    assert f"debug: {debug} cannot be combined with resume=" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in digits.rglob("*") if path.is_file()} == before
 
 
@@ -271,7 +272,8 @@ def test_a_run_has_a_configuration_of_its_own(
     run: Run, digits: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     assert run(*command.split(), "--config-name", "other") == 2
-    assert "--config-name: the run has a configuration of its own" in capsys.readouterr().err
+    said = "--config-name: cannot be combined with a run folder, which has its own configuration"
+    assert said in capsys.readouterr().err
 
 
 def test_a_file_of_the_users_own_that_no_configuration_can_be_made_of(
@@ -295,4 +297,4 @@ def test_other_data_of_the_users_own_do_not_hide_ours(
     Path("mine/dataset").mkdir(parents=True)
     Path("mine/dataset/wine.yaml").write_text("_target_: mine.Wine\n")
     assert run("evaluate", f"run={digits}", "--config-dir", "mine", "dataset=wine") == 2
-    assert "mine/dataset/wine.yaml: has the name of one of runner's own files" in capsys.readouterr().err
+    assert "mine/dataset/wine.yaml: has the same name as one of runner's own files" in capsys.readouterr().err

@@ -109,7 +109,7 @@ def test_a_broken_file_is_reported_in_its_row_and_the_rest_go_on(
         assert bool(row["error"]) == (number in wrong)
         assert bool(row["probability_4"]) == (number not in wrong)
     assert "cannot identify image file" in rows[3]["error"]
-    assert "is 1×9×9, and the run was trained on pictures of 1×8×8" in rows[6]["error"]
+    assert "is 1×9×9, but the run was trained on images of 1×8×8" in rows[6]["error"]
     objects = [json.loads(line) for line in Path("p.jsonl").read_text().splitlines()]
     assert [o["prediction"] for o in objects] == [row["prediction"] or None for row in rows]
     assert ["probabilities" in o for o in objects] == [n not in wrong for n in range(9)]
@@ -162,13 +162,14 @@ def test_rows_that_cannot_be_read(run: Run, wine: list[dict[str, str]], capsys: 
     assert run("predict", "run=r", "input=bad.csv", "output=p.csv") == 1
     rows = lines("p.csv")
     assert len(rows) == len(wine)
-    assert rows[1]["error"] == "column 'hue' holds 'much', which is no number"
+    assert rows[1]["error"] == "column 'hue' holds 'much', which is not a number"
     assert rows[3]["error"] == "column 'hue' holds '1e39', which is too large a number"
-    assert rows[4]["error"] == "has 4 cells, and the table 14 columns"
+    assert rows[4]["error"] == "has 4 cells, but the table has 14 columns"
     assert [row["prediction"] for n, row in enumerate(rows) if n not in (1, 3, 4, 6)] == [
         row["prediction"] for n, row in enumerate(wine) if n not in (1, 3, 4, 6)
     ]
-    assert "column colour: 1 cell of a category that training did not have" in capsys.readouterr().err
+    said = "column colour: 1 cell with a category that is not in the training data, treated as missing"
+    assert said in capsys.readouterr().err
 
 
 def test_columns_are_copied_that_tell_rows_from_one_another(
@@ -192,16 +193,31 @@ def test_columns_are_copied_that_tell_rows_from_one_another(
     assert json.loads(Path("q.jsonl").read_text().splitlines()[0])["day"] == "2026-01-31 00:00:00"
 
     capsys.readouterr()
-    frame.rename(columns={"id": "prediction", "day": "index"}).to_csv("taken.csv", index=False)
+    names = {"id": "prediction", "day": "index", "hue": "probabilities"}
+    frame.assign(hue2=frame.hue).rename(columns=names).rename(columns={"hue2": "hue"}).to_csv("taken.csv", index=False)
     for given, said in (
         ("input=named.csv keep=[idd]", 'try: "keep=[id]"'),
-        ("input=test keep=[id]", "keep: ['id'] are columns of a table, and input=test is a part of the data"),
-        ("input=taken.csv keep=[prediction]", "keep: 'prediction' is the name of a column of the predictions, too"),
-        ("input=taken.csv keep=[index]", "keep: 'index' is the name of a column of the predictions, too"),
+        ("input=test keep=[id]", "keep: ['id'] are columns of a table, but input=test is a part of the data"),
+        ("input=taken.csv keep=[prediction]", "keep: 'prediction' is also the name of a column of the predictions"),
+        (
+            "input=taken.csv keep=[probabilities]",
+            "keep: 'probabilities' is also the name of a column of the predictions",
+        ),
+        ("input=taken.csv keep=[index]", "keep: 'index' is also the name of a column of the predictions"),
     ):
         assert run("predict", "run=r", *given.split(), "output=x.csv") == 2
         assert said in capsys.readouterr().err
     assert not Path("x.csv").exists()
+
+
+def test_a_cell_may_hold_a_blank_line(run: Run, wine: list[dict[str, str]]) -> None:
+    frame = pd.read_csv("new.csv")
+    frame.insert(0, "note", "a\n\nb")
+    frame.to_csv("notes.csv", index=False)
+    Path("notes.csv").write_text(Path("notes.csv").read_text() + "\n  \n")
+    assert run("predict", "run=r", "input=notes.csv", "keep=[note]", "output=p.csv") == 0
+    assert {row["note"] for row in lines("p.csv")} == {"a\n\nb"}
+    assert [row["prediction"] for row in lines("p.csv")] == [row["prediction"] for row in wine]
 
 
 def test_a_table_without_names_goes_by_position(run: Run) -> None:
@@ -250,10 +266,10 @@ def test_an_ensemble_is_the_mean(run: Run, digits: Path, capsys: pytest.CaptureF
     assert run(*QUICK, "trainer.max_epochs=1", "split.seed=1", "hydra.run.dir=c") == 0
     capsys.readouterr()
     assert run("predict", f"run=[{digits},c]", "input=test", "output=u.csv") == 2
-    assert "test is not the same samples in digits and c\n" in capsys.readouterr().err
+    assert "the test parts of digits and c are not the same samples\n" in capsys.readouterr().err
     assert run(*QUICK, "trainer.max_epochs=1", "dataset=wine", "hydra.run.dir=d") == 0
     assert run("predict", f"run=[{digits},d]", "input=x.npy", "output=u.csv") == 2
-    assert "digits and d do not predict the same" in capsys.readouterr().err
+    assert "digits and d have different classes: only one of them has" in capsys.readouterr().err
 
 
 def test_of_a_cross_validation_all_folds_are_asked(run: Run, crossed: Path) -> None:
@@ -344,22 +360,22 @@ def test_the_sample_stage_of_the_transform_is_applied_to_files(run: Run, resized
         (("input=photos",), "run: is not given"),
         (("run=digits",), "input: is not given"),
         (("run=digits", "input=photso"), "try: input=photos"),
-        (("run=digits", "input=empty"), "input: there are no pictures in 'empty'"),
-        (("run=digits", "input=large.png"), "large.png is 1×9×9, and the run was trained on pictures of 1×8×8"),
-        (("run=digits", "input=large.npy"), "samples of 1×9×9, and the run was trained on pictures of 1×8×8"),
-        (("run=digits", "input=floats.npy"), "numbers of float64"),
+        (("run=digits", "input=empty"), "input: there are no images in 'empty'"),
+        (("run=digits", "input=large.png"), "large.png is 1×9×9, but the run was trained on images of 1×8×8"),
+        (("run=digits", "input=large.npy"), "samples of 1×9×9, but the run was trained on images of 1×8×8"),
+        (("run=digits", "input=floats.npy"), "samples in float64, but the run was trained on images of"),
         (("run=digits", "input=objects.npy"), "'objects.npy' cannot be read as an array"),
-        (("run=digits", "input=t.csv"), "input: is a table, and the run was trained on pictures of 1×8×8 (uint8)"),
+        (("run=digits", "input=t.csv"), "input: is a table, but the run was trained on images of 1×8×8 (uint8)"),
         (("run=digits", "input=photos", "top_k=11"), "top_k: 11 is not allowed\n  allowed: 1 … 10"),
         (("run=digits", "input=photos", "output=p.txt"), "allowed: -, NAME.csv, NAME.jsonl"),
-        (("run=digits", "input=photos", "output=t.csv"), "output: 't.csv' is there already"),
+        (("run=digits", "input=photos", "output=t.csv"), "output: 't.csv' already exists"),
         (("run=digits", "input=photos", "output=no/p.csv"), "output: there is no folder 'no'"),
         (("run=digits", "input=photos", "flips=[sideways]"), "flips: ['sideways'] is not allowed"),
         (
             ("run=digits", "input=photos", "keep=[id]"),
-            "keep: ['id'] are columns of a table, and the run was trained on",
+            "keep: ['id'] are columns of a table, but the run was trained on",
         ),
-        (("run=digits", "input=photos", "seed=3"), "seed: is what the run was trained with, and stays"),
+        (("run=digits", "input=photos", "seed=3"), "seed: cannot be changed, because the run was trained with it"),
         (("run=digits,digits", "input=photos"), "try: run=[digits,digits]"),
         (("run=[]", "input=photos"), "run: [] names no run"),
     ],
@@ -388,10 +404,10 @@ def test_a_picture_for_a_run_on_tables(
 ) -> None:
     photos(1)
     assert run("predict", "run=r", "input=photos") == 2
-    assert "input: 'photos' is a folder, and the run was trained on a table" in capsys.readouterr().err
+    assert "input: 'photos' is a folder, but the run was trained on a table" in capsys.readouterr().err
     assert run("predict", "run=r", "input=photos/0/000.png") == 2
-    assert "input: is no table" in capsys.readouterr().err
-    with pytest.raises(DataError, match="a picture is a picture, and the run was trained on tables with the columns"):
+    assert "input: 'photos/0/000.png' is not a CSV table (" in capsys.readouterr().err
+    with pytest.raises(DataError, match="the input is an image, but the run was trained on tables with the columns"):
         load_run("r").predict(Image.new("L", (8, 8)))
 
 
@@ -405,7 +421,7 @@ def test_every_row_keeps_its_place_whatever_bytes_are_before_it(run: Run, wine: 
     assert len(rows) == 301 * len(wine)
     wrong = {int(row["index"]) % len(wine) for row in rows if row["error"]}
     assert wrong <= {8, 9}
-    assert rows[9]["error"] == "holds bytes that are not UTF-8 text"
+    assert rows[9]["error"] == "contains bytes that are not UTF-8 text"
     for row in rows:
         if not row["error"]:
             assert row["prediction"] == wine[int(row["index"]) % len(wine)]["prediction"]
@@ -435,7 +451,7 @@ def test_a_pipe_is_no_picture(run: Run, digits: Path, capsys: pytest.CaptureFixt
     assert "there is no file" in errors["pipe.png"]
     assert "there is no file" in errors["link.png"]
     assert run("predict", f"run={digits}", "input=photos/0/pipe.png") == 2
-    assert "is no regular file" in capsys.readouterr().err
+    assert "is not a regular file" in capsys.readouterr().err
 
 
 def test_stdin_that_is_closed_and_stdout_that_is_full(
@@ -564,7 +580,7 @@ def test_probabilities_and_scores_have_no_mean(
     text = Path("s/config.yaml").read_text()
     Path("s/config.yaml").write_text(text.replace("output: logits", "output: values"))
     assert run("predict", f"run=[{','.join(order)}]", "input=test") == 2
-    assert "run: s gives no probabilities, of which there could be a mean" in capsys.readouterr().err
+    assert "run: s gives no probabilities to average" in capsys.readouterr().err
 
 
 def test_a_number_that_is_none_is_null(run: Run) -> None:
@@ -581,7 +597,7 @@ def test_samples_of_other_data_are_not_averaged(run: Run, capsys: pytest.Capture
         data = ("dataset=synthetic", "dataset.size=60", "dataset.num_classes=2", f"dataset.seed={seed}")
         assert run(*QUICK, *data, "split=random", "trainer.max_epochs=1", f"hydra.run.dir=r{seed}") == 0
     assert run("predict", "run=[r0,r1]", "input=test") == 2
-    assert "input: test is not the same samples in r0 and r1" in capsys.readouterr().err
+    assert "input: the test parts of r0 and r1 are not the same samples" in capsys.readouterr().err
 
 
 def test_a_temperature_that_is_known_needs_no_loss_and_no_data(

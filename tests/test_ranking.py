@@ -70,7 +70,7 @@ def test_what_failed_or_has_no_figure_comes_last() -> None:
 def test_beside_a_loss_stands_the_first_metric() -> None:
     made = table(rank([row(0.5, seed=0), row(0.7, seed=1)], "val/loss"), "val/loss")
     assert made.columns == ["", "runs", "val/loss", "95 % interval", "test/accuracy"]
-    assert made.title == "Ranked by val/loss (less is better)"
+    assert made.title == "Ranked by val/loss (lower is better)"
 
 
 def test_keys_that_differ() -> None:

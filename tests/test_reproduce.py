@@ -14,9 +14,7 @@ from conftest import QUICK, Run
 
 def test_a_run_again_is_the_same(run: Run, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("reproduce", f"run={digits}", "hydra.run.dir=again") == 0
-    assert (
-        "digits again: all 18 figures are the same to the last digit, and so are the weights" in capsys.readouterr().out
-    )
+    assert "digits reproduced: all 18 metric values and the weights are identical" in capsys.readouterr().out
     for name in ("metrics.jsonl", "split.json"):
         assert Path("again", name).read_bytes() == (digits / name).read_bytes()
     assert not (digits / "runner.log").read_text().count("again")
@@ -26,11 +24,11 @@ def test_every_fold_again(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*QUICK, "split=kfold", "split.n_splits=2", "trainer.max_epochs=1", "hydra.run.dir=r") == 0
     assert run("reproduce", "run=r", "hydra.run.dir=again") == 0
     # of each fold 5 at its evaluation and 8 at its end; of all of them 8, their deviations, and 3 out of fold
-    assert "r again: all 45 figures are the same to the last digit" in capsys.readouterr().out
+    assert "r reproduced: all 45 metric values and the weights are identical" in capsys.readouterr().out
     text = Path("again/fold-1/result.json").read_text()
     Path("r/fold-1/result.json").write_text(text.replace('"test/accuracy": 0.', '"test/accuracy": 0.1'))
     assert run("reproduce", "run=r", "hydra.run.dir=third") == 1
-    assert "r again: 1 of 45 figures differ" in capsys.readouterr().out
+    assert "r not reproduced: 1 of 45 metric values differ" in capsys.readouterr().out
 
 
 def test_other_weights_are_found(run: Run, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -38,7 +36,7 @@ def test_other_weights_are_found(run: Run, digits: Path, capsys: pytest.CaptureF
     state["model"]["1.weight"] += 1
     torch.save(state, digits / "checkpoints/best.pt")
     assert run("reproduce", f"run={digits}", "hydra.run.dir=again") == 1
-    assert "digits again: 0 of 18 figures differ, and the weights do" in capsys.readouterr().out
+    assert "digits not reproduced: 0 of 18 metric values differ, but the weights do" in capsys.readouterr().out
 
 
 def test_what_differs_is_said_with_what_may_be_the_reason(
@@ -50,7 +48,7 @@ def test_what_differs_is_said_with_what_may_be_the_reason(
     Path("r/result.json").write_text(text.replace(json.loads(text)["versions"]["torch"], "1.0"))
     assert run("reproduce", "run=r", "hydra.run.dir=again") == 1
     output = capsys.readouterr().out
-    said = [line.split() for line in output[output.index("r again:") :].splitlines()]
+    said = [line.split() for line in output[output.index("r not reproduced:") :].splitlines()]
     assert ["torch", "1.0"] in [line[:2] for line in said]
     assert "data" in [line[0] for line in said if line]
     assert any(line[:3] == ["step", "2:", "train/loss"] for line in said)
@@ -75,7 +73,7 @@ def test_a_run_that_draws_from_no_seed(run: Run, capsys: pytest.CaptureFixture[s
     assert run(*own, *QUICK, "dataset=own", "hydra.run.dir=r") == 0
     assert run(*own, "reproduce", "run=r") == 2  # the command comes first
     assert run("reproduce", "run=r", "hydra.run.dir=again", "allow_targets=[own_data.*]") == 1
-    assert "nothing else differs: some draw does not follow from the seed" in capsys.readouterr().out
+    assert "no other difference was found: something random does not depend on the seed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -83,12 +81,12 @@ def test_a_run_that_draws_from_no_seed(run: Run, capsys: pytest.CaptureFixture[s
     [
         ((), "run: is not given"),
         (("run=nowhere",), "run: 'nowhere' does not exist"),
-        (("run=digits", "seed=3"), "seed: would make it another experiment"),
-        (("run=digits", "trainer.max_epochs=3"), "trainer.max_epochs: would make it another experiment"),
-        (("run=digits", "trainer.early_stopping.patience=1"), "patience: would make it another experiment"),
-        (("run=digits", "model=cnn"), "model: would make it another experiment"),
-        (("run=digits", "-m"), "-m: is no flag of reproduce"),
-        (("run=half",), "run: half is interrupted\n  allowed: a completed run"),
+        (("run=digits", "seed=3"), "seed: would make it a different experiment"),
+        (("run=digits", "trainer.max_epochs=3"), "trainer.max_epochs: would make it a different experiment"),
+        (("run=digits", "trainer.early_stopping.patience=1"), "patience: would make it a different experiment"),
+        (("run=digits", "model=cnn"), "model: would make it a different experiment"),
+        (("run=digits", "-m"), "-m: reproduce takes one run"),
+        (("run=half",), "run: half is not completed (state: interrupted)\n  allowed: a completed run"),
     ],
 )
 def test_what_is_wrong_is_said_and_nothing_is_written(

@@ -119,7 +119,7 @@ def test_the_second_cuts_positions_are_mapped_through_the_first() -> None:
     [
         ("kfold", model_selection.KFold(5, shuffle=True, random_state=4)),
         ("stratified_kfold", model_selection.StratifiedKFold(5, shuffle=True, random_state=4)),
-        ("group_kfold", model_selection.GroupKFold(5)),
+        ("group_kfold", model_selection.GroupKFold(5, shuffle=True, random_state=4)),
         ("stratified_group_kfold", model_selection.StratifiedGroupKFold(5, shuffle=True, random_state=4)),
     ],
 )
@@ -219,8 +219,8 @@ def test_a_file_of_indices(tmp_path: Path) -> None:
     ("arrays", "message"),
     [
         ({"train": [0], "val": [1]}, "is not a split"),
-        ({"train": [0, 1], "val": [1], "test": [2]}, "1 samples are in more than one part"),
-        ({"train": [0], "val": [1], "test": [1000]}, "the test part names sample 1000 of 1,000"),
+        ({"train": [0, 1], "val": [1], "test": [2]}, "1 samples are in several parts"),
+        ({"train": [0], "val": [1], "test": [1000]}, "the test part has index 1000, but there are 1,000 samples"),
         ({"train": [0], "val": [], "test": [2]}, r"the val part is empty \(train 1, val 0, test 1\)"),
     ],
 )
@@ -237,15 +237,17 @@ def test_a_file_that_is_no_split_of_these_data(tmp_path: Path, arrays: dict[str,
          "train -100, val 600, test 500\n.*\n  try: split.val=0.2 split.test=0.2"),
         (lambda: split.random(subject(), val=0.0001), "leave train 800, val 0, test 200"),
         (lambda: split.random(subject(test=9), val=1.0), "split.val=1 of 1,000 samples leave train 0, val 1,000\n"),
-        (lambda: split.stratified(subject(np.array([0] * 50 + [1, 1]))), "too few samples to be in 3 parts: class 1 h"),
+        (lambda: split.stratified(subject(np.array([0] * 50 + [1, 1]))), "too few samples for 3 parts: class 1 has 2"),
         (lambda: split.stratified(subject(np.array([0] * 50 + [1])), test=0.1), "class 1 has 1"),
+        (lambda: split.stratified(Subject(np.array([0] * 50 + [1]), classes=["cat", "dog"])), "class dog has 1\n"),
+        (lambda: split.stratified(Subject(np.arange(20.0))), "quantile bin 0 has 2, .*\n.* per quantile bin\n  try: a"),
         (lambda: split.stratified(subject(np.arange(30) // 3), val=0.1), "test_size = 6 should be greater"),
-        (lambda: split.stratified(subject(np.zeros((50, 2)))), "several values a sample cannot be stratified"),
+        (lambda: split.stratified(subject(np.zeros((50, 2)))), "multi-label or multi-output targets cannot be strat"),
         (lambda: split.kfold(subject(), fold=5), "5 is not one of 5 folds\n  allowed: 0 … 4, or all"),
         (lambda: split.kfold(subject(), val=0.9), "try: a larger split.val, or fewer folds"),
         (lambda: split.group_kfold(subject(), groups="patient", val=0.9), "try: another split.val"),
         (lambda: split.kfold(subject(np.arange(3))), "5: Cannot have number of splits"),
-        (lambda: split.predefined(subject()), "without a val and a test part"),
+        (lambda: split.predefined(subject()), "the data set has no val or test part"),
         (lambda: split.predefined(subject(), column="wrong"), "column 'wrong' holds 'other'"),
     ],
 )  # fmt: skip
@@ -299,12 +301,12 @@ def rows(*numbers: int) -> Any:
 @pytest.mark.parametrize(
     ("made", "message"),
     [
-        (5, "the function returns a int\n  allowed: a runner.split.Split"),
+        (5, "its function returns a int\n  allowed: a runner.split.Split"),
         (Split("own", {"train": rows(0), "val": rows(1)}), "the test part is empty"),
-        (Split("own", {"train": rows(0, 1), "val": rows(1), "test": rows(2)}), "1 samples are in more than one part"),
-        (Split("own", {"train": rows(0), "val": rows(1), "test": rows(-2)}), "the test part names sample -2 of 1,000"),
-        (Split("own", {"train": rows(0), "val": [1], "test": rows(2)}), "the val part is list"),  # type: ignore[dict-item]
-        (Split("own", {"train": rows(0), "val": rows(1), "test": rows(2) * 1.0}), "the test part is float64"),
+        (Split("own", {"train": rows(0, 1), "val": rows(1), "test": rows(2)}), "1 samples are in several parts"),
+        (Split("own", {"train": rows(0), "val": rows(1), "test": rows(-2)}), "the test part has index -2, but there "),
+        (Split("own", {"train": rows(0), "val": [1], "test": rows(2)}), "the val part is of type list"),  # type: ignore[dict-item]
+        (Split("own", {"train": rows(0), "val": rows(1), "test": rows(2) * 1.0}), "the test part is of type float64"),
     ],
 )  # fmt: skip
 def test_a_split_of_the_users_is_checked(made: Any, message: str) -> None:
@@ -317,7 +319,7 @@ def test_a_part_of_the_data_sets_own_that_is_not_used_is_told(caplog: pytest.Log
     split.check(split.stratified(given), given)
     assert caplog.text == ""
     split.check(split.stratified_kfold(given), given)
-    assert "the val part that the data set comes with (50 samples) is not used" in caplog.text
+    assert "the data set's own val part (50 samples) is not used" in caplog.text
 
 
 def test_samples_that_do_not_count_are_no_class() -> None:
@@ -328,3 +330,9 @@ def test_samples_that_do_not_count_are_no_class() -> None:
     values = np.where(np.arange(1000) < 3, np.nan, np.arange(1000.0))
     made = split.stratified(Subject(values, counted=values == values))
     assert abs(np.nanmean(values[made.parts["test"]]) - 500) < 10
+
+
+def test_the_seed_moves_the_folds_of_groups() -> None:
+    """Or three values of split.seed would count as three splits, and be one."""
+    tests = [split.group_kfold(subject(), groups="patient", seed=seed).parts["test"].tolist() for seed in (0, 0, 1)]
+    assert tests[0] == tests[1] != tests[2]

@@ -50,6 +50,7 @@ def test_the_default_run(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert result["metrics"]["test/accuracy"] >= 0.97
     printed = capsys.readouterr().out
     assert f"{result['metrics']['test/accuracy']:.4f}" in printed
+    assert "baseline (majority class)" in printed
     assert str(made) in printed
     assert sum(line.split()[:1] == ["epoch"] for line in printed.splitlines()) == 1  # one head for all epochs
     assert sorted(path.name for path in made.iterdir()) == [
@@ -190,7 +191,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
         patch.setattr(Trainer, "step", stopping)
         assert run(*LONGER, "hydra.run.dir=parts") == status
     assert result_of(Path("parts"))["state"] == "interrupted"
-    assert "to go on: python -m runner resume=parts" in capsys.readouterr().out
+    assert "to resume: python -m runner resume=parts" in capsys.readouterr().out
     assert torch.load("parts/checkpoints/last.pt", weights_only=True)["progress"]["step"] == stop
     assert run("resume=parts") == 0
     same_run(longer, Path("parts"))
@@ -368,10 +369,10 @@ def test_other_data_or_another_split_are_not_what_a_run_goes_on_with(
     run: Run, made: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     state = torch.load(made / "checkpoints/last.pt", weights_only=True)
-    for name, what in (("split", "the split is not what"), ("data", "the data are not what")):
+    for name, what in (("split", "the split has"), ("data", "the data have")):
         torch.save({**state, name: "0" * 64}, made / "checkpoints/last.pt")
         assert run(f"resume={made}", "trainer.max_epochs=9") == 2
-        assert f"resume: {what} {made} began with (000000000000, now " in capsys.readouterr().err
+        assert f"resume: {what} changed since {made} began (000000000000, now " in capsys.readouterr().err
 
 
 def test_a_foreign_folder_allows_itself_nothing(run: Run, made: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -379,7 +380,7 @@ def test_a_foreign_folder_allows_itself_nothing(run: Run, made: Path, capsys: py
     text = path.read_text().replace("allow_targets: []", "allow_targets: ['*']")
     path.write_text(text.replace("_target_: runner.model.MLP", "_target_: timeit.timeit"))
     assert run(f"resume={made}", "trainer.max_epochs=9") == 2
-    assert "'timeit.timeit' may be called only if you allow it" in capsys.readouterr().err
+    assert "'timeit.timeit' is not on the list of allowed targets" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("key", ["hydra: {callbacks: {x: {_target_: evil.C}}}", "defaults: [_self_]"])
@@ -419,9 +420,12 @@ def write_table(**columns: Any) -> None:
     frame.to_csv("table.csv", index=False)
 
 
-def test_values_are_learnt_and_reported_in_their_units(run: Run) -> None:
+def test_values_are_learnt_and_reported_in_their_units(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     write_table(price=1000 + 50 * (ROWS[:, 0] - 2 * ROWS[:, 1]))
     assert run(*TABLE, "dataset.task=regression", "loss=mse", "metric=regression", "trainer.max_epochs=60") == 0
+    printed = capsys.readouterr().out
+    assert "table: 150 samples of 3 numbers, regression · " in printed
+    assert "baseline (mean)" in printed
     found = result_of(only_run())
     spread = 50 * np.sqrt(5)
     assert found["baseline"]["test/rmse"] == pytest.approx(spread, rel=0.4)
@@ -430,6 +434,11 @@ def test_values_are_learnt_and_reported_in_their_units(run: Run) -> None:
     assert set(found["tables"]) == {
         "config/difference", "environment", "split", "model/layers", "model/memory", "optimizer/groups", "result",
     }  # fmt: skip
+
+
+def test_every_loss_of_a_sum_is_named(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*QUICK, "loss=sum", "trainer.max_epochs=1") == 0
+    assert " parameters · CrossEntropyLoss + Focal · AdamW" in capsys.readouterr().out
 
 
 def test_several_classes_per_sample(run: Run) -> None:
@@ -472,22 +481,22 @@ def test_targets_that_stand_for_none_are_left_out_everywhere(run: Run) -> None:
         (["loss.weight={zero:1}"], "loss.weight: there is no class 'zero'\n  allowed: 0, 1, 2"),
         (["loss.weight=[1,1,1,1,1,1,1,1,1,-1]"], "loss.weight: [1, 1, 1, 1, 1, 1, 1, 1, 1, -1] is not allowed"),
         (["loss=mse", "loss.one_hot=true", "metric=classification_full", "checkpoint.monitor=val/brier"],
-         "checkpoint.monitor: 'val/brier' needs probabilities, and this loss makes none"),
-        (["+model.output=values"], "model.output: 'values', and CrossEntropyLoss takes logits"),
+         "checkpoint.monitor: 'val/brier' needs probabilities, which this loss does not provide"),
+        (["+model.output=values"], "model.output: 'values', but CrossEntropyLoss takes logits"),
         (["+metric.odd={_target_: sklearn.metrics.mean_squared_log_error, takes: probabilities}"],
          "metric.odd: cannot be computed:"),
         (["loss=sum", "loss.terms=[{_target_: torch.nn.CrossEntropyLoss, gamma: 2}]"],
          "loss.terms.0.gamma: torch.nn.CrossEntropyLoss has no argument 'gamma'"),
         (["loss=sum", "loss.terms.0.ignore_index=-1"], "loss.terms.0.ignore_index: "),
-        (["loss=sum", "+loss.scale=10"], "loss.scale: does nothing beside loss.terms"),
-        (["loss=sum", "loss.terms=[3]"], "loss.terms.0: 3 is no group of keys with a _target_"),
+        (["loss=sum", "+loss.scale=10"], "loss.scale: has no effect together with loss.terms"),
+        (["loss=sum", "loss.terms=[3]"], "loss.terms.0: 3 is not a mapping with a _target_"),
         (["loss=sum", "loss.terms.1.weight=[1,2]"], "loss.terms.1.weight: [1, 2] does not give a weight for each"),
-        (["loss=sum", "loss.terms=[]"], "loss.terms: [] is no list of losses"),
+        (["loss=sum", "loss.terms=[]"], "loss.terms: [] is not a list of losses"),
         (["loss=sum", "loss.terms.1.weight=5"], "loss.terms.1.weight: 5 is not allowed"),
         (["+metric.m={_target_: sklearn.metrics.accuracy_score, takes: probs}"], "metric.m.takes: 'probs' is not"),
-        (["loader.epoch_samples=20"], "loader.epoch_samples: is for streams"),
-        (["+dataset.keys={input: a, target: b}"], "dataset.keys: the samples of this data set are no dicts"),
-        (["dataset=diabetes", "model=mlp"], "loss: CrossEntropyLoss takes class indices or a probability for each"),
+        (["loader.epoch_samples=20"], "loader.epoch_samples: only applies to an IterableDataset"),
+        (["+dataset.keys={input: a, target: b}"], "dataset.keys: only applies to data sets whose samples are dicts"),
+        (["dataset=diabetes", "model=mlp"], "loss: CrossEntropyLoss takes class indices or class probabilities"),
     ],
 )  # fmt: skip
 def test_losses_and_metrics_that_do_not_fit_end_before_training(
@@ -503,7 +512,7 @@ def test_probability_metrics_are_left_out_where_there_are_no_probabilities(
 ) -> None:
     overrides = ("loss=mse", "loss.one_hot=true", "metric=classification_full", "trainer.max_epochs=10")
     assert run(*QUICK, *overrides) == 0
-    assert "left out, because this loss gives no probabilities" in capsys.readouterr().out
+    assert "metrics skipped, because they need probabilities and this loss has none" in capsys.readouterr().out
     found = result_of(only_run())["metrics"]
     assert "val/brier" not in found
     assert 0.5 < found["val/accuracy"] < 1
@@ -558,10 +567,10 @@ def test_initial_weights_follow_the_rules_of_the_configuration(run: Run) -> None
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["model.init=kaimin"], "model.init: 'kaimin' is not a method"),
-        (["model.init={method: zeros, layers: Conv2d}"], "model.init.layers: ['Conv2d'] fits no layer of the model"),
+        (["model.init=kaimin"], "model.init: 'kaimin' is not an initialisation method"),
+        (["model.init={method: zeros, layers: Conv2d}"], "model.init.layers: ['Conv2d'] matches no layer of the model"),
         (["model.unfreeze_at_epoch=0"], "model.unfreeze_at_epoch: 0 is not allowed\n  allowed: a whole number >= 1"),
-        (["model=lenet"], "model: cannot be built: pictures of 8×8 are too small"),
+        (["model=lenet"], "model: cannot be built: images of 8×8 are too small"),
         (["model=torchvision", "model.name=alexnet"], "model: cannot take inputs of shape 1×8×8"),
     ],
 )  # fmt: skip
@@ -632,12 +641,19 @@ def test_a_run_on_a_stream_resumes_to_the_same_bytes(run: Run, capsys: pytest.Ca
         (["+dataset._target_=streams.broken", "+dataset.how=missing"], "dataset: cannot be built: FileNotFoundError: "),
         (["+dataset._target_=streams.broken", "+dataset.how=none"], "dataset: there is no train part"),
         (["+dataset._target_=streams.broken", "+dataset.how=width"], "dataset: inputs of val are 5 float32"),
+        (
+            ["+dataset._target_=streams.broken", "+dataset.how=width", "loader.num_workers=1"],
+            "dataset: inputs of val are 5 float32",
+        ),
         (["+dataset._target_=streams.broken", "+dataset.how=dies"], "dataset: the val part cannot be read: OSError"),
         (
             ["+dataset._target_=streams.make", "loader.drop_last=true", "loader.epoch_samples=9"],
             "loader.batch_size: 16",
         ),
-        (["+dataset._target_=streams.make", "loader.sampler=balanced"], "loader.sampler: 'balanced': a stream has"),
+        (
+            ["+dataset._target_=streams.make", "loader.sampler=balanced"],
+            "loader.sampler: 'balanced' cannot be used with a stream",
+        ),
     ],
 )
 def test_data_of_ones_own_that_cannot_be_used(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
+from runner.errors import ConfigError
 from runner.transform import Batches, Crop, Cutout, Flip, Float, Normalize, Pipeline, Table, is_random
 
 PICTURES = torch.randint(0, 256, (100, 3, 5, 4), generator=torch.Generator().manual_seed(0)).byte()
@@ -206,3 +207,11 @@ def test_what_is_fitted_is_no_step_of_single_samples() -> None:
 
     own, resize = Own(), v2.Resize(8)
     assert Pipeline([resize, own]).stages()[0] == [resize]
+
+
+@pytest.mark.parametrize("given", [{"mean": [1.0, 2.0, 3.0]}, {"std": [1.0, 2.0, 3.0]}])
+def test_three_means_make_no_three_channels_of_one(given: dict[str, list[float]]) -> None:
+    normalize = Normalize(**given)
+    normalize.fit(batches(PICTURES[:, :1]))
+    with pytest.raises(ConfigError, match="mean and std for 3 channels, and samples have 1"):
+        normalize(PICTURES[:, :1])

@@ -27,7 +27,7 @@ def test_grey_pictures_for_a_model_of_three_channels() -> None:
 def test_the_layer_where_a_picture_becomes_too_small_is_named() -> None:
     body = nn.Sequential(nn.Conv2d(3, 4, 5), nn.MaxPool2d(2), nn.Conv2d(4, 8, 5))
     model = nn.Sequential(OrderedDict(body=body, head=nn.Flatten()))
-    message = r"cannot take inputs of shape 3×8×8; layer body.2 \(Conv2d\) gets shape 4×2×2: .*\n  try: larger pictures"
+    message = r"cannot take inputs of shape 3×8×8; layer body.2 \(Conv2d\) gets shape 4×2×2: .*\n  try: larger images"
     with pytest.raises(ConfigError, match=message):
         try_model(model, torch.zeros(2, 3, 8, 8))
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
@@ -43,7 +43,7 @@ def test_the_layer_where_a_picture_becomes_too_small_is_named() -> None:
             "error: model: cannot take inputs of shape 3×32×32; layer features.12 (MaxPool2d) gets shape 256×1×1: ",
         ),
         (["dataset=usps", "model=lenet", "transform=crop_flip"], "error: dataset.root: "),
-        (["model=lenet"], "error: model: cannot be built: pictures of 8×8 are too small"),
+        (["model=lenet"], "error: model: cannot be built: images of 8×8 are too small"),
         (["dataset=iris"], "error: model: cannot take inputs of shape 4; layer 0.0 (Conv2d) gets shape 4: "),
     ],
 )
@@ -60,7 +60,7 @@ def test_the_declared_shape_is_that_of_the_samples(run: Run, capsys: pytest.Capt
     assert run("dataset.shape=[1,9,9]") == 2
     assert (
         capsys.readouterr().err
-        == "error: dataset.shape: is [1, 9, 9], and a sample is [1, 8, 8]\n  allowed: [1, 8, 8]\n"
+        == "error: dataset.shape: [1, 9, 9], but a sample has shape [1, 8, 8]\n  allowed: [1, 8, 8]\n"
     )
     assert run(*QUICK, "dataset.shape=null") == 0
 
@@ -117,7 +117,7 @@ def test_one_sample_alone_in_the_last_batch(run: Run, capsys: pytest.CaptureFixt
     options = net("return self.layers(x)", "nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, num_outputs)")
     assert run(*options, "loader.batch_size=49") == 2  # 1,079 = 22 · 49 + 1
     said = capsys.readouterr().err
-    assert "loader.drop_last: false, and the model cannot be trained on a batch of 1: Expected more than" in said
+    assert "loader.drop_last: false, but the model cannot be trained on a batch of 1: Expected more than" in said
     assert "try: loader.drop_last=true" in said
     assert run(*options, "loader.batch_size=49", "loader.drop_last=true") == 0
 
@@ -135,7 +135,7 @@ def test_the_trial_changes_nothing_in_the_model(run: Run, monkeypatch: pytest.Mo
 class TestCheckOnly:
     def test_all_is_built_and_nothing_is_left(self, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
         assert run("check=only", "model=mlp") == 0
-        assert "nothing was found to be wrong; nothing was kept" in capsys.readouterr().out
+        assert "check passed: no problems found; nothing was written" in capsys.readouterr().out
         assert list(Path().iterdir()) == []
 
     def test_data_that_are_not_there(self, run: Run, capsys: pytest.CaptureFixture[str]) -> None:

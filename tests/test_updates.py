@@ -31,7 +31,7 @@ GROUPS = r"optimizer.param_groups=[{match: '^1\.', lr_scale: 10}, {match: bias$,
 
 def described(*overrides: str) -> DictConfig:
     cfg = composed(*overrides)
-    config.fill(cfg, {"steps_per_epoch": 10, "total_steps": 300, "train_samples": 1079})
+    config.fill(cfg, {"steps_per_epoch": 10, "total_steps": 300, "epoch_samples": 1079})
     return cfg
 
 
@@ -165,7 +165,7 @@ def test_rates_scale_with_the_samples_of_a_step(run: Run, capsys: pytest.Capture
     assert rate_scale(described(*overrides)) == 2.0
     assert rate_scale(described("loader.batch_size=32")) == 1.0
     assert run(*QUICK, *overrides) == 0
-    assert "learning rates × 2, because a step has 128 samples and not 64" in capsys.readouterr().out
+    assert "learning rates × 2, because a step has 128 samples instead of 64" in capsys.readouterr().out
     saved = yaml.safe_load((only_run() / "config.yaml").read_text())
     assert [group["lr"] for group in saved["facts"]["param_groups"]] == [0.02, 1.0, 0.002]
     assert saved["optimizer"]["lr"] == 0.001
@@ -201,15 +201,18 @@ def test_plateau_in_a_run(run: Run) -> None:
 
 
 BAD = [
-    ("optimizer.param_groups=[{match: layer}]", "optimizer.param_groups.0: (match: layer) fits no trainable parameter"),
+    ("optimizer.param_groups=[{match: layer}]", "optimizer.param_groups.0: (match: layer) matches no trainable"),
     (
         "optimizer.param_groups=[{match: '^1', lrr: 3}]",
         "optimizer.param_groups.0.lrr: torch.optim.AdamW has no argument",
     ),
-    ("optimizer.param_groups=[{match: '*.bias'}]", "optimizer.param_groups.0.match: '*.bias' is no regular expression"),
-    ("optimizer.param_groups=[{lr: 3}]", "optimizer.param_groups.0: {'lr': 3} says for no parameter what to do"),
+    (
+        "optimizer.param_groups=[{match: '*.bias'}]",
+        "optimizer.param_groups.0.match: '*.bias' is not a valid regular expression",
+    ),
+    ("optimizer.param_groups=[{lr: 3}]", "optimizer.param_groups.0: {'lr': 3} has neither match nor type"),
     ("optimizer.param_groups=[{type: Linear, lr: -3}]", "optimizer.param_groups.0.lr: -3 is not allowed"),
-    ("optimizer.param_groups=[5]", "optimizer.param_groups.0: 5 says for no parameter"),
+    ("optimizer.param_groups=[5]", "optimizer.param_groups.0: 5 has neither match nor type"),
     ("optimizer.param_groups=[{type: Linear, scheduler: step}]", "optimizer.param_groups.0.scheduler: 'step' is not"),
     (
         "optimizer.param_groups=[{match: w, scheduler: {_target_: torch.optim.lr_scheduler.StepLR, interval: step}}]",
@@ -217,12 +220,12 @@ BAD = [
     ),
     (
         "optimizer.param_groups=[{type: Linear, scheduler: {_target_: os.system, interval: epoch, command: ls}}]",
-        "optimizer.param_groups.0.scheduler._target_: 'os.system' may not be called",
+        "optimizer.param_groups.0.scheduler._target_: 'os.system' is blocked for safety",
     ),
-    ("optimizer=adam +optimizer.differentiable=true", "optimizer.differentiable: true, and training does not"),
+    ("optimizer=adam +optimizer.differentiable=true", "optimizer.differentiable: true is not supported"),
     (
         "optimizer.param_groups=[{match: 'a{99999999999}'}]",
-        "optimizer.param_groups.0.match: 'a{99999999999}' is no regular",
+        "optimizer.param_groups.0.match: 'a{99999999999}' is not a valid regular",
     ),
     (
         "optimizer.param_groups=[{match: weight, betas: 0.9}]",
@@ -230,15 +233,15 @@ BAD = [
     ),
     ("optimizer.layer_decay=2", "optimizer.layer_decay: 2 is not allowed"),
     ("optimizer.scale_lr=0", "optimizer.scale_lr: 0 is not allowed"),
-    ("optimizer=lbfgs optimizer.layer_decay=0.5", "optimizer.layer_decay: is 0.5, and LBFGS has one group"),
+    ("optimizer=lbfgs optimizer.layer_decay=0.5", "optimizer.layer_decay: is 0.5, but LBFGS supports only a single"),
     ("scheduler.warmup=0.05", "scheduler.warmup: 0.05 is not allowed"),
-    ("scheduler.warmup=100%", "scheduler.warmup: '100%' is 510 steps, and the run has 510"),
-    ("scheduler.T_max=10", "scheduler.T_max: 10 is 10 steps, and the schedule has 510 to run: the rate would rise"),
+    ("scheduler.warmup=100%", "scheduler.warmup: '100%' is 510 steps, but the run has only 510"),
+    ("scheduler.T_max=10", "scheduler.T_max: 10 is 10 steps, but the schedule runs for 510: the learning rate would"),
     ("scheduler=one_cycle scheduler.total_steps=9", "scheduler.total_steps: 9 is 9 steps"),
-    ("scheduler=step scheduler.step_size=1.5", "scheduler.step_size: 1.5 is no length"),
+    ("scheduler=step scheduler.step_size=1.5", "scheduler.step_size: 1.5 is not a length"),
     ("scheduler=step scheduler.step_size=null", "scheduler.step_size: is null"),
-    ("scheduler=exponential scheduler.gamma=-1", "scheduler: gives a learning rate of -0.001 at step 17"),
-    ("scheduler=linear scheduler.total_iters=10", "scheduler: gives a learning rate of 0 in the last 500 of 510 steps"),
+    ("scheduler=exponential scheduler.gamma=-1", "scheduler: the learning rate is -0.001 at step 17"),
+    ("scheduler=linear scheduler.total_iters=10", "scheduler: the learning rate is 0 for the last 500 of 510 steps"),
     ("scheduler=plateau scheduler.monitor=null", "scheduler.monitor: is not given"),
     ("+scheduler.monitor=val/loss", "scheduler.monitor: 'val/loss' has no effect"),
     ("scheduler=lambda", "scheduler.lr_lambda._target_: is not given"),
@@ -286,15 +289,15 @@ def test_a_projects_own_optimizer_and_schedule(run: Run, capsys: pytest.CaptureF
     options = (*QUICK, "--config-dir", "my_conf", "allow_targets=[mine.*]")
     assert run(*options, "optimizer=signs", "scheduler=constant") == 0
     assert run(*options, "optimizer=signs", "hydra.run.dir=a") == 2
-    assert "mine.Signs has no learning rate that a schedule could move" in "".join(capsys.readouterr())
+    assert "mine.Signs has no learning rate for a schedule to change" in "".join(capsys.readouterr())
     # An array cannot be read back from a checkpoint: said before training, and not when the run is to go on.
     assert run(*options, "scheduler=table", "hydra.run.dir=b") == 2
-    assert "scheduler: keeps what a checkpoint cannot hold" in "".join(capsys.readouterr())
+    assert "scheduler: its state_dict holds objects that a checkpoint cannot store" in "".join(capsys.readouterr())
 
 
 def test_a_step_has_no_more_samples_than_the_train_part() -> None:
     cfg = described("loader.batch_size=4096", "optimizer.scale_lr=64")
-    config.fill(cfg, {"train_samples": 640})
+    config.fill(cfg, {"epoch_samples": 640})
     assert rate_scale(cfg) == 10.0
 
 
@@ -303,5 +306,14 @@ def test_a_search_does_not_go_with_a_scaled_loss() -> None:
     cfg = OmegaConf.create({"trainer": {"on_nonfinite": "stop"}, "checkpoint": {}})
     held: Any = SimpleNamespace(precision=Precision(torch.device("cpu"), "fp16"))
     searching: Any = torch.optim.LBFGS([torch.zeros(1)])
-    with pytest.raises(ConfigError, match=r"trainer\.precision: 'fp16' cannot be done with LBFGS"):
+    with pytest.raises(ConfigError, match=r"trainer\.precision: 'fp16' is not possible with LBFGS"):
         make_trainer(cfg, held, searching, Schedule(searching, None, 1.0), Limits())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "count"), [([], 1079), (["loader.subset=100"], 100), (["loader.drop_last=true"], 1056)]
+)
+def test_the_samples_of_an_epoch_are_those_that_are_visited(run: Run, overrides: list[str], count: int) -> None:
+    assert run(*QUICK, "loader.batch_size=96", *overrides) == 0
+    saved = yaml.safe_load((only_run() / "config.yaml").read_text())
+    assert saved["facts"]["epoch_samples"] == count

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from runner import config
 from runner.checks.origin import marked
 from runner.checks.targets import locate
+from runner.direction import direction
 from runner.errors import ConfigError, Problem, nearest
 
 DECIDING = ("checkpoint", "trainer.early_stopping")
@@ -47,7 +48,7 @@ def _check_relations(cfg: DictConfig) -> list[Problem]:
     """What is wrong between groups that are each right by themselves."""
     found = []
     if cfg.trainer.max_epochs is None and cfg.trainer.max_steps is None:
-        what = "is null, and so is trainer.max_steps: schedules would not know how long the run is"
+        what = "is null, and so is trainer.max_steps, so the length of the run is undefined"
         found.append(
             Problem("trainer.max_epochs", what, "a whole number for at least one of the two", "trainer.max_epochs=30")
         )
@@ -58,10 +59,21 @@ def _check_relations(cfg: DictConfig) -> list[Problem]:
         if monitor not in written and key not in said:
             remedy = nearest(monitor, written, f"{key}=")
             found.append(Problem(key, f"no evaluation writes {monitor!r}", ", ".join(written), remedy))
+        found += _check_direction(cfg, key, monitor)
     if "lr_find" in cfg and cfg.lr_find.start >= cfg.lr_find.end:
         what = f"{cfg.lr_find.start:g} is not below lr_find.end, which is {cfg.lr_find.end:g}"
-        found.append(Problem("lr_find.start", what, "a smaller rate"))
+        found.append(Problem("lr_find.start", what, "a learning rate below lr_find.end"))
     return found
+
+
+def _check_direction(cfg: DictConfig, key: str, monitor: str) -> list[Problem]:
+    """That no error is maximised because its metric has a name of its own."""
+    mode_key = f"{key.removesuffix('monitor')}mode"
+    target = str(OmegaConf.select(cfg, f"metric.{monitor.removeprefix('val/')}._target_") or "")
+    if OmegaConf.select(cfg, mode_key) == "auto" and direction(monitor) == "max" and direction(target) == "min":
+        what = f"auto means max for {monitor!r}, but lower values of {target} are better by its name"
+        return [Problem(mode_key, what, "min, max", f"{mode_key}=min")]
+    return []
 
 
 def measured(cfg: DictConfig) -> list[str]:
@@ -92,7 +104,7 @@ def _check_plateau(node: DictConfig, key: str) -> list[Problem]:
     if looks and monitor is None:
         return [Problem(key, "is not given", "val/METRIC, train/loss", f"{key}=val/loss")]
     if not looks and monitor is not None:
-        what = f"{monitor!r} has no effect: only ReduceLROnPlateau looks at a metric"
+        what = f"{monitor!r} has no effect: only ReduceLROnPlateau follows a metric"
         return [Problem(key, what, "null", "scheduler=plateau")]
     return []
 
@@ -106,6 +118,6 @@ def _check_machine(cfg: DictConfig) -> list[Problem]:
     except ConfigError as error:
         return list(error.problems)
     if cfg.trainer.precision == "fp16" and where.type == "cpu":
-        what = "'fp16' is for CUDA and MPS: a CPU computes slowly with it"
+        what = "'fp16' is for CUDA and MPS, and slow on a CPU"
         return [Problem("trainer.precision", what, "fp32, bf16", "trainer.precision=bf16")]
     return []

@@ -16,12 +16,12 @@ OURS = {
     "trainer.clip_norm={}": "grad_clip clip_grad clip_grad_norm gradient_clip_val gradient_clip max_grad_norm",
     "trainer.accumulate={}": "accumulate_grad_batches gradient_accumulation_steps grad_accum accumulation_steps",
     "trainer.early_stopping.patience={}": "patience",
-    "trainer.precision=bf16": "amp fp16 bf16 mixed_precision",
-    "device=cuda": "gpu gpus cuda accelerator use_cuda",
     "seed={}": "random_state random_seed manual_seed",
     "split=stratified_kfold split.n_splits={}": "folds n_folds num_folds k_folds kfolds",
 }
 """By what is typed here: the names elsewhere."""
+
+OFF = ("false", "0", "off", "no", "none", "null")
 
 
 def remedy(name: str, value: str, is_key: Callable[[str], bool]) -> str:
@@ -31,9 +31,19 @@ def remedy(name: str, value: str, is_key: Callable[[str], bool]) -> str:
         name: the last word of the key.
         is_key: whether the configuration has a dotted key; then no option has to be chosen that has it.
     """
+    if name in ("amp", "bf16", "fp16", "mixed_precision"):
+        return "" if value.lower() in OFF else f"trainer.precision={'fp16' if 'fp16' in (name, value) else 'bf16'}"
+    if name in ("gpu", "gpus", "cuda", "use_cuda", "accelerator"):
+        return _device(name, value.lower())
     for template, names in OURS.items():
         if name in names.split():
             typed = template.split()
             typed = typed[-1:] if is_key(typed[-1].partition("=")[0]) else typed
             return " ".join(for_shell(override.format(value)) for override in typed)
     return ""
+
+
+def _device(name: str, value: str) -> str:
+    if name in ("gpu", "cuda") and value.isdecimal():
+        return f"device=cuda:{value}"
+    return f"device={value}" if value in ("auto", "cpu", "mps") else f"device={'cpu' if value in OFF else 'cuda'}"

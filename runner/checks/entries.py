@@ -14,7 +14,7 @@ from typing import Any
 
 from runner.checks import schema
 from runner.checks.targets import locate
-from runner.errors import Problem, nearest
+from runner.errors import Problem, nearest, shown
 
 OF_THE_SUM = ("ignore_index", "standardize")
 """Keys of a loss of several terms that are for all of them."""
@@ -35,7 +35,7 @@ def check_entries(tree: Mapping[str, Any]) -> list[Problem]:
     for kind, steps in transforms.items():
         entries |= {f"transform.{kind}.{i}": step for i, step in enumerate(steps)} if isinstance(steps, list) else {}
     found = [
-        Problem(key, f"{node!r} is no group of keys with a _target_", "{_target_: PATH OF A CLASS OR FUNCTION, …}")
+        Problem(key, f"{node!r} is not a mapping with a _target_", "{_target_: PATH OF A CLASS OR FUNCTION, …}")
         for key, node in entries.items()
         if not (isinstance(node, Mapping) and "_target_" in node)
     ]
@@ -49,7 +49,8 @@ def check_entries(tree: Mapping[str, Any]) -> list[Problem]:
     if isinstance(tree.get("optimizer"), Mapping):
         found += _check_rules(tree["optimizer"])
     if "loss" in metrics:
-        found.append(Problem("metric.loss", "is the name of the loss itself, which is always measured", "another name"))
+        what = "this name is reserved for the loss, which is always reported"
+        found.append(Problem("metric.loss", what, "another name"))
     return found
 
 
@@ -57,34 +58,39 @@ def _check_terms(node: Mapping[str, Any]) -> list[Problem]:
     """That each of several losses is one, with values that are allowed, and that nothing stands beside them in vain."""
     terms = node["terms"]
     if not isinstance(terms, list) or not terms:
-        return [Problem("loss.terms", f"{terms!r} is no list of losses", "[{_target_: …, scale: 1.0}, …]")]
+        return [Problem("loss.terms", f"{terms!r} is not a list of losses", "[{_target_: …, scale: 1.0}, …]")]
     found = []
     for number, term in enumerate(terms):
         key = f"loss.terms.{number}"
         if isinstance(term, Mapping) and "_target_" in term:
             found += schema.problems(term, schema.Loss, key + ".")
             for name in [name for name in OF_THE_SUM if name in term]:
-                what = "is for all terms together"
-                found.append(Problem(f"{key}.{name}", what, remedy=f"beside loss.terms: {name}: …"))
+                what, plus = "applies to all terms, and is set on the loss", "" if name in node else "+"
+                found.append(Problem(f"{key}.{name}", what, remedy=f"{plus}loss.{name}={shown(term[name])}"))
         else:
-            what = f"{term!r} is no group of keys with a _target_"
+            what = f"{term!r} is not a mapping with a _target_"
             found.append(Problem(key, what, "{_target_: PATH OF A CLASS OR FUNCTION, …}"))
     idle = [key for key in node if key not in ("_target_", "terms", *OF_THE_SUM)]
-    what, allowed = "does nothing beside loss.terms", ", ".join(("terms", *OF_THE_SUM))
-    return found + [Problem(f"loss.{key}", what, allowed, f"in one of the terms: {key}: …") for key in idle]
+    what, allowed = "has no effect together with loss.terms", ", ".join(("terms", *OF_THE_SUM))
+    first = terms[0] if isinstance(terms[0], Mapping) else {}
+    return found + [
+        Problem(f"loss.{key}", what, allowed, f"{'' if key in first else '+'}loss.terms.0.{key}=VALUE") for key in idle
+    ]
 
 
 def _check_rules(node: Mapping[str, Any]) -> list[Problem]:
     """That each rule for parameter groups says which parameters it is for, and what the optimizer can do about them."""
     rules = node.get("param_groups")
     if node.get("differentiable") is True:
-        what = "true, and training does not differentiate through its own steps"
+        what = "true is not supported: runner does not backpropagate through optimizer steps"
         return [Problem("optimizer.differentiable", what, "false")]
     if str(node.get("_target_")).endswith(".LBFGS"):
         usual = {"param_groups": [], "decay_norms_and_biases": True, "layer_decay": None}
         return [
             Problem(
-                f"optimizer.{key}", f"is {node[key]!r}, and LBFGS has one group of all parameters", json.dumps(value)
+                f"optimizer.{key}",
+                f"is {shown(node[key])}, but LBFGS supports only a single parameter group",
+                json.dumps(value),
             )
             for key, value in usual.items()
             if key in node and node[key] != value
@@ -96,7 +102,7 @@ def _check_rules(node: Mapping[str, Any]) -> list[Problem]:
         key = f"optimizer.param_groups.{number}"
         if not isinstance(rule, Mapping) or not ("match" in rule or "type" in rule):
             example = "{match: REGULAR EXPRESSION, type: LAYER, lr: 0.01, …}"
-            found.append(Problem(key, f"{rule!r} says for no parameter what to do", example))
+            found.append(Problem(key, f"{rule!r} has neither match nor type, so it selects no parameters", example))
             continue
         ours = {field.name for field in dataclasses.fields(schema.Rule)}
         found += schema.problems({k: v for k, v in rule.items() if k in ours}, schema.Rule, key + ".")
@@ -111,8 +117,8 @@ def _check_pattern(pattern: Any, key: str) -> list[Problem]:
     try:
         re.compile(pattern if isinstance(pattern, str) else "")
     except (re.error, OverflowError) as error:
-        what = f"{pattern!r} is no regular expression: {error}"
-        return [Problem(key, what, r"such as ^features\., or bias$; single quotes keep the shell and YAML off it")]
+        what = f"{pattern!r} is not a valid regular expression: {error}"
+        return [Problem(key, what, r"a Python regular expression, such as ^features\. or bias$, in single quotes")]
     return []
 
 

@@ -39,7 +39,7 @@ def _place(cfg: DictConfig, words: Sequence[str]) -> str | None:
         line = _line(path, inside)
         if line is not None:
             return f"{near(path)}, line {line}"
-    # Nowhere, then: it is missing from the option.
+    # The key is in no file: name the option that should have it.
     options = [path for path, inside in files if len(inside) < len(words) and path.is_file()]
     return str(near(options[0])) if options else None
 

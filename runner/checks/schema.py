@@ -52,7 +52,7 @@ class Dataset:
     keys: dict[str, str] | None = key(
         "for samples that are dicts: {input: KEY, target: KEY, NAME: KEY}", optional=True, ours=True
     )
-    layout: Literal["chw", "hwc", "hwc_bgr"] = key("how arrays of pictures are laid out", optional=True, ours=True)
+    layout: Literal["chw", "hwc", "hwc_bgr"] = key("memory layout of image arrays", optional=True, ours=True)
     shape: list[int] | None = key(
         "shape of a sample as it is stored, if known: the model is tried on it before data are read",
         least=1,
@@ -64,19 +64,21 @@ class Dataset:
 @dataclasses.dataclass
 class Split:
     _target_: str = target()
-    val: float = key("fraction of all samples that choose between epochs", above=0, below=1, optional=True)
-    test: float = key("fraction of all samples looked at once, at the end", above=0, below=1, optional=True)
+    val: float = key(
+        "fraction of all samples for val, by which the best epoch is chosen", above=0, below=1, optional=True
+    )
+    test: float = key("fraction of all samples for test, evaluated once at the end", above=0, below=1, optional=True)
     seed: int = key(
-        "decides which sample is in which part; apart from the seed of the training",
+        "decides which sample is in which part; independent of the seed of the run",
         least=0,
         below=2**32,
         allowed="a whole number from 0 to 4294967295",
         optional=True,
     )
-    n_splits: int = key("folds", least=2, optional=True)
+    n_splits: int = key("number of folds", least=2, optional=True)
     fold: int | Literal["all"] = key("the fold that is held out, from 0; all: each once", least=0, optional=True)
     path: str | None = key(
-        "use the split of this file (split.json, split.npz or a run folder) again", optional=True, ours=True
+        "reuse the split of this file (split.json, split.npz) or run folder", optional=True, ours=True
     )
 
 
@@ -91,31 +93,32 @@ class Loader:
     _target_: str = target()
     batch_size: int = key("samples in a batch", least=1, ours=True)
     eval_batch_size: int | None = key(
-        "samples in a batch of val and test; null: batch_size, on a GPU four times that",
+        "samples in a batch of val and test; null: batch_size, or four times that on a GPU",
         least=1,
         ours=True,
     )
     drop_last: bool = key("leave out an epoch's last batch if it is smaller than the others", ours=True)
     sampler: Literal["shuffle", "sequential", "balanced"] | dict[str, Any] = key(
-        "the order of an epoch, or a _target_", ours=True
+        "the order of samples in an epoch", allowed="shuffle, sequential, balanced, or {_target_: PATH, …}", ours=True
     )
     subset: int | float | None = key("train on this many samples, or this share of them", above=0, ours=True)
     batch_sampler: dict[str, Any] | None = key(
-        "a _target_ that makes the batches, in place of batch_size, sampler and drop_last",
+        "what makes the batches, in place of batch_size, sampler and drop_last",
+        allowed="null, or {_target_: PATH, …}",
         optional=True,
         ours=True,
     )
     epoch_samples: int | None = key(
-        "samples in an epoch of a stream; null: its length", least=1, optional=True, ours=True
+        "samples in an epoch of a stream (IterableDataset); null: its length", least=1, optional=True, ours=True
     )
-    num_workers: int = key("processes that read samples", least=0, resume=True)
+    num_workers: int = key("worker processes that read samples; 0: the main process", least=0, resume=True)
 
 
 @dataclasses.dataclass
 class Model:
     _target_: str = target()
     output: Literal["logits", "log_probabilities", "probabilities", "values"] | None = key(
-        "what the model emits; null: values for a loss of values, else logits",
+        "what the model returns; null: values for a regression loss, else logits",
         optional=True,
         ours=True,
     )
@@ -128,16 +131,18 @@ class Model:
     weights: str | None = key(
         "weights to start from: a file, run folder, URL or torchvision name", optional=True, ours=True
     )
-    strict: bool = key("whether names and shapes of the weights must be the model's", optional=True, ours=True)
-    stochastic: bool = key("whether it draws at random in eval mode, too", optional=True, ours=True)
+    strict: bool = key("require that all names and shapes match; false loads what matches", optional=True, ours=True)
+    stochastic: bool = key(
+        "true if the model is random in eval mode on purpose; skips the check for it", optional=True, ours=True
+    )
     freeze: list[str | int] = key(
         "patterns of the parameters that are not trained",
-        allowed="a list of patterns; one that is a number needs quotes, and the shell more: 'model.freeze=[\"4.0\"]'",
+        allowed="a list of name patterns; one like 4.0 needs both kinds of quotes: 'model.freeze=[\"4.0\"]'",
         optional=True,
         ours=True,
     )
     unfreeze_at_epoch: int | None = key(
-        "from this epoch on, frozen parameters are trained, too", least=1, optional=True, ours=True
+        "epoch from which frozen parameters are trained, too", least=1, optional=True, ours=True
     )
 
 
@@ -155,9 +160,15 @@ class Loss:
         allowed="null, balanced, one number >= 0 per class, or {NAME: NUMBER}",
     )  # fmt: skip
     beta: float = key("β of weight=effective_number", least=0, below=1, optional=True, ours=True)
-    ignore_index: int | float | None = key("a target that does not count", optional=True, ours=True)
-    one_hot: bool = key("compare values with the one-hot form of class indices", optional=True, ours=True)
-    standardize: bool = key("measure values in standard deviations of the train targets", optional=True, ours=True)
+    ignore_index: int | float | None = key("target value to ignore", optional=True, ours=True)
+    one_hot: bool = key(
+        "with a regression loss: compare with the one-hot form of class indices", optional=True, ours=True
+    )
+    standardize: bool = key(
+        "standardise regression targets with mean and std of the train part; metrics stay in original units",
+        optional=True,
+        ours=True,
+    )
     scale: float = key("factor of this loss in a sum of losses", optional=True, ours=True)
     terms: list[Any] | None = key("several losses, which are added up", optional=True, ours=True)
 
@@ -168,20 +179,20 @@ class Optimizer:
     lr: float = key("learning rate", least=0, optional=True)
     weight_decay: float = key("weight decay", least=0, optional=True)
     param_groups: list[Any] = key(
-        "rules for some of the parameters; the first that fits decides", optional=True, ours=True
+        "rules for parameter groups; the first that matches a parameter decides", optional=True, ours=True
     )
     decay_norms_and_biases: bool = key(
         "whether weight decay applies to normalisation layers and biases", optional=True, ours=True
     )
     layer_decay: float | None = key(
-        "factor of the learning rate for each layer before the output",
+        "layer-wise lr decay: lr is multiplied by this for each layer below the output",
         above=0,
         below=1,
         optional=True,
         ours=True,
     )
     scale_lr: int | None = key(
-        "samples in a step for which lr was chosen; lr is scaled to the samples that a step has",
+        "samples per step that lr was chosen for; lr is scaled to the number of samples a step has",
         least=1,
         optional=True,
         ours=True,
@@ -192,15 +203,13 @@ class Optimizer:
 class Rule:
     """One of ``optimizer.param_groups``; its other keys are the optimizer's."""
 
-    match: str = key("regular expression that is looked for in the names of parameters", optional=True, ours=True)
+    match: str = key("regular expression, searched for in the names of parameters", optional=True, ours=True)
     type: str = key("class of the layers, such as BatchNorm2d", optional=True, ours=True)
-    name: str = key("of the group", optional=True, ours=True)
+    name: str = key("name of the group", optional=True, ours=True)
     lr: float = key("learning rate", least=0, optional=True)
     lr_scale: float = key("factor of the learning rate", least=0, optional=True, ours=True)
     weight_decay: float = key("weight decay", least=0, optional=True)
-    scheduler: dict[str, Any] | None = key(
-        "a schedule of its own; null: the rate stays as it is", optional=True, ours=True
-    )
+    scheduler: dict[str, Any] | None = key("its own schedule; null: constant learning rate", optional=True, ours=True)
 
 
 @dataclasses.dataclass
@@ -213,10 +222,10 @@ class Scheduler:
         allowed="a length such as 500 (steps), 5 epochs or 3%", ours=True,
     )  # fmt: skip
     warmup_start: float = key(
-        "where the warm-up begins, as a fraction of the rate", above=0, below=1, optional=True, ours=True
+        "start of the warm-up, as a fraction of the learning rate", above=0, below=1, optional=True, ours=True
     )
     monitor: str | None = key(
-        "the metric that ReduceLROnPlateau looks at",
+        "the metric that ReduceLROnPlateau follows",
         allowed="val/METRIC, train/loss, or null",
         optional=True,
         ours=True,
@@ -226,56 +235,59 @@ class Scheduler:
 @dataclasses.dataclass
 class Metric:
     _target_: str = target()
-    takes: Literal["predictions", "probabilities"] = key("what of the model's outputs", optional=True, ours=True)
+    takes: Literal["predictions", "probabilities"] = key("what the metric is computed from", optional=True, ours=True)
 
 
 @dataclasses.dataclass
 class EarlyStopping:
-    patience: int | None = key("evaluations without anything better after which the run ends", least=1, resume=True)
-    min_delta: float = key("by how much a figure has to be better", least=0, resume=True)
+    patience: int | None = key("evaluations without improvement before the run stops", least=1, resume=True)
+    min_delta: float = key("smallest change that counts as an improvement", least=0, resume=True)
     monitor: str | None = key(
-        "the figure; null: checkpoint.monitor", allowed="val/METRIC, train/loss, or null", resume=True
+        "the metric; null: checkpoint.monitor", allowed="val/METRIC, train/loss, or null", resume=True
     )
-    mode: Literal["auto", "min", "max"] = key("whether less or more of it is better", resume=True)
+    mode: Literal["auto", "min", "max"] = key(
+        "whether lower (min) or higher (max) is better; auto: by its name, as for checkpoint.mode", resume=True
+    )
 
 
 @dataclasses.dataclass
 class Trainer:
     max_epochs: int | None = key("length of the run in epochs", least=1, resume=True)
     max_steps: int | None = key(
-        "length of the run in optimizer steps; the run ends with the first", least=1, resume=True
+        "length of the run in optimizer steps; the run ends at whichever limit is reached first", least=1, resume=True
     )
     max_time: str | None = key(
-        "length of the run in time; the run ends with the first",
+        "length of the run in time; the run ends at whichever limit is reached first",
         pattern=rf"\s*{NUMBER}\s*(seconds?|minutes?|hours?)\s*",
         allowed="a time such as 90 minutes or 1.5 hours, or null", resume=True,
     )  # fmt: skip
     evaluate_every: str = key(
-        "how often val is looked at",
+        "how often val is evaluated",
         pattern=rf"\s*{NUMBER}\s*(%|steps?|epochs?)\s*", allowed="a length such as 2 epochs, 500 steps or 10%",
     )  # fmt: skip
-    evaluate_train: bool = key("measure the train part again, in eval mode, where val is looked at")
-    early_stopping: EarlyStopping = key("end the run when it is not getting better any more")
+    evaluate_train: bool = key("evaluate the train part, too, in eval mode, whenever val is evaluated")
+    early_stopping: EarlyStopping = key("stop when there is no more improvement")
     accumulate: int = key("batches in one optimizer step", least=1)
     micro_batch: int | Literal["auto"] | None = key("samples that go through the model at once", least=1)
     step: dict[str, Any] | None = key(
-        "what the loss of a batch is", allowed="null, or {_target_: PATH, …} such as runner.trainer.step.mixup"
+        "function that computes the loss of a batch",
+        allowed="null, or {_target_: PATH, …} such as runner.trainer.step.mixup",
     )
     precision: Literal["fp32", "bf16", "fp16"] = key("number format of matrix products and convolutions")
-    channels_last: bool | Literal["auto"] = key("layout of pictures")
+    channels_last: bool | Literal["auto"] = key("channels_last memory format for images")
     compile: bool = key("use torch.compile", resume=True)
     clip_norm: float | None = key("upper bound of the gradient's norm", above=0)
     clip_value: float | None = key("upper bound of the size of each element of the gradient", above=0)
-    ema: float | None = key("decay of averaged weights, which then are evaluated", above=0, below=1)
+    ema: float | None = key("decay of averaged weights, which are then evaluated", above=0, below=1)
     on_nonfinite: Literal["stop", "skip"] = key("what to do with a step whose loss or gradient is not finite")
-    limit_batches: int | None = key("batches of every part", least=1)
+    limit_batches: int | None = key("use at most this many batches of each part, for a quick try", least=1)
     threads: int | Literal["auto"] = key(
         "CPU threads; auto: one for a small model, else every core", least=1, resume=True
     )
-    deterministic: bool = key("only operations that give the same bytes every time", resume=True)
-    tf32: bool = key("on CUDA: matrix products and convolutions with fewer digits")
-    cudnn: bool = key("on CUDA: cuDNN's convolutions", resume=True)
-    cudnn_benchmark: bool | None = key("try which cuDNN convolution is the fastest", resume=True)
+    deterministic: bool = key("use only deterministic operations", resume=True)
+    tf32: bool = key("on CUDA: allow TF32 (faster, less precise matrix products and convolutions)")
+    cudnn: bool = key("on CUDA: use cuDNN", resume=True)
+    cudnn_benchmark: bool | None = key("benchmark cuDNN's convolution algorithms, and use the fastest", resume=True)
     profile: bool = key("profile some steps with torch's profiler", resume=True)
     log_interval: int = key("steps between two updates of the progress bar", least=1, resume=True)
 
@@ -283,12 +295,15 @@ class Trainer:
 @dataclasses.dataclass
 class Checkpoint:
     monitor: str = key("the metric that decides which epoch is best", allowed="val/METRIC, train/loss")
-    mode: Literal["auto", "min", "max"] = key("whether less or more of it is better; auto: less of a loss or an error")
+    mode: Literal["auto", "min", "max"] = key(
+        "whether lower (min) or higher (max) is better; auto: min if the metric's name ends in loss, error, mse, rmse, "
+        "mae, brier or ece, else max"
+    )
     every: str = key(
-        "how often the last state is written", pattern=rf"\s*{NUMBER}\s*(%|steps?|epochs?|seconds?|minutes?|hours?)\s*",
+        "how often last.pt is written", pattern=rf"\s*{NUMBER}\s*(%|steps?|epochs?|seconds?|minutes?|hours?)\s*",
         allowed="a length such as 1 epoch, 500 steps, 10% or 10 minutes", resume=True,
     )  # fmt: skip
-    keep: int = key("checkpoints of the best evaluations that are kept", least=1, resume=True)
+    keep: int = key("how many checkpoints of the best evaluations are kept", least=1, resume=True)
 
 
 @dataclasses.dataclass
@@ -296,71 +311,77 @@ class TensorBoard:
     enabled: bool = key("write event files", resume=True)
     gradients: bool = key("the norm of each layer's gradient", resume=True)
     feature_maps: list[str | int] = key(
-        "layers of which feature maps are drawn at the end",
-        allowed="a list of layers; a name with a dot needs both quotes: '[conv1,\"4.2\"]'",
+        "layers whose feature maps are drawn at the end",
+        allowed="a list of layer names; one like 4.2 needs both kinds of quotes: '[conv1,\"4.2\"]'",
         resume=True,
     )
     grad_cam: str | int | None = key(
-        "layer of which Grad-CAM is drawn at the end",
-        allowed="null, or a layer; a name with a dot needs both quotes: '\"4.2\"'",
+        "layer for Grad-CAM, which is drawn at the end",
+        allowed="null, or the name of a layer; one like 4.2 needs both kinds of quotes: '\"4.2\"'",
         resume=True,
     )
-    samples: int | list[int] = key("how many val samples are drawn, or which, from 0", least=0, resume=True)
-    pictures: bool = key("samples, mistakes, confusion and curves as pictures", resume=True)
-    steps: int | None = key("steps between points of loss and learning rate; null: none", least=1, resume=True)
+    samples: int | list[int] = key("how many val samples are drawn, or a list of their indices", least=0, resume=True)
+    pictures: bool = key("images of samples, mistakes, confusion matrix and curves", resume=True)
+    steps: int | None = key(
+        "also log training loss and learning rate every so many steps; null: only at evaluations", least=1, resume=True
+    )
     histograms: bool = key("weights and gradients of each layer, at each evaluation", resume=True)
     embeddings: str | int | None = key(
-        "layer whose outputs on val are put in the projector",
-        allowed="null, or a layer; a name with a dot needs both quotes: '\"4.2\"'",
+        "layer whose outputs on val are shown in the projector",
+        allowed="null, or the name of a layer; one like 4.2 needs both kinds of quotes: '\"4.2\"'",
         resume=True,
     )
 
 
 @dataclasses.dataclass
 class Sweep:
-    method: Literal["grid", "random", "latin_hypercube", "sobol", "optuna"] = key("where the jobs come from")
-    n_jobs: int = key("jobs at a time", least=1, resume=True)
-    on_error: Literal["continue", "stop"] = key("what a failed job means for the others", resume=True)
+    method: Literal["grid", "random", "latin_hypercube", "sobol", "optuna"] = key(
+        "grid, or the search that draws the jobs"
+    )
+    n_jobs: int = key("jobs, or folds of a cross-validation, at a time", least=1, resume=True)
+    on_error: Literal["continue", "stop"] = key("after a failed job: continue with the others, or stop", resume=True)
     timeout: str | None = key(
-        "time that a job may take",
+        "time limit of a job",
         pattern=rf"\s*{NUMBER}\s*(seconds?|minutes?|hours?)\s*",
         allowed="a time such as 30 minutes or 2 hours, or null", resume=True,
     )  # fmt: skip
     zip: list[str | list[str]] = key(
-        "keys whose values go together, the first with the first",
+        "keys whose values are paired: the first with the first, and so on",
         allowed="a list of keys, or of such lists, as in [optimizer.lr, loader.batch_size]", resume=True,
     )  # fmt: skip
-    jobs: str | dict[str, Any] | None = key("jobs by their names, or a YAML file of them", resume=True)
+    jobs: str | dict[str, Any] | None = key("named jobs, or a YAML file of them", resume=True)
     rank_by: str | None = key(
         "metric that settings are ranked by; null: checkpoint.monitor",
         allowed="val/METRIC, test/METRIC, or null",
         resume=True,
     )
-    points: int = key("points that are drawn", least=1, optional=True)
-    seed: int = key("decides which points", least=0, optional=True)
-    sampler: dict[str, Any] = key("of Optuna: what is tried next", optional=True)
-    pruner: dict[str, Any] | None = key("of Optuna: what is given up", optional=True)
+    points: int = key("how many points are drawn", least=1, optional=True)
+    seed: int = key("decides which points are drawn", least=0, optional=True)
+    sampler: dict[str, Any] = key("Optuna sampler", optional=True)
+    pruner: dict[str, Any] | None = key("Optuna pruner, which stops unpromising trials", optional=True)
 
 
 @dataclasses.dataclass
 class LrFind:
     start: float = key("the first step's learning rate", above=0)
     end: float = key("the last step's learning rate", above=0)
-    steps: int = key("optimizer steps", least=10)
-    stop: float = key("ends when the smoothed loss is this many times its lowest", above=1)
+    steps: int = key("optimizer steps of the search", least=10)
+    stop: float = key("stop when the smoothed loss is this many times its minimum", above=1)
 
 
 @dataclasses.dataclass
 class Evaluate:
     """Keys of `python -m runner evaluate`, on top of the run's own."""
 
-    run: str = key("folder of the run, or last")
-    part: Literal["train", "val", "test"] = key("which part; of other data without such a part, all of them")
-    weights: str = key("best (those behind the figures of the run), last, ema (their average), or a file")
-    temperature: float | Literal["val"] | None = key(
-        "number that logits are divided by; val: the one with the least loss on val", above=0
+    run: str = key("run folder, or last")
+    part: Literal["train", "val", "test"] = key("which part; other data that are not divided into parts are used whole")
+    weights: str = key(
+        "best (the checkpoint behind the reported metrics), last, ema (averaged weights of last.pt), or a file"
     )
-    output: str | None = key("folder for what is found; null: evaluate/<time> in that of the run")
+    temperature: float | Literal["val"] | None = key(
+        "softmax temperature, which divides the logits; val: fitted on val (minimum log loss)", above=0
+    )
+    output: str | None = key("output folder; null: evaluate/<time> in the run folder")
 
 
 @dataclasses.dataclass
@@ -368,26 +389,26 @@ class Predict:
     """Keys of `python -m runner predict`, on top of the run's own."""
 
     run: str | list[str] = key(
-        "folder of the run, or last; several, whose mean is taken; of a cross-validation, all folds"
+        "run folder, or last; of several, the mean; of a cross-validation, the mean of its folds"
     )
-    weights: str = key("best (those behind the figures of the run), last, ema (their average), or a file")
+    weights: str = key(
+        "best (the checkpoint behind the reported metrics), last, ema (averaged weights of last.pt), or a file"
+    )
     temperature: float | Literal["val"] | None = key(
-        "number that logits are divided by; val: the one with the least loss on val", above=0
+        "softmax temperature, which divides the logits; val: fitted on val (minimum log loss)", above=0
     )
     input: str = key(
-        "what is to be predicted",
-        allowed="a picture, a folder of pictures, a .csv, .parquet or .npy file, train, val, test, -",
+        "what to predict",
+        allowed="an image, a folder of images, a .csv, .parquet or .npy file, train, val, test, -",
     )
     output: str = key(
         "a .csv or .jsonl file, or - for stdout", pattern=r"-|.*\.(csv|jsonl)", allowed="-, NAME.csv, NAME.jsonl"
     )
-    top_k: int = key("how many of the likeliest classes are written", least=1)
+    top_k: int = key("how many of the most probable classes are written", least=1)
     probabilities: bool = key("write the probabilities of all classes")
-    keep: list[str | int] = key(
-        "columns of a table that are copied, such as an id", allowed="a list of names of columns"
-    )
+    keep: list[str | int] = key("columns of a table that are copied, such as an id", allowed="a list of column names")
     flips: list[Literal["horizontal", "vertical"]] = key(
-        "average over each picture and its mirror images", allowed="a list of horizontal, vertical"
+        "average over each image and its mirror images", allowed="a list of horizontal, vertical"
     )
 
 
@@ -395,13 +416,17 @@ class Predict:
 class Export:
     """Keys of `python -m runner export`, on top of the run's own."""
 
-    run: str = key("folder of the run, or last")
-    weights: str = key("best (those behind the figures of the run), last, ema (their average), or a file")
-    temperature: float | None = key("number that logits are divided by", above=0)
+    run: str = key("run folder, or last")
+    weights: str = key(
+        "best (the checkpoint behind the reported metrics), last, ema (averaged weights of last.pt), or a file"
+    )
+    temperature: float | None = key("softmax temperature, which divides the logits", above=0)
     format: Literal["torch_export", "onnx", "safetensors"] = key("format of the file")
-    output: str | None = key("the file; null: model.pt2, model.onnx or model.safetensors in the folder of the run")
-    input: str = key("samples on which the file is compared with the model: as of predict")
-    tolerance: float = key("largest difference of a probability, or of a value as a share of the largest", above=0)
+    output: str | None = key("output file; null: model.pt2, model.onnx or model.safetensors in the run folder")
+    input: str = key("samples on which the file is compared with the model: as input of predict")
+    tolerance: float = key(
+        "largest accepted difference between file and model (regression: relative to the largest output)", above=0
+    )
 
 
 COMMANDS = {"evaluate": Evaluate, "predict": Predict, "export": Export}
@@ -415,31 +440,33 @@ class Config:
         "where to compute",
         pattern=r"auto|cpu|mps|cuda(:\d+)?", allowed="auto, cpu, cuda, cuda:N, mps", resume=True,
     )  # fmt: skip
-    resume: str | None = key("run folder to go on in, or last", resume=True)
+    resume: str | None = key("run folder to resume, or last", resume=True)
     debug: Literal["dev_run", "overfit", "anomaly"] | None = key(
-        "two batches of everything; one batch again and again; or name the operation that broke a gradient", resume=True
+        "dev_run: two batches of every part; overfit: train on one batch only; anomaly: find the operation with a NaN "
+        "gradient",
+        resume=True,
     )
-    check: Literal["only"] | None = key("stop when everything was checked", resume=True)
-    figures: bool = key("keep the pictures as files, too: figures/*.png", resume=True)
+    check: Literal["only"] | None = key("only: check everything, try one batch, and stop", resume=True)
+    figures: bool = key("save the plots as files, too: figures/*.png", resume=True)
     allow_targets: list[str] = key(
-        "patterns of code of your own that may be called",
+        "patterns of your own code that may be called",
         allowed="a list of patterns, such as [my_package.*]",
         resume=True,
     )
     dataset: Dataset = key("the samples")
-    split: Split = key("which samples train, which choose, which test")
+    split: Split = key("how the data are divided into train, val and test")
     transform: Transform = key("what happens to a batch before the model")
     loader: Loader = key("how samples become batches")
     model: Model = key("what is trained")
     loss: Loss = key("what is minimised")
     optimizer: Optimizer = key("how weights are updated")
-    scheduler: Scheduler = key("how the learning rate moves")
+    scheduler: Scheduler = key("learning-rate schedule")
     metric: dict[str, Any] = key("what is measured on val and test")
-    trainer: Trainer = key("length and manner of the training")
+    trainer: Trainer = key("training loop: length, evaluation, precision and more")
     checkpoint: Checkpoint = key("which epoch is kept")
     tensorboard: TensorBoard = key("curves and tables")
-    sweep: Sweep = key("how the jobs of a sweep are made and done", resume=True)
-    lr_find: LrFind = key("how the learning rate is looked for", optional=True)
+    sweep: Sweep = key("sweeps and searches: which jobs, how many at a time, ranking", resume=True)
+    lr_find: LrFind = key("learning-rate search of lr_find", optional=True)
     facts: Any = key("what only the data know; filled in by the run", resume=True)
 
 
@@ -459,14 +486,14 @@ def problems(config: Mapping[str, Any], schema: type = Config, prefix: str = "")
         if name in fields:
             found += _check(prefix + name, value, hints[name], fields[name].metadata)
         elif not has_target:
-            what, allowed = f"there is no such key (value {shown(value)})", ", ".join(sorted(fields))
-            close = nearest(str(name), fields, prefix)
-            found.append(Problem(prefix + name, what, allowed, f"{close}={value}" if close else ""))
+            names = sorted(set(fields) - {"facts"})  # which are not for anyone to set
+            what, close = f"there is no such key (value {shown(value)})", nearest(str(name), names, prefix)
+            found.append(Problem(prefix + name, what, ", ".join(names), f"{close}={value}" if close else ""))
     return found
 
 
 LENGTH = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.early_stopping")
-"""Keys that decide when a run ends: one that is resumed may change them, and with others it is another experiment."""
+"""Keys that decide when a run ends. They may change when a run is resumed, and make two jobs of a sweep two runs."""
 
 
 def ours(schema: type) -> tuple[str, ...]:
@@ -499,7 +526,10 @@ def _check(name: str, value: Any, hint: Any, rules: Mapping[str, Any]) -> list[P
     if dataclasses.is_dataclass(hint):
         if isinstance(value, Mapping):
             return problems(value, typing.cast(type, hint), name + ".")
-        return [Problem(name, f"{value!r} is not a group of keys", f"an option of the group: {name}=NAME")]
+        if "." in name:
+            return [Problem(name, f"{shown(value)} is not a mapping", "a mapping {KEY: VALUE}", f"{name}.KEY=VALUE")]
+        what, remedy = f"{shown(value)} is a value, not an option", f"{name}.KEY=VALUE for one of its keys"
+        return [Problem(name, what, f"{name}=OPTION", remedy)]
     if fits(value, hint) and in_bounds(value, rules):
         return []
     close = nearest(value, choices(hint, rules), f"{name}=") if isinstance(value, str) else ""

@@ -44,6 +44,8 @@ NEVER = ("builtins", "os", "posix", "nt", "sys", "subprocess", "pickle", "_pickl
          "torchvision.datasets.utils")  # fmt: skip
 """Modules whose functions run or load whatever they are given; no pattern allows them."""
 
+BLOCKED = "is blocked for safety (it can run code or change files); allow_targets cannot allow it"
+
 GIVEN = {
     "split": ("subject",),
     "loader": ("samples", "order", "transform", "device"),
@@ -119,13 +121,15 @@ def _check_target(path: str, node: dict[str, Any], allowed: Sequence[str]) -> li
 def _check_name(key: str, node: dict[str, Any], allowed: Sequence[str]) -> list[Problem]:
     name = node["_target_"]
     if name is UNKNOWN:
-        return [Problem(key, "comes from the data, which may not say what is called", "a path, written out")]
+        return [Problem(key, "must not be a reference to facts", "a dotted path, written out")]
     if "." not in name:
-        return [Problem(key, f"{name!r} has no module in front of it", "a dotted path, such as my_package.Net")]
+        return [Problem(key, f"{name!r} has no module", "a dotted path, such as my_package.Net")]
     if _forbidden(name):
-        return [Problem(key, f"{name!r} may not be called: it runs or loads whatever it is given")]
+        return [Problem(key, f"{name!r} {BLOCKED}")]
     if any(word.startswith("_") for word in name.split(".")):
-        return [Problem(key, f"{name!r} begins with _, which means private", "a public class or function")]
+        return [
+            Problem(key, f"{name!r} has a name that begins with _, which means private", "a public class or function")
+        ]
     if not _matches(name, allowed):
         top = name.partition(".")[0]
         if top.isidentifier() and top not in sys.modules and importlib.util.find_spec(top) is None:
@@ -137,16 +141,15 @@ def _check_name(key: str, node: dict[str, Any], allowed: Sequence[str]) -> list[
     except LookupError as error:
         return [Problem(key, f"{name!r} cannot be found: {error}", "the dotted path of a class or function")]
     if not callable(target):
-        what = "a module" if inspect.ismodule(target) else type(target).__name__
-        return [Problem(key, f"{name!r} is {what}, and no class or function", "the dotted path of one")]
+        what = "is a module" if inspect.ismodule(target) else f"is of type {type(target).__name__}"
+        return [Problem(key, f"{name!r} {what}", "the dotted path of a class or function")]
     # The object is judged too, not only its spelling: torch.nn.utils.prune.torch.load is torch.load.
     judged = target.func if isinstance(target, functools.partial) else target
     true_name = f"{getattr(judged, '__module__', '')}.{getattr(judged, '__qualname__', '')}"
     if _forbidden(true_name):
-        what = f"{name!r} is {true_name}, which may not be called: it runs or loads whatever it is given"
-        return [Problem(key, what)]
+        return [Problem(key, f"{name!r} is {true_name}, which {BLOCKED}")]
     if not _matches(true_name, allowed):
-        return [_not_allowed(key, f"{name!r} is {true_name}, and", [name, true_name], allowed)]
+        return [_not_allowed(key, f"{name!r} is {true_name}, which", [name, true_name], allowed)]
     return []
 
 
@@ -155,7 +158,10 @@ def _not_allowed(key: str, what: str, names: Sequence[str], allowed: Sequence[st
     missing = [f"{name.rpartition('.')[0]}.*" for name in names if not _matches(name, allowed)]
     patterns = ",".join([*allowed[len(ALLOWED) :], *missing])
     return Problem(
-        key, f"{what} may be called only if you allow it", ", ".join(allowed), for_shell(f"allow_targets=[{patterns}]")
+        key,
+        f"{what} is not on the list of allowed targets",
+        "those in docs/checks.md, and those that match allow_targets",
+        f"{for_shell(f'allow_targets=[{patterns}]')}, if you trust this code",
     )
 
 

@@ -90,6 +90,6 @@ def describe(hint: Any) -> str:
         plain = len(kinds) == 1 and kinds <= {int, float, str}
         return f"a list of {describe(kinds.pop()).removeprefix('a ')}s" if plain else "a list"
     if origin is dict:
-        return "a group of keys"
+        return "a mapping {KEY: VALUE}"
     names = {int: "a whole number", float: "a number", bool: "true, false", str: "a string", type(None): "null"}
     return names.get(hint, getattr(hint, "__name__", str(hint)))

@@ -1,4 +1,4 @@
-"""What makes figures of several runs impossible to compare, or not as they stand."""
+"""What makes metrics of several runs impossible to compare, or not as they stand."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def of(ranked: Sequence[Setting], completed: Sequence[Run], tag: str) -> Iterato
     part, _, name = tag.partition("/")
     keys = {key for setting in ranked for row in setting.rows for key in row.keys}
     if name == "loss" and any(is_below(key, "loss") for key in keys):
-        yield "caution: figures of different losses cannot be compared; --by METRIC ranks by another metric"
+        yield "caution: values of different loss functions cannot be compared; rank by another metric with --by METRIC"
     if part == "test":
-        yield "caution: test is to be looked at once; what was chosen by it looks better there than it is"
+        yield "caution: ranked by a test metric; the test result of a setting that was selected by it is too optimistic"
     if len({str(_below(run, f"metric.{name}")) for run in completed if tag in run.result["metrics"]}) > 1:
         yield f"caution: {tag} is not the same function in all runs"
     for what, group, differ in _of_samples(ranked, completed):
         if differ:
             why = ", ".join(sorted(key for key in keys if is_below(key, group)))
-            why = f" ({why})" if why else ", although their configurations say the same"
-            yield f"caution: not all settings have the same {what}{why}: figures of other samples cannot be compared"
+            why = f" ({why})" if why else ", although their configurations are the same"
+            yield f"caution: not all settings use the same {what}{why}: their metrics cannot be compared directly"
             return
 
 

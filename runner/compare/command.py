@@ -14,6 +14,7 @@ from runner.direction import mode_of
 from runner.errors import ConfigError, Problem, RunFolderError, counted, nearest
 from runner.files import typed
 from runner.ranking import Row, Setting
+from runner.result import started
 from runner.runs import ALLOWED, Found, Run, find
 from runner.table import Table
 
@@ -23,11 +24,11 @@ usage: python -m runner compare PATH... [--by METRIC] [--csv | --md]
 Rank runs and sweeps, each setting with its mean over seeds and folds, and test the best one against the others.
 
   PATH           the folder of a run or a sweep, or a folder above them, such as outputs; last: the newest run
-  --by METRIC    rank by this one, as in val/accuracy; without it by checkpoint.monitor
-  --csv          a line for each run, with every figure, unrounded
+  --by METRIC    the metric to rank by, such as val/accuracy; by default checkpoint.monitor
+  --csv          one row per run with all metrics, unrounded
   --md           the tables as Markdown
 
-With --csv and --md the output has nothing else in it, and what is to be said goes to the error stream."""
+With --csv and --md only the table goes to stdout; notes go to stderr."""
 
 FLAGS = ("--by", "--csv", "--md", "--help")
 
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str]) -> int:
     completed = [run for run in found.runs if run.state == "completed"]
     if not completed and not (typed.form == "csv" and found.runs):
         what = f"nothing to compare: {'; '.join(_missing(found))}"
-        remedy = "python -m runner resume=FOLDER, to complete one"
+        remedy = f"{' '.join(folder.program('runner'))} resume=FOLDER, to complete one"
         raise RunFolderError(Problem(" ".join(map(str, typed.paths)), what, "completed runs", remedy))
     runs = found.runs if typed.form == "csv" else completed
     rows = _rows(runs, typed.form == "csv")
@@ -103,12 +104,17 @@ def parse(arguments: Sequence[str]) -> Typed:
         else:
             paths += _path(argument, problems)
     if not paths and not problems:
-        problems.append(Problem("compare", "needs a path", ALLOWED, "python -m runner compare outputs"))
+        problems.append(Problem("compare", "needs a path", ALLOWED, _program("outputs")))
     if {"--csv", "--md"} <= set(flags):
-        problems.append(Problem("--csv --md", "cannot both be printed", "one of them"))
+        problems.append(Problem("--csv --md", "cannot be combined", "one of them"))
     if problems:
         raise ConfigError(*problems)
     return Typed(paths, by, next((flag[2:] for flag in flags), ""))
+
+
+def _program(*words: str) -> str:
+    """How the command is typed here."""
+    return " ".join([*folder.program("runner"), "compare", *words])
 
 
 def _path(argument: str, problems: list[Problem]) -> list[Path]:
@@ -116,8 +122,8 @@ def _path(argument: str, problems: list[Problem]) -> list[Path]:
     if argument == "last" and not path.exists() and (newest := folder.newest()) is not None:
         return [newest]
     if "=" in argument and not path.exists():
-        what = "is no folder; compare takes paths and flags, and no KEY=VALUE"
-        problems.append(Problem(argument, what, remedy="python -m runner compare --help"))
+        what = "is not a folder; compare takes paths and flags, not KEY=VALUE"
+        problems.append(Problem(argument, what, remedy=_program("--help")))
         return []
     return [path]
 
@@ -136,7 +142,7 @@ def _newest(rows: Sequence[Row]) -> list[Row]:
     """The completed ones; of those that say the same in all that counts, the one that was started last."""
     completed = [row for row in rows if row.state == "completed"]
     found: dict[object, Row] = {}
-    for row in sorted(completed, key=lambda row: str(row.result.get("started"))):
+    for row in sorted(completed, key=lambda row: started(row.result) or 0.0):
         found[_said(row)] = row
     return [row for row in completed if found[_said(row)] is row]
 
@@ -231,20 +237,20 @@ def _farewell(ranked: Sequence[Setting], typed: Typed, tested: Table | None) -> 
     if tested is not None:
         yield from _how(tested, any("×" in setting.count for setting in ranked))
     elif len(ranked) > 1:
-        yield "\nHow sure that is: not known, because no other setting has two seeds or folds in common with the best."
+        yield "\nNo significance test: no other setting shares at least two seeds or folds with the best."
     jobs = list(dict.fromkeys(row.job for row in ranked[0].rows))
     others = f" and {len(jobs) - 1:,} more" if len(jobs) > 1 else ""
     yield f"\n  folder of the best     {jobs[0]}{others}"
-    yield f"  every figure           {typed.command} --csv"
+    yield f"  all metrics (CSV)      {typed.command} --csv"
 
 
 def _how(tested: Table, both: bool) -> Iterator[str]:
     """How settings were compared with the best."""
     over = {str(record["pairs"]).rpartition(" ")[2] for record in tested.records()}
-    less = "; of seeds and folds the less sure one" if both else ""
-    yield f"  mean difference of pairs; above 0 the best setting is better{less}:"
+    less = "; of the tests over seeds and over folds, the one with the larger p" if both else ""
+    yield f"  mean paired difference (> 0: the best setting is better){less}:"
     if "seeds" in over:
-        yield "  seeds: the paired t-test"
+        yield "  seeds: paired t-test"
     if over - {"seeds"}:
         kinds = " and ".join(sorted(over - {"seeds"}))
-        yield f"  {kinds}: the t-test of Nadeau and Bengio, because their training data overlap"
+        yield f"  {kinds}: corrected t-test of Nadeau and Bengio, because their training data overlap"

@@ -59,7 +59,7 @@ def read(
     parts = built if isinstance(built, Parts) else Parts(built)
     if parts.train is None:
         raise DataError(
-            Problem("dataset", "there is no train part", "a data set, or runner.dataset.Parts with one for train")
+            Problem("dataset", "there is no train part", "a data set, or runner.dataset.Parts(train=DATASET, …)")
         )
     _check_keys(keys, parts)
     how = keys, layout, ignore_index
@@ -68,7 +68,7 @@ def read(
         if isinstance(source, IterableDataset):
             found[name] = Stream(source, *how) if name == "train" else Samples(_to_its_end(source, name), *how)
         elif not hasattr(source, "__len__") or not hasattr(source, "__getitem__"):
-            what = f"a {type(source).__name__} has no length and no samples by index"
+            what = f"a {type(source).__name__} has no __len__ or no __getitem__"
             raise DataError(Problem("dataset", what, "a torch.utils.data.Dataset or IterableDataset"))
         else:
             found[name] = Samples(source, *how)
@@ -85,7 +85,7 @@ def _check_keys(keys: Mapping[str, str] | None, parts: Parts) -> None:
             Problem(f"dataset.keys.{missing[0]}", "is missing", "{input: KEY, target: KEY, NAME: KEY, …}")
         )
     if isinstance(parts.train, ArrayDataset):
-        raise ConfigError(Problem("dataset.keys", "the samples of this data set are no dicts", "null"))
+        raise ConfigError(Problem("dataset.keys", "only applies to data sets whose samples are dicts", "null"))
 
 
 def _to_its_end(source: IterableDataset[Any], name: str) -> list[Any]:
@@ -93,8 +93,8 @@ def _to_its_end(source: IterableDataset[Any], name: str) -> list[Any]:
         held = list(islice(source, LIMIT + 1))
     except Exception as error:  # whatever a data set of the user's may raise
         what = f"the {name} part cannot be read: {type(error).__name__}: {error}"
-        raise DataError(Problem("dataset", what, remedy="-v, to see where")) from error
+        raise DataError(Problem("dataset", what, remedy="the same command with -v, for the traceback")) from error
     if not 0 < len(held) <= LIMIT:
         what = "is empty" if not held else f"is a stream that has not ended after {LIMIT:,} samples"
-        raise DataError(Problem("dataset", f"the {name} part {what}", "at least 1 sample, and an end"))
+        raise DataError(Problem("dataset", f"the {name} part {what}", f"1 to {LIMIT:,} samples"))
     return held

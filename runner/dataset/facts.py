@@ -28,7 +28,7 @@ def facts(parts: Mapping[str, Samples]) -> dict[str, Any]:
         part.check(len(classes), f"{{}} of the {name} part")
         if part.task != train.task:
             what = f"the targets of {name} are for {part.task}, those of train for {train.task}"
-            raise DataError(Problem("dataset", what, "targets of one kind in every part"))
+            raise DataError(Problem("dataset", what, "targets of the same kind in every part"))
     outputs = len(classes) or (1 if targets.dim() == 1 else targets.shape[1])
     return {
         "task": train.task,

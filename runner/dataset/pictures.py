@@ -96,11 +96,12 @@ def image_folder(
 def _list(root: Path, channels: int, size: tuple[int, int] | None, fit: Fit) -> dict[str, Pictures]:
     """The pictures of each part: of the folders that are named like parts, or else of the root."""
     if not root.is_dir():
-        raise DataError(Problem("dataset.root", f"there is no folder '{root}'", "a folder with one folder per class"))
+        what = f"there is no folder '{root}'"
+        raise DataError(Problem("dataset.root", what, "a folder with one subfolder per class"))
     folders = _folders(root) or {"train": root}
     if "train" not in folders:
-        what = f"'{root}' has a {', '.join(folders)} folder but no train"
-        raise DataError(Problem("dataset.root", what, "train, and val and test if you like"))
+        what = f"'{root}' has {', '.join(folders)}, but no train folder"
+        raise DataError(Problem("dataset.root", what, "folders train, and optionally val and test"))
     listed = {part: Pictures(folder, channels, size, fit) for part, folder in folders.items()}
     for part, pictures in listed.items():
         differing = sorted(set(pictures.classes) ^ set(listed["train"].classes))
@@ -123,8 +124,8 @@ def _folders(root: Path) -> dict[str, Path]:
             found[part] = path
     others = [path.name for path in inside if path not in found.values() and any(map(_is_picture, path.rglob("*")))]
     if found and others:
-        what = f"'{root}' has {', '.join(path.name for path in found.values())}, and pictures in {', '.join(others)}"
-        raise DataError(Problem("dataset.root", what, "folders train, val and test, or folders of classes"))
+        what = f"'{root}' has {', '.join(path.name for path in found.values())}, but also images in {', '.join(others)}"
+        raise DataError(Problem("dataset.root", what, "either folders train, val and test, or one folder per class"))
     return found
 
 
@@ -150,8 +151,9 @@ class Pictures(Dataset[Any]):
         counts = np.bincount([target for _, target in self.samples], minlength=len(self.classes))
         empty = [name for name, count in zip(self.classes, counts, strict=True) if count == 0]
         if not self.samples or empty:
-            what = f"no pictures in {root}" + (f"/{empty[0]}" if empty else "")
-            raise DataError(Problem("dataset.root", what, f"files in one folder per class: {', '.join(EXTENSIONS)}"))
+            what = f"no images in {root}" + (f"/{empty[0]}" if empty else "")
+            allowed = f"image files in one folder per class: {', '.join(EXTENSIONS)}"
+            raise DataError(Problem("dataset.root", what, allowed))
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -161,7 +163,7 @@ class Pictures(Dataset[Any]):
         try:
             return decode(path, self.mode, self.size, self.fit), target
         except UNDECODABLE as error:
-            remedy = "take the file away"
+            remedy = "remove the file"
             if self.size is None:  # with one, and room for all, every file is decoded beforehand
                 remedy += ', or "dataset.size=[HEIGHT,WIDTH]" dataset.on_error=skip'
             what = f"{path} cannot be decoded ({reason_of(error)})"
@@ -177,6 +179,11 @@ class Pictures(Dataset[Any]):
     def path(self) -> list[str]:
         """Each sample's file, under the root."""
         return [path.relative_to(self.root).as_posix() for path, _ in self.samples]
+
+    @property
+    def stamps(self) -> list[str]:
+        """What tells each file from another of that place: its name and its size in bytes."""
+        return [f"{name} {path.stat().st_size}" for name, (path, _) in zip(self.path, self.samples, strict=True)]
 
 
 def decode(
@@ -269,7 +276,7 @@ def _held(pictures: Pictures, read: Read, on_error: str) -> ArrayDataset:
             Problem(
                 "dataset",
                 _undecodable({str(pictures.root / name): reason for name, reason in broken.items()}, len(pictures)),
-                remedy="dataset.on_error=skip, or take the files away",
+                remedy="dataset.on_error=skip, or remove the files",
             )
         )
     names, targets = np.array(pictures.path), torch.tensor([target for _, target in pictures.samples])
@@ -294,13 +301,13 @@ def _say_cut(parts: Sequence[Read]) -> None:
     cut = sum(part.cut for part in parts)
     if cut:
         lost = sum(part.lost for part in parts) / cut
-        what = "dataset.size cuts off more than a quarter of %s of %s pictures, %.0f %% on average"
-        remedy = "\n  try: dataset.fit=pad, or dataset.fit=stretch"
+        what = "with dataset.fit=cut, %s of %s images lose more than a quarter of their area (%.0f %% on average)"
+        remedy = "\n  try: dataset.fit=pad or dataset.fit=stretch"
         log.warning(what + remedy, f"{cut:,}", f"{sum(len(part.pixels) for part in parts):,}", 100 * lost)
 
 
 def _say_skipped(names: Sequence[str], total: int) -> None:
-    what = "%s of %s pictures cannot be decoded and are skipped: %s"
+    what = "%s of %s images cannot be decoded and are skipped: %s"
     log.warning(what, f"{len(names):,}", f"{total:,}", ", ".join(names))
 
 
@@ -318,7 +325,7 @@ def _place(pictures: Pictures, size: tuple[int, int], cache: Path) -> Path:
         look.update(repr((str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)).encode())
     remembered = cache / f"{look.hexdigest()[:32]}.key"
     with contextlib.suppress(OSError, ValueError):
-        return cache / f"{int(remembered.read_text(), 16):032x}.npy"
+        return cache / f"{int(remembered.read_text(encoding='utf-8'), 16):032x}.npy"
     for (path, target), name in zip(pictures.samples, pictures.path, strict=True):
         content.update(repr((name, target)).encode())
         with path.open("rb") as file:
@@ -347,7 +354,7 @@ def _decode_all(pictures: Pictures, size: tuple[int, int]) -> Read:
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # the decoders let other threads run
         reasons = pool.map(read, range(len(pictures)))
         for name, reason in zip(
-            pictures.path, track(reasons, "decoding pictures", len(pictures), transient=True), strict=True
+            pictures.path, track(reasons, "decoding images", len(pictures), transient=True), strict=True
         ):
             if reason is not None:
                 broken[name] = reason
@@ -360,7 +367,7 @@ def _kept(path: Path) -> Read | None:
     try:
         # Copy-on-write: pages are read when they are needed, and shared between runs.
         pixels = np.load(path, mmap_mode="c")
-        return Read(pixels, **json.loads(path.with_suffix(".json").read_text()))
+        return Read(pixels, **json.loads(path.with_suffix(".json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, EOFError):
         return None
 
@@ -377,4 +384,4 @@ def _keep(path: Path, read: Read) -> None:
             os.replace(Path(folder, listed.name), listed)
             os.replace(Path(folder, path.name), path)
     except OSError as error:
-        log.warning("decoded pictures cannot be kept in %s (%s): the next run decodes them again", path.parent, error)
+        log.warning("decoded images cannot be cached in %s (%s): the next run decodes them again", path.parent, error)

@@ -62,7 +62,8 @@ class Samples:
             missing = [key for key in keys.values() if key not in sample]
             if missing:
                 what = f"samples have no key {missing[0]!r}"
-                raise DataError(Problem("dataset.keys", what, ", ".join(map(str, sample))))
+                remedy = '"+dataset.keys={input: KEY, target: KEY}", with keys from this list'
+                raise DataError(Problem("dataset.keys", what, ", ".join(map(str, sample)), remedy))
             named = {name: sample[key] for name, key in keys.items()}
             return named.pop("input"), named.pop("target"), named
         if isinstance(sample, (tuple, list)) and len(sample) in (2, 3):
@@ -71,7 +72,7 @@ class Samples:
             f" of {len(sample)}" if hasattr(sample, "__len__") else ""
         )
         raise DataError(
-            Problem("dataset", what, "(input, target), (input, target, index), or a dict with dataset.keys")
+            Problem("dataset", what, "(input, target), (input, target, ANYTHING), or a dict (see dataset.keys)")
         )
 
     @cached_property
@@ -83,11 +84,11 @@ class Samples:
     def _alike(self, index: int, keys: dict[str, str]) -> dict[str, str]:
         if keys != self.usual:
             name = min(keys.keys() ^ self.usual.keys())
-            what = f"sample {index} holds {name!r}, and the first does not"
+            what = f"sample {index} has {name!r}, which the first sample does not have"
             if name in self.usual:
-                what = f"sample {index} does not hold {name!r}, and the first does"
-            remedy = "+dataset.keys={input: input, target: target}, which leaves out all else"
-            raise DataError(Problem("dataset", what, "the same numbers in every sample", remedy))
+                what = f"sample {index} has no {name!r}, which the first sample has"
+            remedy = '"+dataset.keys={input: input, target: target}", to use only these'
+            raise DataError(Problem("dataset", what, "the same numeric keys in every sample", remedy))
         return keys
 
     def read(self, index: int, steps: Sequence[Callable[[Any], Any]] = ()) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -187,7 +188,7 @@ class Samples:
             bad, allowed = ~targets.isfinite(), "finite numbers"
         elif targets.dim() == 1:
             bad, allowed = (targets < 0) | (targets >= num_classes), f"0 … {num_classes - 1}"
-            remedy = "a list `classes` of all their names, as an attribute of the data set"
+            remedy = "an attribute `classes` of the data set, with the names of all classes"
         else:
             bad, allowed = (targets != 0) & (targets != 1), "0 or 1"
         if self.counted is not None:
@@ -244,10 +245,11 @@ class Samples:
         known = self.known()
         count = known.shape[1] if known.dim() > 1 else int(known.max()) + 1 if len(known) else 0
         if not names and count > max(10 * len(known), 100_000):
-            what = f"has targets up to {count - 1:,} in {len(known):,} samples: these are values, and no classes"
-            raise DataError(Problem("dataset", what, "class indices from 0, or floats"))
+            what = f"has integer targets up to {count - 1:,} in {len(known):,} samples: these look like continuous"
+            what += " values, not classes"
+            raise DataError(Problem("dataset", what, "class indices from 0, or floats for regression"))
         if names and len(names) < count:
-            what = f"names {len(names)} classes, and has targets up to {count - 1}"
+            what = f"names {len(names)} classes, but has targets up to {count - 1}"
             raise DataError(Problem("dataset", what, "a name for each class"))
         return names or [str(number) for number in range(count)]
 
@@ -264,7 +266,7 @@ class Samples:
         # Of what is compared with itself, None alone is equal; pandas' NA says neither.
         gaps = held != held if held.dtype != object else np.array([v is None or str(v != v) != "False" for v in held])
         if gaps.any():
-            what = f"column {name!r} has no value for {int(gaps.sum()):,} samples, the first is {int(gaps.argmax())}"
+            what = f"column {name!r} has no value for {int(gaps.sum()):,} samples; the first is {int(gaps.argmax())}"
             raise DataError(Problem("split.column", what, "a value for every sample"))
         return held
 
@@ -311,12 +313,15 @@ class Samples:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 that tells these samples from others: of their bytes if they are in memory, else of their targets."""
+        """SHA-256 that tells these samples from others: of their bytes if they are in memory; else of their targets,
+        and of the names and sizes of their files, where the source says them (``stamps``)."""
         digest = hashlib.sha256(f"{len(self)}".encode())
         held = [self.source.inputs, self.source.targets] if isinstance(self.source, ArrayDataset) else [self.targets]
         for tensor in held:
             digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(np.ascontiguousarray(tensor.numpy()).data)
+        if (stamps := self.held("stamps")) is not None:
+            digest.update(repr(stamps.tolist()).encode())
         return digest.hexdigest()
 
 
@@ -346,4 +351,4 @@ def _unreadable(index: int, error: Exception) -> DataError:
     own = (
         "torchvision.transforms.ToPILImage as the first transform" if "PIL" in f"{type(error).__name__} {error}" else ""
     )
-    return DataError(Problem("dataset", what, remedy=own or "-v, to see where"))
+    return DataError(Problem("dataset", what, remedy=own or "the same command with -v, for the traceback"))

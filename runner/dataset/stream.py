@@ -23,7 +23,7 @@ class Stream:
     """The samples of an IterableDataset, for training: endless, or started again whenever it ends.
 
     Args:
-        source, keys, layout, ignore_index: as of `Samples`.
+        source, keys, layout, ignore_index: see `Samples`.
     """
 
     source: IterableDataset[Any]
@@ -43,7 +43,8 @@ class Stream:
         except DataError:
             raise
         except Exception as error:  # whatever a data set of the user's may raise
-            raise DataError(Problem("dataset", f"cannot be read: {type(error).__name__}: {error}")) from error
+            what = f"the stream cannot be read: {type(error).__name__}: {error}"
+            raise DataError(Problem("dataset", what)) from error
         if len(head) == 0:
             raise DataError(Problem("dataset", "the stream has no samples", "at least 1 sample"))
         head.names = names_of(self.source)

@@ -73,7 +73,7 @@ def table(
     names = [name for name in wanted if name not in left_out]
     if not names:
         raise ConfigError(
-            Problem("dataset.features", "no column is left to predict from", ", ".join(map(str, frame.columns)))
+            Problem("dataset.features", "no column is left as an input", ", ".join(map(str, frame.columns)))
         )
     codes, categories = zip(*(_codes(frame[name]) for name in names), strict=True)
     values = [name for name in goals if task == "regression" or frame[name].nunique() > _most_classes(frame[name])]
@@ -103,8 +103,12 @@ def _read(path: Path, header: bool | str) -> pd.DataFrame:
             delimiter, named = dialect(file.readline(), header)
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            # Without index_col, pandas would take cells that there are too many of for the names of the rows.
-            return pd.read_csv(path, sep=delimiter, header=0 if named else None, index_col=False, skipinitialspace=True)
+            # Without index_col, pandas would take cells that there are too many of for the names of the rows; with
+            # low_memory it finds the type of a column piece by piece, and 1 and 1.0 become two categories.
+            return pd.read_csv(
+                path, sep=delimiter, header=0 if named else None, index_col=False, skipinitialspace=True,
+                low_memory=False,
+            )  # fmt: skip
     except pd.errors.ParserWarning as error:
         what = f"{path} cannot be read as a table: its rows have more cells than its first line"
         raise DataError(Problem("dataset.path", what, "a name for each column")) from error
@@ -121,7 +125,7 @@ def dialect(first: str, header: bool | str) -> tuple[str, bool]:
     """What separates the cells of a CSV file, and whether its `first` line names the columns.
 
     Args:
-        header: as of `table`.
+        header: see `table`.
 
     Raises:
         StopIteration: the line is empty.
@@ -162,9 +166,10 @@ def _missing(frame: pd.DataFrame, name: Name, given: Name | Sequence[Name], key:
         allowed = f"0 … {len(names) - 1}"
         if isinstance(name, int):
             return Problem(key, f"the table has no column {name}", allowed)
-        what = f"the file's first line names no columns, and {name!r} is none of their numbers"
+        what = f"the first line was not read as column names, so {name!r} is unknown"
         is_there = len(frame) > 0 and name in [str(cell) for cell in frame.iloc[0]]
-        return Problem(key, what, allowed, "dataset.header=true" if is_there else "a number, or dataset.header=true")
+        remedy = "dataset.header=true" if is_there else "a column number, or dataset.header=true"
+        return Problem(key, what, allowed, remedy)
     close = {each: each if _column(frame, each) is not None else nearest(str(each), names) for each in _listed(given)}
     remedy = ""
     if all(str(each) for each in close.values()):
@@ -230,7 +235,7 @@ def _say_ids(rows: int, counts: dict[Any, int], drop: Sequence[Name]) -> None:
         said = [f"column {name!r} has {count:,}" for name, count in found.items()]
         said[0] += f" different values in {rows:,} rows"
         remedy = _override("dataset.drop", [*drop, *found])
-        log.warning("%s, each an input of its own\n  try: %s", ", ".join(said), remedy)
+        log.warning("%s; each of these values becomes a one-hot input\n  try: %s", ", ".join(said), remedy)
 
 
 def _targets(column: pd.Series[Any], task: str) -> tuple[torch.Tensor, list[str]]:
@@ -238,19 +243,20 @@ def _targets(column: pd.Series[Any], task: str) -> tuple[torch.Tensor, list[str]
 
     gaps = column.isna()
     if gaps.any():
-        what = f"{int(gaps.sum()):,} rows have no target, the first is row {int(gaps.to_numpy().argmax())} (from 0)"
+        first = int(gaps.to_numpy().argmax())
+        what = f"{int(gaps.sum()):,} rows have no target; the first is row {first} (counted from 0)"
         raise DataError(Problem("dataset.target", what, "a target in every row"))
     if task == "classification":
         codes, classes = pd.factorize(column, sort=True)
         if len(classes) > _most_classes(column):
             what = f"column {column.name!r} has {len(classes):,} different values in {len(column):,} rows"
             remedy = "dataset.task=regression loss=mse metric=regression" if _is_numeric(column) else ""
-            raise ConfigError(Problem("dataset.task", what, "classes that repeat", remedy))
+            raise ConfigError(Problem("dataset.task", what, "a column with few distinct values, the classes", remedy))
         return torch.from_numpy(codes.astype(np.int64)), [str(name) for name in classes]
     if not _is_numeric(column):
         repeats = column.nunique() <= _most_classes(column)
         remedy = "dataset.task=classification loss=cross_entropy metric=classification" if repeats else ""
-        raise ConfigError(Problem("dataset.task", _no_number(column), "regression wants numbers", remedy))
+        raise ConfigError(Problem("dataset.task", _no_number(column), "numbers, for regression", remedy))
     return torch.from_numpy(column.to_numpy(np.float32)), []
 
 
@@ -269,14 +275,14 @@ def _no_number(column: pd.Series[Any]) -> str:
     import pandas as pd
 
     bad = pd.to_numeric(column, errors="coerce").isna().to_numpy()
-    return f"column {column.name!r} holds {column.iloc[int(bad.argmax())]!r}, which is no number"
+    return f"column {column.name!r} holds {column.iloc[int(bad.argmax())]!r}, which is not a number"
 
 
 def _several(columns: pd.DataFrame, task: str) -> tuple[torch.Tensor, list[str]]:
     """(N, K) targets: values, or flags of the classes that the columns are named after."""
     texts = [name for name in columns if not _is_numeric(columns[name])]
     if texts:
-        allowed = "numbers" if task == "regression" else "one column of classes, or several of 0 and 1"
+        allowed = "numbers" if task == "regression" else "one column of classes, or several columns of 0 and 1"
         raise ConfigError(Problem("dataset.target", _no_number(columns[texts[0]]), allowed))
     each = [_targets(columns[name], "regression")[0] for name in columns]
     targets = torch.stack(each, 1)
@@ -285,8 +291,8 @@ def _several(columns: pd.DataFrame, task: str) -> tuple[torch.Tensor, list[str]]
     bad = ((targets != 0) & (targets != 1)).any(0)
     if bad.any():
         name = columns.columns[int(bad.nonzero()[0, 0])]
-        what = f"column {name!r} holds other values than 0 and 1"
-        raise ConfigError(Problem("dataset.target", what, "one column of classes, or several of 0 and 1"))
+        what = f"column {name!r} holds values other than 0 and 1"
+        raise ConfigError(Problem("dataset.target", what, "one column of classes, or several columns of 0 and 1"))
     return targets.long(), [str(name) for name in columns.columns]
 
 
@@ -314,7 +320,7 @@ class Codes:
     """Reads rows of other tables as those of one table were read: numbers as they are, categories as their codes there.
 
     Args:
-        features, categories: as of `ArrayDataset`.
+        features, categories: see `ArrayDataset`.
 
     Attributes:
         unknown: by column, how many cells held a category that the table did not have; each is a gap.
@@ -353,7 +359,7 @@ class Codes:
             except ValueError:
                 value = None
             if value is None or abs(value) > LARGEST:
-                what = "too large a number" if value is not None else "no number"
+                what = "too large a number" if value is not None else "not a number"
                 raise ValueError(f"column {feature!r} holds {text!r}, which is {what}")
             return value
         if codes.keys() <= {"True", "False"}:

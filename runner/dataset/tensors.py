@@ -26,7 +26,7 @@ def as_input(value: Any, layout: str | None = None) -> Tensor:
         return tensor.flip(0) if layout == "hwc_bgr" else tensor
     if layout is None and tensor.shape[2] in (1, 3, 4) and tensor.shape[0] not in (1, 2, 3, 4):
         what = f"an array of {by(tensor.shape)} looks like height × width × channels"
-        remedy = "+dataset.layout=hwc, or `layout: hwc` in the file of the data set; chw if it is not"
+        remedy = "+dataset.layout=hwc (or layout: hwc in the option's file); +dataset.layout=chw if channels come first"
         raise DataError(Problem("dataset.layout", what, "chw, hwc, hwc_bgr", remedy))
     return tensor
 

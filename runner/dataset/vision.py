@@ -105,12 +105,12 @@ def _open(kind: Any, name: str, root: Path, options: Mapping[str, Any]) -> Any:
         raise DataError(problem) from error
     except Exception as error:  # whatever torchvision and the many libraries that it reads files with may raise
         log.debug("", exc_info=True)
-        reason = reason_of(error)
+        reason = reason_of(error).partition(" You can use download=True")[0]  # which cannot be typed here
         where = root / EXPECTED.get(name, "")
         what = f"{name} cannot be read: {reason.rstrip('.')} (looked for {where})"
-        remedy = "dataset.download=true, or dataset.root=FOLDER that has the files"
+        remedy = "dataset.download=true, or dataset.root=FOLDER, which has the files"
         if name in ("ImageNet", "LSUN"):
-            remedy = "get the files from the data set's site, which asks for a registration, and set dataset.root"
+            remedy = "download the files from the website of the data set, and set dataset.root"
         raise DataError(Problem("dataset.root", what, remedy=remedy)) from error
 
 

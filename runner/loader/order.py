@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from runner.draws import generator, seed_of, set_generators
-from runner.errors import ConfigError, DataError, Problem
+from runner.errors import ConfigError, DataError, Problem, counted
 
 
 class Order:
@@ -61,7 +61,7 @@ class Order:
         if batch_sampler is not None and (drop_last or sampler != "shuffle"):
             name = sampler if isinstance(sampler, str) else type(sampler).__name__
             excluded = "drop_last=true" if drop_last else f"sampler={name}"
-            what = f"excludes loader.{excluded}: it decides the order and the batches itself"
+            what = f"cannot be combined with loader.{excluded}: it decides order and batches itself"
             remedy = "loader.drop_last=false" if drop_last else "loader.sampler=shuffle"
             raise ConfigError(Problem("loader.batch_sampler", what, remedy=remedy))
         if sampler == "balanced":
@@ -76,12 +76,15 @@ class Order:
 
     def __len__(self) -> int:
         """Batches in one epoch."""
+        return self.unlimited if self.limit is None else min(self.unlimited, self.limit)
+
+    @property
+    def unlimited(self) -> int:
+        """Batches that one epoch would have without the limit."""
         if self.batch_sampler is not None:
-            whole = len(self.batch_sampler)
-        else:
-            visited = len(self.indices) if isinstance(self.sampler, str) else len(self.sampler)
-            whole = (math.floor if self.drop_last else math.ceil)(visited / self.batch_size)
-        return whole if self.limit is None else min(whole, self.limit)
+            return len(self.batch_sampler)
+        visited = len(self.indices) if isinstance(self.sampler, str) else len(self.sampler)
+        return (math.floor if self.drop_last else math.ceil)(visited / self.batch_size)
 
     def batches(self, epoch: int) -> list[Tensor]:
         """For each batch of `epoch`, (B,) int64 on the CPU: the data set's index of each of its samples.
@@ -115,10 +118,11 @@ class Order:
         positions = torch.tensor([p for batch in listed for p in batch] if self.batch_sampler is not None else listed)
         bad = (positions < 0) | (positions >= len(self.indices))
         if bad.any() or len(listed) != len(own):
-            what = (
-                f"yields position {int(positions[bad][0])}" if bad.any() else f"yields {len(listed)} in epoch {epoch}"
-            )
-            allowed = f"positions from 0 to {len(self.indices) - 1:,}, as many as its length says"
+            what = f"yields {counted(len(listed), 'item')} in epoch {epoch}, but its length is {len(own):,}"
+            if bad.any():
+                what = f"yields position {int(positions[bad][0])}"
+            kind = "positions" if self.batch_sampler is None else "batches of positions"
+            allowed = f"{kind} from 0 to {len(self.indices) - 1:,}, as many as its length says"
             raise DataError(Problem(f"loader.{key}", f"{type(own).__name__} {what}", allowed))
         sizes = self.batch_size if self.batch_sampler is None else [len(batch) for batch in listed]
         return list(self.indices[positions].split(sizes))[: len(self)]
@@ -142,6 +146,6 @@ def _subset(total: int, subset: float | None, seed: int) -> Tensor:
     count = subset if isinstance(subset, int) else round(subset * total)
     if not 1 <= count <= total:
         raise ConfigError(
-            Problem("loader.subset", f"{subset} is {count:,} samples of {total:,}", f"1 … {total:,}, or a fraction")
+            Problem("loader.subset", f"{subset} gives {count:,} of {total:,} samples", f"1 … {total:,}, or a fraction")
         )
     return torch.randperm(total, generator=generator(seed, "subset"))[:count].sort().values

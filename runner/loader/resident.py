@@ -37,7 +37,7 @@ class Resident:
         self, samples: Samples, order: Order, transform: Pipeline, device: torch.device, num_workers: int = 0
     ) -> None:
         if num_workers > 0:
-            what = f"{num_workers}: data that are held in memory are read without workers"
+            what = f"{num_workers}: this loader keeps the data in memory and uses no workers"
             raise ConfigError(Problem("loader.num_workers", what, "0", "loader=workers"))
         self.held = samples.on(device)
         self.order = order

@@ -31,7 +31,7 @@ class Streaming:
         stream: the data set.
         order: how many samples an epoch has, and how many a batch.
         num_workers: processes that read; of several, each must yield samples of its own.
-        transform, device, pin_memory, prefetch_factor, timeout, collate_fn, worker_init_fn: as of `Workers`.
+        transform, device, pin_memory, prefetch_factor, timeout, collate_fn, worker_init_fn: see `Workers`.
 
     Raises:
         DataError: each worker would yield the whole stream.
@@ -147,6 +147,6 @@ def _check_shards(stream: Stream) -> None:
     """That two workers yield different samples."""
     first, second = DataLoader(_Beginning(stream), batch_size=None, num_workers=2)
     if first == second:
-        what = "each worker yields the whole stream, so that every sample would come once from each"
-        remedy = "loader.num_workers=1, or an __iter__ that asks torch.utils.data.get_worker_info() for its share"
+        what = "each worker yields the whole stream, so every sample would appear once per worker"
+        remedy = "loader.num_workers=1, or an __iter__ that uses torch.utils.data.get_worker_info() to yield its share"
         raise DataError(Problem("loader.num_workers", what, "0, 1", remedy))

@@ -63,11 +63,12 @@ class Workers:
         self.device = device
         self.keys = _Keys(order)
         self.fetch = Fetch(samples, steps, order)
+        self.collate = Collate(collate_fn)
         probe(self._first, num_workers)
         self.loader: DataLoader[Batch | Problem] = DataLoader(
             self.fetch,
             batch_sampler=self.keys,
-            collate_fn=Collate(collate_fn),
+            collate_fn=self.collate,
             persistent_workers=persistent_workers and num_workers > 0,
             **options(device, num_workers, pin_memory, prefetch_factor, timeout, worker_init_fn),
         )
@@ -77,11 +78,22 @@ class Workers:
         return len(self.order)
 
     def _first(self) -> Tensor:
+        return self._read()[0][0]  # type: ignore[no-any-return]
+
+    def _read(self) -> list[Any]:
         read = self.fetch.__getitems__([(0, 0, int(self.order.indices[0]))])
         if isinstance(read, Problem):
             raise DataError(read)
-        given: Tensor = read[0][0]
-        return given
+        return read
+
+    def example(self) -> Tensor:
+        """(1, ...) an input as the model gets it, read in this process: workers take a while to start."""
+        batch = self.collate(self._read())
+        if isinstance(batch, Problem):
+            raise DataError(batch)
+        drawn = self.order.uniform(0, self.transform.draws)[:1].to(self.device)
+        made: Tensor = self.transform(batch.input.to(self.device), drawn, self.order.seeds(0, range(1)))
+        return made
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """The batches of `epoch`, from batch `start` on."""
@@ -157,7 +169,7 @@ def receive(batches: Iterator[Batch | Problem], num_workers: int, what: str) -> 
             raise
         problem = Problem(
             "loader.num_workers",
-            f"{num_workers}: while {what} were read: {reason_of(error)}",
+            f"{num_workers}: reading {what} failed: {reason_of(error)}",
             remedy="loader.num_workers=0, to see the error itself",
         )
         raise DataError(problem) from error
@@ -175,11 +187,12 @@ def probe(read: Callable[[], Tensor], num_workers: int) -> None:
     first, second = read(), read()
     if num_workers > 0 and (first.is_cuda or first.requires_grad):
         what = f"samples are on {first.device}" if first.is_cuda else "samples require gradients"
-        raise DataError(Problem("dataset", f"{what}, and cannot come from a worker", remedy="loader.num_workers=0"))
+        what += ", so they cannot come from a worker process"
+        raise DataError(Problem("dataset", what, remedy="loader.num_workers=0"))
     if first.shape == second.shape and not torch.equal(first.nan_to_num(), second.nan_to_num()):
         log.warning(
-            "the first sample differs each time it is read: the data set draws from a generator of its own, so this "
-            "run can neither be repeated nor resumed to the same bytes"
+            "the first sample differs each time it is read: the data set uses its own random generator, so this run is "
+            "not reproducible and cannot be resumed exactly"
         )
 
 

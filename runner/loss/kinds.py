@@ -21,9 +21,9 @@ FORMS = {"classification": "indices", "multilabel": "flags", "soft": "distributi
 
 WORDS = {
     "indices": "class indices",
-    "flags": "0 or 1 for each class",
-    "distributions": "a probability for each class",
-    "values": "values",
+    "flags": "0/1 per class (multi-label)",
+    "distributions": "class probabilities",
+    "values": "continuous values",
 }
 """What to call the form of the targets."""
 
@@ -145,4 +145,4 @@ def convert(output: Tensor, have: str, want: str, flags: bool = False) -> Tensor
         return output.clamp(min=tiny).log()
     if (have, want) == ("probabilities", "logits"):
         return output.logit(torch.finfo(output.dtype).eps) if flags else output.clamp(min=tiny).log()
-    raise ValueError(f"the model emits {have} and the loss takes {want}")
+    raise ValueError(f"the model returns {have}, but the loss takes {want}")

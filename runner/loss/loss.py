@@ -59,7 +59,8 @@ class Term(nn.Module):
         shape = elements.shape
         self.returns = "elements" if shape == counted else "samples" if shape == counted[:1] else "mean"
         if self.returns == "mean" and shape != ():
-            raise ValueError(f"{type(self.criterion).__name__} returns {tuple(shape)}, not {counted} or its mean")
+            name = type(self.criterion).__name__
+            raise ValueError(f"{name} returns shape {tuple(shape)}, not {counted}, one value per sample, or a mean")
         return elements
 
 
@@ -162,17 +163,17 @@ class Loss(nn.Module):
         else:
             expected = [target, (*target, 1)]
         if shape not in expected:
-            what = f"makes {shape} of a batch whose targets are {target}"
-            remedy = "its last layer as wide as ${facts.num_outputs}"
+            what = f"returns shape {shape} for targets of shape {target}"
+            remedy = "num_outputs: ${facts.num_outputs}, or the argument that sets the width of its last layer"
             raise ConfigError(Problem("model", what, " or ".join(map(str, expected)), remedy))
         if self.task == "regression":  # values have no form
             return
         found = _form(output, self.task == "multilabel")
         if self.emits == "logits" and found == "probabilities" and not self.declared:
-            what = "emits probabilities, and would get a second " + (
-                "sigmoid" if self.task == "multilabel" else "softmax"
-            )
-            raise ConfigError(Problem("model", what, "logits", "model.output=probabilities, or none at its end"))
+            name = "sigmoid" if self.task == "multilabel" else "softmax"
+            what = f"its outputs are already probabilities, and the loss would apply {name} again"
+            remedy = f"model.output=probabilities, or remove the {name} from the model"
+            raise ConfigError(Problem("model", what, "logits", remedy))
         if self.emits in ("probabilities", "log_probabilities") and found != self.emits:
             what = f"{self.emits!r}, but the outputs of the first batch are not {self.emits.replace('_', '-')}"
             raise ConfigError(Problem("model.output", what, remedy=f"model.output={found or 'logits'}"))
@@ -182,15 +183,21 @@ class Loss(nn.Module):
             return []
         name, form = type(term.criterion).__name__, FORMS[self.task]
         if term.one_hot and (form != "indices" or term.takes.output != "values"):
-            return [Problem("loss.one_hot", f"true, but {name} is not given class indices to compare values with")]
+            what = "true needs class indices as targets and a regression loss (mse, mae, huber)"
+            return [Problem("loss.one_hot", what, remedy="loss.one_hot=false")]
         if not term.one_hot and form not in term.takes.targets:
             one_hot = ", or loss.one_hot=true" if form == "indices" and term.takes.output == "values" else ""
             taken = " or ".join(WORDS.get(each, each) for each in term.takes.targets)
-            what = f"{name} takes {taken}, and the targets are {WORDS[form]}"
+            what = f"{name} takes {taken}, but the targets are {WORDS[form]}"
             return [Problem("loss", what, remedy=REMEDIES[form] + one_hot)]
         if "values" in (self.emits, term.takes.output) and self.emits != term.takes.output:
-            what = f"{self.emits!r}, and {name} takes {term.takes.output}"
-            return [Problem("model.output", what, "logits, log_probabilities, probabilities, values")]
+            given = f"{self.emits!r}{'' if self.declared else ' (the default here)'}"
+            wants_values = term.takes.output == "values"
+            allowed = "values" if wants_values else "logits, log_probabilities, probabilities"
+            remedy = f"model.output={'values' if wants_values else 'null'}"
+            if len({each.takes.output == "values" for each in self.terms if each.takes is not None}) > 1:
+                remedy = "loss.terms that all take values, or none of them"
+            return [Problem("model.output", f"{given}, but {name} takes {term.takes.output}", allowed, remedy)]
         return []
 
     def _counted(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
@@ -230,7 +237,8 @@ class Loss(nn.Module):
         each = _by_sample(factor)
         if bool(((each != 0) & (each != 1)).any()):
             name = type(term.criterion).__name__
-            raise ValueError(f"{name} returns a mean, in which samples cannot be weighted; let it return one for each")
+            remedy = "return one value per sample (reduction='none')"
+            raise ValueError(f"{name} returns a mean, so samples cannot be weighted; {remedy}")
         rows = each > 0
         if not bool(rows.any()):
             return output.sum() * 0
@@ -283,7 +291,8 @@ def _by_sample(factor: Tensor) -> Tensor:
         return factor
     flat = factor.flatten(1)
     if bool((flat != flat[:, :1]).any()):
-        raise ValueError("single values of a sample are left out or weighted, and the loss is of whole samples")
+        what = "some values of a sample are masked or weighted differently, but this loss gives one value per sample"
+        raise ValueError(what)
     return flat[:, 0]
 
 

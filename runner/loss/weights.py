@@ -57,7 +57,7 @@ def positive_weights(
         return None
     if isinstance(rule, str):
         if rule != "balanced":
-            raise ConfigError(Problem(key, f"{rule!r} is not allowed", "null, balanced, or numbers"))
+            raise ConfigError(Problem(key, f"{rule!r} is not allowed", "null, balanced, or one number per class"))
         _all_present(counts, rule, key)
         return [(total - count) / count for total, count in zip(known, counts.values(), strict=True)]
     return _given(rule, list(counts), key, "null, balanced")
@@ -66,7 +66,8 @@ def positive_weights(
 def _computed(rule: str, counts: Mapping[str, int], beta: float, key: str) -> list[float]:
     if rule not in ("balanced", "effective_number"):
         remedy = nearest(rule, ("balanced", "effective_number"), f"{key}=")
-        raise ConfigError(Problem(key, f"{rule!r} is not allowed", "null, balanced, effective_number, numbers", remedy))
+        allowed = "null, balanced, effective_number, or one number per class"
+        raise ConfigError(Problem(key, f"{rule!r} is not allowed", allowed, remedy))
     _all_present(counts, rule, key)
     n = np.array(list(counts.values()), dtype=np.float64)
     inverse = 1 / n if rule == "balanced" else (1 - beta) / -np.expm1(n * np.log(beta)) if beta else np.ones_like(n)
@@ -77,8 +78,8 @@ def _computed(rule: str, counts: Mapping[str, int], beta: float, key: str) -> li
 def _all_present(counts: Mapping[str, int], rule: str, key: str) -> None:
     absent = [name for name, count in counts.items() if count == 0]
     if absent:
-        what = f"{rule!r} has no weight for classes without a train sample: {', '.join(absent)}"
-        raise DataError(Problem(key, what, remedy=f"{key}=[one number per class]"))
+        what = f"{rule!r} cannot be computed for classes without a train sample: {', '.join(absent)}"
+        raise DataError(Problem(key, what, remedy=f'{key}=null, or one number per class, as in "{key}=[1,1,2]"'))
 
 
 def _given(rule: Sequence[float] | Mapping[str, float], classes: Sequence[str], key: str, rules: str) -> list[float]:

@@ -28,7 +28,8 @@ class Frozen:
         named = dict(model.named_parameters())
         chosen = {name for pattern in patterns for name in _matching(pattern, model)}
         if named and len(chosen) == len(named) and until is None:
-            raise ConfigError(Problem("model.freeze", f"{list(patterns)} leaves nothing to train", "some of the model"))
+            what = f"{list(patterns)} leaves nothing to train"
+            raise ConfigError(Problem("model.freeze", what, "only a part of the model"))
         self.until = until
         self.parameters = [named[name] for name in sorted(chosen)]
         # One without parameters is frozen with all that surrounds it, if that is.
@@ -56,10 +57,13 @@ def _matching(pattern: str, model: nn.Module) -> list[str]:
         modules = [name for name, _ in model.named_modules() if name]
         near = nearest(pattern.removesuffix(".*"), [*modules, *names])
         top = [name for name, _ in model.named_children()]
-        what = f"{pattern!r} fits no parameter of the model"
+        what = f"{pattern!r} matches no parameter of the model"
+        allowed = [f"names such as {names[0]}"] if names else []
+        if top:
+            allowed += [f"patterns such as {top[0]}.*", f"or a module: {', '.join(top[:20])}"]
         # In quotes, for a layer's name may be a number.
         remedy = f"'model.freeze=[\"{near}\"]'" if near else ""
-        raise ConfigError(Problem("model.freeze", what, ", ".join(top[:20]), remedy))
+        raise ConfigError(Problem("model.freeze", what, ", ".join(allowed), remedy))
     return found
 
 

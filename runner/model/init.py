@@ -89,22 +89,20 @@ def _check(rule: Rule, key: str, model: nn.Module) -> None:
     method = rule["method"]
     if method not in METHODS:
         remedy = nearest(str(method), METHODS, f"{key}=" if len(rule) == 1 else f"{key}.method=")
-        raise ConfigError(Problem(key, f"{method!r} is not a method", ", ".join(METHODS), remedy))
+        raise ConfigError(Problem(key, f"{method!r} is not an initialisation method", ", ".join(METHODS), remedy))
     allowed = ("method", "layers", "names", "bias", *METHODS[method][1])
     unknown = [name for name in rule if name not in allowed]
     if unknown:
-        raise ConfigError(
-            Problem(
-                f"{key}.{unknown[0]}", f"is no argument of {method}", ", ".join(allowed), nearest(unknown[0], allowed)
-            )
-        )
+        what, remedy = f"is not an argument of {method}", nearest(unknown[0], allowed)
+        raise ConfigError(Problem(f"{key}.{unknown[0]}", what, ", ".join(allowed), remedy))
     modules = dict(model.named_modules())
     if not any(_fits(rule, name, module) for name, module in modules.items()):
         what, value, there = "layers", _list(rule.get("layers")), sorted({type(m).__name__ for m in modules.values()})
         if rule.get("names"):
             what, value, there = "names", _list(rule.get("names")), [name for name in modules if name]
         near = nearest(value[0] if value else "", there)
-        raise ConfigError(Problem(f"{key}.{what}", f"{value} fits no layer of the model", _some(there), near))
+        found = f"{value or list(USUAL)} matches no layer of the model"
+        raise ConfigError(Problem(f"{key}.{what}", found, _some(there), near))
 
 
 def _list(value: Any) -> list[str]:

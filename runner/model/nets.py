@@ -88,7 +88,7 @@ class LeNet(nn.Sequential):
         padding = 2 if min(height, width) < 32 else 0
         sides = [((side + 2 * padding - 4) // 2 - 4) // 2 for side in (height, width)]
         if min(sides) < 1:
-            raise ValueError(f"pictures of {height}×{width} are too small for two 5×5 convolutions: from 12×12 on")
+            raise ValueError(f"images of {height}×{width} are too small for two 5×5 convolutions: at least 12×12")
         super().__init__(
             nn.Conv2d(channels, 6, 5, padding=padding), nn.ReLU(), nn.MaxPool2d(2),
             nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
@@ -113,7 +113,7 @@ class WideResNet(nn.Sequential):
         self, input_shape: Sequence[int], num_outputs: int, depth: int = 16, width: int = 4, dropout: float = 0.0
     ) -> None:
         if depth < 10 or (depth - 4) % 6:
-            raise ValueError(f"depth is {depth}, and must be 6 n + 4: 10, 16, 22, 28, 34, 40")
+            raise ValueError(f"depth is {depth}, but must be 6 n + 4: 10, 16, 22, 28, 34, 40")
         channels, blocks = 16, nn.ModuleList([nn.Conv2d(input_shape[0], 16, 3, padding=1, bias=False)])
         for group, base in enumerate((16, 32, 64)):
             for number in range((depth - 4) // 6):

@@ -82,12 +82,13 @@ def vit_small(input_shape: Sequence[int], num_outputs: int, patch_size: int | No
 
     channels, height, width = input_shape
     if height != width:
-        raise ConfigError(
-            Problem("model", f"a vision transformer takes square pictures, and these are {height}×{width}")
-        )
+        what = f"a vision transformer needs square images, and these are {height}×{width}"
+        side = min(height, width)
+        remedy = f'transform=resize, "dataset.size=[{side},{side}]" for an image folder, or model=resnet'
+        raise ConfigError(Problem("model", what, "height = width", remedy))
     divisors = [side for side in range(1, height + 1) if height % side == 0]
     wanted = 16 if height >= 128 else height / 8
-    side = patch_size or min(divisors, key=lambda divisor: abs(divisor - wanted))
+    side = min(divisors, key=lambda divisor: abs(divisor - wanted)) if patch_size is None else patch_size
     _check("model.patch_size", side, divisors)
     settings = {"num_layers": 12, "num_heads": 6, "hidden_dim": 384, "mlp_dim": 1536, **options}
     model = VisionTransformer(height, side, num_classes=num_outputs, **settings)

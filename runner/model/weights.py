@@ -43,24 +43,23 @@ def load(model: nn.Module, source: str, strict: bool = True) -> Table:
     fitting = {name: tensor for name, tensor in given.items() if name in own and tensor.shape == own[name].shape}
     groups = {
         "loaded": list(fitting),
-        "missing in the file, stays as initialised": [name for name in own if name not in given],
-        "not in the model, left out": [name for name in given if name not in own],
-        "of another shape, stays as initialised": [name for name in given if name in own and name not in fitting],
+        "missing in the file, kept as initialised": [name for name in own if name not in given],
+        "not in the model, ignored": [name for name in given if name not in own],
+        "of a different shape, kept as initialised": [name for name in given if name in own and name not in fitting],
     }
     table = Table(
         "Weights", ["", "tensors", "which"], [[what, len(n), _some(n, own, given)] for what, n in groups.items()]
     )
     differing = [(what, names) for what, names in list(groups.items())[1:] if names]
     if not fitting:
-        what = f"{source!r} has no tensor of the model's: it has {_some(list(given), own, given)}"
-        raise DataError(Problem("model.weights", what, f"such as {next(iter(own), 'none')}"))
+        what = f"no tensor of {source!r} matches the model by name and shape: it has {_some(list(given), own, given)}"
+        raise DataError(Problem("model.weights", what, f"names such as {next(iter(own), 'none')}"))
     if differing and strict:
         listed = "; ".join(
             f"{len(names)} {what.partition(',')[0]} ({_some(names, own, given)})" for what, names in differing
         )
-        raise DataError(
-            Problem("model.weights", f"{source!r} differs: {listed}", "the same names and shapes", "model.strict=false")
-        )
+        what = f"{source!r} does not match the model: {listed}"
+        raise DataError(Problem("model.weights", what, "the same names and shapes", "model.strict=false"))
     model.load_state_dict(fitting, strict=False)
     return table
 
@@ -78,8 +77,8 @@ def _read(source: str) -> dict[str, Tensor]:
     except DataError:
         raise
     except pickle.UnpicklingError as error:  # whose message advises to load it nevertheless
-        what = f"{source!r} is no checkpoint, or holds more than tensors and plain containers"
-        remedy = "torch.save(model.state_dict(), FILE), where the file was made"
+        what = f"{source!r} is not a checkpoint, or holds objects that weights_only=True refuses"
+        remedy = "torch.save(model.state_dict(), FILE) in the program that writes it"
         raise DataError(
             Problem("model.weights", what, "what torch.load reads with weights_only=True", remedy)
         ) from error
@@ -96,7 +95,8 @@ def _read(source: str) -> dict[str, Tensor]:
         what = f"{source!r} holds a {type(state).__name__}" + (
             f" with {', '.join(map(str, state))[:80]}" if isinstance(state, Mapping) else ""
         )
-        raise DataError(Problem("model.weights", what, f"a state dict, or one under {', '.join(WITHIN)}"))
+        keys = f"{', '.join(WITHIN[:-1])} or {WITHIN[-1]}"
+        raise DataError(Problem("model.weights", what, f"a state dict, or one under the key {keys}"))
     return dict(state)
 
 

@@ -52,7 +52,7 @@ def build(
     made: torch.optim.Optimizer = factory(found)
     for rule in rules:
         if missing := [key for key in rule.settings if key not in made.defaults]:
-            what = f"is no setting of a parameter group of {type(made).__name__}"
+            what = f"is not an option of {type(made).__name__}'s parameter groups"
             raise ConfigError(Problem(f"{rule.key}.{missing[0]}", what, ", ".join(made.defaults)))
     return made
 

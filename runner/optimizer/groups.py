@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from runner.errors import ConfigError, Problem, nearest
+from runner.errors import ConfigError, Problem, counted, nearest
 from runner.optimizer.layers import depths
 from runner.table import Table
 
@@ -100,11 +100,12 @@ def groups(
     """
     everything = list(_parameters(modules))
     if not everything:
-        raise ConfigError(Problem("model", "has no parameter that can be trained", remedy="model.freeze=[]"))
+        allowed, remedy = "at least one with requires_grad=True", "model.freeze=[], if they are frozen"
+        raise ConfigError(Problem("model", "has no trainable parameters", allowed, remedy))
     labels = [rule.label for rule in rules]
     for rule in rules:
         if rule.label == REST or labels.count(rule.label) > 1:
-            what = f"{rule.label!r} is the name of another group"
+            what = f"{rule.label!r} is already the name of another group"
             raise ConfigError(Problem(f"{rule.key}.name", what, "another name"))
     made = []
     for rule, members in _assign(everything, rules):
@@ -125,7 +126,8 @@ def groups(
     names = [group["name"] for group in made]
     if twice := [group for group in made if names.count(group["name"]) > 1]:
         what = f"{twice[0]['name']!r} is the name of two groups"
-        raise ConfigError(Problem("optimizer.param_groups", what, "a name for each", "another name: in a rule"))
+        remedy = "a name of its own in one of the rules"
+        raise ConfigError(Problem("optimizer.param_groups", what, "a different name for each", remedy))
     return made
 
 
@@ -172,8 +174,9 @@ def _idle(rule: Rule, everything: Sequence[Parameter], rules: Sequence[Rule]) ->
     if fitting:
         takers = dict.fromkeys(next(r for r in rules if r.fits(p)) for p in fitting)
         earlier = ", ".join(f"{taker.key} ({taker.words})" for taker in takers)
-        what = f"({rule.words}) decides nothing: the {len(fitting)} parameters that it fits are taken by {earlier}"
-        return Problem(rule.key, what, "rules of which the first that fits decides", "the narrower rule first")
+        all_of_it = counted(len(fitting), "parameter")
+        what = f"({rule.words}) has no effect: all that it matches ({all_of_it}) already belongs to {earlier}"
+        return Problem(rule.key, what, remedy="put this rule first (the first matching rule wins)")
     near = None
     if rule.match is not None:
         words = [p.name.split(".") for p in everything]
@@ -183,8 +186,8 @@ def _idle(rule: Rule, everything: Sequence[Parameter], rules: Sequence[Rule]) ->
         near = nearest(rule.type, sorted({type(p.layer).__name__ for p in everything}), "type: ")
     kinds = ", ".join(sorted({type(p.layer).__name__ for p in everything}))
     some = ", ".join(p.name for p in everything[:8]) + (", …" if len(everything) > 8 else "")
-    what = f"({rule.words}) fits no trainable parameter"
-    return Problem(rule.key, what, f"{some} in layers of {kinds}", near or "")
+    what = f"({rule.words}) matches no trainable parameter"
+    return Problem(rule.key, what, f"names: {some}; types: {kinds}", near or "")
 
 
 def table(optimizer: torch.optim.Optimizer) -> Table:

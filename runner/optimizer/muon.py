@@ -42,9 +42,9 @@ class MuonAdamW(Optimizer):
         muon: bool = True,
     ) -> None:
         if not isinstance(muon, bool):
-            raise ValueError(f"muon is {muon!r}, and must be true or false")
+            raise ValueError(f"muon is {muon!r}, but must be true or false")
         if not 0 < ns_steps < 100:
-            raise ValueError(f"ns_steps is {ns_steps}, and must be from 1 to 99")
+            raise ValueError(f"ns_steps is {ns_steps}, but must be from 1 to 99")
         a, b, c = ns_coefficients
         # Each begins with a tensor of no use, for neither may be built empty. Their groups are given to them in `step`.
         self._muon = Muon(

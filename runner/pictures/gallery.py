@@ -57,7 +57,8 @@ def before(experiment: Experiment) -> dict[str, Tensor]:
     # On one scale, so that a change of brightness is seen; unless a transform has brought them to another one.
     same = 0.2 < (theirs[1] - theirs[0]) / max(span[1] - span[0], 1e-12) < 5
     rows = [_displayed(stored, span), _displayed(given, span if same else theirs)]
-    figure = plots.pictures(rows, captions, ["stored", "to the model"], "Samples of train, with their index and class")
+    title = "Training samples: index" + (" and class" if train.task == "classification" else "")
+    figure = plots.pictures(rows, captions, ["stored", "model input"], title)
     return {"train/samples": to_image(figure)}
 
 

@@ -80,7 +80,7 @@ def draw(
         return {}
     inputs = _chosen(loader, samples)
     if inputs.dim() != 4:
-        what = f"inputs of {by(inputs.shape[1:])} are no pictures"
+        what = f"inputs of shape {by(inputs.shape[1:])} are not images"
         raise ConfigError(Problem("tensorboard", what, remedy="tensorboard.feature_maps=[] tensorboard.grad_cam=null"))
     maps = {f"feature_maps/{layer}": feature_map(model, inputs, layer) for layer in feature_maps}
     if grad_cam is not None:
@@ -101,7 +101,8 @@ def _chosen(loader: Loader, samples: int | Sequence[int]) -> Tensor:
             break
     beyond = [position for position in positions if position not in found]
     if not found or (beyond and not isinstance(samples, int)):
-        raise ConfigError(Problem("tensorboard.samples", f"{samples} names no sample of val", f"0 … {first - 1}"))
+        what = f"{samples} does not select samples of val"
+        raise ConfigError(Problem("tensorboard.samples", what, f"0 … {first - 1}"))
     return torch.stack([found[position] for position in positions if position in found])
 
 
@@ -221,9 +222,9 @@ def _through(model: nn.Module, inputs: Tensor, layer: str, key: str, pictures: b
     made = seen[-1] if seen else None
     if isinstance(made, Tensor) and (made.dim() == 4 or not pictures):
         return output, made
-    what = f"makes {tuple(made.shape)}" if isinstance(made, Tensor) else f"returns a {type(made).__name__}"
+    what = f"returns shape {tuple(made.shape)}" if isinstance(made, Tensor) else f"returns a {type(made).__name__}"
     what = f"layer {layer!r} {what}" if seen else f"layer {layer!r} is not used by the model"
-    allowed = "a layer that makes (batch, channels, height, width)" if pictures else "a layer that returns a tensor"
+    allowed = "a layer that returns (batch, channels, height, width)" if pictures else "a layer that returns a tensor"
     raise ConfigError(Problem(key, what, allowed))
 
 

@@ -51,9 +51,10 @@ def rate_search(rates: np.ndarray[Any, Any], losses: np.ndarray[Any, Any], smoot
     axes.plot(rates, losses, color="0.75", linewidth=1, label="loss of the step")
     axes.plot(rates, smooth, label="smoothed")
     axes.set_xscale("log")
-    lowest, first = float(np.nanmin(smooth)), float(smooth[0])
-    span = max(first - lowest, 0.1 * abs(first), 1e-12)
-    axes.set_ylim(lowest - 0.2 * span, first + 0.5 * span)
+    if np.isfinite(smooth[0]):  # else no loss was finite
+        lowest, first = float(np.nanmin(smooth)), float(smooth[0])
+        span = max(first - lowest, 0.1 * abs(first), 1e-12)
+        axes.set_ylim(lowest - 0.2 * span, first + 0.5 * span)
     if suggestion is not None:
         axes.axvline(suggestion, color="C1", linestyle="--", label=f"suggested: {suggestion:.2g}")
     axes.legend(fontsize="small")
@@ -70,7 +71,7 @@ def confusion(matrix: Array, classes: Sequence[str], title: str) -> Figure:
     figure = _figure(width, height, layout=None)
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     shown, size = range(0, count, -(-count // 50)), 8 if count <= 20 else 5
-    for number, (values, name) in enumerate([(matrix, "samples"), (shares, "share of the true class")]):
+    for number, (values, name) in enumerate([(matrix, "samples"), (shares, "fraction of the true class")]):
         axes = figure.add_axes(((left + number * width / 2) / width, below / height, side / width, side / height))
         image = axes.imshow(values, cmap="Blues", vmin=0, vmax=1 if values is shares else None)
         axes.set_title(f"{title}: {name}", fontsize=9)
@@ -114,7 +115,7 @@ def ranking(truth: Array, probabilities: Array, classes: Sequence[str], title: s
         recall.plot(*_thinned(found, precision), **style)
     roc.plot([0, 1], [0, 1], color="0.7", linestyle="--")
     roc.set(title=f"{title}: ROC", xlabel="false positive rate", ylabel="true positive rate")
-    recall.set(title="precision and recall", xlabel="recall", ylabel="precision")
+    recall.set(title="precision–recall", xlabel="recall", ylabel="precision")
     recall.legend(fontsize=7)
     _reliability(reliable, truth, probabilities)
     for axes in (roc, recall, reliable):
@@ -133,11 +134,12 @@ def _reliability(axes: Any, truth: Array, probabilities: Array, bins: int = 10) 
     counts = np.bincount(where, minlength=bins)
     accuracy = np.bincount(where, right, bins) / np.maximum(counts, 1)
     middle = (np.arange(bins) + 0.5) / bins
-    axes.bar(middle, accuracy, 0.9 / bins, color="C0", alpha=0.8, label="share that is right")
+    label = "fraction of positives" if several else "accuracy"
+    axes.bar(middle, accuracy, 0.9 / bins, color="C0", alpha=0.8, label=label)
     axes.step(np.arange(bins + 1) / bins, np.append(counts, counts[-1]) / max(counts.sum(), 1), where="post",
-              color="C1", label="share of the samples")  # fmt: skip
+              color="C1", label="fraction of samples")  # fmt: skip
     axes.plot([0, 1], [0, 1], color="0.5", linestyle="--")
-    axes.set(title="reliability", xlabel="confidence")
+    axes.set(title="reliability diagram", xlabel="confidence")
     axes.legend(fontsize=7, loc="upper left")
 
 
@@ -151,7 +153,7 @@ def residuals(truth: Array, said: Array, title: str) -> Figure:
         over.scatter(true, found, s=8, alpha=0.5)
         ends = [min(true.min(), found.min()), max(true.max(), found.max())]
         over.plot(ends, ends, color="0.5", linestyle="--")
-        name = title if shown == 1 else f"{title}, value {row}"
+        name = title if shown == 1 else f"{title}, target {row}"
         over.set(title=name, xlabel="true", ylabel="predicted")
         off.hist(said[:, row] - truth[:, row], bins=30)
         off.set(title="residuals", xlabel="predicted − true", ylabel="samples")

@@ -60,7 +60,7 @@ class Plan:
         for name in [name for name in LENGTHS if name in found]:
             key, value = f"{self.key}.{name}", found[name]
             if name == "milestones" and not isinstance(value, (list, tuple)):
-                raise ConfigError(Problem(key, f"{value!r} is no list", "a list of lengths, such as [50%, 75%]"))
+                raise ConfigError(Problem(key, f"{value!r} is not a list", "a list of lengths, such as [50%, 75%]"))
             if value is not None:
                 found[name] = self.lengths.read(value, self.interval, key)
             elif name in TO_THE_END and not (name == "total_steps" and found.get("epochs")):
@@ -83,8 +83,8 @@ class Plan:
         """
         total, kind, rest = self.lengths.total_steps, self.factory.func.__name__, self.rest
         if self.warmup_steps >= total:
-            what = f"{self.warmup!r} is {self.warmup_steps:,} steps, and the run has {total:,}"
-            raise ConfigError(Problem(f"{self.key}.warmup", what, "less than the run", f"{self.key}.warmup=5%"))
+            what = f"{self.warmup!r} is {self.warmup_steps:,} steps, but the run has only {total:,}"
+            raise ConfigError(Problem(f"{self.key}.warmup", what, "shorter than the run", f"{self.key}.warmup=5%"))
         said = []
         if self.warmup_steps == 0 and self.warmup not in (0, "0"):
             said.append(
@@ -97,12 +97,13 @@ class Plan:
                 raise ConfigError(Problem(key, f"{shown} is {length} {self.interval}s", "at least 1", remedy))
             wrong = (kind == "CosineAnnealingLR" and length < rest) or (kind == "OneCycleLR" and length != rest)
             if wrong:
-                what = f"{shown} is {length:,} {self.interval}s, and the schedule has {rest:,} to run"
-                then = ": the rate would rise again" if kind == "CosineAnnealingLR" else ""
+                what = f"{shown} is {length:,} {self.interval}s, but the schedule runs for {rest:,}"
+                then = ": the learning rate would rise again" if kind == "CosineAnnealingLR" else ""
                 raise ConfigError(Problem(key, what + then, "null, for the length of the run", f"{key}=null"))
             last = max(_listed(length))
             if (last > rest or (last == rest and name in TURNS)) and kind != "ConstantLR":
-                said.append(f"{key}: {shown} is not reached in the {rest:,} {self.interval}s that it has")
+                late = self.factory.keywords[name][length.index(last)] if isinstance(length, list) else shown
+                said.append(f"{key}: {late} is never reached: the schedule runs for only {rest:,} {self.interval}s")
         return said
 
 

@@ -18,7 +18,7 @@ TO_THE_END = ("T_max", "total_iters", "total_steps")
 MAY_BE_NULL = ("total_steps", "step_size_down")
 """And the ones that torch itself fills in."""
 
-ALLOWED = 'a whole number, as the schedule counts; "500 steps"; "10 epochs"; or a share of the run, such as 5%'
+ALLOWED = 'a whole number (see scheduler.interval), "500 steps", "10 epochs", or a share of the run such as 5%'
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,16 @@ class Lengths:
             return value
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%|steps?|epochs?)\s*", value) if isinstance(value, str) else None
         if match is None:
-            raise ConfigError(Problem(key, f"{value!r} is no length", ALLOWED))
+            raise ConfigError(Problem(key, f"{value!r} is not a length", ALLOWED))
         number, unit = float(match[1]), match[2].rstrip("s")
         if unit == "%":
             return round(self.total(interval) * number / 100)
         if unit == "step" and interval == "epoch":
-            what = f"{value!r} is in steps, and the schedule counts epochs"
+            what = f"{value!r} is in steps, but the schedule counts epochs"
             remedy = f"{key.rpartition('scheduler.')[0]}scheduler.interval=step"
             raise ConfigError(Problem(key, what, "epochs, or a share of the run", remedy))
+        if interval == "epoch" and not number.is_integer():
+            what = f"{value!r} is not a whole number of epochs, and the schedule counts epochs"
+            remedy = f"{key.rpartition('scheduler.')[0]}scheduler.interval=step"
+            raise ConfigError(Problem(key, what, "whole epochs, or a share of the run", remedy))
         return round(number * (self.steps_per_epoch if unit == "epoch" and interval == "step" else 1))

@@ -140,10 +140,10 @@ def rates_of(plan: Plan, rate: float, defaults: Mapping[str, Any]) -> Rates:
     wrong = ~(np.isfinite(rates) & (rates >= 0))
     if wrong.any():
         first = int(wrong.argmax())
-        raise ConfigError(Problem(plan.key, f"gives a learning rate of {rates[first]} at step {first:,}", "0 or more"))
+        raise ConfigError(Problem(plan.key, f"the learning rate is {rates[first]} at step {first:,}", "numbers >= 0"))
     idle = len(rates) - 1 - int(np.flatnonzero(rates).max(initial=-1))
     if idle > 1:
-        what = f"gives a learning rate of 0 in the last {idle:,} of {len(rates):,} steps, which would train nothing"
+        what = f"the learning rate is 0 for the last {idle:,} of {len(rates):,} steps"
         length = next((name for name in TO_THE_END if name in plan.factory.keywords), None)
         remedy = "" if length is None else f"{plan.key}.{length}=null"
         raise ConfigError(Problem(plan.key, what, "a schedule as long as the run", remedy))

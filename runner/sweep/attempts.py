@@ -108,7 +108,7 @@ def _in_child(
             child.join()
             status = child.exitcode or 0
             how = f"signal {-status}" if status < 0 else f"exit status {status}"
-            yield rest.pop(0), [Problem(key, f"the process that tried it died ({how})")]
+            yield rest.pop(0), [Problem(key, f"the trial crashed ({how})")]
         finally:
             child.kill()
             child.join()

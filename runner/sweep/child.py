@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from runner import config, folder, train
 from runner.data import Sources
 from runner.errors import RunFolderError, guarded
-from runner.result import Result, reason
+from runner.result import fail
 from runner.signals import staying
 from runner.terminal import log_to
 from runner.train import Watch
@@ -40,7 +40,7 @@ def in_process(cfg: DictConfig, run_dir: Path, sources: Sources, watch: Watch | 
 
 
 def train_in(cfg: DictConfig, run_dir: Path, sources: Sources, watch: Watch | None = None) -> None:
-    """Prepare a run and train it. Arguments as of `in_process`."""
+    """Prepare a run and train it. Arguments: see `in_process`."""
     _lock(run_dir)
     (run_dir / ".hydra").mkdir(exist_ok=True)
     OmegaConf.save(cfg.hydra.overrides.task, run_dir / ".hydra" / "overrides.yaml")
@@ -49,7 +49,7 @@ def train_in(cfg: DictConfig, run_dir: Path, sources: Sources, watch: Watch | No
             prepared = train.prepare(config.task(cfg), run_dir, sources)
     except Exception as error:
         # `train.main` writes how a run ended, and it has not begun.
-        Result(run_dir, folder.read_result(run_dir)).update(state="failed", error=reason(error))
+        fail(run_dir, folder.read_result(run_dir), error)
         raise
     train.main(prepared, run_dir, watch)
 

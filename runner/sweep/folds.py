@@ -40,10 +40,9 @@ def each(cfg: DictConfig) -> list[DictConfig]:
     if not config.has_folds(cfg):
         return [cfg]
     if cfg.split.get("n_splits") is None:
-        what = "all is every one of split.n_splits folds, which this split does not have"
-        raise ConfigError(Problem("split.fold", what, remedy="split=stratified_kfold"))
+        raise ConfigError(Problem("split.fold", "'all' needs a k-fold split", remedy="split=stratified_kfold"))
     if cfg.split.get("path") is not None:
-        what = "holds one split, and split.fold=all is all of them"
+        what = "is a single split and cannot be combined with split.fold=all"
         raise ConfigError(Problem("split.path", what, "null", "split.fold=0"))
     return [_fold(cfg, number) for number in range(cfg.split.n_splits)]
 
@@ -124,7 +123,10 @@ def main(cfg: DictConfig, sources: Sources, run_dir: Path) -> None:
     options, progress = cfg.sweep, Progress(len(left), cfg.checkpoint.monitor)
 
     def ended(work: Work) -> bool:
-        summarise(cfg, run_dir)
+        try:
+            summarise(cfg, run_dir)
+        except OSError as error:  # a full disk may have room again when the next one ends
+            log.warning("result.json could not be written: %s", error)
         return progress.ended(work) or bool(options.on_error == "continue")
 
     with StopFlag() as stop, progress:
@@ -133,7 +135,7 @@ def main(cfg: DictConfig, sources: Sources, run_dir: Path) -> None:
         run_all(iter(left), ended, stop, n_jobs, seconds_of(options.timeout), progress.running)
         content = summarise(cfg, run_dir)
     if stop.signum is not None:
-        log.info("stopped; to go on: %s", folder.resume_command(cfg, run_dir))
+        log.info("stopped; to resume: %s", folder.resume_command(cfg, run_dir))
         raise Interrupted(stop.signum)
     table = fold_table(content, cfg.checkpoint.monitor)
     show(table)
@@ -142,12 +144,12 @@ def main(cfg: DictConfig, sources: Sources, run_dir: Path) -> None:
         board.table("folds", table)
         board.close()
     if content["state"] != "completed":
-        raise RunnerError(f"{content['error']}\n  try: {folder.resume_command(cfg, run_dir)}, to train it again")
+        raise RunnerError(f"{content['error']}\n  try: {folder.resume_command(cfg, run_dir)}, to train that fold again")
     report.farewell(cfg, run_dir, content["seconds"])
 
 
 def begin(cfg: DictConfig, run_dir: Path) -> None:
-    """Write down what a cross-validation is, before its folds begin: it can be gone on with from there."""
+    """Write down what a cross-validation is, before its folds begin: it can be resumed from there."""
     run_dir.mkdir(parents=True, exist_ok=True)
     config.save(config.job(cfg), run_dir / "config.yaml")
 
@@ -211,7 +213,7 @@ def fold_table(content: Mapping[str, Any], monitor: str) -> Table:
     rows.append(["mean", None, *(metrics[tag] for tag in tags)])
     rows.append(["std", None, *(metrics[f"{tag}_std"] for tag in tags)])
     has_ensemble = any(tag.startswith("ensemble/") for tag in metrics)
-    together = {"all out of fold": ("out_of_fold", "val" if has_ensemble else "test")}
+    together = {"out of fold": ("out_of_fold", "val" if has_ensemble else "test")}
     together |= {"ensemble": ("ensemble", "test")} if has_ensemble else {}
     for title, (part, held_out) in together.items():
         of_part = {

@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from runner.command_line import parse, quote
-from runner.errors import ConfigError, Problem, nearest, reason_of
+from runner.errors import ConfigError, Problem, counted, nearest, reason_of
 from runner.files import typed
 from runner.keys import is_below
 
@@ -82,7 +82,7 @@ def expand(
     swept = {key: o for key, o in overrides.items() if o.is_sweep_override()}
     ours = [key for key in swept if key.partition(".")[0] == "sweep"]
     if ours:
-        raise ConfigError(*(Problem(key, "is for the whole sweep", "one value") for key in ours))
+        raise ConfigError(*(Problem(key, "applies to the whole sweep", "one value") for key in ours))
     fixed = Job(tuple(str(o.input_line) for key, o in overrides.items() if key not in swept), {})
     named = _named(cfg.sweep.jobs)
     axes: list[Axis] = [[fixed]]
@@ -118,7 +118,7 @@ def _axes(swept: Mapping[str, Override], zipped: Any) -> list[Axis]:
     values = {key: _values(override) for key, override in swept.items()}
     unknown = [key for group in groups for key in group if key not in values]
     if unknown:
-        what = f"names {unknown[0]}, which was not given several values"
+        what = f"names {unknown[0]}, which does not have several values"
         remedy = nearest(unknown[0], values) or f"{unknown[0]}=a,b"
         raise ConfigError(Problem("sweep.zip", what, ", ".join(values) or "keys with several values", remedy))
     axes, done = [], set()
@@ -128,8 +128,8 @@ def _axes(swept: Mapping[str, Override], zipped: Any) -> list[Axis]:
             continue
         done |= set(group)
         if len({len(values[each]) for each in group}) > 1:
-            counts = ", ".join(f"{each} has {len(values[each])}" for each in group)
-            raise ConfigError(Problem("sweep.zip", f"values go together in pairs, and {counts}", "as many of each"))
+            what = ", ".join(f"{each} has {counted(len(values[each]), 'value')}" for each in group)
+            raise ConfigError(Problem("sweep.zip", what, "the same number of values for all keys"))
         rows = zip(*(values[each] for each in group), strict=True)
         axes.append([_job(dict(zip(group, row, strict=True)), swept) for row in rows])
     return axes
@@ -139,7 +139,7 @@ def _check_zip(space: Mapping[str, Override], zipped: Any) -> None:
     """That no keys go together of which a search draws each by itself."""
     keys = [key for group in zipped for key in ([group] if isinstance(group, str) else group) if key in space]
     if keys:
-        what = f"names {keys[0]}, for which the search draws values by itself"
+        what = f"names {keys[0]}, whose values the search draws"
         raise ConfigError(Problem("sweep.zip", what, ", ".join(REPEATED), "sweep=grid"))
 
 
@@ -162,7 +162,7 @@ def _together(jobs: Iterable[Job]) -> Job:
 def _check_finite(swept: Mapping[str, Override]) -> None:
     endless = [o for o in swept.values() if not o.is_discrete_sweep()]
     if endless:
-        what = "is a range, and sweep=grid needs single values"
+        what = "is a range, but sweep=grid needs single values"
         raise ConfigError(
             *(
                 Problem(str(o.input_line), what, remedy=f"sweep=random, or {o.get_key_element()}=0.1,0.01")
@@ -171,7 +171,7 @@ def _check_finite(swept: Mapping[str, Override]) -> None:
         )
     empty = [o for o in swept.values() if not list(o.sweep_iterator())]
     if empty:
-        raise ConfigError(*(Problem(str(o.input_line), "stands for no value at all", "at least one") for o in empty))
+        raise ConfigError(*(Problem(str(o.input_line), "gives no values", "at least one") for o in empty))
 
 
 def _named(given: Any) -> Axis:
@@ -183,7 +183,7 @@ def _named(given: Any) -> Axis:
         place, given = given, _read(typed(given))
     held = OmegaConf.to_container(given, resolve=False) if OmegaConf.is_config(given) else given
     if not isinstance(held, dict) or not held:
-        raise ConfigError(Problem(place, "does not hold jobs", "NAME: ['KEY=VALUE', ...]"))
+        raise ConfigError(Problem(place, "contains no jobs", "NAME: ['KEY=VALUE', ...]"))
     return [_named_job(place, str(name), overrides) for name, overrides in held.items()]
 
 
@@ -191,19 +191,20 @@ def _named_job(place: str, name: str, overrides: Any) -> Job:
     if isinstance(overrides, dict):  # KEY: VALUE, as in any YAML file
         overrides = [f"{key}={_typed(str(key), value)}" for key, value in overrides.items()]
     if not isinstance(overrides, list):
-        raise ConfigError(Problem(f"{place}: {name}", "is no list of KEY=VALUE words", "['KEY=VALUE', ...]"))
+        raise ConfigError(Problem(f"{place}: {name}", "is not a list of overrides", "['KEY=VALUE', ...]"))
     for each in overrides:
         if not isinstance(each, str) or ("=" not in each and not each.startswith("~")):
-            raise ConfigError(Problem(f"{place}: {name}", f"{each!r} is no KEY=VALUE", "['KEY=VALUE', ...]"))
+            raise ConfigError(Problem(f"{place}: {name}", f"{each!r} is not KEY=VALUE", "['KEY=VALUE', ...]"))
         key = each.lstrip("+~").partition("=")[0]
         if is_below(key, "allow_targets") or key.startswith("hydra"):  # a jobs file, or a sweep, may come from anybody
-            raise ConfigError(Problem(f"{place}: {name}", f"{key} is for the command line", remedy=f"without {each}"))
+            what = f"{key} can be set on the command line only"
+            raise ConfigError(Problem(f"{place}: {name}", what, remedy=f"remove {each}"))
         try:
             several = OverridesParser.create().parse_override(each).is_sweep_override()
         except HydraException as error:
             raise ConfigError(Problem(f"{place}: {name}", f"{each}: {reason_of(error)}", "KEY=VALUE")) from error
         if several:
-            raise ConfigError(Problem(f"{place}: {name}", f"{each} is several values", "one value for a named job"))
+            raise ConfigError(Problem(f"{place}: {name}", f"{each} has several values", "one value for a named job"))
     return Job(tuple(overrides), {"job": name})
 
 
@@ -219,18 +220,18 @@ def _typed(key: str, value: Any) -> str:
 def _read(path: Path) -> Any:
     """The jobs of a file, by their names as they are written: to YAML `1` and `true` would be the same."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         node, held = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = error.strerror if isinstance(error, OSError) else reason_of(error)
-        allowed = "a YAML file with jobs by their names, or {NAME: ['KEY=VALUE', ...]}"
+        allowed = "a YAML file that maps names of jobs to overrides, or {NAME: ['KEY=VALUE', ...]}"
         raise ConfigError(Problem("sweep.jobs", f"'{path}' cannot be read ({reason})", allowed)) from error
     if not isinstance(node, yaml.MappingNode):
         return held
     names = [str(key.value) for key, _ in node.value]
     twice = [name for number, name in enumerate(names) if name in names[:number]]
     if twice:
-        raise ConfigError(Problem(str(path), f"has two jobs {twice[0]!r}", "each name once"))
+        raise ConfigError(Problem(str(path), f"has two jobs named {twice[0]!r}", "each name once"))
     return dict(zip(names, (_value(child) for _, child in node.value), strict=True))
 
 

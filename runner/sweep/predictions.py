@@ -62,7 +62,7 @@ def _read(path: Path) -> tuple[dict[str, Said], str]:
             return {part: _said(arrays, part) for part in ("val", "test")}, str(arrays["held_out"])
     except Exception as error:  # whatever a damaged file makes of numpy and zipfile
         what = f"cannot be read ({reason_of(error)})"
-        raise RunFolderError(Problem(str(path), what, remedy=f"rm {path}, and the same again")) from error
+        raise RunFolderError(Problem(str(path), what, remedy=f"rm {path}, then the same command again")) from error
 
 
 def _said(arrays: Mapping[str, NDArray[Any]], part: str) -> Said:

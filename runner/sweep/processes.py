@@ -207,12 +207,12 @@ def _settle(slot: _Running, timeout: float | None) -> None:
     elif content.get("state") != "running":
         return
     elif status in (128 + signal.SIGINT, 128 + signal.SIGTERM):
-        state, error = "interrupted", "stopped by a signal before it could begin"
+        state, error = "interrupted", "stopped by a signal before it started"
     elif status < 0:
         name = signal.Signals(-status).name
-        error = f"killed by {name}" + (", perhaps because memory was short" if name == "SIGKILL" else "")
+        error = f"killed by {name}" + (", possibly out of memory" if name == "SIGKILL" else "")
     else:
-        error = f"the process ended with exit status {status}, before the run was over"
+        error = f"the process ended with exit status {status} before the run was complete"
     content |= {"state": state, "error": error, "seconds": round(time.monotonic() - slot.since, 3)}
     with contextlib.suppress(OSError):
         write(path, to_json(content, indent=2).encode() + b"\n")

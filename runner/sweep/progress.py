@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
@@ -48,7 +49,7 @@ class Progress:
             return
         names = [f"{work.name}{_epoch(work)}" for work in works]
         failed = f", {self._failed} failed" if self._failed else ""
-        spent = time.strftime("%H:%M:%S", time.gmtime(time.monotonic() - self._since))
+        spent = timedelta(seconds=int(time.monotonic() - self._since))
         self._status.show(f"{spent}  {self.count} of {self.total} ended{failed}; running: {', '.join(names)}")
 
     def __enter__(self) -> Progress:
@@ -76,7 +77,7 @@ def _line(name: str, result: Mapping[str, Any], monitor: str) -> str:
 def _epoch(work: Work) -> str:
     """How far a run is, from what it has written."""
     try:
-        last = json.loads((work.folder / "metrics.jsonl").read_text().splitlines()[-1])
+        last = json.loads((work.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
         return f" (epoch {last['epoch']})"
     except (OSError, ValueError, LookupError):
         return ""

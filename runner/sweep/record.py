@@ -41,7 +41,7 @@ class Entry:
 
     @property
     def keys(self) -> dict[str, str]:
-        """All that was typed of it, by key: when a sweep is gone on with, jobs may come that differ in other keys."""
+        """All that was typed of it, by key: when a sweep is resumed, jobs may come that differ in other keys."""
         typed = [override.lstrip("+").partition("=") for override in self.overrides]
         rest = {key: value for key, _, value in typed if key.partition(".")[0] not in NOT_OF_THE_RUN}
         return {**self.swept, **rest}
@@ -72,14 +72,14 @@ class Record:
         """
         path = sweep_dir / NAME
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text(encoding="utf-8"))
             entries = [
                 Entry(str(e["name"]), str(e["hash"]), tuple(map(str, e["overrides"])), dict(e["swept"]))
                 for e in content["jobs"]
             ]
-            unsafe = [entry.name for entry in entries if Path(entry.name).name != entry.name]
+            unsafe = [e.name for e in entries if Path(e.name).name != e.name or e.name in ("", "..")]
             if unsafe:
-                raise ValueError(f"{unsafe[0]!r} is no name of a folder")
+                raise ValueError(f"{unsafe[0]!r} is not the name of a folder")
             return cls(sweep_dir, list(map(str, content["typed"])), entries)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             what = f"is not the record of a sweep ({reason_of(error)})"

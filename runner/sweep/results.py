@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from runner import folder, ranking
 from runner.direction import mode_of
+from runner.errors import counted
 from runner.files import write
 from runner.ranking import Row, Setting
 from runner.result import ENDED_WELL
@@ -33,7 +34,7 @@ class Tables:
 
 
 def write_files(record: Record, cfg: DictConfig) -> Tables:
-    """Write ``results.csv``, every figure of every run that has ended, and ``results.md``, for people.
+    """Write ``results.csv``, every metric of every run that has ended, and ``results.md``, for people.
 
     Args:
         cfg: of the sweep.
@@ -41,8 +42,9 @@ def write_files(record: Record, cfg: DictConfig) -> Tables:
     rows = _rows(record)
     found = _tables(rows, cfg)
     write(record.folder / "results.csv", ranking.csv_of(rows).encode())
-    ended = f"{len({row.job for row in rows})} of {len(record.entries)} jobs have ended"
-    parts = [f"# {record.folder.name}\n\n{ended}{f', {len(found.failed)} runs failed' if found.failed else ''}."]
+    ended = f"{len({row.job for row in rows})} of {counted(len(record.entries), 'job')} ended"
+    failed = f", {counted(len(found.failed), 'run')} failed" if found.failed else ""
+    parts = [f"# {record.folder.name}\n\n{ended}{failed}."]
     parts += [f"## {table.title}\n\n{table.markdown()}" for table in found.tables.values()]
     write(record.folder / "results.md", ("\n\n".join(parts) + "\n").encode())
     return found
@@ -72,16 +74,16 @@ def tell(record: Record, cfg: DictConfig, flags: Sequence[str], seconds: float) 
         board.table(f"sweep/{name}", table)
     board.close()
     if cfg.debug == "dev_run":
-        log.info("\nnothing was kept; it took %.1f s", seconds)
+        log.info("\ndev run finished in %.1f s; nothing was kept", seconds)
         return len(found.failed)
     log.info("\n%s in %.1f s", record.folder, seconds)
-    log.info("  every figure           %s", record.folder / "results.csv")
+    log.info("  all metrics (CSV)      %s", record.folder / "results.csv")
     shown = shlex.join([*folder.program("tensorboard"), "--logdir", str(record.folder)])
     log.info("  curves and tables      %s", shown)
     if found.ranked and found.ranked[0].completed:
         first = next(entry for entry in record.entries if entry.name == found.ranked[0].completed[0].job)
         own = [override for override in first.overrides if not re.match(r"[+~]*sweep[.=]", override)]
-        log.info("  the best setting again %s", shlex.join([*folder.program("runner"), *flags, *own]))
+        log.info("  rerun the best setting %s", shlex.join([*folder.program("runner"), *flags, *own]))
     return len(found.failed)
 
 
@@ -119,4 +121,4 @@ def _failures(failed: Sequence[Row]) -> Table:
         [row.job if row.fold is None else f"{row.job}/fold-{row.fold}", row.state, ranking.line_of(row)["error"]]
         for row in failed
     ]
-    return Table("Not completed", ["folder", "state", "why"], rows)
+    return Table("Not completed", ["folder", "state", "reason"], rows)

@@ -49,7 +49,7 @@ class Sweep:
         self._numbers = {digest: number for number, digest in reversed(list(enumerate(hashes)))}
         self.configs = {entry.name: self.jobs.configs[self._numbers[entry.hash]] for entry in self.entries}
         if same := len(hashes) - len(self.entries):
-            log.info("%d job%s the same run as another, and done once", same, "s are" if same > 1 else " is")
+            log.info("%s left out: the same configuration as another job", counted(same, "duplicate job"))
 
     def left(self) -> list[int]:
         """The numbers of the jobs that are not completed."""
@@ -93,14 +93,15 @@ class Sweep:
         command = self._command(typed, flags)
         if stop.signum is not None:
             results.write_files(self.record, self.cfg)
-            log.info("stopped; to go on: %s", command)
+            log.info("stopped; to resume: %s", command)
             raise Interrupted(stop.signum)
         not_begun = self.progress.total - self.progress.count
         if not_begun > 0 and options.on_error == "stop":
-            log.info("%d of %d were not begun, because sweep.on_error=stop", not_begun, self.progress.total)
+            words = "%d of %d not started, because a job failed and sweep.on_error=stop"
+            log.info(words, not_begun, self.progress.total)
         failed = results.tell(self.record, self.cfg, flags, time.monotonic() - begun)
         if failed:
-            log.info("  try what failed again  %s", command)
+            log.info("  retry failed jobs      %s", command)
         return int(failed > 0)
 
     def _command(self, typed: Sequence[str], flags: Sequence[str]) -> str:

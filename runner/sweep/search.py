@@ -29,7 +29,7 @@ def points(options: Any, looked_for: Mapping[str, Override]) -> list[dict[str, s
         ConfigError: there is nothing to look for, or a range is none.
     """
     if not looked_for:
-        what = f"{options.method} has nothing to draw from"
+        what = f"{options.method} has no ranges or lists of values to draw from"
         remedy = "a range, as in optimizer.lr='tag(log,interval(1e-4,1e-1))', or sweep=grid"
         raise ConfigError(Problem("sweep", what, remedy=remedy))
     values = {key: dimension(override) for key, override in looked_for.items()}
@@ -102,7 +102,7 @@ def dimension(override: Override) -> Callable[[float], str]:
     low, high, log = float(start), float(end), "log" in swept.tags
     if not low < high or (log and low <= 0):
         allowed = "interval(LOW,HIGH), above 0 for tag(log,…)" if log else "interval(LOW,HIGH)"
-        raise ConfigError(Problem(override.key_or_group, f"{override.input_line} is no range", allowed))
+        raise ConfigError(Problem(override.key_or_group, f"{override.input_line} is not a valid range", allowed))
     if isinstance(start, int) and isinstance(end, int):  # as int(interval(1,10)) makes them
         return partial(_whole, int(low), int(high), log)
     return partial(_between, low, high, log)
@@ -122,7 +122,7 @@ def check(override: Override) -> None:
         )
     ends = re.search(r"interval\(([^,]+),([^)]+)\)", text)
     if isinstance(swept.start, int) and ends and not all(float(end).is_integer() for end in ends.groups()):
-        raise ConfigError(Problem(key, f"{text}: its ends are no whole numbers", "int(interval(1,10))"))
+        raise ConfigError(Problem(key, f"{text}: its bounds are not whole numbers", "int(interval(1,10))"))
 
 
 def _choice(texts: list[str], u: float) -> str:
@@ -130,11 +130,16 @@ def _choice(texts: list[str], u: float) -> str:
 
 
 def _between(low: float, high: float, log: bool, u: float) -> str:
-    value = math.exp(math.log(low) + u * (math.log(high) - math.log(low))) if log else low + u * (high - low)
-    return f"{value:.6g}"
+    value = min(max(_at(low, high, log, u), low), high)
+    short = f"{value:.6g}"
+    return short if low <= float(short) <= high else repr(value)
+
+
+def _at(low: float, high: float, log: bool, u: float) -> float:
+    return math.exp(math.log(low) + u * (math.log(high) - math.log(low))) if log else low + u * (high - low)
 
 
 def _whole(low: int, high: int, log: bool, u: float) -> str:
     if log:  # between the bounds of what is rounded to the first and to the last of them
-        return str(round(float(_between(low - 0.499, high + 0.499, True, u))))
+        return str(min(max(round(_at(low - 0.499, high + 0.499, True, u)), low), high))
     return str(low + int(u * (high - low + 1)))

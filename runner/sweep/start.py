@@ -43,7 +43,7 @@ def check(cfg: DictConfig) -> list[Problem]:
         return [Problem("sweep", "needs optuna, which is not installed", remedy="uv pip install optuna")]
     if cfg.sweep.get("method") == "optuna" and launcher.wanted(cfg):
         chosen = cfg.hydra.runtime.choices.get("hydra/launcher")
-        what = f"{chosen} does not go with sweep=optuna, whose jobs run on this machine"
+        what = f"{chosen} cannot be combined with sweep=optuna, whose jobs run on this machine"
         return [Problem("hydra/launcher", what, "basic", "sweep=random, or hydra/launcher=basic")]
     tree, _ = config.plain(cfg)
     found = schema.problems(tree["sweep"], schema.Sweep, "sweep.")
@@ -90,9 +90,9 @@ def _alike(found: jobs.Jobs) -> dict[str, Any]:
     for key, values in kinds.items():
         if len(values) > 1:
             words = ", ".join("null" if value is None else str(value) for value in sorted(values, key=str))
-            raise ConfigError(Problem(key, f"is {words}", "the same for all jobs"))
+            raise ConfigError(Problem(key, f"differs between jobs ({words})", "one value for all jobs"))
     if kinds["debug"] == {"overfit"}:
-        raise ConfigError(Problem("debug", "overfit looks at one run", "dev_run, anomaly", "the same without -m"))
+        raise ConfigError(Problem("debug", "overfit works on a single run", "dev_run, anomaly", "leave out -m"))
     return {key: next(iter(values)) for key, values in kinds.items()}
 
 
@@ -116,7 +116,7 @@ def mention_unfinished(typed: list[str]) -> None:
     with suppress(RunFolderError):
         record = Record.read(newest)
         if record.typed == typed and not record.is_complete:
-            log.info("%s is the same sweep, and not complete; to go on with it: resume=%s", newest, quote(str(newest)))
+            log.info("%s is the same sweep, unfinished; to resume it instead: resume=%s", newest, quote(str(newest)))
 
 
 def flags(cfg: DictConfig) -> list[str]:

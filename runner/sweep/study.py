@@ -42,7 +42,7 @@ FILE, NAME = "optuna.log", "runner"
 
 
 class Study(Sweep):
-    """A sweep whose jobs are made up as it goes. Arguments as of `Sweep`; `jobs` are those that were tried before."""
+    """A sweep whose jobs are made up as it goes. Arguments: see `Sweep`; `jobs` are those that were tried before."""
 
     def __init__(self, cfg: DictConfig, jobs: Jobs, record: Record) -> None:
         super().__init__(cfg, jobs, record)
@@ -180,8 +180,8 @@ def check_space(space: Mapping[str, BaseDistribution], study: optuna.Study) -> N
             try:
                 check_distribution_compatibility(before, space[key])
             except ValueError:
-                what = f"{spelt(space[key])} is of another kind than what this search began with"
-                found[key] = Problem(key, what, spelt(before), "the same without resume=")
+                what = f"{spelt(space[key])} is not compatible with the values that this search started with"
+                found[key] = Problem(key, what, spelt(before), "leave out resume=, for a new search")
     if found:
         raise ConfigError(*found.values())
 

@@ -67,7 +67,7 @@ class EventFile:
                 file.write(content)
         except OSError as error:
             if not self._failed:
-                log.warning("%s could not be written (%s): it will be tried again", self.path, error.strerror)
+                log.warning("could not write %s (%s); it will be tried again", self.path, error.strerror)
             self._failed = True
             return
         self._size, self._pending, self._failed = self._size + len(content), BytesIO(), False

@@ -35,7 +35,7 @@ def fitted_temperature(opened: Opened, run: Run, loss: Loss) -> float:
     run.check_cools()
     val = part_of(opened.with_own_data(), run, "val")
     if not val.own:
-        what = "'val' needs the run's own val part, and dataset.* names other data"
+        what = "'val' needs the run's own val part, but dataset.* names other data"
         raise ConfigError(Problem("temperature", what, "a number > 0, or null"))
     made = predict(run.model, loss, val.loader, run.forward)
     kept = made.kept

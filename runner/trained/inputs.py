@@ -32,7 +32,7 @@ from runner.trained.opening import Opened
 from runner.trained.reading import stacked
 from runner.trained.run import Run
 
-ALLOWED = "a picture, a folder of pictures, a .csv, .parquet or .npy file, train, val, test, -"
+ALLOWED = "an image, a folder of images, a .csv, .parquet or .npy file, train, val, test, -"
 TABLES = (".csv", ".tsv", ".txt", ".parquet")
 
 T = TypeVar("T")
@@ -70,26 +70,27 @@ def pieces(given: str, opened: Sequence[Opened], runs: Sequence[Run], keep: Sequ
     tables = runs[0].reader.codes is not None
     if keep and (given in PARTS or not tables):
         other = f"input={given} is a part of the data" if tables else f"the run was trained on {runs[0].reader.words}"
-        what = f"{list(keep)} are columns of a table, and {other}"
+        what = f"{list(keep)} are columns of a table, but {other}"
         raise ConfigError(Problem("keep", what, "[], or columns of a .csv or .parquet file"))
     if given in PARTS:
         return _of_part(given, opened, runs)
     if given == "-":
-        stream = _stdin()
-        return _of_text(stream, opened[0], runs, size, keep) if tables else _of_files(_lines(stream), runs, size)
+        if tables:
+            return _of_text(_stdin(), "stdin", opened[0], runs, size, keep)
+        return _of_files(_lines(_stdin()), runs, size)
     path = typed(given)
     if not path.exists():
         remedy = nearest(path.name, (p.name for p in path.parent.glob("*")), "input=" + given.removesuffix(path.name))
         raise ConfigError(Problem("input", f"there is no file or folder {given!r}", ALLOWED, remedy))
     if not os.access(path, os.R_OK):
-        raise ConfigError(Problem("input", f"{given!r} cannot be read (permission denied)", "a file that can be read"))
+        raise ConfigError(Problem("input", f"{given!r} cannot be read (permission denied)", "a readable file"))
     if path.is_dir():
         if tables:
-            what = f"{given!r} is a folder, and the run was trained on a table"
+            what = f"{given!r} is a folder, but the run was trained on a table"
             raise ConfigError(Problem("input", what, "a .csv or .parquet file"))
         return _of_files(_inside(path), runs, size)
     if not path.is_file():
-        raise ConfigError(Problem("input", f"{given!r} is no regular file", ALLOWED))
+        raise ConfigError(Problem("input", f"{given!r} is not a regular file", ALLOWED))
     if path.suffix.lower() == ".npy":
         return _of_array(path, runs, size)
     if path.suffix.lower() == ".parquet":
@@ -121,9 +122,7 @@ def _inside(folder: Path) -> Iterator[str]:
     """
 
     def refuse(error: OSError) -> None:
-        raise DataError(
-            Problem("input", f"'{error.filename}' cannot be read ({error.strerror})", "a folder that can be read")
-        )
+        raise DataError(Problem("input", f"'{error.filename}' cannot be read ({error.strerror})", "a readable folder"))
 
     found = False
     for place, inside, names in os.walk(folder, onerror=refuse):
@@ -133,7 +132,7 @@ def _inside(folder: Path) -> Iterator[str]:
                 found = True
                 yield os.path.join(place, name)
     if not found:
-        raise DataError(Problem("input", f"there are no pictures in '{folder}'", f"files in {', '.join(EXTENSIONS)}"))
+        raise DataError(Problem("input", f"there are no images in '{folder}'", f"files in {', '.join(EXTENSIONS)}"))
 
 
 def _of_files(paths: Iterator[str], runs: Sequence[Run], size: int) -> Iterator[Piece]:
@@ -155,7 +154,7 @@ def _of_files(paths: Iterator[str], runs: Sequence[Run], size: int) -> Iterator[
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # whoever stops does not wait for a disk that does not answer
     if first:
-        raise DataError(Problem("input", "stdin is empty", "a path in each line"))
+        raise DataError(Problem("input", "stdin is empty", "one path per line"))
 
 
 def _readable(read: list[list[Tensor | Exception]], wrong: dict[int, str]) -> list[Tensor]:
@@ -163,7 +162,7 @@ def _readable(read: list[list[Tensor | Exception]], wrong: dict[int, str]) -> li
     shape = next((f.shape for i, f in enumerate(read[0]) if isinstance(f, Tensor) and i not in wrong), None)
     for i, found in enumerate(read[0]):
         if isinstance(found, Tensor) and i not in wrong and found.shape != shape:
-            wrong[i] = f"is {tuple(found.shape)}, and others are {tuple(shape or ())}"
+            wrong[i] = f"has shape {tuple(found.shape)}, but others have shape {tuple(shape or ())}"
     good = [[f for i, f in enumerate(row) if isinstance(f, Tensor) and i not in wrong] for row in read]
     return [stacked(row) for row in good] if good[0] else []
 
@@ -181,22 +180,23 @@ def _said(error: Exception) -> str:
 
 def _of_csv(path: Path, opened: Opened, runs: Sequence[Run], size: int, keep: Sequence[str]) -> Iterator[Piece]:
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        yield from _of_text(file, opened, runs, size, keep)
+        yield from _of_text(file, repr(str(path)), opened, runs, size, keep)
 
 
-def _of_text(stream: IO[str], opened: Opened, runs: Sequence[Run], size: int, keep: Sequence[str]) -> Iterator[Piece]:
-    """The rows of a CSV file."""
-    lines = (line for line in stream if line.strip())  # pandas leaves out blank lines, too
+def _of_text(
+    stream: IO[str], name: str, opened: Opened, runs: Sequence[Run], size: int, keep: Sequence[str]
+) -> Iterator[Piece]:
+    """The rows of a CSV file, which has a name in messages."""
     try:
-        head = next(lines).removeprefix("\ufeff")
+        head = next(line for line in stream if line.strip()).removeprefix("\ufeff")
         delimiter, named = dialect(head, opened.own_data.get("header", "auto"))
-        rows = csv.reader(chain([head], lines), delimiter=delimiter, skipinitialspace=True)
+        rows = csv.reader(chain([head], stream), delimiter=delimiter, skipinitialspace=True)
         columns = next(rows)
     except (StopIteration, csv.Error) as error:
         reason = reason_of(error) if str(error) else "it is empty"
-        raise DataError(Problem("input", f"is no table ({reason})")) from error
+        raise DataError(Problem("input", f"{name} is not a CSV table ({reason})")) from error
     if BROKEN.search("".join(columns)):
-        raise DataError(Problem("input", "is no table (its first line is not UTF-8 text)"))
+        raise DataError(Problem("input", f"{name} is not a CSV table (its first line is not UTF-8 text)"))
     names = _unique(columns) if named else [str(number) for number in range(len(columns))]
     where = [run.reader.columns(names, named) for run in runs]
     rest = _rows(rows if named else chain([columns], rows))
@@ -243,7 +243,9 @@ def _rows(reader: Iterator[list[str]]) -> Iterator[list[str] | str]:
         except csv.Error as error:
             yield f"cannot be read ({reason_of(error)})"
             continue
-        yield "holds bytes that are not UTF-8 text" if BROKEN.search("".join(row)) else row
+        if len(row) <= 1 and not "".join(row).strip():
+            continue  # pandas leaves out blank lines, too
+        yield "contains bytes that are not UTF-8 text" if BROKEN.search("".join(row)) else row
 
 
 def _of_parquet(path: Path, runs: Sequence[Run], size: int, keep: Sequence[str]) -> Iterator[Piece]:
@@ -275,7 +277,7 @@ def _of_rows(
     for chunk in _batched(rows, size):
         wrong = {i: row for i, row in enumerate(chunk) if isinstance(row, str)}
         wrong |= {
-            i: f"has {len(row)} cells, and the table {width} columns"
+            i: f"has {len(row)} cells, but the table has {width} columns"
             for i, row in enumerate(chunk)
             if i not in wrong and len(row) != width
         }
@@ -308,7 +310,7 @@ def _of_array(path: Path, runs: Sequence[Run], size: int) -> Iterator[Piece]:
     except (OSError, ValueError, EOFError) as error:
         raise DataError(Problem("input", f"'{path}' cannot be read as an array: {reason_of(error)}")) from error
     if held.ndim == 0 or len(held) == 0:
-        raise DataError(Problem("input", f"'{path}' holds no samples", "an array of at least 1"))
+        raise DataError(Problem("input", f"'{path}' holds no samples", "an array with at least 1"))
     for first in range(0, len(held), size):
         rows = range(first, min(first + size, len(held)))
         yield Piece({"index": rows}, [run.reader.array(np.array(held[first : first + size])) for run in runs])
@@ -322,8 +324,8 @@ def _of_part(name: str, opened: Sequence[Opened], runs: Sequence[Run]) -> Iterat
     targets = [part.samples.targets[part.indices] for part in parts]
     for each, part, target in zip(opened, parts, targets, strict=True):
         if not (torch.equal(part.indices, parts[0].indices) and torch.equal(target, targets[0])):
-            what = f"{name} is not the same samples in {opened[0].folder} and {each.folder}"
-            raise DataError(Problem("input", what, "runs on one split of the same data, or files"))
+            what = f"the {name} parts of {opened[0].folder} and {each.folder} are not the same samples"
+            raise DataError(Problem("input", what, "runs with the same data and split, or files"))
     paths = parts[0].samples.held("path")
     soft = runs[0].task == "soft"
     for batches in zip(*(part.loader.epoch() for part in parts), strict=True):

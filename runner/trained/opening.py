@@ -77,14 +77,14 @@ def opened(command: str, arguments: Sequence[str], several: bool = False) -> lis
 def _places(command: str, overrides: Sequence[str], several: bool) -> list[Path]:
     given = [override.partition("=")[2] for override in overrides if override.partition("=")[0].lstrip("+") == "run"]
     if not given:
-        remedy = f"python -m runner {command} run=last{' input=FILE' if command == 'predict' else ''}"
-        raise ConfigError(Problem("run", "is not given", "a run folder, or last", remedy))
+        words = [*folder.program("runner"), command, "run=last", *(["input=FILE"] if command == "predict" else [])]
+        raise ConfigError(Problem("run", "is not given", "a run folder, or last", " ".join(words)))
     parsed = parse(f"run={given[-1]}")
     named = _listed(given[-1]) if parsed is None or parsed.is_sweep_override() else parsed.value()
     names = [str(name) for name in named] if isinstance(named, list) else [str(named)]
     if (len(names) > 1 and not several) or (parsed is not None and parsed.is_sweep_override()):
         remedy = f"run=[{given[-1].strip('[]')}]" if several else f"run={names[0]}"
-        raise ConfigError(Problem("run", f"{given[-1]!r} is several", "one run folder, or last", remedy))
+        raise ConfigError(Problem("run", f"{given[-1]!r} is several runs", "one run folder, or last", remedy))
     if not names:
         raise ConfigError(Problem("run", "[] names no run", "a run folder, or last"))
     found = [folder.find(name, "run") for name in names]
@@ -119,17 +119,17 @@ def _check_keys(command: str, overrides: Iterable[str]) -> None:
         key = override.partition("=")[0].lstrip("+~")
         known = set(schema.Config.__dataclass_fields__)
         if key.partition(".")[0] in known - set(KEYS):
-            what = "is what the run was trained with, and stays"
-            found.append(Problem(key, what, ", ".join([*own, *KEYS]), f"without {override}"))
+            what = "cannot be changed, because the run was trained with it"
+            found.append(Problem(key, what, ", ".join([*own, *KEYS]), f"remove {override}"))
         elif key in known - set(GROUPS) and (config.home() / key).is_dir():
-            what = f"the run keeps its own; single keys of it may be set ({key}.KEY=VALUE)"
-            found.append(Problem(key, what, remedy=f"without {override}"))
+            what = f"another option cannot be chosen, but single keys can be set ({key}.KEY=VALUE)"
+            found.append(Problem(key, what, remedy=f"remove {override}"))
     if found:
         raise ConfigError(*found)
 
 
 def _own(command: str) -> dict[str, Any]:
-    tree: dict[str, Any] = yaml.safe_load((config.home() / f"{command}.yaml").read_text())
+    tree: dict[str, Any] = yaml.safe_load((config.home() / f"{command}.yaml").read_text(encoding="utf-8"))
     return tree
 
 

@@ -17,7 +17,7 @@ from runner import data
 from runner.batch import by
 from runner.dataset import ArrayDataset, Samples, Stream
 from runner.dataset.table import Codes
-from runner.errors import DataError, Problem, reason_of
+from runner.errors import DataError, Problem, counted, reason_of
 from runner.loader import Loader
 from runner.trained.opening import Opened
 from runner.trained.reading import say_unknown
@@ -55,8 +55,8 @@ def part_of(opened: Opened, run: Run, name: str) -> Part:
     held = {part: each.head for part, each in given.items()}
     own = _fingerprint(opened.folder) == held["train"].fingerprint
     if not own and not opened.has_other_data:
-        what = "is not what the run was trained on: other samples are there now"
-        raise DataError(Problem("dataset", what, remedy="dataset=OPTION and its keys, to take them as other data"))
+        remedy = "dataset=OPTION with its dataset.root= or dataset.path=, to use them as new data"
+        raise DataError(Problem("dataset", "the data have changed since training", remedy=remedy))
     if name == "train" and isinstance(given["train"], Stream):
         raise DataError(Problem("part", "the train part is a stream, which has no end", "val, test"))
     samples, indices = _of_the_run(opened, held, name) if own else _of_others(run, held, name)
@@ -68,7 +68,7 @@ def part_of(opened: Opened, run: Run, name: str) -> Part:
 def _fingerprint(run_dir: Path) -> str | None:
     """What tells the data of a run from others."""
     try:
-        return str(json.loads((run_dir / "split.json").read_text())["data"])
+        return str(json.loads((run_dir / "split.json").read_text(encoding="utf-8"))["data"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         what = f"cannot be read ({reason_of(error)})"
         raise DataError(Problem(str(run_dir / "split.json"), what)) from error
@@ -88,7 +88,7 @@ def _of_others(run: Run, held: dict[str, Samples], name: str) -> tuple[Samples, 
         raise DataError(Problem("part", what, ", ".join(held), f"part={next(iter(held))}"))
     samples = _alike(held[name] if len(held) > 1 else held["train"], run)
     if len(held) == 1:
-        log.info("data without parts of their own: all %s samples", f"{len(samples):,}")
+        log.info("the data set is not divided into parts: using all %s samples", f"{len(samples):,}")
     return samples, torch.arange(len(samples))
 
 
@@ -100,7 +100,8 @@ def _alike(samples: Samples, run: Run) -> Samples:
     """
     facts = run.cfg.facts
     if samples.task != run.task:
-        raise DataError(Problem("dataset", f"has targets for {samples.task}, and the run predicts for {run.task}"))
+        what = f"has {samples.task} targets, but the run was trained on {run.task} targets"
+        raise DataError(Problem("dataset", what))
     source = samples.source
     if run.reader.codes is not None:
         source = _recoded(source, run)
@@ -108,7 +109,8 @@ def _alike(samples: Samples, run: Run) -> Samples:
     if run.task == "regression":
         width = 1 if samples.targets.dim() == 1 else samples.targets.shape[1]
         if width != facts.num_outputs:
-            raise DataError(Problem("dataset", f"has {width} values a sample", f"{facts.num_outputs}, as in training"))
+            what = f"has {counted(width, 'target')} per sample"
+            raise DataError(Problem("dataset", what, f"{facts.num_outputs}, as in training"))
     elif samples.classes != run.classes:
         source = _renamed(source, samples, run.classes)
     keys = samples.keys if source is samples.source else None
@@ -118,7 +120,7 @@ def _alike(samples: Samples, run: Run) -> Samples:
 def _recoded(source: Any, run: Run) -> ArrayDataset:
     """A table with the columns of the run, in its codes."""
     if not isinstance(source, ArrayDataset) or source.features is None:
-        raise DataError(Problem("dataset", f"is no table, and the run was trained on {run.reader.words}"))
+        raise DataError(Problem("dataset", f"is not a table, but the run was trained on {run.reader.words}"))
     assert run.reader.codes is not None
     run.reader.columns(list(source.columns))
     codes = Codes(run.reader.codes.features, [None if n is None else list(n) for n in run.cfg.facts.categories])
@@ -135,11 +137,11 @@ def _renamed(source: Any, samples: Samples, classes: list[str]) -> Any:
     unknown = [name for name in samples.classes if name not in classes]
     lacking = [name for name in classes if name not in samples.classes]
     if unknown or samples.task != "classification":
-        what = f"its classes are not those of the run: it has {_some(unknown) or 'others'}, which the run does not"
+        what = f"its classes are not those of the run: it has {_some(unknown) or 'others'}, which the run does not have"
         what += f", and lacks {_some(lacking)}" if lacking else ""
         raise DataError(Problem("dataset", what, _some(classes, 20)))
     if lacking:
-        log.info("of the run's %d classes these data lack %s", len(classes), _some(lacking))
+        log.info("of the run's %d classes, these data lack %s", len(classes), _some(lacking))
     numbers = torch.tensor([classes.index(name) for name in samples.classes])
     targets = numbers[samples.targets.clamp(0, len(numbers) - 1)]
     if samples.counted is not None:  # what stands for no class stays what it is
@@ -167,8 +169,8 @@ def _check_shape(run: Run, loader: Loader) -> None:
     found, wanted = list(next(loader.epoch()).input.shape[1:]), list(run.cfg.facts.input_shape)
     if found != wanted:
         shown = [by(shape) for shape in (found, wanted)]
-        what = f"samples are {shown[0]} after the transforms, and the model was trained on {shown[1]}"
-        remedy = "dataset.size=[HEIGHT,WIDTH], to which a folder of pictures is brought" if len(wanted) == 3 else ""
+        what = f"samples are {shown[0]} after the transforms, but the model was trained on {shown[1]}"
+        remedy = '"dataset.size=[HEIGHT,WIDTH]", to resize a folder of images' if len(wanted) == 3 else ""
         raise DataError(Problem("dataset", what, shown[1], remedy))
 
 

@@ -27,7 +27,7 @@ log = logging.getLogger("runner")
 
 Array = NDArray[Any]
 
-SAMPLES = "pictures or their paths, stored samples as an array, a DataFrame"
+SAMPLES = "images or their paths, an array of stored samples, a DataFrame"
 
 
 @dataclass
@@ -92,7 +92,7 @@ class Reader:
         """What the run was trained on."""
         if self.codes is not None:
             return f"tables with the columns {', '.join(self.codes.features)}"
-        return f"{'pictures' if self.mode else 'arrays'} of {by(self.shape)} ({self.type})"
+        return f"{'images' if self.mode else 'arrays'} of {by(self.shape)} ({self.type})"
 
     def picture(self, given: Any) -> Tensor:
         """A picture, or the path of one, as the run had its pictures: in their mode, and brought to their size if they
@@ -103,7 +103,7 @@ class Reader:
             OSError: it cannot be decoded.
         """
         if self.mode is None:
-            raise DataError(Problem("input", f"{_name(given)} is a picture, and the run was trained on {self.words}"))
+            raise DataError(Problem("input", f"{_name(given)} is an image, but the run was trained on {self.words}"))
         if isinstance(given, (str, Path)) and not Path(given).is_file():
             raise FileNotFoundError(f"there is no file {str(given)!r}")  # nor a pipe, which might never end
         made: Any = decode(given, self.mode, self.size, self.fit)
@@ -111,8 +111,8 @@ class Reader:
             made = seeded(step, made, number) if is_random(step) else step(made)
         tensor = as_input(made, self.layout)
         if None not in self.shape and tuple(tensor.shape) != self.shape:
-            remedy = "pictures of that size; or train with dataset.size=[HEIGHT,WIDTH], to which all are brought"
-            what = f"{_name(given)} is {by(tensor.shape)}, and the run was trained on {self.words}"
+            remedy = 'images of that size; or train with "dataset.size=[HEIGHT,WIDTH]", which brings all to one size'
+            what = f"{_name(given)} is {by(tensor.shape)}, but the run was trained on {self.words}"
             raise DataError(Problem("input", what, remedy=remedy))
         self._look(tensor)
         return tensor
@@ -124,7 +124,7 @@ class Reader:
             DataError: of another shape, or another kind of numbers.
         """
         if isinstance(given, np.ndarray) and given.dtype.kind not in "biuf":
-            what = f"an array of {given.dtype} holds no samples"
+            what = f"an array of {given.dtype} cannot hold samples"
             raise DataError(Problem("input", what, f"numbers, N×{by(self.shape)}"))
         tensor = given if isinstance(given, Tensor) else torch.from_numpy(np.ascontiguousarray(given))
         if self.layout.startswith("hwc") and tensor.dim() == 4:
@@ -135,10 +135,10 @@ class Reader:
             length is None or length == found for length, found in zip(self.shape, tensor.shape[1:], strict=True)
         )
         if not fits:
-            what = f"samples of {by(tensor.shape[1:])}, and the run was trained on {self.words}"
+            what = f"samples of {by(tensor.shape[1:])}, but the run was trained on {self.words}"
             raise DataError(Problem("input", what, f"N×{by(self.shape)}"))
         if tensor.is_floating_point() and not wanted.is_floating_point:
-            what = f"numbers of {str(tensor.dtype).removeprefix('torch.')}, and the run was trained on {self.words}"
+            what = f"samples in {str(tensor.dtype).removeprefix('torch.')}, but the run was trained on {self.words}"
             raise DataError(Problem("input", what, f"samples as they are stored, in {self.type}"))
         self._look(tensor)
         return tensor.to(wanted) if wanted.is_floating_point else tensor
@@ -146,7 +146,7 @@ class Reader:
     def table(self, rows: Sequence[Sequence[Any]]) -> tuple[Tensor, dict[int, str]]:
         """Rows with a cell for each column that the run was trained on: see `runner.dataset.table.Codes`."""
         if self.codes is None:
-            raise DataError(Problem("input", f"is a table, and the run was trained on {self.words}"))
+            raise DataError(Problem("input", f"is a table, but the run was trained on {self.words}"))
         return self.codes.read(rows)
 
     def columns(self, names: Sequence[str], named: bool = True) -> list[int]:
@@ -161,7 +161,7 @@ class Reader:
         """
         wanted = self.codes.features if self.codes is not None else []
         if self.codes is None:
-            raise DataError(Problem("input", f"is a table, and the run was trained on {self.words}"))
+            raise DataError(Problem("input", f"is a table, but the run was trained on {self.words}"))
         if not named and len(names) == len(wanted):  # without the target
             return list(range(len(names)))
         missing = [name for name in wanted if name not in names]
@@ -192,7 +192,8 @@ class Reader:
             while some := list(islice(items, size)):
                 yield stacked([self._one(each) for each in some])
         else:
-            raise DataError(Problem("input", f"a {type(given).__name__} holds no samples", SAMPLES))
+            what = f"an object of type {type(given).__name__} does not hold samples"
+            raise DataError(Problem("input", what, SAMPLES))
 
     def _frame(self, frame: Any) -> Tensor:
         where = self.columns([str(name) for name in frame.columns])
@@ -207,7 +208,7 @@ class Reader:
         if isinstance(given, (Tensor, np.ndarray)):
             return self.array(given[None])[0]
         if not (isinstance(given, (str, Path)) or hasattr(given, "getbands")):
-            raise DataError(Problem("input", f"a {type(given).__name__} is no sample", SAMPLES))
+            raise DataError(Problem("input", f"an object of type {type(given).__name__} is not a sample", SAMPLES))
         try:
             return self.picture(given)
         except UNDECODABLE as error:
@@ -221,13 +222,13 @@ class Reader:
         least, most = float(tensor.min()), float(tensor.max())
         if least < low - margin or most > high + margin:
             self._warned = True
-            log.warning("inputs have values of %g … %g, and the run was trained on %g … %g", least, most, low, high)
+            log.warning("inputs range from %g to %g, but those of training from %g to %g", least, most, low, high)
 
 
 def say_unknown(codes: Codes) -> None:
     """Say which categories a table had not."""
     for feature, count in codes.unknown.items():
-        what = "of a category that training did not have, and taken for a gap"
+        what = "with a category that is not in the training data, treated as missing"
         log.warning("column %s: %s %s", feature, counted(count, "cell"), what)
 
 
@@ -239,10 +240,10 @@ def stacked(samples: Sequence[Tensor]) -> Tensor:
     """
     other = next((each for each in samples if each.shape != samples[0].shape), None)
     if other is not None:
-        what = f"pictures of {by(samples[0].shape)} and of {by(other.shape)} cannot be in one batch"
+        what = f"images of {by(samples[0].shape)} and of {by(other.shape)} cannot be in the same batch"
         raise DataError(Problem("input", what, remedy="loader.batch_size=1; in Python run.predict(…, batch_size=1)"))
     return torch.stack(list(samples))
 
 
 def _name(given: Any) -> str:
-    return str(given) if isinstance(given, (str, Path)) else "a picture"
+    return str(given) if isinstance(given, (str, Path)) else "the input"

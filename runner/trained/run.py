@@ -185,7 +185,7 @@ class Run:
     def check_cools(self) -> None:
         """That a temperature means something here."""
         if not self.readout.gives_probabilities:
-            what = "is for probabilities of classes, and this run gives none"
+            what = "is for class probabilities, but this run gives none"
             raise ConfigError(Problem("temperature", what, "null"))
 
     def cooled(self, inputs: Tensor) -> Tensor:
@@ -207,8 +207,8 @@ class Run:
 
 class _Curves(dict[str, Array]):
     def __missing__(self, tag: str) -> Array:
-        words = f"no evaluation measured {tag!r}, but {', '.join(self)}"
-        raise KeyError(f"{words}; what was reached in the end, on test too, is in result['metrics']")
+        words = f"no evaluation measured {tag!r}, only {', '.join(self)}"
+        raise KeyError(f"{words}; the final metrics, also those of test, are in result['metrics']")
 
 
 def predictions_of(task: str, classes: Sequence[str], scores: Array, probabilities: bool) -> Predictions:
@@ -235,7 +235,7 @@ def load_run(
 
     Args:
         place: the run folder, or ``last`` for the newest in ``outputs/``.
-        weights: ``best`` (those behind the figures in ``result.json``), ``last``, ``ema`` (their average), or a file.
+        weights: ``best`` (those behind the metrics in ``result.json``), ``last``, ``ema`` (their average), or a file.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         temperature: by which logits are divided, as `python -m runner evaluate … temperature=val` found it.
         allow_targets: patterns of code of your own that the folder may name, such as ``my_package.*``. A run folder can
@@ -304,7 +304,7 @@ def check(cfg: DictConfig, groups: Sequence[str] = ("model",)) -> None:
     old = [name for name in ("sample_shape", "output") if name not in cfg.facts]
     if old:
         what = f"has no facts.{old[0]}: it was written by an earlier version of runner"
-        raise ConfigError(Problem("run", what, remedy="the same run again, with this version"))
+        raise ConfigError(Problem("run", what, remedy="train it again with this version"))
 
 
 def _threads(cfg: DictConfig, run_dir: Path) -> int:
@@ -318,8 +318,8 @@ def _restore(module: nn.Module, state: Mapping[str, Tensor], path: Path, run_dir
         module.load_state_dict(dict(state))
     except (RuntimeError, KeyError, ValueError) as error:
         details = [line.strip() for line in str(error).splitlines() if line.strip()]
-        more = f" (and {counted(len(details) - 2, 'difference')} more)" if len(details) > 2 else ""
-        what = f"does not fit what {run_dir / 'config.yaml'} describes: {details[min(1, len(details) - 1)]}{more}"
+        more = f" (and {counted(len(details) - 2, 'more difference')})" if len(details) > 2 else ""
+        what = f"does not match {run_dir / 'config.yaml'}: {details[min(1, len(details) - 1)]}{more}"
         own = path.is_relative_to(run_dir)
         remedy = "the code that it was written with" if own else "weights of this run, or of one with the same model"
         raise RunFolderError(Problem(str(path), what, remedy=remedy)) from error

@@ -69,9 +69,9 @@ def check_trained(run_dir: Path) -> None:
     if folds := folder.folds(run_dir):
         what = f"{run_dir} is a cross-validation"
         raise RunFolderError(Problem("run", what, "the folder of one of its folds", f"run={folds[0][1]}"))
-    state = folder.state(run_dir) or "not begun"
-    remedy = f"python -m runner resume={run_dir}, to train it"
-    raise RunFolderError(Problem("run", f"{run_dir} has no checkpoint (it is {state})", remedy=remedy))
+    state = folder.state(run_dir) or "not started"
+    remedy = f"{' '.join(folder.program('runner'))} resume={run_dir}, to train it"
+    raise RunFolderError(Problem("run", f"{run_dir} has no checkpoint (state: {state})", remedy=remedy))
 
 
 def _recorded(run_dir: Path) -> Path:
@@ -80,15 +80,16 @@ def _recorded(run_dir: Path) -> Path:
     recorded = (folder.read_result(run_dir) or {}).get("checkpoint", {}).get("sha256")
     if recorded is None or not path.is_file() or checkpoint.sha256(path) == recorded:
         return path
-    what = f"is not the file that the figures in result.json are of (their hashes differ: {recorded[:12]} is recorded)"
-    raise RunFolderError(Problem(str(path), what, remedy=f"weights={path}, to take it nevertheless"))
+    what = "is not the checkpoint that the metrics in result.json were computed with"
+    what += f" (its SHA-256 should begin with {recorded[:12]})"
+    raise RunFolderError(Problem(str(path), what, remedy=f"weights={path}, to use it anyway"))
 
 
 def _last(run_dir: Path, average: bool) -> Weights:
     path = run_dir / "checkpoints" / LAST
     state = checkpoint.read(path)
     if average and state["ema"] is None:
-        raise ConfigError(Problem("weights", f"{run_dir} kept no average of its weights", "best, last, FILE"))
+        raise ConfigError(Problem("weights", f"{run_dir} has no averaged weights (EMA)", "best, last, FILE"))
     return _taken(path, state, "ema" if average else "model")
 
 
@@ -108,7 +109,7 @@ def _file(run_dir: Path, name: str) -> Path:
     found = next((path for path in places if path.is_file()), None)
     if found is None:
         kept = [path.name for path in sorted((run_dir / "checkpoints").glob("*.pt"))]
-        what = f"there is no file {name!r}, and none of that name in {run_dir / 'checkpoints'}"
+        what = f"there is no file {name!r}, neither here nor in {run_dir / 'checkpoints'}"
         remedy = nearest(name, [*NAMED, *kept], "weights=")
         raise ConfigError(Problem("weights", what, ", ".join([*NAMED, *kept]), remedy))
     return found

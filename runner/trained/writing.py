@@ -110,10 +110,10 @@ class Writer:
 
     Args:
         output: ``NAME.csv`` or ``NAME.jsonl``; ``-`` for stdout, as CSV.
-        replace: whether a file that is there already is replaced.
+        replace: whether an existing file is replaced.
 
     Raises:
-        ConfigError: the file is there already, or cannot be written.
+        ConfigError: the file already exists, or cannot be written.
     """
 
     def __init__(self, output: str, layout: Layout, replace: bool = False) -> None:
@@ -131,7 +131,7 @@ class Writer:
             self._file = self._part.open("w", newline="", encoding="utf-8")
         except OSError as error:
             what = f"'{self.path}' cannot be written ({error.strerror})"
-            raise ConfigError(Problem("output", what, "a file in a folder that can be written to")) from error
+            raise ConfigError(Problem("output", what, "a file in a writable folder")) from error
         self._begin()
 
     def _begin(self) -> None:
@@ -237,9 +237,9 @@ def check_output(path: Path) -> None:
         ConfigError: there is something.
     """
     if path.exists():
-        raise ConfigError(Problem("output", f"'{path}' is there already", "a new file", f"rm {path}, or another name"))
+        raise ConfigError(Problem("output", f"'{path}' already exists", "a new file", f"rm {path}, or another name"))
     if not path.parent.is_dir():
-        raise ConfigError(Problem("output", f"there is no folder '{path.parent}'", "a file in a folder that is there"))
+        raise ConfigError(Problem("output", f"there is no folder '{path.parent}'", "a file in an existing folder"))
 
 
 def _rounded(column: Array) -> list[float]:

@@ -56,7 +56,7 @@ class Gradient:
         self.model, self.loss, self.optimizer = model, loss, optimizer
         self.device, self.seed, self.compute = device, seed, compute
         self.precision = precision or Precision(device)
-        self.forward = self.precision.forward(compiled or model)
+        self.forward = self.precision.forward(model if compiled is None else compiled)
         self.scaler = torch.amp.GradScaler(device.type) if self.precision.scales_loss else None
         self.micro_batch = None if isinstance(micro_batch, str) else micro_batch
         self._may_cut = micro_batch == "auto"
@@ -88,12 +88,16 @@ class Gradient:
             self.scaler.unscale_(self.optimizer)
         if self.observe is not None:
             self.observe()
+        norm = clipped = self._norm()  # before anything is clipped, which would make an infinite element finite
         if self.clip_value is not None:
             nn.utils.clip_grad_value_(self.parameters, self.clip_value)
-        norm = total_norm([p.grad for p in self.parameters if p.grad is not None])
+            clipped = norm if self.clip_norm is None else self._norm()
         if self.clip_norm is not None:
-            nn.utils.clip_grads_with_norm_(self.parameters, self.clip_norm, norm)
+            nn.utils.clip_grads_with_norm_(self.parameters, self.clip_norm, clipped)
         return sums, norm
+
+    def _norm(self) -> Tensor:
+        return total_norm([p.grad for p in self.parameters if p.grad is not None])
 
     def update(self) -> None:
         """The optimizer's step."""
@@ -129,7 +133,8 @@ class Gradient:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             self.micro_batch = (largest + 1) // 2
-            log.info("%d samples at once do not fit into the memory: going on with %d", largest, self.micro_batch)
+            what = "out of memory with %d samples at once: continuing with micro-batches of %d"
+            log.info(what, largest, self.micro_batch)
 
     def _sums(self, batches: Sequence[Batch], weights: Tensor, number: int) -> Tensor:
         # Once a step and not once a batch, or every micro-batch would have the same dropout masks.

@@ -24,12 +24,12 @@ def load_optimizer(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
     here, there = _positions(state), _positions(saved)
     if here.keys() != there.keys():
         differing = ", ".join(sorted(here.keys() ^ there.keys())[:5])
-        raise ValueError(f"the optimizer has other parameters than the saved one: {differing}")
+        raise ValueError(f"the parameters of the optimizer differ from the saved ones: {differing}")
     groups = []
     for group in state["param_groups"]:
         same = [other for other in saved["param_groups"] if set(other["param_names"]) == set(group["param_names"])]
         if not same:
-            raise ValueError(f"the saved optimizer has no group of {', '.join(group['param_names'][:5])}")
+            raise ValueError(f"the saved optimizer has no parameter group of {', '.join(group['param_names'][:5])}")
         groups.append({**same[0], "params": group["params"], "param_names": group["param_names"]})
     moved = {here[name]: saved["state"][there[name]] for name in here if there[name] in saved["state"]}
     optimizer.load_state_dict({"state": moved, "param_groups": groups})

@@ -48,7 +48,7 @@ def cutmix(model: Model, loss: Loss, batch: Batch, alpha: float = 1.0) -> Tensor
         alpha: of the Beta distribution that the share of the first picture is drawn from.
     """
     if batch.input.dim() != 4:  # of a table the rectangle would cover samples
-        what = f"cutmix is for pictures, and the inputs are {by(batch.input.shape[1:])}"
+        what = f"cutmix needs images, but the inputs have shape {by(batch.input.shape[1:])}"
         raise ConfigError(Problem("trainer.step", what))
     other = _rolled(batch)
     height, width = batch.input.shape[-2:]

@@ -71,7 +71,7 @@ def test_of_ours_the_key_is_enough(run: Run, capsys: pytest.CaptureFixture[str])
     [
         ("model/own", "_target_: nets.Net\nwidth: 3\nwidth: 4\n", "FILE, line 3: is not YAML: found duplicate key"),
         ("model/own", "_target_: nets.Net\n\twidth: 3\n", "FILE, line 2: is not YAML: found character '\\t'"),
-        ("model/own", "- a\n- b\n", "FILE: holds a list\n  allowed: keys with values"),
+        ("model/own", "- a\n- b\n", "FILE: contains a list\n  allowed: a mapping of keys to values"),
         ("model/own", "only words\n", "FILE: model._target_: is missing"),
         ("model/own", "", "FILE: model._target_: is missing"),
         ("model/own", "_target_: nets.Net\nnum_outputs: ${facts.num_outputs\n", "FILE: cannot be read: no viable"),
@@ -80,9 +80,9 @@ def test_of_ours_the_key_is_enough(run: Run, capsys: pytest.CaptureFixture[str])
             "FILE: model.num_outputs: is missing: nets.Net needs it\n  try: num_outputs: ${facts",
         ),
         ("model/own", "defaults:\n  - mpl\n", "FILE, line 2: model: there is no option 'mpl'"),
-        ("model/own", "_target_: os.system\ncommand: ls\n", "FILE, line 1: model._target_: 'os.system' may not"),
+        ("model/own", "_target_: os.system\ncommand: ls\n", "FILE, line 1: model._target_: 'os.system' is blocked"),
         ("experiment/own", "# @package _global_\ntrainer: {max_epoch: 3}\n", "FILE, line 2: trainer.max_epoch: there"),
-        ("experiment/own", "trainer: {max_epochs: 3}\n", "experiment: is not a recipe\n  try: # @package _global_, as"),
+        ("experiment/own", "trainer: {max_epochs: 3}\n", "experiment: is not a recipe\n  try: # @package _global_ as"),
         (
             "experiment/own", "# @package _global_\ndefaults:\n  - override /modle: mlp\n",
             "FILE, line 3: there is no group 'modle'",
@@ -93,12 +93,12 @@ def test_of_ours_the_key_is_enough(run: Run, capsys: pytest.CaptureFixture[str])
         ),
         (
             "experiment/own", "# @package _global_\ndefaults:\n  - model: mlp\n",
-            "FILE, line 3: there is no group 'model' below it\n  try: override /model: mlp",
+            "FILE, line 3: there is no group 'model' inside the group 'experiment'\n  try: override /model: mlp",
         ),
         ("study", "defaults:\n  - config\n  - override model: mpl\n", "FILE, line 3: model: there is no option 'mpl'"),
-        ("study", "defaults:\n  - config\n  - model: mlp\n", "FILE, line 3: model is in the defaults list already"),
-        ("study", "defaults: [confg]\n", "--config-name: there is no confg.yaml beside runner's own config.yaml"),
-        ("study", "seed: 3\n", "--config-name: names a file with none of runner's groups\n  try: defaults: [config,"),
+        ("study", "defaults:\n  - config\n  - model: mlp\n", "FILE, line 3: model is already in the defaults list"),
+        ("study", "defaults: [confg]\n", "--config-name: there is no confg.yaml in runner's own conf/"),
+        ("study", "seed: 3\n", "--config-name: the file sets none of runner's groups\n  try: defaults: [config,"),
     ],
 )  # fmt: skip
 def test_files_of_every_kind_of_broken(

@@ -69,7 +69,7 @@ def test_other_keys_of_a_group_with_a_target_are_the_targets() -> None:
 
 def test_a_group_that_is_no_group() -> None:
     (problem,) = [p for p in problems({"model": "mlp"}) if p.key == "model"]
-    assert problem.what == "'mlp' is not a group of keys"
+    assert problem.what == "'mlp' is a value, not an option"
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0", "cuda:11", "mps"])

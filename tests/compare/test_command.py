@@ -18,6 +18,7 @@ from conftest import Run, rows
 
 from runner import runs, terminal
 from runner.compare import apart, command
+from runner.ranking import Row
 from runner.table import Table
 
 CONFIG: dict[str, Any] = {
@@ -189,7 +190,7 @@ def test_settings_are_ranked_with_seconds_and_parameters(run: Run, capsys: pytes
     assert output.out == (
         "5 runs, 2 settings\n"
         "\n"
-        "Ranked by val/loss (less is better)\n"
+        "Ranked by val/loss (lower is better)\n"
         "     optimizer.lr   runs      val/loss          95 % interval      test/accuracy     seconds   parameters\n"
         " ────────────────────────────────────────────────────────────────────────────────────────────────────────\n"
         " 1   0.1            3 seeds   0.3000 ± 0.1000   0.0516 … 0.5484    0.7000 ± 0.1000       1.5        1,234\n"
@@ -199,11 +200,11 @@ def test_settings_are_ranked_with_seconds_and_parameters(run: Run, capsys: pytes
         "     optimizer.lr   pairs     behind by   95 % interval           p\n"
         " ──────────────────────────────────────────────────────────────────\n"
         " 2   0.001          2 seeds      0.3500   -0.2853 … 0.9853   0.0903\n"
-        "  mean difference of pairs; above 0 the best setting is better:\n"
-        "  seeds: the paired t-test\n"
+        "  mean paired difference (> 0: the best setting is better):\n"
+        "  seeds: paired t-test\n"
         "\n"
         "  folder of the best     all/fast0 and 2 more\n"
-        "  every figure           python -m runner compare all --csv\n"
+        "  all metrics (CSV)      python -m runner compare all --csv\n"
     )
     assert not output.err
 
@@ -237,7 +238,7 @@ def test_markdown_is_all_of_the_output(run: Run, capsys: pytest.CaptureFixture[s
     assert run("compare", "all", "--md") == 0
     output = capsys.readouterr()
     assert [line for line in output.out.splitlines() if not line.startswith("|")] == [
-        "### Ranked by val/loss (less is better)", "", "", "### Against the best in val/loss", "",
+        "### Ranked by val/loss (lower is better)", "", "", "### Against the best in val/loss", "",
     ]  # fmt: skip
     assert "| 1 | 0.1 | 2 seeds | 0.2500 ± 0.0707 |" in output.out
     assert output.err == "4 runs, 2 settings\n1 run not completed: all/c (interrupted)\n"
@@ -247,23 +248,25 @@ def test_the_metric_is_the_one_that_decides_in_the_runs(run: Run, capsys: pytest
     make("all/a", 0.5, checkpoint__monitor="val/accuracy", checkpoint__mode="min")
     make("all/b", 0.2, checkpoint__monitor="val/accuracy", checkpoint__mode="min", seed=1)
     run("compare", "all")
-    assert "Ranked by val/accuracy (less is better)" in capsys.readouterr().out
+    assert "Ranked by val/accuracy (lower is better)" in capsys.readouterr().out
     make("all/c", 0.7, checkpoint__monitor="val/accuracy", checkpoint__mode="max", seed=2)
     run("compare", "all")
-    assert "Ranked by val/accuracy (more is better)" in capsys.readouterr().out  # they do not agree
+    assert "Ranked by val/accuracy (higher is better)" in capsys.readouterr().out  # they do not agree
     run("compare", "all", "--by=test/accuracy")
     output = capsys.readouterr().out
-    assert "Ranked by test/accuracy (more is better)" in output
-    assert "caution: test is to be looked at once" in output
+    assert "Ranked by test/accuracy (higher is better)" in output
+    said = "caution: ranked by a test metric; the test result of a setting that was selected by it is too optimistic\n"
+    assert said in output
 
 
 def test_runs_with_other_losses_are_ranked_by_another_metric(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     make("all/a", 0.5)
     make("all/b", 0.2, loss={"_target_": "torch.nn.NLLLoss"})
     run("compare", "all")
-    assert "Ranked by val/accuracy (more is better)" in capsys.readouterr().out
+    assert "Ranked by val/accuracy (higher is better)" in capsys.readouterr().out
     run("compare", "all", "--by", "val/loss")
-    assert "caution: figures of different losses cannot be compared" in capsys.readouterr().out
+    said = "caution: values of different loss functions cannot be compared; rank by another metric with --by METRIC\n"
+    assert said in capsys.readouterr().out
 
 
 def test_a_run_is_counted_once_and_folders_in_it_not_at_all(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -297,6 +300,13 @@ def test_of_runs_that_are_the_same_the_newest_counts(run: Run, capsys: pytest.Ca
     assert "3 runs, 1 setting; 2 older runs of the same configuration left out\n" in output
     assert " 1   1        0.3000 " in output
     assert len(lines(run, capsys, "all")) == 4
+
+
+def test_which_is_the_newest_does_not_depend_on_the_time_zone() -> None:
+    """The hour that comes twice at the end of summer time: by their texts the first would be the later one."""
+    first, later = "2026-10-25T02:50:00+02:00", "2026-10-25T02:10:00+01:00"
+    both = [Row(name, {}, None, {"state": "completed", "started": when}) for name, when in (("a", first), ("b", later))]
+    assert [row.job for row in command._newest(both)] == ["b"]
 
 
 def test_what_is_not_completed_is_listed_and_not_ranked(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -346,8 +356,8 @@ def test_a_run_that_cannot_be_read_is_listed_and_the_others_are_compared(
     listed = next(line for line in output.splitlines() if line.startswith("12 runs cannot be read: "))
     for name, (file, _) in BROKEN.items():
         assert f"all/{name} ({file} " in listed
-    assert "all/no result (result.json is not there)" in listed
-    assert "all/no config (config.yaml is not there)" in listed
+    assert "all/no result (result.json does not exist)" in listed
+    assert "all/no config (config.yaml does not exist)" in listed
 
 
 def test_a_folder_without_permission_is_listed(
@@ -374,13 +384,13 @@ def test_a_folder_without_permission_is_listed(
     [
         ("all --by val/acuracy", "--by: no completed run has 'val/acuracy'\n"
          "  allowed: val/loss, val/accuracy, test/accuracy\n  try: --by val/accuracy\n"),
-        ("all seed=1", "seed=1: is no folder; compare takes paths and flags, and no KEY=VALUE\n"
+        ("all seed=1", "seed=1: is not a folder; compare takes paths and flags, not KEY=VALUE\n"
          "  try: python -m runner compare --help\n"),
         ("all/run/config.yaml", "all/run/config.yaml: is not a folder\n  allowed: {allowed}\n  try: all/run\n"),
         ("all/bad", "all/bad: nothing to compare: 1 run not completed: all/bad (failed)\n"
          "  allowed: completed runs\n  try: python -m runner resume=FOLDER, to complete one\n"),
-        ("nothing", "nothing: has no run in it\n  allowed: {allowed}\n"),
-        ("all nothing nowhere", "nothing: has no run in it\n  allowed: {allowed}\n"
+        ("nothing", "nothing: contains no run\n  allowed: {allowed}\n"),
+        ("all nothing nowhere", "nothing: contains no run\n  allowed: {allowed}\n"
          "nowhere: does not exist\n  allowed: {allowed}\n"),
     ],
 )  # fmt: skip
@@ -408,21 +418,21 @@ def cautions(run: Run, capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 
 def test_other_data_and_other_splits_are_said(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    rest = "figures of other samples cannot be compared"
+    rest = "their metrics cannot be compared directly"
     make("all/a")
     make("all/b", split="t", optimizer__lr=0.1)
-    same = "caution: not all settings have the same split, although their configurations say the same: "
+    same = "caution: not all settings use the same split, although their configurations are the same: "
     assert cautions(run, capsys) == [same + rest]
     make("all/c", split="u", split__test=0.1)
-    assert cautions(run, capsys) == ["caution: not all settings have the same split (split.test): " + rest]
+    assert cautions(run, capsys) == ["caution: not all settings use the same split (split.test): " + rest]
     make("all/d", data="e", dataset={"_target_": "runner.dataset.wine"})
-    assert cautions(run, capsys) == ["caution: not all settings have the same data (dataset): " + rest]
+    assert cautions(run, capsys) == ["caution: not all settings use the same data (dataset): " + rest]
 
 
 def test_seeds_of_one_setting_with_other_data_are_said(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     seeds("a", 0.1, 0.2)
     make("all/a9", seed=9, data="e")
-    assert cautions(run, capsys)[0].startswith("caution: not all settings have the same data, although")
+    assert cautions(run, capsys)[0].startswith("caution: not all settings use the same data, although")
 
 
 def test_what_is_meant_to_differ_is_not_said(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -518,7 +528,7 @@ def test_real_runs(run: Run, sweep: Path, crossed: Path, capsys: pytest.CaptureF
     assert run("compare", "outputs") == 0
     output = capsys.readouterr().out
     assert "7 runs, 3 settings\n" in output
-    assert "caution: not all settings have the same split (split)" in output
+    assert "caution: not all settings use the same split (split)" in output
     assert "3 folds" in output
     assert run("compare", "outputs/sweep") == 0
     ranked, tested = capsys.readouterr().out.split("Against the best in val/loss\n")

@@ -122,7 +122,8 @@ def test_where_much_is_cut_off_it_is_said_once(caplog: pytest.LogCaptureFixture)
     for part in ("train", "val"):
         striped(f"wide/{part}", 40)
         striped(f"wide/{part}", 12, count=2)  # of which a sixth is cut off
-    said = "dataset.size cuts off more than a quarter of 2 of 6 pictures, 75 % on average\n  try: dataset.fit=pad"
+    said = "with dataset.fit=cut, 2 of 6 images lose more than a quarter of their area (75 % on average)"
+    said += "\n  try: dataset.fit=pad"
     for _ in range(2):  # the second time from the cache
         caplog.clear()
         opened("wide", size=[10, 10])
@@ -132,8 +133,8 @@ def test_where_much_is_cut_off_it_is_said_once(caplog: pytest.LogCaptureFixture)
     opened("wide", size=[10, 10], fit="stretch")
     opened("wide/train", size=[10, 20])  # half, and 12 × 6 of 12 × 10 pixels, are kept
     assert [record.message for record in caplog.records] == [
-        "dataset.size cuts off more than a quarter of 3 of 3 pictures, 43 % on average"
-        "\n  try: dataset.fit=pad, or dataset.fit=stretch"
+        "with dataset.fit=cut, 3 of 3 images lose more than a quarter of their area (43 % on average)"
+        "\n  try: dataset.fit=pad or dataset.fit=stretch"
     ]
 
 
@@ -199,7 +200,7 @@ def test_a_broken_file_is_named_or_skipped(caplog: pytest.LogCaptureFixture) -> 
     data = opened(on_error="skip")
     assert list(data.columns["path"]) == ["cat/0.png", "cat/1.png", "cat/2.png", "dog/0.png"]
     assert data.targets.tolist() == [0, 0, 0, 1]
-    assert "2 of 6 pictures cannot be decoded and are skipped: dog/1.png, dog/2.png" in caplog.text
+    assert "2 of 6 images cannot be decoded and are skipped: dog/1.png, dog/2.png" in caplog.text
     (listed,) = Path(CACHE).glob("*.json")
     assert list(json.loads(listed.read_text())["broken"]) == ["dog/1.png", "dog/2.png"]
 
@@ -207,16 +208,16 @@ def test_a_broken_file_is_named_or_skipped(caplog: pytest.LogCaptureFixture) -> 
 def test_a_cache_that_cannot_be_written_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
     Path(CACHE).write_text("a file where the folder should be")
     assert len(opened()) == 6
-    assert "cannot be kept" in caplog.text
+    assert "cannot be cached in" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("root", "options", "message"),
     [
         ("nowhere", {}, "there is no folder 'nowhere'"),
-        ("empty", {}, "no pictures in empty"),
-        ("hollow", {}, "no pictures in hollow/dog"),
-        ("untrained", {}, "'untrained' has a test folder but no train"),
+        ("empty", {}, "no images in empty"),
+        ("hollow", {}, "no images in hollow/dog"),
+        ("untrained", {}, "'untrained' has test, but no train folder"),
         ("differing", {}, "the classes of test and train differ: ant, dog"),
         ("pets", {"size": [4]}, r"dataset.size: \[4\] is not allowed"),
     ],
@@ -239,7 +240,7 @@ def test_one_by_one_what_does_not_begin_like_a_picture_is_skipped(caplog: pytest
     data = opened(on_error="skip")
     assert data.path == ["cat/0.png", "cat/1.png", "cat/2.png", "cat/9.png", "dog/0.png", "dog/1.png"]
     assert len(data) == 6
-    assert "1 of 7 pictures cannot be decoded and are skipped: dog/2.png" in caplog.text
+    assert "1 of 7 images cannot be decoded and are skipped: dog/2.png" in caplog.text
 
 
 def test_one_by_one_a_picture_that_breaks_off_is_named() -> None:
@@ -249,8 +250,8 @@ def test_one_by_one_a_picture_that_breaks_off_is_named() -> None:
     with pytest.raises(DataError) as caught:
         Samples(opened(on_error="skip")).read(5)
     assert str(caught.value).startswith("dataset: pets/dog/1.png cannot be decoded (")
-    assert str(caught.value).endswith('try: take the file away, or "dataset.size=[HEIGHT,WIDTH]" dataset.on_error=skip')
-    with pytest.raises(DataError, match=r"try: take the file away$"):
+    assert str(caught.value).endswith('try: remove the file, or "dataset.size=[HEIGHT,WIDTH]" dataset.on_error=skip')
+    with pytest.raises(DataError, match=r"try: remove the file$"):
         opened(size=[4, 4], memory_limit=1)[5]
 
 
@@ -272,8 +273,8 @@ def test_too_large_a_picture_is_one_that_cannot_be_decoded(monkeypatch: pytest.M
     ("folders", "message"),
     [
         (["train", "val", "validation"], "'parts' has two folders for val, val and validation"),
-        (["train", "holdout"], "'parts' has train, and pictures in holdout"),
-        (["car", "train"], "'parts' has train, and pictures in car"),  # a class
+        (["train", "holdout"], "'parts' has train, but also images in holdout"),
+        (["car", "train"], "'parts' has train, but also images in car"),  # a class
     ],
 )
 def test_folders_of_which_it_is_not_clear_what_they_are(folders: list[str], message: str) -> None:
@@ -309,3 +310,11 @@ def test_a_cache_can_be_read_by_whoever_may_read_other_files() -> None:
     Path("other").write_text("")
     opened()
     assert {path.stat().st_mode for path in Path(CACHE).glob("*.[nj]*")} == {Path("other").stat().st_mode}
+
+
+def test_what_is_read_one_by_one_is_told_from_other_files_of_the_same_classes() -> None:
+    first = Samples(opened(memory_limit=0, size=[4, 4]))
+    shutil.copytree("pets", "moved")
+    assert Samples(opened("moved", memory_limit=0, size=[4, 4])).fingerprint == first.fingerprint
+    picture(width=60).save("moved/cat/1.png")
+    assert Samples(opened("moved", memory_limit=0, size=[4, 4])).fingerprint != first.fingerprint

@@ -163,7 +163,7 @@ def test_parts_call_their_classes_alike() -> None:
     facts({"train": train, "val": samples((X, 0), classes=["a"])})
     with pytest.raises(DataError, match="class 0 is 'b' in test and 'a' in train"):
         facts({"train": train, "test": samples((X, 0), (X, 1), classes=["b", "a"])})
-    with pytest.raises(DataError, match="names 1 classes, and has targets up to 1"):
+    with pytest.raises(DataError, match="names 1 classes, but has targets up to 1"):
         facts({"train": samples((X, 0), (X, 1), classes=["a"])})
 
 
@@ -239,7 +239,7 @@ def test_streams(monkeypatch: pytest.MonkeyPatch) -> None:
         read(Parts(Ones(3), val=Ones(6)))
     with pytest.raises(DataError, match="the test part is empty"):
         read(Parts(Ones(3), test=Ones(0)))
-    with pytest.raises(DataError, match="a map has no length and no samples by index"):
+    with pytest.raises(DataError, match="a map has no __len__ or no __getitem__"):
         read(map(str, range(3)))
 
 
@@ -300,9 +300,9 @@ def test_values_at_hand_are_not_taken_for_the_class_indices_of_the_samples() -> 
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [
-        ({}, {"weight": 0.5}, "sample 1 holds 'weight', and the first does not"),
-        ({"weight": 0.5}, {}, "sample 1 does not hold 'weight', and the first does"),
-        ({"weight": 0.5}, {"weight": None}, "sample 1 does not hold 'weight', and the first does"),
+        ({}, {"weight": 0.5}, "sample 1 has 'weight', which the first sample does not have"),
+        ({"weight": 0.5}, {}, "sample 1 has no 'weight', which the first sample has"),
+        ({"weight": 0.5}, {"weight": None}, "sample 1 has no 'weight', which the first sample has"),
     ],
 )
 def test_what_only_some_samples_hold_is_not_dropped(first: Any, second: Any, message: str) -> None:
@@ -332,7 +332,7 @@ def test_a_stream_calls_its_classes_as_the_other_parts_do() -> None:
 def test_a_column_has_a_value_for_every_sample() -> None:
     for gap, of in ((NAN, 1.0), (None, "a"), (pd.NA, "a"), (np.datetime64("NaT"), np.datetime64("2026-01-31"))):
         held = samples((X, 0), (X, 1), (X, 2), day=np.array([of, gap, gap]))
-        with pytest.raises(DataError, match="column 'day' has no value for 2 samples, the first is 1"):
+        with pytest.raises(DataError, match="column 'day' has no value for 2 samples; the first is 1"):
             held.column("day")
         assert list(samples((X, 0), day=np.array([of])).column("day")) == [of]
 

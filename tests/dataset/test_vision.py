@@ -269,7 +269,7 @@ def test_what_is_read_is_what_torchvision_reads(name: str) -> None:
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_missing_files_are_named_with_the_place_and_the_remedy(name: str) -> None:
-    remedy = "get the files" if name in ("imagenet", "lsun") else "dataset.download=true"
+    remedy = "download the files" if name in ("imagenet", "lsun") else "dataset.download=true"
     with pytest.raises(DataError, match=rf"dataset.root: .* \(looked for data/.*\)\n  try: {remedy}"):
         opened(name)
 

@@ -226,11 +226,14 @@ def test_a_batch_sampler_of_ones_own_makes_the_batches(lazy: bool) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sampler": "sequential"}, "excludes loader.sampler=sequential: .*\n  try: loader.sampler=shuffle"),
-        ({"sampler": [1]}, "excludes loader.sampler=list: .*\n  try: loader.sampler=shuffle"),
+        (
+            {"sampler": "sequential"},
+            "cannot be combined with loader.sampler=sequential: .*\n  try: loader.sampler=shuffle",
+        ),
+        ({"sampler": [1]}, "cannot be combined with loader.sampler=list: .*\n  try: loader.sampler=shuffle"),
         (
             {"sampler": "shuffle", "drop_last": True},
-            "excludes loader.drop_last=true: .*\n  try: loader.drop_last=false",
+            "cannot be combined with loader.drop_last=true: .*\n  try: loader.drop_last=false",
         ),
     ],
 )
@@ -250,9 +253,12 @@ class Short(list[Any]):
     ("options", "message"),
     [
         ({"sampler": [0, 34]}, "loader.sampler: list yields position 34\n  allowed: positions from 0 to 33"),
-        ({"sampler": Short([0, 1])}, "loader.sampler: Short yields 2 in epoch 0"),
+        ({"sampler": Short([0, 1])}, "loader.sampler: Short yields 2 items in epoch 0, but its length is 3"),
         ({"batch_sampler": [[0, 1], [-1]], "sampler": "shuffle"}, "batch_sampler: list yields position -1"),
-        ({"batch_sampler": Short([[0]]), "sampler": "shuffle"}, "batch_sampler: Short yields 1 in epoch 0"),
+        (
+            {"batch_sampler": Short([[0]]), "sampler": "shuffle"},
+            "batch_sampler: Short yields 1 item in epoch 0, but its length is 2",
+        ),
     ],
 )
 def test_samplers_that_do_not_keep_to_the_data(options: dict[str, Any], message: str) -> None:
@@ -310,9 +316,9 @@ def test_a_sample_that_cannot_be_read_is_named(workers: int) -> None:
 def test_a_worker_that_dies_or_hangs_is_told_with_the_samples_and_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """And one that hangs is not waited for at the end of the process."""
     monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
-    with pytest.raises(DataError, match=r"while samples 0, 3, 6, 9, 12, … were read(.|\n)*try: loader.num_workers=0"):
+    with pytest.raises(DataError, match=r"reading samples 0, 3, 6, 9, 12, … failed(.|\n)*try: loader.num_workers=0"):
         indices(loader(source=Dying(), num_workers=1))
-    with pytest.raises(DataError, match=r"while samples 0, 3, 6, 9, 12, … were read(.|\n)*timed out"):
+    with pytest.raises(DataError, match=r"reading samples 0, 3, 6, 9, 12, … failed(.|\n)*timed out"):
         indices(loader(source=Hanging(), num_workers=1, timeout=0.5))
     gc.collect()  # the traceback holds what holds the worker
     assert multiprocessing.active_children() == []
@@ -367,3 +373,13 @@ def test_balanced_draws_none_of_the_samples_that_do_not_count() -> None:
     drawn = targets[torch.cat([index for epoch in range(20) for index in order.batches(epoch)])]
     assert drawn.min() == 0
     assert drawn.float().mean().item() == pytest.approx(0.5, abs=0.05)
+
+
+def test_an_example_is_what_the_first_batch_holds_without_a_worker() -> None:
+    def first(**options: Any) -> Tensor:
+        return next(loader(lazy=True, transform=[Float(0.5)], **options).epoch()).input[:1]
+
+    made = loader(lazy=True, num_workers=2, transform=[Float(0.5)])
+    assert isinstance(made, Workers)
+    assert torch.equal(made.example(), first())
+    assert not multiprocessing.active_children()

@@ -129,7 +129,7 @@ def test_what_goes_wrong_is_said(source: Numbers, message: str, workers: int, mo
 
 
 def test_a_stream_whose_beginning_cannot_be_read() -> None:
-    with pytest.raises(DataError, match="dataset: cannot be read: OSError: the disk is gone"):
+    with pytest.raises(DataError, match="dataset: the stream cannot be read: OSError: the disk is gone"):
         loader(Failing())
 
 
@@ -162,7 +162,7 @@ class Rows(Numbers):
     [
         ({"mask": True}, {"mask": True, "target": float("nan")}, "the target of sample 0 of batch 1 .* is nan"),
         ({"weight": 1.0}, {"weight": -1.0}, "the weight of sample 0 is -1.0"),
-        ({"weight": 1.0}, {}, "sample 0 does not hold 'weight', and the first does"),
+        ({"weight": 1.0}, {}, "sample 0 has no 'weight', which the first sample has"),
         ({"target": [0, 1]}, {"target": [0, 2]}, r"the target of sample 0 of batch 1 .* is \[0, 2\]"),
     ],
 )

@@ -255,9 +255,9 @@ def test_torchs_loss_of_whole_samples() -> None:
 @pytest.mark.parametrize(
     ("shape", "extra", "message"),
     [
-        ("wrapped", {}, r"PerSample returns \(1,\), not \(50, 3\) or its mean"),
-        ("mean", {"weight": torch.rand(50)}, "PerSample returns a mean, in which samples cannot be weighted"),
-        ("one", {"mask": VALUES > 0}, "single values of a sample are left out or weighted"),
+        ("wrapped", {}, r"PerSample returns shape \(1,\), not \(50, 3\), one value per sample, or a mean"),
+        ("mean", {"weight": torch.rand(50)}, "PerSample returns a mean, so samples cannot be weighted"),
+        ("one", {"mask": VALUES > 0}, "some values of a sample are masked or weighted differently"),
     ],
 )
 def test_losses_of_ones_own_that_cannot_be_summed(shape: str, extra: dict[str, Tensor], message: str) -> None:
@@ -300,19 +300,19 @@ def test_weights_move_with_the_module_and_are_saved() -> None:
         (
             nn.CrossEntropyLoss,
             "regression",
-            "takes class indices or a probability for each class, and the targets are values",
+            "takes class indices or class probabilities, but the targets are continuous values",
         ),
         (
             nn.CrossEntropyLoss,
             "multilabel",
-            r"are 0 or 1 for each class\n  try: loss=bce metric=multilabel",
+            r"are 0/1 per class \(multi-label\)\n  try: loss=bce metric=multilabel",
         ),
         (nn.MSELoss, "classification", r"MSELoss takes .*\n  try: loss=cross_entropy, or loss.one_hot=true"),
-        (nn.L1Loss, "multilabel", "L1Loss takes values"),
+        (nn.L1Loss, "multilabel", "L1Loss takes continuous values"),
         (nn.BCEWithLogitsLoss, "classification", r"try: loss=cross_entropy"),
         (nn.BCEWithLogitsLoss, "regression", r"try: loss=mse metric=regression"),
         (nn.NLLLoss, "soft", "try: loss=kl_div"),
-        (nn.KLDivLoss, "regression", "KLDivLoss takes a probability for each class"),
+        (nn.KLDivLoss, "regression", "KLDivLoss takes class probabilities"),
     ],
 )
 def test_targets_that_a_loss_does_not_take(criterion: Any, task: str, message: str) -> None:
@@ -321,9 +321,16 @@ def test_targets_that_a_loss_does_not_take(criterion: Any, task: str, message: s
 
 
 def test_what_cannot_be_converted_or_one_hot() -> None:
-    with pytest.raises(ConfigError, match=r"model\.output: 'values', and CrossEntropyLoss takes logits"):
+    said = r"model\.output: 'values', but CrossEntropyLoss takes logits\n  allowed: logits, .*\n  try: model.output=nu"
+    with pytest.raises(ConfigError, match=said):
         one(nn.CrossEntropyLoss(), emits="values")
-    with pytest.raises(ConfigError, match=r"loss\.one_hot: true, but CrossEntropyLoss"):
+    said = r"model\.output: 'logits', but MSELoss takes values\n  allowed: values\n  try: model.output=values"
+    with pytest.raises(ConfigError, match=said):
+        one(nn.MSELoss(), one_hot=True, emits="logits")
+    said = r"'logits' \(the default here\), but MSELoss takes values\n  .*\n  try: loss.terms that all take values"
+    with pytest.raises(ConfigError, match=said):
+        Loss([Term(nn.CrossEntropyLoss()), Term(nn.MSELoss(), one_hot=True)], num_outputs=3)
+    with pytest.raises(ConfigError, match=r"loss\.one_hot: true needs class indices as targets and a regression loss"):
         one(nn.CrossEntropyLoss(), one_hot=True)
 
 
@@ -334,9 +341,9 @@ def test_what_cannot_be_converted_or_one_hot() -> None:
             "classification",
             INDICES,
             OUTPUT[:, :2],
-            r"makes \(50, 2\) of .*\n  allowed: \(50, 3\)\n  try: .*num_o",
+            r"returns shape \(50, 2\) for targets of .*\n  allowed: \(50, 3\)\n  try: .*num_o",
         ),
-        ("classification", INDICES, OUTPUT[:, 0], r"makes \(50,\) of"),
+        ("classification", INDICES, OUTPUT[:, 0], r"returns shape \(50,\) for targets of"),
         ("multilabel", FLAGS, OUTPUT[:, :2], r"allowed: \(50, 3\)"),
         ("regression", VALUES[:, 0], OUTPUT, r"allowed: \(50,\) or \(50, 1\)"),
         ("classification", INDICES, (OUTPUT, OUTPUT), "returns a tuple"),
@@ -344,7 +351,7 @@ def test_what_cannot_be_converted_or_one_hot() -> None:
             "classification",
             INDICES,
             OUTPUT.softmax(1),
-            r"emits probabilities, and .* softmax\n.*\n  try: model.output=probab",
+            r"are already probabilities, .* softmax again\n.*\n  try: model.output=probab",
         ),
     ],
 )
@@ -390,7 +397,7 @@ def test_any_partition_of_the_samples_has_the_same_mean(
             "'probabilities', but the outputs of the first batch are not probabilities",
         ),
         ("classification", "log_probabilities", OUTPUT.softmax(1), r"try: model.output=probabilities"),
-        ("multilabel", None, OUTPUT.sigmoid(), "would get a second sigmoid"),
+        ("multilabel", None, OUTPUT.sigmoid(), "the loss would apply sigmoid again"),
         ("multilabel", "probabilities", OUTPUT, r"try: model.output=logits"),
     ],
 )

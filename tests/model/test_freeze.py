@@ -61,8 +61,13 @@ def test_the_epoch_from_which_all_is_trained_is_counted_as_it_is_shown() -> None
 @pytest.mark.parametrize(
     ("patterns", "message"),
     [
-        (["bdy"], r"'bdy' fits no parameter of the model\n  allowed: body, head\n  try: 'model.freeze=\[\"body\"\]'"),
-        (["body", "*.weigth"], r"'\*.weigth' fits no parameter"),
+        (
+            ["bdy"],
+            r"'bdy' matches no parameter of the model\n"
+            r"  allowed: names such as body.0.weight, patterns such as body.\*, or a module: body, head\n"
+            r"  try: 'model.freeze=\[\"body\"\]'",
+        ),
+        (["body", "*.weigth"], r"'\*.weigth' matches no parameter"),
         (["*"], "leaves nothing to train"),
     ],
 )

@@ -80,14 +80,14 @@ def test_the_last_rule_that_fits_decides() -> None:
 @pytest.mark.parametrize(
     ("rules", "message"),
     [
-        ("kaimin", r"model.init: 'kaimin' is not a method(.|\n)*try: model.init=kaiming"),
+        ("kaimin", r"model.init: 'kaimin' is not an initialisation method(.|\n)*try: model.init=kaiming"),
         ({"gain": 2}, "has no method"),
         (
             [{"method": "zeros"}, {"method": "xavier", "gian": 2}],
-            r"model.init.1.gian: is no argument of xavier(.|\n)*gain",
+            r"model.init.1.gian: is not an argument of xavier(.|\n)*gain",
         ),
-        ({"method": "zeros", "layers": "Linaer"}, r"\['Linaer'\] fits no layer of the model(.|\n)*try: Linear"),
-        ({"method": "zeros", "names": "lst"}, r"model.init.names: \['lst'\] fits no layer(.|\n)*try: last"),
+        ({"method": "zeros", "layers": "Linaer"}, r"\['Linaer'\] matches no layer of the model(.|\n)*try: Linear"),
+        ({"method": "zeros", "names": "lst"}, r"model.init.names: \['lst'\] matches no layer(.|\n)*try: last"),
     ],
 )
 def test_rules_that_cannot_be_meant(rules: Any, message: str) -> None:

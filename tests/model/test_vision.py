@@ -85,7 +85,7 @@ def test_wrong_names_and_shapes() -> None:
         torchvision_model("resnet19", (3, 32, 32), 10)
     with pytest.raises(ConfigError, match=r"model.depth: 20 is not allowed\n  allowed: 18, 34, 50"):
         resnet((3, 32, 32), 10, depth=20)
-    with pytest.raises(ConfigError, match="takes square pictures, and these are 28×32"):
+    with pytest.raises(ConfigError, match="needs square images, and these are 28×32"):
         vit_small((1, 28, 32), 10)
     with pytest.raises(ConfigError, match=r"patch_size: 5 is not allowed\n  allowed: 1, 2, 4, 7, 14, 28"):
         vit_small((1, 28, 28), 10, patch_size=5)

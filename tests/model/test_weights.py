@@ -78,13 +78,14 @@ def test_a_head_for_other_classes_stays_as_initialised_if_that_is_asked_for() ->
     torch.save(SOURCE.state_dict(), "weights.pt")
     model = Network(outputs=7)
     before = model.head.weight.clone()
-    message = r"differs: 2 of another shape \(head.weight: \(3, 5\) for \(7, 5\), .*(.|\n)*try: model.strict=false"
+    message = r"does not match the model: 2 of a different shape \(head.weight: \(3, 5\) for \(7, 5\), .*(.|\n)*"
+    message += "try: model.strict=false"
     with pytest.raises(DataError, match=message):
         load(model, "weights.pt")
     table = load(model, "weights.pt", strict=False)
     assert torch.equal(model.head.weight, before)
     assert same(model.submodule, SOURCE.submodule)
-    assert table.rows[3][:2] == ["of another shape, stays as initialised", 2]
+    assert table.rows[3][:2] == ["of a different shape, kept as initialised", 2]
 
 
 def test_what_is_missing_or_unexpected_is_named() -> None:
@@ -111,11 +112,11 @@ def damaged() -> None:
     [
         ("nowhere.pt", r"there is no file 'nowhere.pt'\n  allowed: a file, a run folder, a URL"),
         ("short.pt", "'short.pt' cannot be read: "),
-        ("text.pt", "'text.pt' is no checkpoint, or holds more"),
+        ("text.pt", "'text.pt' is not a checkpoint, or holds objects"),
         ("list.pt", "'list.pt' holds a list"),
-        ("other.pt", r"'other.pt' has no tensor of the model's: it has stem.weight"),
+        ("other.pt", r"no tensor of 'other.pt' matches the model by name and shape: it has stem.weight"),
         ("nested.pt", "'nested.pt' holds a dict with epoch"),
-        ("evil.pt", "'evil.pt' is no checkpoint, or holds more"),
+        ("evil.pt", "'evil.pt' is not a checkpoint, or holds objects"),
         ("damaged.pt", "'damaged.pt' is damaged: the checksum of .* is wrong"),
         ("short.safetensors", "'short.safetensors' cannot be read: "),
         ("ResNet18_Weights.NOTHING", "'ResNet18_Weights.NOTHING' cannot be read: "),

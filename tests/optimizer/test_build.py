@@ -125,20 +125,23 @@ def test_several_networks_are_groups_by_prefix() -> None:
     [
         (
             [Rule(0, match="^layr1")],
-            r"param_groups.0: \(match: \^layr1\) fits no trainable param(.|\n)*try: match: layer1",
+            r"param_groups.0: \(match: \^layr1\) matches no trainable param(.|\n)*try: match: layer1",
         ),
         (
             [Rule(0, type="BatchNorm3d")],
-            r"\(type: BatchNorm3d\) fits no trainable parameter(.|\n)*try: type: BatchNorm2d",
+            r"\(type: BatchNorm3d\) matches no trainable parameter(.|\n)*try: type: BatchNorm2d",
         ),
         (
             [Rule(0, match="^layer1"), Rule(1, match=r"^layer1\.0")],
-            r"param_groups.1: \(match: .*\) decides nothing: the 6 parameters that it fits are taken by "
+            r"param_groups.1: \(match: .*\) has no effect: all that it matches \(6 parameters\) already belongs to "
             r"optimizer.param_groups.0 \(match: \^layer1\)",
         ),
-        ([Rule(0, match="^fc", settings={"betas": (0, 0)})], r"param_groups.0.betas: is no setting .* of SGD"),
-        ([Rule(0, match="^fc", name="rest")], r"param_groups.0.name: 'rest' is the name of another group"),
-        ([Rule(0, match="^fc", name="a"), Rule(1, match="conv1", name="a")], r"0.name: 'a' is the name of another"),
+        (
+            [Rule(0, match="^fc", settings={"betas": (0, 0)})],
+            r"param_groups.0.betas: is not an option of SGD's parameter groups",
+        ),
+        ([Rule(0, match="^fc", name="rest")], r"param_groups.0.name: 'rest' is already the name of another group"),
+        ([Rule(0, match="^fc", name="a"), Rule(1, match="conv1", name="a")], r"name: 'a' is already the name of anoth"),
     ],
 )
 def test_a_rule_that_decides_nothing_is_a_mistake(rules: list[Rule], message: str) -> None:
@@ -149,9 +152,9 @@ def test_a_rule_that_decides_nothing_is_a_mistake(rules: list[Rule], message: st
 def test_a_rule_for_what_is_frozen_is_a_mistake() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     model[0].requires_grad_(False)
-    with pytest.raises(ConfigError, match="fits no trainable parameter"):
+    with pytest.raises(ConfigError, match="matches no trainable parameter"):
         build(partial(SGD), {"": model}, [Rule(0, match=r"^0\.")])
-    with pytest.raises(ConfigError, match="has no parameter that can be trained"):
+    with pytest.raises(ConfigError, match="has no trainable parameters"):
         build(partial(SGD), {"": model.requires_grad_(False)})
 
 

@@ -100,9 +100,9 @@ def test_figures_are_drawn_of_the_samples_that_were_chosen() -> None:
     ("inputs", "maps", "cam", "samples", "message"),
     [
         (INPUTS, ["9"], None, 2, r"tensorboard.feature_maps: the model has no layer '9'\n  allowed: 0, 1, 2"),
-        (INPUTS, [], "4", 2, r"tensorboard.grad_cam: layer '4' makes \(2, 4\)\n  allowed: a layer that makes"),
-        (INPUTS, ["0"], None, [3], r"tensorboard.samples: \[3\] names no sample of val\n  allowed: 0 … 2"),
-        (torch.zeros(3, 7), ["0"], None, 1, "tensorboard: inputs of 7 are no pictures"),
+        (INPUTS, [], "4", 2, r"tensorboard.grad_cam: layer '4' returns shape \(2, 4\)\n  allowed: a layer that"),
+        (INPUTS, ["0"], None, [3], r"tensorboard.samples: \[3\] does not select samples of val\n  allowed: 0 … 2"),
+        (torch.zeros(3, 7), ["0"], None, 1, "tensorboard: inputs of shape 7 are not images"),
     ],
 )
 def test_what_cannot_be_drawn(inputs: Any, maps: Any, cam: Any, samples: Any, message: str) -> None:

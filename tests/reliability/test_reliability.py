@@ -74,7 +74,7 @@ def test_changes_that_make_another_experiment_are_refused_by_name(run: Run, caps
         keys = [line.partition(":")[0].partition("=")[0] for line in lines if not line.startswith("  ")]
         assert sorted(keys) == sorted(change.partition("=")[0] for change in changes), said
         assert len(lines) <= 3 * len(changes)
-        assert said.count("for a run of its own") >= len(changes)
+        assert said.count("leave out resume= to start a new run") >= len(changes)
         assert "Traceback" not in said
     assert {path: path.read_bytes() for path in Path("here").rglob("*") if path.is_file()} == before
 
@@ -86,11 +86,11 @@ def test_changes_that_do_not_are_made_and_said(run: Run, capsys: pytest.CaptureF
     assert run("resume=here", *changes) == 0
     said = capsys.readouterr().out
     for line in (
-        "trainer.max_steps is 9 from here on, and was 5",
-        "checkpoint.every is '2 steps' from here on, and was '1 epoch'",
+        "trainer.max_steps: 5 → 9 from here on",
+        "checkpoint.every: '1 epoch' → '2 steps' from here on",
     ):
         assert line in said
-    assert "the run began with 1 thread and has 2 now" in said
+    assert "the run was started with 1 thread and now has 2" in said
     assert result_of("here")["steps"] == 9
 
 
@@ -103,7 +103,7 @@ def test_two_processes_do_not_run_in_one_folder_and_the_one_stopped_says_how_to_
     assert f"resume: 'here' is in use by process {first.pid} on " in capsys.readouterr().err
     os.kill(first.pid, signal.SIGTERM)
     assert first.wait() == 143
-    assert "stopped by SIGTERM; to go on: python -m runner resume=here" in Path("output.txt").read_text()
+    assert "stopped by SIGTERM; to resume: python -m runner resume=here" in Path("output.txt").read_text()
     assert folder.state(Path("here")) == "interrupted"
     step = torch.load("here/checkpoints/last.pt", weights_only=True)["progress"]["step"]
     assert run("resume=here", f"trainer.max_steps={step + 1}") == 0
@@ -184,8 +184,8 @@ def test_the_checkpoint_of_another_run_is_not_taken(run: Run, capsys: pytest.Cap
     shutil.copyfile("there/checkpoints/last.pt", "here/checkpoints/last.pt")
     assert run("resume=here", "trainer.max_epochs=9") == 2
     said = capsys.readouterr().err
-    assert "resume: the split is not what here began with" in said
-    assert "resume: the seed is not what here began with (1, now 0)" in said
+    assert "resume: the split has changed since here began" in said
+    assert "resume: the seed has changed since here began (1, now 0)" in said
 
 
 @pytest.fixture(scope="session")

@@ -234,12 +234,12 @@ def test_lengths(value: Any, interval: str, length: Any) -> None:
 
 @pytest.mark.parametrize("value", [0.5, -1, True, "5 minutes", "", "%", None])
 def test_what_is_no_length(value: Any) -> None:
-    with pytest.raises(ConfigError, match=r"scheduler.T_max: .* is no length"):
+    with pytest.raises(ConfigError, match=r"scheduler.T_max: .* is not a length"):
         RUN.read(value, "step", "scheduler.T_max")
 
 
 def test_steps_cannot_be_counted_in_epochs() -> None:
-    with pytest.raises(ConfigError, match=r"'5 steps' is in steps, and the schedule counts epochs(.|\n)*interval=step"):
+    with pytest.raises(ConfigError, match=r"'5 steps' is in steps, but the schedule counts epochs(.|\n)*interval=step"):
         RUN.read("5 steps", "epoch", "scheduler.step_size")
 
 
@@ -248,13 +248,13 @@ def test_steps_cannot_be_counted_in_epochs() -> None:
     [
         (
             plan(lr_scheduler.CosineAnnealingLR, T_max=100),
-            r"T_max: 100 is 100 steps, .* 400 to run: .*would rise again",
+            r"T_max: 100 is 100 steps, but the schedule runs for 400: .*would rise again",
         ),
         (plan(lr_scheduler.OneCycleLR, max_lr=0.1, total_steps=399), r"total_steps: 399 is 399 steps"),
         (plan(lr_scheduler.OneCycleLR, max_lr=0.1, total_steps="200%"), r"total_steps: '200%' is 800 steps"),
         (plan(lr_scheduler.StepLR, step_size=0), r"step_size: 0 is 0 steps"),
         (plan(lr_scheduler.MultiStepLR, milestones=[]), r"milestones: \[\] is \[\] steps"),
-        (plan(lr_scheduler.LinearLR, total_iters=None, warmup="100%"), r"warmup: '100%' is 400 steps, .* run has 400"),
+        (plan(lr_scheduler.LinearLR, total_iters=None, warmup="100%"), r"'100%' is 400 steps, .* the run has only 400"),
     ],
 )
 def test_what_cannot_be_meant(made: Plan, message: str) -> None:
@@ -264,7 +264,7 @@ def test_what_cannot_be_meant(made: Plan, message: str) -> None:
 
 def test_what_will_not_be_reached_is_said() -> None:
     (said,) = plan(lr_scheduler.MultiStepLR, "epoch", milestones=[20, 50]).check()
-    assert said == "scheduler.milestones: [20, 50] is not reached in the 40 epochs that it has"
+    assert said == "scheduler.milestones: 50 is never reached: the schedule runs for only 40 epochs"
     assert plan(lr_scheduler.CosineAnnealingLR, T_max=None, warmup="10%").check() == []
     assert option("constant").check() == []
 
@@ -272,9 +272,9 @@ def test_what_will_not_be_reached_is_said() -> None:
 @pytest.mark.parametrize(
     ("factor", "message"),
     [
-        (lambda t: -1.0 if t == 5 else 1.0, "a learning rate of -0.1 at step 5"),
-        (lambda t: math.nan, "a learning rate of nan at step 0"),
-        (lambda t: max(0.0, 1 - t / 300), "a learning rate of 0 in the last 100 of 400 steps"),
+        (lambda t: -1.0 if t == 5 else 1.0, "the learning rate is -0.1 at step 5"),
+        (lambda t: math.nan, "the learning rate is nan at step 0"),
+        (lambda t: max(0.0, 1 - t / 300), "the learning rate is 0 for the last 100 of 400 steps"),
     ],
 )
 def test_a_curve_that_breaks_is_found_before_training(factor: Callable[[int], float], message: str) -> None:
@@ -401,7 +401,7 @@ def test_turns_that_cannot_be_meant(made: Plan, message: str) -> None:
 
 
 def test_turns_for_which_no_step_is_left_are_said() -> None:
-    assert "is not reached" in plan(lr_scheduler.StepLR, "epoch", step_size=EPOCHS).check()[0]
+    assert "is never reached" in plan(lr_scheduler.StepLR, "epoch", step_size=EPOCHS).check()[0]
     assert "there is no warm-up" in plan(lr_scheduler.StepLR, "epoch", step_size=5, warmup="0.1%").check()[0]
     assert plan(lr_scheduler.CosineAnnealingLR, T_max=N).check() == []
 

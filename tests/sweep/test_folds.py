@@ -67,7 +67,7 @@ def test_what_the_folds_reach_together(crossed: Path) -> None:
         right = statistics.fmean(row["target"] == row["prediction"] for row in mine)
         assert right == pytest.approx(folds[number]["metrics"]["test/accuracy"])
     assert f"{FOLDS} folds" in (printed := Path("printed.txt").read_text())
-    assert f"mean                       –     {whole['metrics']['val/loss']:.4f}" in printed
+    assert f"mean                   –     {whole['metrics']['val/loss']:.4f}" in printed
 
 
 def test_every_fold_begins_with_a_new_model_and_is_the_run_that_it_would_be_alone(run: Run, crossed: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_fold_that_fails_is_named(run: Run, capsys: pytest.CaptureFixture[str]
     [
         (("split=kfold", "split.n_splits=1"), "split.n_splits: 1 is not allowed"),
         (("split=kfold", "split.fold=some"), "split.fold: 'some' is not allowed"),
-        (("split=kfold", "split.path=split.npz"), "split.path: holds one split"),
+        (("split=kfold", "split.path=split.npz"), "split.path: is a single split and cannot be combined"),
         (("split=stratified", "+split.fold=all"), "split.fold: runner.split.stratified has no argument 'fold'"),
     ],
 )
@@ -188,7 +188,7 @@ def test_what_is_damaged_is_made_again(run: Run, crossed: Path, capsys: pytest.C
     shutil.rmtree("here/fold-2")
     assert run("resume=here") == 1
     assert "here/fold-1/predictions.npz: cannot be read" in (said := capsys.readouterr().err)
-    assert "try: rm here/fold-1/predictions.npz, and the same again" in said
+    assert "try: rm here/fold-1/predictions.npz, then the same command again" in said
     Path("here/fold-1/predictions.npz").unlink()
     assert run("resume=here") == 0
     assert read("here")["metrics"] == before

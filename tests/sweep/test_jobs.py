@@ -84,8 +84,8 @@ def test_what_is_wrong_with_many_jobs_is_said_once(run: Run, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ("kill", "model (job 2 of 3): the process that tried it died (signal 9)"),
-        ("exit", "configuration (job 2 of 3): the process that tried it died (exit status 3)"),
+        ("kill", "model (job 2 of 3): the trial crashed (signal 9)"),
+        ("exit", "configuration (job 2 of 3): the trial crashed (exit status 3)"),
         ("raise", "model (job 2 of 3): cannot be trained on a batch of 64: no luck (own_net.py, line 16)"),
     ],
 )
@@ -114,7 +114,7 @@ def test_a_run_reads_its_data_once_and_before_there_is_a_folder(run: Run, monkey
 
 def test_checking_a_sweep_leaves_nothing(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("-m", *QUICK, "check=only", "seed=0,1", "optimizer=adamw,sgd") == 0
-    assert capsys.readouterr().out == "4 jobs\nnothing was found to be wrong; nothing was kept\n"
+    assert capsys.readouterr().out == "4 jobs\ncheck passed: no problems found; nothing was written\n"
     assert not list(Path().iterdir())
 
 

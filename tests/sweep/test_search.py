@@ -71,3 +71,11 @@ def test_whole_numbers_on_a_logarithmic_scale() -> None:
 
 def test_two_points_that_are_the_same_are_one() -> None:
     assert len(draw("random", 50, "model=cnn,mlp")) == 2
+
+
+def test_no_value_is_rounded_out_of_its_range() -> None:
+    high = search._between(0.0, 0.12345678, False, 1 - 1e-12)
+    assert high == "0.123457" or float(high) <= 0.12345678
+    assert float(search._between(0.0, 0.12345678, False, 0.99999999)) <= 0.12345678
+    assert int(search._whole(1, 1234567, True, 1 - 1e-12)) == 1234567
+    assert search._whole(1, 1234567, True, 0.0) == "1"

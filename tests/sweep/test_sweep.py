@@ -59,8 +59,8 @@ def test_three_of_seven_jobs_end_well_and_four_are_named_failures(
     errors = {row["folder"]: row["error"] for row in rows() if row["state"] == "failed"}
     assert errors == {
         "raise": "RuntimeError: no luck",
-        "exit": "the process ended with exit status 3, before the run was over",
-        "kill": "killed by SIGKILL, perhaps because memory was short",
+        "exit": "the process ended with exit status 3 before the run was complete",
+        "kill": "killed by SIGKILL, possibly out of memory",
         "hang": "took longer than sweep.timeout (3600 seconds)",
     }
     said = capsys.readouterr().out
@@ -68,7 +68,7 @@ def test_three_of_seven_jobs_end_well_and_four_are_named_failures(
         assert f"{name}: failed: {error}" in said
         assert f"sweep/{name}/runner.log" in said
     assert "RuntimeError: no luck" in Path("sweep/raise/runner.log").read_text()
-    assert "7 of 7 jobs have ended, 4 runs failed." in Path("sweep/results.md").read_text()
+    assert "7 of 7 jobs ended, 4 runs failed." in Path("sweep/results.md").read_text()
 
 
 def test_a_job_is_the_run_that_it_would_be_alone_with_its_share_of_the_cores(run: Run) -> None:
@@ -140,7 +140,7 @@ def test_another_configuration_under_the_same_name_gets_a_folder_of_its_own_and_
 
 def test_two_jobs_that_are_the_same_run_are_done_once(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("-m", *QUICK, "sweep.jobs={a: ['seed=0'], b: ['seed=0']}", "hydra.sweep.dir=sweep") == 0
-    assert "1 job is the same run as another, and done once" in capsys.readouterr().out
+    assert "1 duplicate job left out: the same configuration as another job" in capsys.readouterr().out
     assert [row["folder"] for row in rows()] == ["a"]
 
 
@@ -161,7 +161,8 @@ def test_a_folder_that_is_no_sweep_is_left_alone(run: Run, capsys: pytest.Captur
     ("content", "message"),
     [
         ("{", "is not the record of a sweep"),
-        ('{"jobs": [{"name": "../x", "hash": "", "overrides": [], "swept": {}}], "typed": []}', "no name of a folder"),
+        ('{"jobs": [{"name": "../x", "hash": "", "overrides": [], "swept": {}}], "typed": []}', "not the name of"),
+        ('{"jobs": [{"name": "..", "hash": "", "overrides": [], "swept": {}}], "typed": []}', "not the name of"),
         ('{"jobs": 3, "typed": []}', "is not the record of a sweep"),
     ],
 )  # fmt: skip
@@ -203,7 +204,7 @@ def test_a_search_draws_its_points_and_trains_each_with_every_seed(run: Run) -> 
 
 def test_losses_are_not_compared_with_one_another(run: Run) -> None:
     assert run("-m", *QUICK, "loss=cross_entropy,focal", "hydra.sweep.dir=sweep") == 0
-    assert "Ranked by val/accuracy (more is better)" in Path("sweep/results.md").read_text()
+    assert "Ranked by val/accuracy (higher is better)" in Path("sweep/results.md").read_text()
 
 
 def line(*jobs: str) -> list[str]:
@@ -223,7 +224,7 @@ def test_a_signal_saves_what_runs_and_typed_again_it_goes_on(
     wait_for(second / "checkpoints/last.pt")
     os.kill(process.pid, signum)
     assert process.wait() == status
-    assert "to go on: python -m runner -m resume=sweep" in Path("output.txt").read_text()
+    assert "to resume: python -m runner -m resume=sweep" in Path("output.txt").read_text()
     assert states() == {"first": "completed", "long": "interrupted"}
     assert run("resume=sweep") == 0
     assert "3 jobs, 1 of them done" in capsys.readouterr().out
@@ -334,10 +335,10 @@ def test_what_is_damaged_is_made_again_and_ends_nothing(run: Run, sweep: Path) -
     ("arguments", "message"),
     [
         (("sweep.rank_by=val/nonsense",), "sweep.rank_by (job 1 of 2): no evaluation writes 'val/nonsense'"),
-        (("debug=overfit",), "debug: overfit looks at one run"),
-        (("check=only,null",), "check: is null, only"),
-        (("resume=last,here",), "resume: is here, last"),
-        (("hydra.sweep.subdir=x",), "hydra.sweep.subdir: is made of what differs between the jobs"),
+        (("debug=overfit",), "debug: overfit works on a single run"),
+        (("check=only,null",), "check: differs between jobs (null, only)"),
+        (("resume=last,here",), "resume: differs between jobs (here, last)"),
+        (("hydra.sweep.subdir=x",), "hydra.sweep.subdir: cannot be set: job folders are named after"),
         (("sweep.n_jobs=0",), "sweep.n_jobs: 0 is not allowed"),
         (("sweep.timeout=5",), "sweep.timeout: 5 is not allowed\n  allowed: a time such as 30 minutes or 2 hours"),
         (("sweep=nonsense",), "sweep: there is no option 'nonsense'"),
@@ -353,7 +354,7 @@ def test_what_is_no_sweep(
 
 def test_a_trial_of_a_sweep_leaves_nothing(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("-m", *QUICK, "seed=0,1", "debug=dev_run") == 0
-    assert "nothing was kept" in capsys.readouterr().out
+    assert "; nothing was kept" in capsys.readouterr().out
     assert not list(Path().iterdir())
 
 
@@ -364,7 +365,7 @@ def test_a_sweep_that_was_not_finished_is_mentioned(run: Run, capsys: pytest.Cap
     Path("mended").touch()
     assert run(*arguments) == 0
     assert re.match(
-        r"outputs/multirun/\S+ is the same sweep, and not complete; to go on with it: resume=", capsys.readouterr().out
+        r"outputs/multirun/\S+ is the same sweep, unfinished; to resume it instead: resume=", capsys.readouterr().out
     )
     assert run(*arguments) == 0
     assert "is the same sweep" not in capsys.readouterr().out
@@ -393,7 +394,7 @@ def test_what_is_better_is_what_the_runs_were_told(run: Run) -> None:
     odd = "optimizer.lr=0.01,0.0001", "checkpoint.monitor=val/accuracy", "checkpoint.mode=min"
     assert run("-m", *QUICK, *odd, "hydra.sweep.dir=sweep") == 0
     table = Path("sweep/results.md").read_text()
-    assert "Ranked by val/accuracy (less is better)" in table
+    assert "Ranked by val/accuracy (lower is better)" in table
     assert "| 1 | 0.0001 |" in table
 
 

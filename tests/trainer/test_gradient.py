@@ -127,3 +127,19 @@ def test_memory_that_is_too_small_is_no_broken_gradient() -> None:
     """A RuntimeError too, which a smaller micro-batch cures."""
     with torch.autograd.set_detect_anomaly(True), pytest.raises(torch.OutOfMemoryError), explained():
         raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+def test_an_infinite_gradient_is_seen_before_it_is_clipped() -> None:
+    model = network()
+    gradient = made(model, clip_value=0.5, clip_norm=0.1)
+    gradient.observe = lambda: model[0].weight.grad[0, 0].fill_(float("inf"))  # type: ignore[union-attr, index]
+    assert gradient([BATCH], gradient.weight([BATCH]), 0)[1] == float("inf")
+
+
+def test_the_norm_is_that_of_before_it_is_clipped() -> None:
+    model = network()
+    _, norm = made(model)([BATCH], torch.tensor([23.0]), 0)
+    model.zero_grad()
+    _, before = made(model, clip_value=1e-3, clip_norm=1e-4)([BATCH], torch.tensor([23.0]), 0)
+    assert before == norm
+    assert torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).norm().item() <= 1.01e-4

@@ -72,7 +72,7 @@ def test_groups_are_found_by_what_is_in_them() -> None:
 def test_other_parameters_are_refused() -> None:
     model = network("abc")
     state = trained(model, named(model))
-    with pytest.raises(ValueError, match=r"other parameters than the saved one: c\.bias, c\.weight"):
+    with pytest.raises(ValueError, match=r"differ from the saved ones: c\.bias, c\.weight"):
         load_optimizer(named(network("ab")), state)
 
 
@@ -100,7 +100,7 @@ def test_a_run_names_it_at_its_start(run: Run, capsys: pytest.CaptureFixture[str
         "        self.steps = torch.zeros(())\n"
     )
     assert run(*options, "trainer.max_epochs=1") == 0
-    assert "the state_dict of a model does not have them: steps;" in capsys.readouterr().out
+    assert "not saved in checkpoints, because they are not in the model's state_dict: steps;" in capsys.readouterr().out
 
 
 def test_reordered_layers_go_on_with_their_own_state(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
