@@ -278,11 +278,15 @@ def _unknown_key(key: str, value: str, cfg: DictConfig, reason: str) -> Problem:
 def _other_option(words: Sequence[str], value: str) -> str:
     """What to type instead of a key that another option of its group has, or nothing."""
     group, key = words[0], words[-1]
-    found = [] if len(words) != 2 else [
-        path.stem
-        for path in sorted((config.home() / group).glob("*.yaml"))
-        if re.search(rf"(?m)^{re.escape(key)}:", path.read_text(encoding="utf-8"))
-    ]
+    found = (
+        []
+        if len(words) != 2
+        else [
+            path.stem
+            for path in sorted((config.home() / group).glob("*.yaml"))
+            if re.search(rf"(?m)^{re.escape(key)}:", path.read_text(encoding="utf-8"))
+        ]
+    )
     if len(found) == 1:
         return f"{group}={found[0]} {for_shell(f'{group}.{key}={value}')}"
     return f"{group}=OPTION with that key: {', '.join(found)}" if 1 < len(found) < 6 else ""

@@ -64,6 +64,10 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # or libraries complain at the exit that theirs were never freed
+
+
 @pytest.fixture(autouse=True)
 def _own_process_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every test works in an empty folder, and leaves torch, logging and the imported modules as it found them."""
