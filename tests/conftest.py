@@ -13,16 +13,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import composing
 import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.core.plugins import Plugins
-from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig
 from PIL import Image
 from sklearn.datasets import load_wine
@@ -40,22 +38,7 @@ os.environ.pop("UV_RUN_RECURSION_DEPTH", None)  # by which messages would know t
 
 torch.set_num_threads(1)  # from the first fixture on: a fork after a computation with several threads can hang
 
-Plugins.instance()  # which loads the module of the class anew
-FileConfigSource: Any = sys.modules["hydra._internal.core_plugins.file_config_source"].FileConfigSource
-_load = FileConfigSource.load_config
-_loaded: dict[str, ConfigResult] = {}
-
-
-def _load_once(self: Any, config_path: str) -> ConfigResult:
-    """Our own YAML is parsed once in each process of the tests: it is a third of the time that composing takes."""
-    if Path(self.path) != config.home():
-        return _load(self, config_path)
-    if config_path not in _loaded:
-        _loaded[config_path] = _load(self, config_path)
-    return replace(copy.deepcopy(_loaded[config_path]), provider=self.provider)
-
-
-FileConfigSource.load_config = _load_once
+composing.remember()
 
 
 def pytest_collection_finish() -> None:

@@ -1,0 +1,91 @@
+"""What Hydra made of our own files is made once in each process of the tests, of which composing was a third.
+
+Three steps of Hydra's are remembered: what a file holds, which files the defaults lists come to, and what those files
+make together. Values from the command line are applied anew each time. Nothing is remembered of a run, or of files
+of a test's own.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hydra._internal import defaults_list
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigResult
+from omegaconf import OmegaConf
+
+from runner import compose, config
+
+Plugins.instance()  # which loads the modules of its classes anew
+
+STATE = ("known_choices", "known_choices_per_group", "override_metadata", "deletions")
+"""What making a list of defaults leaves in the overrides."""
+
+
+def remember() -> None:
+    """Have Hydra remember the three steps."""
+    source: Any = sys.modules["hydra._internal.core_plugins.file_config_source"]
+    source.FileConfigSource.load_config = _files(source.FileConfigSource.load_config)
+    defaults_list._create_defaults_list = _lists(defaults_list._create_defaults_list)
+    ConfigLoaderImpl._compose_config_from_defaults_list = _trees(  # type: ignore[method-assign]
+        ConfigLoaderImpl._compose_config_from_defaults_list
+    )
+
+
+def _is_ours(repo: Any) -> bool:
+    return all(source.scheme() != "file" or Path(source.path) == config.home() for source in repo.get_sources())
+
+
+def _files(load: Callable[..., ConfigResult]) -> Callable[..., ConfigResult]:
+    loaded: dict[str, bytes] = {}
+
+    def files(self: Any, config_path: str) -> ConfigResult:
+        if Path(self.path) != config.home():
+            return load(self, config_path)
+        if config_path not in loaded:
+            loaded[config_path] = pickle.dumps(load(self, config_path))
+        return replace(pickle.loads(loaded[config_path]), provider=self.provider)
+
+    return files
+
+
+def _lists(make: Callable[..., Any]) -> Callable[..., Any]:
+    made: dict[object, tuple[Any, dict[str, Any]]] = {}
+
+    def lists(repo: Any, config_name: str | None, overrides: Any, **options: Any) -> Any:
+        if config_name == compose.SAVED or not _is_ours(repo):
+            return make(repo, config_name, overrides, **options)
+        chosen = overrides.override_choices, overrides.append_group_defaults, overrides.deletions
+        key = config_name, repr(chosen), repr(options)
+        if key not in made:
+            found = make(repo, config_name, overrides, **options)
+            made[key] = found, {name: copy.deepcopy(getattr(overrides, name)) for name in STATE}
+        found, state = made[key]
+        for name in STATE:
+            setattr(overrides, name, copy.deepcopy(state[name]))
+        return copy.deepcopy(found[0]), found[1]
+
+    return lists
+
+
+def _trees(make: Callable[..., Any]) -> Callable[..., Any]:
+    made: dict[str, bytes] = {}
+
+    def trees(self: Any, defaults: list[Any], repo: Any) -> Any:
+        if not _is_ours(repo) or any(default.config_path == compose.SAVED for default in defaults):
+            return make(self, defaults=defaults, repo=repo)
+        key = repr(defaults)
+        if key not in made:
+            tree = make(self, defaults=defaults, repo=repo)
+            OmegaConf.clear_cache(tree)  # of the time at which it was made
+            made[key] = pickle.dumps(tree)
+        return pickle.loads(made[key])
+
+    return trees
