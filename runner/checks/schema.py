@@ -296,8 +296,8 @@ class Trainer:
 class Checkpoint:
     monitor: str = key("the metric that decides which epoch is best", allowed="val/METRIC, train/loss")
     mode: Literal["auto", "min", "max"] = key(
-        "whether lower (min) or higher (max) is better; auto: min if the metric's name ends in loss, error, mse, mae, … "
-        "(losses.md), else max"
+        "whether lower (min) or higher (max) is better; auto: min if the metric's name ends in loss, error, mse, mae, "
+        "… (losses.md), else max"
     )
     every: str = key(
         "how often last.pt is written", pattern=rf"\s*{NUMBER}\s*(%|steps?|epochs?|seconds?|minutes?|hours?)\s*",
