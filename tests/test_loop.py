@@ -334,7 +334,7 @@ class TestDebug:
         assert not Path("outputs").exists()
 
     @pytest.mark.parametrize(
-        "override", ["scheduler=multistep", "scheduler.warmup=5 epochs", "trainer.evaluate_every=10%", "model=mlp"]
+        "override", ["scheduler=multistep", "scheduler.warmup=100 steps", "trainer.evaluate_every=10%"]
     )
     def test_lengths_are_those_of_the_real_run(self, run: Run, override: str) -> None:
         """Of which a trial of two batches has none."""

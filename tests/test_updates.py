@@ -23,7 +23,7 @@ from runner import config, trainer
 from runner.errors import ConfigError
 from runner.scheduler import Schedule
 from runner.trainer import Limits, Precision
-from runner.updates import make_optimizer, make_schedule, make_trainer, rate_scale
+from runner.updates import limits_of, make_optimizer, make_schedule, make_trainer, rate_scale
 
 GROUPS = r"optimizer.param_groups=[{match: '^1\.', lr_scale: 10}, {match: bias$, lr: 0.5, weight_decay: 0}]"
 """Of the quick MLP: the hidden layer, the bias of the last one, the rest."""
@@ -317,3 +317,10 @@ def test_the_samples_of_an_epoch_are_those_that_are_visited(run: Run, overrides:
     assert run(*QUICK, "loader.batch_size=96", *overrides) == 0
     saved = yaml.safe_load((only_run() / "config.yaml").read_text())
     assert saved["facts"]["epoch_samples"] == count
+
+
+@pytest.mark.parametrize(("mode", "stops"), [("auto", False), ("min", True)])
+def test_early_stopping_follows_the_metric_and_the_mode_of_the_checkpoint(mode: str, stops: bool) -> None:
+    over = ("checkpoint.monitor=val/accuracy", f"checkpoint.mode={mode}", "trainer.early_stopping.patience=2")
+    history = [{"val/accuracy": value} for value in (0.1, 0.2, 0.3)]
+    assert limits_of(described(*over)).stop(history) is stops

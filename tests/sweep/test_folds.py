@@ -17,6 +17,8 @@ from sklearn.datasets import load_digits, load_wine
 from sklearn.metrics import accuracy_score
 from sklearn.model_selection import KFold, StratifiedKFold
 
+from runner.sweep import folds
+
 FOLDS = 3
 
 
@@ -202,3 +204,19 @@ def test_a_length_that_refers_to_another_key_is_a_length(run: Run, capsys: pytes
     assert run("resume=r") == 0
     assert "r is complete" in capsys.readouterr().out
     assert Path("r/fold-1/checkpoints/last.pt").stat().st_mtime_ns == before
+
+
+def test_a_disk_that_is_full_for_a_moment_ends_no_fold(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summarise, calls = folds.summarise, iter(range(100))
+
+    def full(cfg: Any, run_dir: Path) -> Any:
+        if next(calls) == 1:  # when the first fold has ended
+            raise OSError(28, "No space left on device")
+        return summarise(cfg, run_dir)
+
+    monkeypatch.setattr(folds, "summarise", full)
+    assert run(*CROSS, "hydra.run.dir=here") == 0
+    assert "result.json could not be written: [Errno 28] No space left on device" in capsys.readouterr().out
+    assert read("here")["state"] == "completed"

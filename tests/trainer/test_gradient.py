@@ -143,3 +143,16 @@ def test_the_norm_is_that_of_before_it_is_clipped() -> None:
     _, before = made(model, clip_value=1e-3, clip_norm=1e-4)([BATCH], torch.tensor([23.0]), 0)
     assert before == norm
     assert torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).norm().item() <= 1.01e-4
+
+
+class Empty(nn.ModuleList):
+    """A network that is false, for it has a length of 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise ZeroDivisionError
+
+
+def test_what_is_compiled_is_called_whatever_its_length() -> None:
+    gradient = made(network(), compiled=Empty())
+    with pytest.raises(ZeroDivisionError):
+        gradient([BATCH], torch.tensor([23.0]), 0)
