@@ -105,7 +105,8 @@ def prepare(cfg: DictConfig, where: torch.device, sources: Sources | None = None
         splits.check_classes(counts)
     fill(cfg, {f"{part}_samples": len(rows) for part, rows in indices.items()} | {"split_hash": split.hash})
 
-    _report_duplicates(samples, indices)
+    drop = "dataset.duplicates=drop, for rows that are equal in every column"
+    _report_duplicates(samples, indices, drop if cfg.dataset.get("duplicates") == "keep" else "")
     transforms = _fit_transforms(cfg, samples["train"], indices["train"])
     loaders = {
         part: evaluation_loader(cfg, samples[part], indices[part], transforms["eval"], where)
@@ -173,7 +174,7 @@ def _counts(samples: dict[str, Samples], indices: dict[str, Tensor]) -> dict[str
     return {part: dict(zip(classes, row, strict=True)) for part, row in rows.items()}
 
 
-def _report_duplicates(samples: dict[str, Samples], indices: dict[str, Tensor]) -> None:
+def _report_duplicates(samples: dict[str, Samples], indices: dict[str, Tensor], remedy: str = "") -> None:
     """Say how many inputs of val and test are, to the byte, also in train, where the data are in memory."""
     if not all(part.in_memory for part in samples.values()):
         return
@@ -185,9 +186,9 @@ def _report_duplicates(samples: dict[str, Samples], indices: dict[str, Tensor]) 
     seen = set(digests("train"))
     for part in ("val", "test"):
         if count := sum(digest in seen for digest in digests(part)):
-            what = "%s of %s %s samples are exact copies of train samples"
-            remedy = "\n  try: dataset.duplicates=drop" if getattr(samples["train"].source, "features", None) else ""
-            log.warning(what + remedy, f"{count:,}", f"{len(indices[part]):,}", part)
+            what = "%s of %s %s samples have exactly the inputs of a train sample"
+            what += f"\n  try: {remedy}" if remedy else ""
+            log.warning(what, f"{count:,}", f"{len(indices[part]):,}", part)
 
 
 def _fit_transforms(cfg: DictConfig, samples: Samples, train: Tensor) -> dict[str, Pipeline]:

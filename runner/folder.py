@@ -255,6 +255,17 @@ def resume_command(cfg: Any, folder: Path, *overrides: str) -> str:
     return command(cfg, f"resume={folder}", *overrides)
 
 
+def longer(cfg: Any, ended_by: str | None) -> str:
+    """The override with which a completed run trains on.
+
+    Args:
+        ended_by: what ended it, as ``result.json`` says it.
+    """
+    length = "max_epochs" if cfg.trainer.max_steps is None else "max_steps"
+    key = {"early_stopping": "early_stopping.patience", "max_time": "max_time"}.get(ended_by or "", length)
+    return f"trainer.{key}=MORE"
+
+
 def command(cfg: Any, *words: str) -> str:
     """What to type, with what the code of a run's own needs: which may be called is the word of whoever types, not of
     the folder."""

@@ -154,10 +154,8 @@ def check_resume(cfg: DictConfig) -> Path:
               for key, before, after in refused)
         )  # fmt: skip
     if _is_complete(cfg, run_dir, [key for key, _, _ in rows]):
-        length = "max_epochs" if cfg.trainer.max_steps is None else "max_steps"
-        print(
-            f"{run_dir} is complete; to train longer: {folder.resume_command(cfg, run_dir, f'trainer.{length}=MORE')}"
-        )
+        more = folder.longer(cfg, (folder.read_result(run_dir) or {}).get("ended_by"))
+        print(f"{run_dir} is complete; to train longer: {folder.resume_command(cfg, run_dir, more)}")
         raise signals.Exit(0)
     for key, before, after in rows:
         if key not in ("resume", "allow_targets"):

@@ -209,16 +209,28 @@ def mistakes_table(task: str, classes: Sequence[str], part: str, said: Said) -> 
     return {f"{part}/mistakes": metric.mistakes(part, said, classes)}
 
 
-def farewell(cfg: DictConfig, run_dir: Path, seconds: float) -> None:
-    """Where everything is, and what one would type next."""
+def farewell(cfg: DictConfig, run_dir: Path, seconds: float, ended_by: str | None = None) -> None:
+    """Where everything is, and what one would type next.
+
+    Args:
+        ended_by: see `runner.folder.longer`.
+    """
     if cfg.debug == "dev_run":
         log.info("\ndev run passed in %.1f s; nothing was kept", seconds)
         return
     log.info("\n%s in %.1f s", run_dir, seconds)
     log.info("  curves and tables  %s", shlex.join([*folder.program("tensorboard"), "--logdir", str(run_dir)]))
     log.info("  use it             %s", folder.command(cfg, "predict", f"run={run_dir}", "input=FILE"))
-    length = "max_epochs" if cfg.trainer.max_steps is None else "max_steps"
-    log.info("  train longer       %s", folder.resume_command(cfg, run_dir, f"trainer.{length}=MORE"))
+    log.info("  train longer       %s", folder.resume_command(cfg, run_dir, folder.longer(cfg, ended_by)))
+
+
+def stopped_early(cfg: DictConfig, progress: Progress) -> None:
+    """Say why a run is shorter than its ``max_epochs``."""
+    stopping = cfg.trainer.early_stopping
+    log.info(
+        "stopped early, in epoch %s: no improvement in %s for %s",
+        progress.epoch, stopping.monitor or cfg.checkpoint.monitor, counted(stopping.patience, "evaluation"),
+    )  # fmt: skip
 
 
 def norm_gap(gap: dict[str, float] | None) -> None:

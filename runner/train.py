@@ -175,7 +175,8 @@ def _run(
     result.update(
         device=str(experiment.device), threads=experiment.threads, seed=cfg.seed, split=experiment.data.split.hash
     )
-    report.announce(cfg, experiment, trainer.optimizer, run_dir, trainer.progress)
+    shown = None if cfg.debug == "dev_run" else run_dir  # which is a temporary one
+    report.announce(cfg, experiment, trainer.optimizer, shown, trainer.progress)
     report.cautions(experiment, threads)
     tables = _tables(cfg, experiment, trainer, result)
     result.update(tables={tag: table.records() for tag, table in tables.items()})
@@ -287,6 +288,8 @@ def _finish(
     cfg: DictConfig, run_dir: Path, experiment: Experiment, trainer: Trainer, result: Result, board: Board | None
 ) -> None:
     """Take the best weights, look at test once, and say what was reached."""
+    if trainer.over == "early_stopping":
+        report.stopped_early(cfg, trainer.progress)
     progress, best_path = trainer.progress, run_dir / "checkpoints" / BEST
     assert progress.best is not None
     _take_best(best_path, progress.best["step"], experiment)
@@ -332,7 +335,7 @@ def _finish(
         report.show_if_short(tables["test/per_class"])
     show(tables["result"])
     report.norm_gap(gap)
-    report.farewell(cfg, run_dir, result.content["seconds"])
+    report.farewell(cfg, run_dir, result.content["seconds"], trainer.over)
 
 
 def _take_best(path: Path, step: int, experiment: Experiment) -> None:

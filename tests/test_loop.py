@@ -216,12 +216,15 @@ class TestNonFinite:
 
 
 class TestLength:
-    def test_early_stopping(self, run: Run) -> None:
+    def test_early_stopping(self, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
         """With a rate of 0 nothing gets better: the first evaluation is the best, and the third ends the run."""
         options = ("optimizer.lr=0", "trainer.early_stopping.patience=2", "trainer.max_epochs=9")
         assert run(*QUICK, *options) == 0
         assert [r["epoch"] for r in records_of(only_run())] == [1, 2, 3]
         assert result_of(only_run())["ended_by"] == "early_stopping"
+        said = capsys.readouterr().out
+        assert "stopped early, in epoch 3: no improvement in val/loss for 2 evaluations" in said
+        assert "trainer.early_stopping.patience=MORE" in said
         # It is complete; with more patience it goes on.
         before = (only_run() / "result.json").read_bytes()
         assert run("resume=last") == 0

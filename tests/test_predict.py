@@ -407,7 +407,7 @@ def test_a_picture_for_a_run_on_tables(
     assert "input: 'photos' is a folder, but the run was trained on a table" in capsys.readouterr().err
     assert run("predict", "run=r", "input=photos/0/000.png") == 2
     assert "input: 'photos/0/000.png' is not a CSV table (" in capsys.readouterr().err
-    with pytest.raises(DataError, match="the input is an image, but the run was trained on tables with the columns"):
+    with pytest.raises(DataError, match="the input is taken for an image, but the run was trained on tables"):
         load_run("r").predict(Image.new("L", (8, 8)))
 
 

@@ -103,7 +103,9 @@ class Reader:
             OSError: it cannot be decoded.
         """
         if self.mode is None:
-            raise DataError(Problem("input", f"{_name(given)} is an image, but the run was trained on {self.words}"))
+            what = f"{_name(given)} is taken for an image, but the run was trained on {self.words}"
+            allowed = "" if self.codes is None else "a pandas DataFrame, such as pandas.read_csv(...)"
+            raise DataError(Problem("input", what, allowed))
         if isinstance(given, (str, Path)) and not Path(given).is_file():
             raise FileNotFoundError(f"there is no file {str(given)!r}")  # nor a pipe, which might never end
         made: Any = decode(given, self.mode, self.size, self.fit)
