@@ -66,7 +66,7 @@ def _command(arguments: list[str]) -> Callable[[list[str]], int]:
     if word not in COMMANDS:
         from runner import config
 
-        remedy = " ".join([*folder.program("runner"), nearest(word, COMMANDS) or "--help"])
+        remedy = folder.line(nearest(word, COMMANDS) or "--help")
         if word in VALUES or (config.home() / word).is_dir():
             given = [text for text in arguments[:1] if not re.search("^-|=", text)]
             remedy = for_shell(f"{word}={[*given, VALUES.get(word, 'OPTION')][0]}")

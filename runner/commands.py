@@ -87,7 +87,7 @@ def reproduce(arguments: list[str]) -> int:
         raise ConfigError(Problem("-m", "reproduce takes one run", remedy="reproduce without -m"))
     named = [value for value in (hydra_app.value_given(override, "run") for override in overrides) if value]
     if not named:
-        remedy = f"{' '.join(folder.program('runner'))} reproduce run=last"
+        remedy = folder.line("reproduce run=last")
         raise ConfigError(Problem("run", "is not given", "a run folder, or last", remedy))
     before = folder.find(named[-1], "run")
     reproduce.check(overrides)

@@ -217,7 +217,7 @@ def _of_override(override: str, said: str, cfg: DictConfig | None) -> Problem:
         remedy = f"{key}='...' if the value is a text with special characters" if value else "KEY=VALUE"
         return Problem(override, f"cannot be read: {said}", remedy=remedy)
     if parsed.is_sweep_override():
-        remedy = f"{' '.join(folder.program('runner'))} -m {override}"
+        remedy = folder.line("-m", override)
         if not (config.home() / key).is_dir():  # of a group there is one option
             remedy += f", or {for_shell(f'{key}=[{value}]')} for a list"
         return Problem(key, f"{value!r} gives several values, which needs a sweep", "one value", remedy)
@@ -277,16 +277,14 @@ def _unknown_key(key: str, value: str, cfg: DictConfig, reason: str) -> Problem:
 
 def _other_option(words: Sequence[str], value: str) -> str:
     """What to type instead of a key that another option of its group has, or nothing."""
-    group, key = words[0], words[-1]
-    found = (
-        []
-        if len(words) != 2
-        else [
-            path.stem
-            for path in sorted((config.home() / group).glob("*.yaml"))
-            if re.search(rf"(?m)^{re.escape(key)}:", path.read_text(encoding="utf-8"))
-        ]
-    )
+    if len(words) != 2:
+        return ""
+    group, key = words
+    found = [
+        path.stem
+        for path in sorted((config.home() / group).glob("*.yaml"))
+        if re.search(rf"(?m)^{re.escape(key)}:", path.read_text(encoding="utf-8"))
+    ]
     if len(found) == 1:
         return f"{group}={found[0]} {for_shell(f'{group}.{key}={value}')}"
     return f"{group}=OPTION with that key: {', '.join(found)}" if 1 < len(found) < 6 else ""

@@ -23,7 +23,7 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 from runner.checks import entries, schema, targets
 from runner.checks.targets import HYDRA_KEYS, locate
 from runner.checks.values import UNKNOWN
-from runner.errors import ConfigError, Problem, RunnerError, place_of, reason_of
+from runner.errors import FOR_THE_TRACEBACK, ConfigError, Problem, RunnerError, place_of, reason_of
 from runner.files import write
 from runner.keys import leaves
 
@@ -83,9 +83,7 @@ def calling(key: str, wrong: str = "cannot be built") -> Iterator[None]:
         reason = f"{reason_of(error)}{place_of(error)}"
         if not isinstance(error, (TypeError, ValueError)) and str(error).strip():
             reason = f"{type(error).__name__}: {reason}"
-        raise ConfigError(
-            Problem(key, f"{wrong}: {reason}", remedy="the same command with -v, for the traceback")
-        ) from error
+        raise ConfigError(Problem(key, f"{wrong}: {reason}", remedy=FOR_THE_TRACEBACK)) from error
 
 
 def build(node: DictConfig) -> Any:

@@ -54,7 +54,7 @@ def parse(arguments: Sequence[str]) -> tuple[Path, Path]:
     runs = [argument for argument in arguments if not argument.startswith("-")]
     if len(runs) != 2 and not problems:
         what = f"takes the folders of two runs, but {len(runs) or 'none'} {'was' if len(runs) < 2 else 'were'} given"
-        problems.append(Problem("diff", what, remedy=" ".join([*folder.program("runner"), "diff RUN RUN"])))
+        problems.append(Problem("diff", what, remedy=folder.line("diff RUN RUN")))
     if problems:
         raise ConfigError(*problems)
     a, b = (folder.find(name, "diff", alone=True) for name in runs)

@@ -28,6 +28,10 @@ from pathlib import Path
 log = logging.getLogger("runner")
 
 
+FOR_THE_TRACEBACK = "the same command with -v, for the traceback"
+"""The remedy where only the traceback can say more."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong: where, what, what would be right, and what to do about it."""

@@ -21,7 +21,7 @@ from runner.config import calling, factory, fill, value
 from runner.data import Data, Sources, prepare
 from runner.dataset import Samples
 from runner.draws import reseed
-from runner.errors import ConfigError, DataError, Problem, reason_of
+from runner.errors import FOR_THE_TRACEBACK, ConfigError, DataError, Problem, reason_of
 from runner.evaluation import examine
 from runner.loss import Loss
 from runner.metric import Metric, Said
@@ -246,4 +246,4 @@ def _check_loss(criterion: Loss, output: object, batch: Batch) -> None:
         reason = reason_of(error)
         names = " + ".join(type(term.criterion).__name__ for term in criterion.terms)
         what = f"{names} fails on the first batch: {reason}"
-        raise ConfigError(Problem("loss", what, remedy="the same command with -v, for the traceback")) from error
+        raise ConfigError(Problem("loss", what, remedy=FOR_THE_TRACEBACK)) from error

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from runner import __version__, checkpoint, config
 from runner.batch import by
-from runner.errors import ConfigError, DataError, Problem, RunnerError, reason_of
+from runner.errors import FOR_THE_TRACEBACK, ConfigError, DataError, Problem, RunnerError, reason_of
 from runner.files import typed
 from runner.network import make_model
 from runner.part_names import PARTS
@@ -108,7 +108,7 @@ def _written(kind: str, run: Run, whole: nn.Module, samples: Tensor, facts: dict
     except Exception as error:  # whatever torch's exporters say of code that they cannot follow
         log.debug("", exc_info=True)
         what = f"{kind} cannot store this model: {reason_of(error)}"
-        remedy = "the same command with -v, for the traceback; or another format"
+        remedy = f"{FOR_THE_TRACEBACK}; or another format"
         raise ConfigError(Problem("format", what, ", ".join(FORMATS), remedy)) from error
 
 

@@ -270,7 +270,12 @@ def command(cfg: Any, *words: str) -> str:
     """What to type, with what the code of a run's own needs: which may be called is the word of whoever types, not of
     the folder."""
     allowed = [f"allow_targets=[{','.join(cfg.allow_targets)}]"] if cfg.allow_targets else []
-    return " ".join([*program("runner"), *(shlex.quote(word) for word in (*words, *allowed))])
+    return line(*(shlex.quote(word) for word in (*words, *allowed)))
+
+
+def line(*words: str) -> str:
+    """What to type to have this program called with some words, which are quoted already if they need it."""
+    return " ".join([*program("runner"), *words])
 
 
 def program(name: str) -> list[str]:

@@ -30,7 +30,7 @@ def tree(run_dir: Path) -> dict[str, Any]:
     result = folder.read_result(run_dir) or {}
     state = result.get("state", "not started")
     if state != "completed":
-        remedy = f"{' '.join(folder.program('runner'))} resume={run_dir}, to complete it"
+        remedy = f"{folder.line(f'resume={run_dir}')}, to complete it"
         raise RunFolderError(Problem("run", f"{run_dir} is not completed (state: {state})", "a completed run", remedy))
     _figures(run_dir)
     for place in _places(run_dir):

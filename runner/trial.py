@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from runner.batch import Batch, by
 from runner.config import build_all, fill, value
-from runner.errors import ConfigError, DataError, Problem, RunnerError, place_of, reason_of
+from runner.errors import FOR_THE_TRACEBACK, ConfigError, DataError, Problem, RunnerError, place_of, reason_of
 from runner.eval_mode import eval_mode
 from runner.network import make_model
 from runner.trainer import Gradient
@@ -50,7 +50,7 @@ def _remedy(reason: str, example: Tensor) -> str:
         return "dataset.channels=3 for an image folder, or torchvision.transforms.v2.RGB as the first transform"
     if re.search(r"(?i)too small|kernel size|output size|less than|not divisible", reason):
         return "larger images (dataset.size for an image folder, or a Resize transform), or a smaller model"
-    return "the same command with -v, for the traceback"
+    return FOR_THE_TRACEBACK
 
 
 def check_repeatable(model: nn.Module, example: Tensor, output: object) -> None:
@@ -111,7 +111,7 @@ def _untrainable(error: Exception, size: int) -> Problem:
         return Problem("model", what, remedy="debug=anomaly, to find the operation")
     if size == 1:
         return Problem("loader.drop_last", f"false, but the model {what}", "true", "loader.drop_last=true")
-    return Problem("model", what, remedy="the same command with -v, for the traceback")
+    return Problem("model", what, remedy=FOR_THE_TRACEBACK)
 
 
 def try_declared(cfg: DictConfig) -> list[Problem]:

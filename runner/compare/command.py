@@ -67,7 +67,7 @@ def main(arguments: Sequence[str]) -> int:
     completed = [run for run in found.runs if run.state == "completed"]
     if not completed and not (typed.form == "csv" and found.runs):
         what = f"nothing to compare: {'; '.join(_missing(found))}"
-        remedy = f"{' '.join(folder.program('runner'))} resume=FOLDER, to complete one"
+        remedy = f"{folder.line('resume=FOLDER')}, to complete one"
         raise RunFolderError(Problem(" ".join(map(str, typed.paths)), what, "completed runs", remedy))
     runs = found.runs if typed.form == "csv" else completed
     rows = _rows(runs, typed.form == "csv")
@@ -114,7 +114,7 @@ def parse(arguments: Sequence[str]) -> Typed:
 
 def _program(*words: str) -> str:
     """How the command is typed here."""
-    return " ".join([*folder.program("runner"), "compare", *words])
+    return folder.line("compare", *words)
 
 
 def _path(argument: str, problems: list[Problem]) -> list[Path]:

@@ -19,7 +19,7 @@ from runner.dataset.samples import Samples
 from runner.dataset.stream import Stream
 from runner.dataset.table import table
 from runner.dataset.vision import torchvision_dataset as torchvision
-from runner.errors import ConfigError, DataError, Problem
+from runner.errors import FOR_THE_TRACEBACK, ConfigError, DataError, Problem
 
 __all__ = [
     "ArrayDataset",
@@ -93,7 +93,7 @@ def _to_its_end(source: IterableDataset[Any], name: str) -> list[Any]:
         held = list(islice(source, LIMIT + 1))
     except Exception as error:  # whatever a data set of the user's may raise
         what = f"the {name} part cannot be read: {type(error).__name__}: {error}"
-        raise DataError(Problem("dataset", what, remedy="the same command with -v, for the traceback")) from error
+        raise DataError(Problem("dataset", what, remedy=FOR_THE_TRACEBACK)) from error
     if not 0 < len(held) <= LIMIT:
         what = "is empty" if not held else f"is a stream that has not ended after {LIMIT:,} samples"
         raise DataError(Problem("dataset", f"the {name} part {what}", f"1 to {LIMIT:,} samples"))

@@ -16,7 +16,7 @@ from torch.utils.data import ConcatDataset
 from runner.batch import stacked
 from runner.dataset.arrays import Array, ArrayDataset
 from runner.dataset.tensors import as_input, as_target, held_targets
-from runner.errors import DataError, Problem, reason_of
+from runner.errors import FOR_THE_TRACEBACK, DataError, Problem, reason_of
 
 
 @dataclass
@@ -351,4 +351,4 @@ def _unreadable(index: int, error: Exception) -> DataError:
     own = (
         "torchvision.transforms.ToPILImage as the first transform" if "PIL" in f"{type(error).__name__} {error}" else ""
     )
-    return DataError(Problem("dataset", what, remedy=own or "the same command with -v, for the traceback"))
+    return DataError(Problem("dataset", what, remedy=own or FOR_THE_TRACEBACK))

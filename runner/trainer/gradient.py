@@ -88,12 +88,12 @@ class Gradient:
             self.scaler.unscale_(self.optimizer)
         if self.observe is not None:
             self.observe()
-        norm = clipped = self._norm()  # before anything is clipped, which would make an infinite element finite
+        norm = self._norm()  # before anything is clipped, which would make an infinite element finite
         if self.clip_value is not None:
             nn.utils.clip_grad_value_(self.parameters, self.clip_value)
-            clipped = norm if self.clip_norm is None else self._norm()
         if self.clip_norm is not None:
-            nn.utils.clip_grads_with_norm_(self.parameters, self.clip_norm, clipped)
+            left = norm if self.clip_value is None else self._norm()
+            nn.utils.clip_grads_with_norm_(self.parameters, self.clip_norm, left)
         return sums, norm
 
     def _norm(self) -> Tensor:
