@@ -38,7 +38,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchvision import transforms
 
-from runner import config, terminal, train
+from runner import options, terminal, train
 from runner.command_line import quoted
 from runner.model import CNN, MLP
 from runner.trainer import Trainer
@@ -60,7 +60,7 @@ def composed(name: str, folder: str | None) -> DictConfig:
         overrides += ["dataset=fashion_mnist", quoted(f"dataset.root={folder}")]
     else:
         overrides += ["dataset=synthetic", "dataset.image_size=[1,28,28]", "dataset.size=45000"]
-    with initialize_config_dir(str(config.home()), version_base="1.3"):
+    with initialize_config_dir(str(options.home()), version_base="1.3"):
         return compose("config", overrides)
 
 

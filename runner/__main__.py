@@ -64,10 +64,10 @@ def _command(arguments: list[str]) -> Callable[[list[str]], int]:
         return train
     word = arguments.pop(0)
     if word not in COMMANDS:
-        from runner import config
+        from runner import options
 
         remedy = folder.line(nearest(word, COMMANDS) or "--help")
-        if word in VALUES or (config.home() / word).is_dir():
+        if word in VALUES or (options.home() / word).is_dir():
             given = [text for text in arguments[:1] if not re.search("^-|=", text)]
             remedy = for_shell(f"{word}={[*given, VALUES.get(word, 'OPTION')][0]}")
             remedy += ", without spaces around =" if arguments[:1] == ["="] else ""

@@ -175,11 +175,11 @@ USAGE = {
 
 def show_help(command: str) -> int:
     """Say how a command of `USAGE` is typed, and which keys it has."""
-    from runner import config
+    from runner import options
 
     print(f"usage: python -m runner {command} {USAGE[command]} [--config-dir FOLDER] [-v]\n")
     print((COMMANDS[command].__doc__ or "").strip())
-    keys = config.home() / f"{command}.yaml"
+    keys = options.home() / f"{command}.yaml"
     if keys.is_file():
         own = re.sub(r"(?m)^(defaults:.*|  - .*|# @package.*)\n", "", keys.read_text(encoding="utf-8"))
         print(f"\n{own.strip()}")

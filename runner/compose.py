@@ -31,6 +31,7 @@ from runner.checks import elsewhere
 from runner.checks.origin import default_line, near
 from runner.command_line import parse
 from runner.errors import ConfigError, Problem, for_shell, nearest, reason_of
+from runner.options import home
 
 NOTHING = {
     "scheduler": "scheduler=constant", "transform": "transform=none", "tensorboard": "tensorboard.enabled=false",
@@ -75,7 +76,7 @@ def check_names(config_dir: str | None) -> None:
     """That no file of the user's has the name of one of ours, of which Hydra would take one without a word."""
     if config_dir is None:
         return
-    place, ours = Path(config_dir), config.home()
+    place, ours = Path(config_dir), home()
     names = [path.relative_to(ours) for path in sorted(ours.rglob("*.yaml"))]  # not theirs: it may be a whole project
     same = [name for name in names if (place / name).is_file()]
     if same:
@@ -85,7 +86,7 @@ def check_names(config_dir: str | None) -> None:
 
 def loader(config_name: str, config_dir: str | None, multirun: bool) -> Load:
     """Composes as the command line does, without running anything."""
-    search_path = create_config_search_path(str(config.home()))
+    search_path = create_config_search_path(str(home()))
     if config_dir is not None:
         if not Path(config_dir).is_dir():
             raise ConfigError(
@@ -150,7 +151,7 @@ def explain(load: Load, overrides: Sequence[str], own: Iterable[Path] = (), name
 def _is_option(override: str, own: Sequence[Path]) -> bool:
     """Whether an override chooses an option of a group."""
     key = override.partition("=")[0].lstrip("+~").partition("@")[0]
-    return "/" in key or any((place / key).is_dir() for place in (config.home(), *own))
+    return "/" in key or any((place / key).is_dir() for place in (home(), *own))
 
 
 def _files(own: Iterable[Path], error: Exception, *names: str) -> list[Path]:
@@ -187,7 +188,7 @@ def _said(error: Exception) -> str:
 def _no_option(error: MissingConfigException, files: Sequence[Path]) -> Problem:
     """That a group has no such option, or that there is no such group."""
     group, _, option = str(error.missing_cfg_file).rpartition("/")
-    options = error.options or sorted(path.stem for path in (config.home() / group).glob("*.yaml"))
+    options = error.options or sorted(path.stem for path in (home() / group).glob("*.yaml"))
     if not group:
         what = f"there is no {option}.yaml in runner's own conf/ or in --config-dir"
         return Problem("--config-name", what, remedy="--config-dir FOLDER that contains it")
@@ -218,14 +219,14 @@ def _of_override(override: str, said: str, cfg: DictConfig | None) -> Problem:
         return Problem(override, f"cannot be read: {said}", remedy=remedy)
     if parsed.is_sweep_override():
         remedy = folder.line("-m", override)
-        if not (config.home() / key).is_dir():  # of a group there is one option
+        if not (home() / key).is_dir():  # of a group there is one option
             remedy += f", or {for_shell(f'{key}=[{value}]')} for a list"
         return Problem(key, f"{value!r} gives several values, which needs a sweep", "one value", remedy)
     if override.startswith("+"):
         return Problem(key, f"already exists, so it cannot be added with + ({override})", remedy=override.lstrip("+"))
     if override.startswith("~"):
         return Problem(key, f"there is no such key to remove ({override})", remedy=f"leave out {override}")
-    options = ", ".join(sorted(path.stem for path in (config.home() / key).glob("*.yaml")))
+    options = ", ".join(sorted(path.stem for path in (home() / key).glob("*.yaml")))
     if key == "experiment" and value == "null":
         return Problem(key, "null is the default and cannot be given explicitly", options, f"leave out {override}")
     if options and value == "null":
@@ -237,7 +238,7 @@ def _of_override(override: str, said: str, cfg: DictConfig | None) -> Problem:
 
 def _of_file(said: str, files: Sequence[Path]) -> Problem:
     """What is wrong in a file of the user's that Hydra cannot take up."""
-    path, groups = str(near(files[0])), sorted(p.name for p in config.home().iterdir() if p.is_dir())
+    path, groups = str(near(files[0])), sorted(p.name for p in home().iterdir() if p.is_dir())
     if match := re.search(r"Could not override '([^']+)'", said):
         group = match[1]
         remedy = nearest(group, groups, "override /")
@@ -282,7 +283,7 @@ def _other_option(words: Sequence[str], value: str) -> str:
     group, key = words
     found = [
         path.stem
-        for path in sorted((config.home() / group).glob("*.yaml"))
+        for path in sorted((home() / group).glob("*.yaml"))
         if re.search(rf"(?m)^{re.escape(key)}:", path.read_text(encoding="utf-8"))
     ]
     if len(found) == 1:

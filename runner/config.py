@@ -6,7 +6,6 @@ Parts (data set, model, loss and so on) know neither Hydra nor OmegaConf: they a
 from __future__ import annotations
 
 import copy
-import dataclasses
 import logging
 import re
 import typing
@@ -25,18 +24,11 @@ from runner.checks.targets import HYDRA_KEYS, locate
 from runner.checks.values import UNKNOWN
 from runner.errors import FOR_THE_TRACEBACK, ConfigError, Problem, RunnerError, place_of, reason_of
 from runner.files import write
-from runner.keys import leaves
 
 log = logging.getLogger("runner")
 
 REQUIRED = ("dataset", "model", "trainer")
 """Some groups that every run has: a file without any of them is no configuration of ours."""
-
-
-def home() -> Path:
-    """The folder of the groups: beside the package in a checkout, inside it when installed."""
-    inside = Path(__file__).parent / "conf"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "conf"
 
 
 def factory(node: DictConfig, without: Sequence[str] = ()) -> partial[Any]:
@@ -145,6 +137,11 @@ def value(node: Any) -> Any:
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
 
+def written(config: DictConfig) -> dict[str, Any]:
+    """The configuration, or a group of it, as plain containers, with references as they are written."""
+    return typing.cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
+
+
 def job(config: DictConfig) -> DictConfig:
     """The configuration without Hydra's own part."""
     ours = OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"])
@@ -242,16 +239,6 @@ def _unset(tree: Any, path: str) -> Iterator[str]:
         yield path
 
 
-def difference(config: DictConfig, default: DictConfig) -> list[tuple[str, Any, Any]]:
-    """Dotted key, value and default of every value that is not as `default` has it, which the data do not give."""
-    # References are left as they are written: what they come to, the data say, or another line of the table.
-    ours, theirs = (dict(leaves(OmegaConf.to_container(each, resolve=False))) for each in (config, default))
-    rows = [(key, value, theirs.get(key)) for key, value in ours.items() if value != theirs.get(key)]
-    rows = [row for row in rows if row[0].partition(".")[0] != "facts"]
-    # In an order that does not depend on whether the configuration came from the command line or from a run folder.
-    return sorted(rows, key=lambda row: (_place(row[0].partition(".")[0]), row[0]))
-
-
 def save(config: DictConfig, path: Path) -> None:
     """Write the configuration with every reference resolved.
 
@@ -259,7 +246,7 @@ def save(config: DictConfig, path: Path) -> None:
     ``interpolations`` as the reference it was, so that a resumed run with more epochs gets a longer schedule.
     """
     tree = _known(plain(config)[0]) | {"facts": value(config.facts)}
-    tree = {name: _target_first(tree[name]) for name in sorted(tree, key=_place)}
+    tree = {name: _target_first(tree[name]) for name in sorted(tree, key=schema.place)}
     tree["interpolations"] = dict(sorted(_references(config, "")))
     if "resume" in tree:
         tree["resume"] = None  # what is written is how to run it, and not how it was started last
@@ -271,12 +258,6 @@ def _known(tree: Any) -> Any:
     if isinstance(tree, dict):
         return {name: _known(child) for name, child in tree.items()}
     return [_known(child) for child in tree] if isinstance(tree, list) else "???" if tree is UNKNOWN else tree
-
-
-def _place(name: Any) -> int:
-    """Where a reader looks for a key: in the order of the schema, keys of their own last."""
-    names = [field.name for field in dataclasses.fields(schema.Config)]
-    return names.index(name) if name in names else len(names)
 
 
 def _target_first(node: Any) -> Any:

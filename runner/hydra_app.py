@@ -23,7 +23,7 @@ def run(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictConf
     """Compose the configuration and run `task` on it, the way Hydra does."""
     import hydra
 
-    from runner import compose, config
+    from runner import compose, options
 
     own_name = value_of(flags, "--config-name", "-cn")
     if own_name is not None and config_name == compose.SAVED:
@@ -42,7 +42,7 @@ def run(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictConf
     before, sys.argv = sys.argv, ["runner", *flags, *overrides]
     try:
         with _mode_of_flags(flags, overrides):
-            hydra.main(config_path=str(config.home()), config_name=config_name, version_base="1.3")(
+            hydra.main(config_path=str(options.home()), config_name=config_name, version_base="1.3")(
                 lambda cfg: statuses.append(guarded(lambda: task(cfg)))
             )()
     except compose.FAILURES as error:
@@ -96,10 +96,10 @@ def resume(name: str, overrides: Sequence[str]) -> list[str]:
     The saved tree is composed anew under our own Hydra settings, so that overrides are checked like any others and
     nothing of the run folder's is called.
     """
-    from runner import compose, config
+    from runner import compose, config, options
 
     run_dir = folder.find(name, "resume")
-    swapped = [o for o in overrides if (config.home() / o.partition("=")[0].lstrip("+~")).is_dir()]
+    swapped = [o for o in overrides if (options.home() / o.partition("=")[0].lstrip("+~")).is_dir()]
     if swapped:
         what, remedy = f"cannot be changed when resuming {run_dir}", "leave out resume= to start a new run"
         raise ConfigError(*(Problem(override, what, remedy=remedy) for override in swapped))

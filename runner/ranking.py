@@ -136,6 +136,10 @@ class Setting:
         each = [[row.figure(tag) for row in rows] for rows in self.repetitions]
         return Figure.of(each[0] if len(each) == 1 else [statistics.fmean(values) for values in each])
 
+    def has(self, tag: str) -> bool:
+        """Whether a metric was measured in a completed run, with whatever result."""
+        return any(tag in row.result.get("metrics", {}) for row in self.completed)
+
     def mean(self, name: str) -> float | int | None:
         """Of a number that the record of every completed run has, such as its seconds; to three digits unless whole."""
         values = [value for row in self.completed if (value := row.result.get(name)) is not None]
@@ -214,7 +218,7 @@ def table(ranked: Sequence[Setting], tag: str, mode: str = "auto", also: Sequenc
     for place, setting in enumerate(ranked, 1):
         figures = {name: setting.figure(name) for name in shown}
         cells: dict[str, Any] = {"": place, **{key: setting.keys.get(key) for key in keys}, "runs": setting.count}
-        cells |= {name: _shown(figure) for name, figure in figures.items()}
+        cells |= {name: _shown(figure) if setting.has(name) else None for name, figure in figures.items()}
         cells |= {"95 % interval": figures[tag].interval, "failed": setting.failed}
         cells |= {name: setting.mean(name) for name in also}
         lines.append([cells[name] for name in columns])
@@ -222,8 +226,8 @@ def table(ranked: Sequence[Setting], tag: str, mode: str = "auto", also: Sequenc
     return Table(f"Ranked by {tag} ({direction_})", columns, lines, exact=[name for name in also if name == "seconds"])
 
 
-def _shown(figure: Figure) -> str | float | None:
-    return None if figure.n == 0 else figure.mean if math.isnan(figure.std) else str(figure)
+def _shown(figure: Figure) -> str | float:
+    return figure.mean if math.isnan(figure.std) else str(figure)
 
 
 def _others(ranked: Sequence[Setting], tag: str) -> list[str]:

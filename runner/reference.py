@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from omegaconf import DictConfig, OmegaConf
 
-from runner import compose, config
+from runner import compose, options
 from runner.checks import schema
 from runner.checks.values import words
 
@@ -46,7 +46,7 @@ def page() -> str:
 
 
 def _of_command(command: str) -> DictConfig:
-    made = OmegaConf.load(config.home() / f"{command}.yaml")
+    made = OmegaConf.load(options.home() / f"{command}.yaml")
     assert isinstance(made, DictConfig)
     return made
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from runner import __version__, compose, config, folder, metric
+from runner import __version__, compose, config, folder, metric, options
 from runner.batch import by
 from runner.device import describe
 from runner.errors import counted
@@ -105,8 +105,13 @@ def split_table(experiment: Experiment) -> Table:
 
 def difference_table(cfg: DictConfig) -> Table:
     """What of a configuration is not as it would be if nothing had been typed."""
-    rows = [[key, text(value), text(default)] for key, value, default in _differing(cfg)]
+    rows = [[key, text(value), default] for key, value, default in _differences(cfg)]
     return Table("What differs from the defaults", ["key", "value", "default"], rows)
+
+
+def _differences(cfg: DictConfig) -> list[options.Difference]:
+    # References stay as they are written: what they come to, the data say, or another line of the table.
+    return options.differences(config.written(cfg), config.written(compose.default()))
 
 
 FITS = 24
@@ -118,24 +123,23 @@ def show_if_short(table: Table) -> None:
         show(table)
 
 
-def _differing(cfg: DictConfig) -> list[tuple[str, Any, Any]]:
-    rows = config.difference(cfg, compose.default())
-    # Those are about a start, and not about the run.
-    return [row for row in rows if row[0].partition(".")[0] not in ("resume", "check", "sweep")]
-
-
 ALWAYS = ("dataset", "model", "loss", "optimizer")
-"""Groups whose options are among what tells runs from one another, whether they differ from the defaults or not."""
+"""Groups whose options are among what tells runs from one another, whether they are the default ones or not."""
 
 
 def hparams(cfg: DictConfig) -> dict[str, str | float]:
     """What tells a run from others: a few keys that always count, and all that differ from the defaults."""
-    found: dict[str, Any] = {group: short(cfg[group]._target_) for group in ALWAYS}
+    found: dict[str, Any] = {group: _option(cfg, group) for group in ALWAYS}
     found |= {"optimizer.lr": cfg.optimizer.get("lr"), "loader.batch_size": cfg.loader.batch_size, "seed": cfg.seed}
-    rows = [row for row in _differing(cfg) if row[0].partition(".")[0] not in ("tensorboard", "figures")]
+    rows = [row for row in _differences(cfg) if row[0].partition(".")[0] not in ("tensorboard", "figures")]
     found |= {key: value for key, value, _ in rows if not key.endswith("._target_")}
     numbers = (int, float)
     return {k: v if isinstance(v, numbers) and not isinstance(v, bool) else text(v) for k, v in found.items()}
+
+
+def _option(cfg: DictConfig, group: str) -> str:
+    """The name of the option, or of what it builds if it is the user's own."""
+    return options.chosen(group, config.written(cfg[group])) or short(cfg[group]._target_)
 
 
 class EpochLines:

@@ -21,7 +21,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import OmegaConf
 
-from runner import compose, config
+from runner import compose, options
 
 Plugins.instance()  # which loads the modules of its classes anew
 
@@ -40,14 +40,14 @@ def remember() -> None:
 
 
 def _is_ours(repo: Any) -> bool:
-    return all(source.scheme() != "file" or Path(source.path) == config.home() for source in repo.get_sources())
+    return all(source.scheme() != "file" or Path(source.path) == options.home() for source in repo.get_sources())
 
 
 def _files(load: Callable[..., ConfigResult]) -> Callable[..., ConfigResult]:
     loaded: dict[str, bytes] = {}
 
     def files(self: Any, config_path: str) -> ConfigResult:
-        if Path(self.path) != config.home():
+        if Path(self.path) != options.home():
             return load(self, config_path)
         if config_path not in loaded:
             loaded[config_path] = pickle.dumps(load(self, config_path))

@@ -25,7 +25,7 @@ from omegaconf import DictConfig
 from PIL import Image
 from sklearn.datasets import load_wine
 
-from runner import config
+from runner import options
 from runner.__main__ import main
 
 Run = Callable[..., int]
@@ -90,7 +90,7 @@ def composed(*overrides: str) -> DictConfig:
 
 @functools.cache
 def _composed(*overrides: str) -> DictConfig:
-    with initialize_config_dir(str(config.home()), version_base="1.3"):
+    with initialize_config_dir(str(options.home()), version_base="1.3"):
         return compose("config", list(overrides))
 
 

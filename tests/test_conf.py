@@ -9,13 +9,13 @@ from conftest import Run, composed
 from omegaconf import OmegaConf
 from PIL import Image
 
-from runner import config
+from runner import config, options
 from runner.checks import targets
 from runner.experiment import assemble
 from runner.sweep import folds
 from runner.updates import make_optimizer, make_schedule
 
-OPTIONS = sorted(str(path.relative_to(config.home()).with_suffix("")) for path in config.home().glob("*/*.yaml"))
+OPTIONS = sorted(str(path.relative_to(options.home()).with_suffix("")) for path in options.home().glob("*/*.yaml"))
 
 
 TABLE = ("dataset=table", "dataset.path=table.csv", "transform=table", "model=mlp")
@@ -57,7 +57,7 @@ RECIPES = {"wine_quality": (f"dataset.path={SHARED / 'tables/winequality/winequa
 
 FILES = [
     f"dataset/{path.stem}"
-    for path in (config.home() / "dataset").glob("*.yaml")
+    for path in (options.home() / "dataset").glob("*.yaml")
     if "_target_: runner.dataset.torchvision" in path.read_text()
 ]
 """Data sets whose files are written by tests/dataset/test_vision.py, where they are built."""
@@ -95,7 +95,7 @@ def test_every_option_of_an_optimizer_or_loss_lists_the_arguments_of_its_target(
     # So that `optimizer.nesterov=true` needs no `+`. Some are not the user's to give.
     without = {"optimizer": {"params", "differentiable"}, "loss": {"reduction", "size_average", "reduce"}}
     for group, given in without.items():
-        for path in (config.home() / group).glob("*.yaml"):
+        for path in (options.home() / group).glob("*.yaml"):
             node = OmegaConf.load(path)
             if "defaults" in node:  # another option with other values
                 node = composed(f"{group}={path.stem}")[group]
@@ -123,6 +123,6 @@ def test_every_folder_is_a_group_of_the_schema() -> None:
 
     from runner.checks.schema import Config
 
-    groups = {path.name for path in config.home().iterdir() if path.is_dir()}
+    groups = {path.name for path in options.home().iterdir() if path.is_dir()}
     assert groups - {"experiment"} <= {field.name for field in fields(Config)}
-    assert Path(config.home() / "entry.yaml").is_file()
+    assert Path(options.home() / "entry.yaml").is_file()

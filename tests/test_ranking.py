@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from runner.ranking import Figure, Row, differing, rank, settings, table
+from runner.table import cell
 
 
 def row(value: float | None, fold: int | None = None, state: str = "completed", **keys: Any) -> Row:
@@ -65,6 +66,11 @@ def test_what_failed_or_has_no_figure_comes_last() -> None:
         "": 1, "lr": "4", "runs": "1", "val/accuracy": 0.3, "test/accuracy": pytest.approx(0.2), "failed": 0,
     }  # fmt: skip
     assert {r["lr"]: r["failed"] for r in made.records()} == {"4": 0, "2": 0, "1": 0, "3": 1}
+
+
+def test_a_metric_that_was_not_measured_is_not_nan() -> None:
+    made = table(rank([row(math.nan, lr=1), row(None, lr=2)], "val/accuracy"), "val/accuracy")
+    assert {record["lr"]: cell(record["val/accuracy"]) for record in made.records()} == {"1": "NaN", "2": "–"}
 
 
 def test_beside_a_loss_stands_the_first_metric() -> None:

@@ -64,10 +64,10 @@ def default_line(files: Iterable[Path], name: str) -> str | None:
 
 def own_folders(cfg: DictConfig) -> list[Path]:
     """The folders of the user's that a configuration was composed from."""
-    from runner import config
+    from runner import options
 
     folders = [Path(s.path) for s in cfg.hydra.runtime.config_sources if s.schema == "file" and s.path]
-    return [folder for folder in folders if folder != config.home()]
+    return [folder for folder in folders if folder != options.home()]
 
 
 def _files(cfg: DictConfig, words: Sequence[str]) -> Iterator[tuple[Path, Sequence[str]]]:

@@ -534,3 +534,9 @@ def _check(name: str, value: Any, hint: Any, rules: Mapping[str, Any]) -> list[P
         return []
     close = nearest(value, choices(hint, rules), f"{name}=") if isinstance(value, str) else ""
     return [Problem(name, f"{shown(value)} is not allowed", words(hint, rules), close)]
+
+
+def place(name: Any) -> int:
+    """Where a reader looks for a key: in the order of the schema, keys of their own last."""
+    names = [field.name for field in dataclasses.fields(Config)]
+    return names.index(name) if name in names else len(names)

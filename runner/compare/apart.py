@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from runner import options
 from runner.checks import schema
 from runner.keys import is_below, short, spelt
 from runner.runs import Run
@@ -34,8 +35,9 @@ def keys(runs: Sequence[Run], exact: bool = False) -> list[dict[str, str]]:
     training ends (`runner.checks.schema.LENGTH`); and `NOT_OF_THE_RESULT`. ``split.fold`` is no key but the fold of a
     run. A reference to another key says nothing that the other one does not.
 
-    What has a ``_target_`` goes by its short name: ``model`` is ``CNN`` or ``MLP``. The arguments of targets that
-    differ are compared among the runs with the same target alone.
+    What has a ``_target_`` goes by its short name: ``model`` is ``CNN`` or ``MLP``; a group without one, such as
+    ``transform``, by that of its option. The arguments of targets that differ are compared among the runs with the same
+    target alone.
 
     Args:
         exact: whether numbers have all their digits, and not six where those tell them apart.
@@ -52,11 +54,30 @@ def keys(runs: Sequence[Run], exact: bool = False) -> list[dict[str, str]]:
 Values = Mapping[str, Sequence[Any]]
 
 
-def _values(runs: Sequence[Run]) -> dict[str, list[Any]]:
+def _values(runs: Sequence[Run]) -> Values:
     """By key, the value of each run, or `MISSING`."""
     names = dict.fromkeys(name for run in runs for name in run.config)
     kept = [name for name in names if name != FOLD and not is_below(name, *_left_out())]
-    return {name: [run.config.get(name, MISSING) for run in runs] for name in kept}
+    values = {name: [run.config.get(name, MISSING) for run in runs] for name in kept}
+    differ = [group for group in _by_option() if any(is_below(name, group) for name in kept if not _same(values[name]))]
+    named = {group + TARGET: [_option(group, run) for run in runs] for group in differ}
+    found = {name: column for name, column in named.items() if None not in column} | values
+    return {name: found[name] for name in sorted(found, key=lambda name: schema.place(name.partition(".")[0]))}
+
+
+@functools.cache
+def _by_option() -> list[str]:
+    """The groups that have several options and no target: ``transform``."""
+    groups = [group for group in options.default() if not is_below(group, *_left_out()) and len(options.of(group)) > 1]
+    return [group for group in groups if not any("_target_" in tree for tree in options.of(group).values())]
+
+
+def _option(group: str, run: Run) -> str | None:
+    start = len(group) + 1
+    values = {key[start:]: value for key, value in run.config.items() if key != group and is_below(key, group)}
+    return options.chosen(
+        group, {key: _with_references(value, f"{group}.{key}", run.references) for key, value in values.items()}
+    )
 
 
 @functools.cache

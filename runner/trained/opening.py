@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from runner import compose, config, folder
+from runner import compose, config, folder, options
 from runner.checks import schema
 from runner.command_line import parse, read_for
 from runner.errors import ConfigError, Problem
@@ -121,7 +121,7 @@ def _check_keys(command: str, overrides: Iterable[str]) -> None:
         if key.partition(".")[0] in known - set(KEYS):
             what = "cannot be changed, because the run was trained with it"
             found.append(Problem(key, what, ", ".join([*own, *KEYS]), f"remove {override}"))
-        elif key in known - set(GROUPS) and (config.home() / key).is_dir():
+        elif key in known - set(GROUPS) and (options.home() / key).is_dir():
             what = f"another option cannot be chosen, but single keys can be set ({key}.KEY=VALUE)"
             found.append(Problem(key, what, remedy=f"remove {override}"))
     if found:
@@ -129,7 +129,7 @@ def _check_keys(command: str, overrides: Iterable[str]) -> None:
 
 
 def _own(command: str) -> dict[str, Any]:
-    tree: dict[str, Any] = yaml.safe_load((config.home() / f"{command}.yaml").read_text(encoding="utf-8"))
+    tree: dict[str, Any] = yaml.safe_load((options.home() / f"{command}.yaml").read_text(encoding="utf-8"))
     return tree
 
 

@@ -7,11 +7,11 @@ import pytest
 import yaml
 
 import runner
-from runner import config, reference
+from runner import options, reference
 from runner.checks import schema
 from runner.checks.schema import UNKNOWN, fits, problems
 
-TRAINER = yaml.safe_load((config.home() / "trainer/default.yaml").read_text())
+TRAINER = yaml.safe_load((options.home() / "trainer/default.yaml").read_text())
 
 
 @pytest.mark.parametrize(

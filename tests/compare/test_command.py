@@ -16,7 +16,7 @@ import pytest
 import yaml
 from conftest import Run, rows
 
-from runner import runs, terminal
+from runner import options, runs, terminal
 from runner.compare import apart, command
 from runner.ranking import Row
 from runner.table import Table
@@ -118,6 +118,21 @@ def test_targets_in_a_list_have_their_arguments_where_names_do_not_tell() -> Non
     assert apart.keys([runs.read(Path("r0")), other]) == [
         {"transform.train": "[Normalize(mean=null)]"}, {"transform.train": "[Normalize(mean=0.5)]"},
     ]  # fmt: skip
+
+
+def test_a_group_without_a_target_goes_by_its_option() -> None:
+    plain, moved = (
+        {f"transform__{key}": value for key, value in yaml.safe_load(path.read_text()).items()}
+        for path in (options.home() / "transform" / f"{name}.yaml" for name in ("normalize", "crop_flip"))
+    )
+    plain |= {"transform__eval": plain["transform__train"], "interpolations": {"transform.eval": "${.train}"}}
+    assert told(plain, moved) == [{"transform": "normalize"}, {"transform": "crop_flip"}]
+    crop, *others = moved["transform__train"]
+    further = moved | {"transform__train": [crop | {"padding": 2}, *others]}
+    told_twice = told_of("x", plain, moved, further)
+    assert [keys["transform"] for keys in told_twice] == ["normalize", "crop_flip", "crop_flip"]
+    assert "padding=4" in told_twice[1]["transform.train"]
+    assert "padding=2" in told_twice[2]["transform.train"]
 
 
 def test_what_a_reference_became_is_not_told_but_what_was_typed_in_its_place() -> None:

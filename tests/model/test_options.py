@@ -7,9 +7,9 @@ import torch
 from conftest import composed
 from torch.nn.functional import cross_entropy
 
-from runner import config
+from runner import config, options
 
-OPTIONS = sorted(path.stem for path in (config.home() / "model").glob("*.yaml"))
+OPTIONS = sorted(path.stem for path in (options.home() / "model").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)])
