@@ -44,7 +44,7 @@ class Preflight(Callback):
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        with _stopping(config):
+        with _stopping(config), _before_a_run():
             check(config)
             resumed = check_resume(config) if config.resume is not None else None
             if resumed is None:
@@ -130,6 +130,17 @@ def _stopping(cfg: DictConfig) -> Iterator[None]:
     except Exception as error:
         traceback.print_exc()
         raise SystemExit(1) from error
+
+
+@contextmanager
+def _before_a_run() -> Iterator[None]:
+    """Say that there is nothing to resume if a signal stops the set-up."""
+    try:
+        yield
+    except signals.Exit as stop:
+        if stop.code:
+            print("no run was started", file=sys.stderr)
+        raise
 
 
 def check_resume(cfg: DictConfig) -> Path:

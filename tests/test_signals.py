@@ -3,8 +3,10 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from conftest import Run
 
 from runner.errors import Interrupted
 from runner.signals import STOPPING, StopFlag, exiting
@@ -68,3 +70,12 @@ def test_a_signal_ends_it_whatever_code_makes_of_it() -> None:
     with pytest.raises(SystemExit) as left, exiting(), contextlib.suppress(SystemExit):
         signal.raise_signal(signal.SIGTERM)
     assert left.value.code == 143
+
+
+def test_a_run_that_is_stopped_before_it_begins_leaves_nothing(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("runner.train.prepare", lambda *_: signal.raise_signal(signal.SIGINT))
+    assert run() == 130
+    assert capsys.readouterr().err == "no run was started\nstopped by SIGINT\n"
+    assert not Path("outputs").exists()
