@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,7 +51,13 @@ class Batch:
         return Batch(function(self.input), function(self.target), function(self.index), extra)
 
 
-def stacked(tensors: Sequence[Tensor], name: str = "", index: Sequence[int] | None = None) -> Tensor:
+Called = Callable[[int], str]
+"""The name of a sample for a message, by its index."""
+
+
+def stacked(
+    tensors: Sequence[Tensor], name: str = "", index: Sequence[int] | None = None, called: Called = "sample {}".format
+) -> Tensor:
     """(B, ...) of what samples hold.
 
     Args:
@@ -65,7 +71,7 @@ def stacked(tensors: Sequence[Tensor], name: str = "", index: Sequence[int] | No
     other = next((n for n, each in enumerate(tensors) if (each.shape, each.dtype) != (first.shape, first.dtype)), None)
     if other is not None:
         words = [
-            f"{f'the {name} of ' if name else ''}sample {n if index is None else index[n]} is {by(tensors[n].shape)} "
+            f"{f'the {name} of ' if name else ''}{called(n if index is None else index[n])} is {by(tensors[n].shape)} "
             f"{str(tensors[n].dtype).removeprefix('torch.')}"
             for n in (other, 0)
         ]

@@ -265,7 +265,7 @@ def _unknown_key(key: str, value: str, cfg: DictConfig, reason: str) -> Problem:
             return Problem(key, f"{parent} is a single value and has no keys", remedy=f"{parent}={value}")
         if words[depth] not in node:
             names = _keys(node)
-            remedy = _other_option(words, value) or elsewhere.remedy(words[-1], value, partial(_has, cfg))
+            remedy = elsewhere.remedy(words[-1], value, partial(_has, cfg)) or _other_option(words, value)
             if not remedy and (place := _other_place(words, depth, names, cfg)):
                 remedy = for_shell(f"{place}={value}")
             allowed = ", ".join(names)
@@ -310,7 +310,7 @@ def _has(cfg: DictConfig, key: str) -> bool:
     """Whether there is a dotted key, whatever its value."""
     group, _, name = key.rpartition(".")
     node = OmegaConf.select(cfg, group) if group else cfg
-    return isinstance(node, DictConfig) and name in node
+    return isinstance(node, DictConfig) and name in set(node)  # a key without a value is not ``in node``
 
 
 def _groups_with(key: str, cfg: DictConfig) -> list[str]:

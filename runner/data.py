@@ -220,7 +220,7 @@ def _batches(samples: Samples, rows: Tensor, steps: Sequence[Callable[[Any], Any
         for index in some.tolist():
             set_generators(seed_of(0, "fit", index))
             read.append(samples.read(index, steps)[0])
-        yield stacked(read, index=some.tolist())
+        yield stacked(read, "", some.tolist(), samples.called)
 
 
 def _loader(

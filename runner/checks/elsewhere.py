@@ -17,6 +17,8 @@ OURS = {
     "trainer.accumulate={}": "accumulate_grad_batches gradient_accumulation_steps grad_accum accumulation_steps",
     "trainer.early_stopping.patience={}": "patience",
     "seed={}": "random_state random_seed manual_seed",
+    "dataset.path={}": "root file csv",
+    "dataset.root={}": "path folder data_dir data_path data_root image_dir",
     "split=stratified_kfold split.n_splits={}": "folds n_folds num_folds k_folds kfolds",
 }
 """By what is typed here: the names elsewhere."""
@@ -36,9 +38,10 @@ def remedy(name: str, value: str, is_key: Callable[[str], bool]) -> str:
     if name in ("gpu", "gpus", "cuda", "use_cuda", "accelerator"):
         return _device(name, value.lower())
     for template, names in OURS.items():
-        if name in names.split():
-            typed = template.split()
-            typed = typed[-1:] if is_key(typed[-1].partition("=")[0]) else typed
+        *option, override = template.split()
+        is_there = is_key(override.partition("=")[0])
+        if name in names.split() and (is_there or option):
+            typed = [override] if is_there else [*option, override]
             return " ".join(for_shell(override.format(value)) for override in typed)
     return ""
 

@@ -108,7 +108,7 @@ class Samples:
         except DataError:
             raise
         except Exception as error:  # whatever a data set or a transform of the user's may raise
-            raise _unreadable(index, error) from error
+            raise _unreadable(self.called(index), error) from error
 
     @property
     def targets(self) -> Tensor:
@@ -124,8 +124,8 @@ class Samples:
         if held is not None and len(held) == len(self) and self._agree(held):
             return held, {}
         rows = [self._label(index) for index in range(len(self))]
-        extra = {name: stacked([row[1][name] for row in rows], name) for name in rows[0][1]}
-        return stacked([row[0] for row in rows], "target"), extra
+        extra = {name: stacked([row[1][name] for row in rows], name, called=self.called) for name in rows[0][1]}
+        return stacked([row[0] for row in rows], "target", called=self.called), extra
 
     def _agree(self, held: Tensor) -> bool:
         """Whether targets that a data set holds are those of its samples: a few of them are compared.
@@ -148,7 +148,7 @@ class Samples:
         except DataError:
             raise
         except Exception as error:  # whatever a data set of the user's may raise
-            raise _unreadable(index, error) from error
+            raise _unreadable(self.called(index), error) from error
 
     @cached_property
     def counted(self) -> Tensor | None:
@@ -276,6 +276,11 @@ class Samples:
         fits = hasattr(held, "__len__") and not isinstance(held, str) and len(held) == len(self)
         return np.asarray(held) if fits else None
 
+    def called(self, index: int) -> str:
+        """A sample for a message: its number, and its file if the data set says which one that is."""
+        paths = self.held("path")
+        return f"sample {index}" if paths is None else f"sample {index} ({paths[index]})"
+
     @cached_property
     def arrays(self) -> ArrayDataset:
         """The samples in memory; read one by one, once, where they are not there already.
@@ -286,9 +291,11 @@ class Samples:
         if isinstance(self.source, ArrayDataset):
             return self.source
         rows = [self.read(index) for index in range(len(self))]
-        inputs = stacked([row[0] for row in rows])
-        extra = {name: stacked([row[2][name] for row in rows], name) for name in rows[0][2]}
-        return ArrayDataset(inputs, stacked([row[1] for row in rows], "target"), self.classes, extra)
+        inputs = stacked([row[0] for row in rows], "", called=self.called)
+        extra = {name: stacked([row[2][name] for row in rows], name, called=self.called) for name in rows[0][2]}
+        return ArrayDataset(
+            inputs, stacked([row[1] for row in rows], "target", called=self.called), self.classes, extra
+        )
 
     @property
     def in_memory(self) -> bool:
@@ -345,8 +352,8 @@ def names_of(source: Any) -> list[str]:
     return [", ".join(name) if isinstance(name, tuple) else str(name) for name in (() if given is None else given)]
 
 
-def _unreadable(index: int, error: Exception) -> DataError:
-    what = f"sample {index} cannot be read: {type(error).__name__}: {reason_of(error)}"
+def _unreadable(name: str, error: Exception) -> DataError:
+    what = f"{name} cannot be read: {type(error).__name__}: {reason_of(error)}"
     # Pictures that are held in memory are tensors.
     own = (
         "torchvision.transforms.ToPILImage as the first transform" if "PIL" in f"{type(error).__name__} {error}" else ""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from runner.batch import Batch, stacked
+from runner.batch import Batch, Called, stacked
 from runner.draws import set_generators
 from runner.errors import DataError, Problem, reason_of
 from runner.loader.order import Order
@@ -63,7 +63,7 @@ class Workers:
         self.device = device
         self.keys = _Keys(order)
         self.fetch = Fetch(samples, steps, order)
-        self.collate = Collate(collate_fn)
+        self.collate = Collate(collate_fn, samples.called)
         probe(self._first, num_workers)
         self.loader: DataLoader[Batch | Problem] = DataLoader(
             self.fetch,
@@ -219,21 +219,28 @@ class _Keys:
 
 
 class Collate:
-    """Makes a `Batch` of what was read, or hands on what went wrong."""
+    """Makes a `Batch` of what was read, or hands on what went wrong.
 
-    def __init__(self, own: Callable[..., Any] | None) -> None:
+    Args:
+        own: makes ``(inputs, targets)`` of a list of ``(input, target)``; None to stack them.
+    """
+
+    def __init__(self, own: Callable[..., Any] | None, called: Called = "sample {}".format) -> None:
         self.own = own
+        self.called = called
 
     def __call__(self, read: list[Any] | Problem) -> Batch | Problem:
         if isinstance(read, Problem):
             return read
         inputs, targets, extras, index = zip(*read, strict=True)
+
         try:
-            extra = {name: stacked([each[name] for each in extras], name, index) for name in extras[0]}
+            extra = {name: stacked([each[name] for each in extras], name, index, self.called) for name in extras[0]}
             if self.own is not None:
                 pair = self.own(list(zip(inputs, targets, strict=True)))
                 return Batch(pair[0], pair[1], torch.tensor(index), extra)
-            return Batch(stacked(inputs, "", index), stacked(targets, "target", index), torch.tensor(index), extra)
+            made = stacked(inputs, "", index, self.called), stacked(targets, "target", index, self.called)
+            return Batch(*made, torch.tensor(index), extra)
         except DataError as error:
             return error.problems[0]
 

@@ -14,6 +14,8 @@ from PIL import Image
 from runner.dataset import ArrayDataset, Parts, Samples, image_folder
 from runner.dataset import pictures as module
 from runner.errors import ConfigError, DataError
+from runner.loader import Order, Workers
+from runner.transform import Pipeline
 
 RNG = np.random.default_rng(0)
 CACHE = "cache"
@@ -146,6 +148,15 @@ def test_pictures_of_many_sizes_are_read_one_by_one() -> None:
     assert len(data.path) == len(data) == 7
     assert isinstance(opened(size=[4, 6]), ArrayDataset)
     assert not isinstance(opened(size=[4, 6], memory_limit=100), ArrayDataset)
+
+
+def test_two_sizes_that_nothing_brings_to_one_are_named_by_their_files() -> None:
+    picture(width=9).save("pets/cat/9.png")
+    held, flat, order = Samples(opened()), Pipeline([]), Order(torch.arange(7), "sequential", batch_size=7)
+    differ = r"sample 3 \(cat/9.png\) is 3×4×9 uint8, sample 0 \(cat/0.png\) is 3×4×6 uint8"
+    for reading in (lambda: held.arrays, lambda: next(Workers(held, order, flat, torch.device("cpu")).epoch())):
+        with pytest.raises(DataError, match=differ):
+            reading()
 
 
 def test_a_second_run_decodes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
