@@ -169,9 +169,11 @@ class Reader:
         missing = [name for name in wanted if name not in names]
         if missing:
             word = "column" if len(missing) == 1 else "columns"
-            what = f"the table has no {word} {', '.join(map(repr, missing))}, which the run was trained on"
-            remedy = nearest(missing[0], names, f"{missing[0]!r} in place of ") if named else ""
-            raise DataError(Problem("input", what, ", ".join(wanted), remedy))
+            there = f"its columns are {', '.join(names)}" if named else f"its rows have {counted(len(names), 'cell')}"
+            what = f"the table has no {word} {', '.join(map(repr, missing))}, which the run was trained on; {there}"
+            others = [name for name in names if name not in wanted]
+            remedy = nearest(missing[0], others, f"{missing[0]!r} in place of ") if named else ""
+            raise DataError(Problem("input", what, self.words, remedy))
         return [list(names).index(name) for name in wanted]
 
     def pieces(self, given: Any, size: int) -> Iterator[Tensor]:

@@ -72,6 +72,13 @@ def test_what_the_folds_reach_together(crossed: Path) -> None:
     assert f"mean                   –     {whole['metrics']['val/loss']:.4f}" in printed
 
 
+def test_the_parts_of_its_folds_are_no_one_part_but_their_predictions_are_there(
+    run: Run, crossed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("predict", "run=here", "input=test") == 2
+    assert "  try: here/out_of_fold.csv, which has the prediction of every held-out sample\n" in capsys.readouterr().err
+
+
 def test_every_fold_begins_with_a_new_model_and_is_the_run_that_it_would_be_alone(run: Run, crossed: Path) -> None:
     assert run(*CROSS, "split.fold=2", "hydra.run.dir=alone") == 0
     of_fold, alone = (torch.load(f"{f}/checkpoints/last.pt", weights_only=True) for f in ("here/fold-2", "alone"))
