@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -56,11 +57,13 @@ def announce(
     log.info("%s split%s%s: %s · %s", e.data.split.method, fold, seed, parts, e.data.split.hash[:12])
     how, named = form(opt), {group: short(cfg[group]._target_) for group in ("model", "optimizer", "scheduler")}
     losses = " + ".join(short(term._target_) for term in cfg.loss.get("terms") or [cfg.loss])
+    losses += " of standardised targets" if e.loss.standardizes else ""
+    short_ = " (dev run: two batches of each part)" if cfg.debug == "dev_run" else ""
     log.info(
-        "%s, %s parameters · %s · %s · %s, %s in %s",
+        "%s, %s parameters · %s · %s · %s, %s in %s%s",
         named["model"], f"{sum(p.numel() for p in e.model.parameters()):,}",
         losses, named["optimizer"] + (f" ({how})" if how else ""), named["scheduler"],
-        counted(facts.total_steps, "step"), counted(facts.total_epochs, "epoch"),
+        counted(facts.total_steps, "step"), counted(facts.total_epochs, "epoch"), short_,
     )  # fmt: skip
     if cfg.optimizer.get("scale_lr") is not None:
         count, found_with = samples_in_a_step(cfg), cfg.optimizer.scale_lr
@@ -95,7 +98,7 @@ def cautions(experiment: Experiment, threads: int | None) -> None:
 def split_table(experiment: Experiment) -> Table:
     """Samples per class and part, with the class weights of the loss if it has any."""
     counts, weights = experiment.data.counts, experiment.loss.class_weights
-    columns = ["class", *counts, *([] if weights is None else ["weight"])]
+    columns = ["class" if counts["train"] else "", *counts, *([] if weights is None else ["weight"])]
     rows: list[list[Any]] = [[name, *(row[name] for row in counts.values())] for name in counts["train"]]
     if weights is not None:
         rows = [[*row, weight] for row, weight in zip(rows, weights.tolist(), strict=True)]
@@ -192,7 +195,9 @@ def result_table(
     names = [name.partition("/")[2] for name in found if name.startswith("val/")]
     title = f"Result, with the weights of epoch {best['epoch']} (best {monitor})"
     columns = ["metric", "val", "test", "baseline (mean)" if task == "regression" else "baseline (majority class)"]
-    rows = [[n, found[f"val/{n}"], found[f"test/{n}"], baseline.get(f"test/{n}")] for n in names]
+    # NaN is what has no value for such predictions: a rank correlation of one and the same.
+    known = {tag: value for tag, value in baseline.items() if not math.isnan(value)}
+    rows = [[n, found[f"val/{n}"], found[f"test/{n}"], known.get(f"test/{n}")] for n in names]
     return Table(title, columns, rows)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -426,6 +427,9 @@ def test_values_are_learnt_and_reported_in_their_units(run: Run, capsys: pytest.
     printed = capsys.readouterr().out
     assert "table: 150 samples of 3 numbers, regression · " in printed
     assert "baseline (mean)" in printed
+    assert " · MSELoss of standardised targets · " in printed
+    assert re.search(r"(?m)^ spearman .* –$", printed)  # of predictions that are all the same
+    assert re.search(r"(?m)^Samples\n +train +val +test\n", printed)
     found = result_of(only_run())
     spread = 50 * np.sqrt(5)
     assert found["baseline"]["test/rmse"] == pytest.approx(spread, rel=0.4)

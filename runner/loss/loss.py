@@ -104,6 +104,7 @@ class Loss(nn.Module):
         self.task, self.num_outputs, self.ignore_index = task, num_outputs, ignore_index
         self.declared = emits is not None
         self.emits = emits or ("values" if task == "regression" or all(map(_takes_values, terms)) else "logits")
+        self.standardizes = scaling is not None
         mean, std = scaling or (torch.zeros(()), torch.ones(()))
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)

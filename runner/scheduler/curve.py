@@ -94,7 +94,9 @@ class Plan:
             key, shown = f"{self.key}.{name}", f"{self.factory.keywords[name]!r}"
             if (length == [] or length == 0 or 0 in _listed(length)) and kind != "ConstantLR":
                 remedy = f"{self.key}.interval=step" if self.interval == "epoch" else ""
-                raise ConfigError(Problem(key, f"{shown} is {length} {self.interval}s", "at least 1", remedy))
+                comes_to = ", ".join(map(str, _listed(length))) + f" {self.interval}s"
+                what = "is an empty list" if length == [] else f"{shown} comes to {comes_to}"
+                raise ConfigError(Problem(key, what, "at least 1", remedy))
             wrong = (kind == "CosineAnnealingLR" and length < rest) or (kind == "OneCycleLR" and length != rest)
             if wrong:
                 what = f"{shown} is {length:,} {self.interval}s, but the schedule runs for {rest:,}"
