@@ -22,7 +22,7 @@ import signal
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 log = logging.getLogger("runner")
@@ -70,7 +70,23 @@ class InputError(RunnerError):
         self.problems = problems
 
     def __str__(self) -> str:
-        return "\n".join(str(problem) for problem in self.problems)
+        said: dict[str, str] = {}
+        return "\n".join(str(_once(problem, said)) for problem in self.problems)
+
+
+LONG = 60
+"""Characters above which what is allowed is listed once."""
+
+
+def _once(problem: Problem, said: dict[str, str]) -> Problem:
+    """A problem without the long list that one of those before it has.
+
+    Args:
+        said: by such a list, the key of the first one that has it.
+    """
+    if len(problem.allowed) <= LONG or said.setdefault(problem.allowed, problem.key) == problem.key:
+        return problem
+    return replace(problem, allowed=f"as for {said[problem.allowed]}")
 
 
 class ConfigError(InputError):
