@@ -32,6 +32,7 @@ from runner.checks.origin import default_line, near
 from runner.command_line import parse
 from runner.errors import ConfigError, Problem, for_shell, nearest, reason_of
 from runner.options import home
+from runner.options import of as options_of
 
 NOTHING = {
     "scheduler": "scheduler=constant", "transform": "transform=none", "tensorboard": "tensorboard.enabled=false",
@@ -268,6 +269,9 @@ def _unknown_key(key: str, value: str, cfg: DictConfig, reason: str) -> Problem:
             remedy = elsewhere.remedy(words[-1], value, partial(_has, cfg)) or _other_option(words, value)
             if not remedy and (place := _other_place(words, depth, names, cfg)):
                 remedy = for_shell(f"{place}={value}")
+            if not remedy and depth == 1:  # misspelt, and of another option
+                others = [name for tree in options_of(words[0]).values() for name in tree]
+                remedy = _other_option([words[0], nearest(words[1], others)], value)
             allowed = ", ".join(names)
             if "_target_" in node and depth == len(words) - 1:
                 plus, other = f"+{parent}.KEY=VALUE for any", f"argument of {node._get_node('_target_')}"
@@ -281,11 +285,7 @@ def _other_option(words: Sequence[str], value: str) -> str:
     if len(words) != 2:
         return ""
     group, key = words
-    found = [
-        path.stem
-        for path in sorted((home() / group).glob("*.yaml"))
-        if re.search(rf"(?m)^{re.escape(key)}:", path.read_text(encoding="utf-8"))
-    ]
+    found = [name for name, tree in options_of(group).items() if key in tree]
     if len(found) == 1:
         return f"{group}={found[0]} {for_shell(f'{group}.{key}={value}')}"
     return f"{group}=OPTION with that key: {', '.join(found)}" if 1 < len(found) < 6 else ""
