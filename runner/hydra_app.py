@@ -24,6 +24,7 @@ def run(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictConf
     import hydra
 
     from runner import compose, options
+    from runner.checks.overrides import FAILURES, explain
 
     own_name = value_of(flags, "--config-name", "-cn")
     if own_name is not None and config_name == compose.SAVED:
@@ -45,11 +46,11 @@ def run(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictConf
             hydra.main(config_path=str(options.home()), config_name=config_name, version_base="1.3")(
                 lambda cfg: statuses.append(guarded(lambda: task(cfg)))
             )()
-    except compose.FAILURES as error:
+    except FAILURES as error:
         if statuses:
             raise
         load = compose.loader(name, config_dir, multirun(flags))
-        problems = compose.explain(load, overrides, [Path(config_dir)] if config_dir else [], name)
+        problems = explain(load, overrides, [Path(config_dir)] if config_dir else [], name)
         if not problems:
             raise
         raise ConfigError(*problems) from error

@@ -28,6 +28,11 @@ def home() -> Path:
     return inside if inside.is_dir() else Path(__file__).parent.parent / "conf"
 
 
+def names(group: str) -> list[str]:
+    """Of the options that a group has in our own ``conf/``; none if there is no such group."""
+    return sorted(path.stem for path in (home() / group).glob("*.yaml"))
+
+
 @functools.cache
 def default() -> dict[str, str]:
     """By group, the option that is used if no other one is typed."""
@@ -38,10 +43,9 @@ def default() -> dict[str, str]:
 @functools.cache
 def of(group: str) -> dict[str, Tree]:
     """The options that a group has in our own ``conf/``, the default one first."""
-    names = sorted(path.stem for path in (home() / group).glob("*.yaml"))
-    names.sort(key=lambda name: name != default().get(group))
     everywhere = _read("keys").get(group, {})
-    return {name: everywhere | _option(group, name) for name in names}
+    first = sorted(names(group), key=lambda name: name != default().get(group))
+    return {name: everywhere | _option(group, name) for name in first}
 
 
 def _option(group: str, name: str) -> dict[str, Any]:

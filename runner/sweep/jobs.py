@@ -14,8 +14,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from runner import compose, config
+from runner import config
 from runner.checks.origin import own_folders
+from runner.checks.overrides import FAILURES, explain
 from runner.errors import ConfigError
 from runner.sweep.attempts import Found
 from runner.sweep.grid import Job, expand
@@ -53,9 +54,9 @@ def compose_all(cfg: DictConfig, check: Callable[[DictConfig], None]) -> Jobs:
         overrides = list(job.overrides)
         try:
             of_job = composer(overrides)
-        except compose.FAILURES as error:
+        except FAILURES as error:
             load, own, name = partial(_loader().load_sweep_config, cfg), own_folders(cfg), cfg.hydra.job.config_name
-            raise ConfigError(*compose.explain(load, overrides, own, name)) from error
+            raise ConfigError(*explain(load, overrides, own, name)) from error
         with read_write(of_job), open_dict(of_job):
             of_job.hydra.job.num = of_job.hydra.job.id = number
         check(config.enter(of_job))

@@ -1,0 +1,255 @@
+"""What is wrong with overrides, and with files of the user's, that Hydra cannot compose.
+
+Hydra stops at the first override that it cannot apply. `explain` applies them one after the other, explains those that
+fail, and checks the keys of what remains: everything in our words and at once.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import typing
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+import yaml
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from runner import config, folder
+from runner.checks import elsewhere
+from runner.checks.origin import default_line, near
+from runner.command_line import parse
+from runner.errors import Problem, for_shell, nearest, reason_of
+from runner.options import home
+from runner.options import names as names_of
+from runner.options import of as options_of
+
+NOTHING = {
+    "scheduler": "scheduler=constant", "transform": "transform=none", "tensorboard": "tensorboard.enabled=false",
+}  # fmt: skip
+"""By group: what comes closest to none."""
+
+Load = Callable[[list[str]], DictConfig]
+"""Composes a configuration from overrides."""
+
+FAILURES = (HydraException, OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError, ValueError)
+"""What composing raises when the configuration is at fault."""
+
+
+def explain(load: Load, overrides: Sequence[str], own: Iterable[Path] = (), name: str = "config") -> list[Problem]:
+    """Every problem of the configuration that `load` makes of `overrides`.
+
+    Args:
+        own: folders of the user's, in whose files it may be.
+        name: of the primary configuration.
+    """
+    own = list(own)
+    found: list[Problem] = []
+    # Options of groups first: they decide which keys there are. As a rule all of them are right.
+    options = [override for override in overrides if _is_option(override, own)]
+    values = [override for override in overrides if override not in options]
+    try:
+        cfg, kept, options = load(options), options, []
+    except FAILURES:
+        try:
+            cfg, kept = load([]), []
+        except FAILURES as error:
+            return [_describe("", error, None, _files(own, error, name))]
+    if not any(group in cfg for group in config.REQUIRED):
+        return config.check_keys(config.job(cfg))
+    for override in [*options, *values]:
+        try:
+            if override in options:
+                cfg = load([*kept, override])
+                kept.append(override)
+            elif (parsed := OverridesParser.create().parse_override(override)).is_sweep_override():
+                load([override])
+            else:  # as composing anew would, in a fifth of the time; what fails may have been done in part
+                changed = copy.deepcopy(cfg)
+                ConfigLoaderImpl._apply_overrides_to_config([parsed], changed)
+                cfg = changed
+        except FAILURES as error:
+            option = override.lstrip("+").replace("=", "/")
+            found.append(_describe(override, error, cfg, _files(own, error, option)))
+    if "hydra" in cfg:
+        config.enter(cfg)
+    return found + config.check_keys(config.job(cfg))
+
+
+def _is_option(override: str, own: Sequence[Path]) -> bool:
+    """Whether an override chooses an option of a group."""
+    key = override.partition("=")[0].lstrip("+~").partition("@")[0]
+    return "/" in key or any((place / key).is_dir() for place in (home(), *own))
+
+
+def _files(own: Iterable[Path], error: Exception, *names: str) -> list[Path]:
+    """The files of the user's in which a mistake may be."""
+    inside = re.match(r"In '([^']+)'", str(error))
+    stems = [*([inside[1]] if inside else []), *names]
+    return [path for folder in own for stem in stems if (path := Path(folder) / f"{stem}.yaml").is_file()]
+
+
+def _describe(override: str, error: Exception, cfg: DictConfig | None, files: Sequence[Path]) -> Problem:
+    """What is wrong with an override, or with one of the files that it names."""
+    key = override.partition("=")[0].lstrip("+~")
+    said = _said(error)
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        what = f"is not YAML: {error.problem} (column {mark.column + 1})"
+        return Problem(f"{mark.name}, line {mark.line + 1}", what)
+    if isinstance(error, UnicodeDecodeError):
+        return Problem(str(near(files[0])) if files else key, f"is not UTF-8 text ({said})")
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        return _no_option(error, files)
+    if files and isinstance(error, (ConfigCompositionException, ValueError)):
+        return _of_file(str(error).strip() or str(error.__cause__).strip() or said, files)
+    return _of_override(override, said, cfg) if override else Problem("configuration", said)
+
+
+def _said(error: Exception) -> str:
+    """The first line of a reason."""
+    if str(error).startswith("Error merging override") and error.__cause__ is not None:
+        error = typing.cast(Exception, error.__cause__)
+    return reason_of(error if str(error).strip() or error.__cause__ is None else error.__cause__)
+
+
+def _no_option(error: MissingConfigException, files: Sequence[Path]) -> Problem:
+    """That a group has no such option, or that there is no such group."""
+    group, _, option = str(error.missing_cfg_file).rpartition("/")
+    options = error.options or names_of(group)
+    if not group:
+        what = f"there is no {option}.yaml in runner's own conf/ or in --config-dir"
+        return Problem("--config-name", what, remedy="--config-dir FOLDER that contains it")
+    place = default_line(files, option)
+    if place and "/" in group:  # the file names a group as if it were beside it
+        above, _, name = group.rpartition("/")
+        what = f"there is no group {name!r} inside the group {above!r}"
+        return Problem(place, what, remedy=f"override /{name}: {option}")
+    what, remedy = f"there is no option {option!r}", nearest(option, options, f"{group}=")
+    if not remedy and group not in ("experiment", "sweep") and "/" not in group:
+        remedy = f"--config-dir FOLDER, if it is {group}/{option}.yaml in a folder of your own"
+    if place:
+        return Problem(f"{place}: {group}", what, ", ".join(options), remedy.replace("=", ": "))
+    return Problem(group, what, ", ".join(options) or "nothing yet: the group has no options", remedy)
+
+
+def _of_override(override: str, said: str, cfg: DictConfig | None) -> Problem:
+    """What is wrong with an override.
+
+    Args:
+        said: Hydra's reason.
+        cfg: what it was to change.
+    """
+    key, _, value = override.partition("=")
+    key, parsed = key.lstrip("+~"), parse(override)
+    if parsed is None:
+        remedy = f"{key}='...' if the value is a text with special characters" if value else "KEY=VALUE"
+        return Problem(override, f"cannot be read: {said}", remedy=remedy)
+    if parsed.is_sweep_override():
+        remedy = folder.line("-m", override)
+        if not (home() / key).is_dir():  # of a group there is one option
+            remedy += f", or {for_shell(f'{key}=[{value}]')} for a list"
+        return Problem(key, f"{value!r} gives several values, which needs a sweep", "one value", remedy)
+    if override.startswith("+"):
+        return Problem(key, f"already exists, so it cannot be added with + ({override})", remedy=override.lstrip("+"))
+    if override.startswith("~"):
+        return Problem(key, f"there is no such key to remove ({override})", remedy=f"leave out {override}")
+    options = ", ".join(names_of(key))
+    if key == "experiment" and value == "null":
+        return Problem(key, "null is the default and cannot be given explicitly", options, f"leave out {override}")
+    if options and value == "null":
+        return Problem(key, "null is not allowed: every run needs one", options, NOTHING.get(key, ""))
+    if cfg is not None and "/" not in key:
+        return _unknown_key(key, value, cfg, said)
+    return Problem(override, said)
+
+
+def _of_file(said: str, files: Sequence[Path]) -> Problem:
+    """What is wrong in a file of the user's that Hydra cannot take up."""
+    path, groups = str(near(files[0])), sorted(p.name for p in home().iterdir() if p.is_dir())
+    if match := re.search(r"Could not override '([^']+)'", said):
+        group = match[1]
+        remedy = nearest(group, groups, "override /")
+        return Problem(default_line(files, group) or path, f"there is no group {group!r}", ", ".join(groups), remedy)
+    if match := re.search(r"Multiple values for (\S+)\. To override a value use '([^']+)'", said):
+        what = f"{match[1]} is already in the defaults list"
+        return Problem(default_line(files, match[1]) or path, what, remedy=match[2])
+    if "Cannot merge DictConfig with ListConfig" in said:
+        return Problem(path, "contains a list", "a mapping of keys to values")
+    return Problem(path, f"cannot be read: {said.splitlines()[0]}")
+
+
+def _unknown_key(key: str, value: str, cfg: DictConfig, reason: str) -> Problem:
+    """The first word of `key` that leads nowhere, and what could stand in its place.
+
+    Args:
+        reason: why it cannot be set, if it leads somewhere.
+    """
+    words = key.split(".")
+    for depth in range(len(words)):
+        parent = ".".join(words[:depth])
+        node = OmegaConf.select(cfg, parent) if parent else cfg
+        if not isinstance(node, DictConfig):
+            return Problem(key, f"{parent} is a single value and has no keys", remedy=f"{parent}={value}")
+        if words[depth] not in node:
+            names = _keys(node)
+            remedy = elsewhere.remedy(words[-1], value, partial(_has, cfg)) or _other_option(words, value)
+            if not remedy and (place := _other_place(words, depth, names, cfg)):
+                remedy = for_shell(f"{place}={value}")
+            if not remedy and depth == 1:  # misspelt, and of another option
+                others = [name for tree in options_of(words[0]).values() for name in tree]
+                remedy = _other_option([words[0], nearest(words[1], others)], value)
+            allowed = ", ".join(names)
+            if "_target_" in node and depth == len(words) - 1:
+                plus, other = f"+{parent}.KEY=VALUE for any", f"argument of {node._get_node('_target_')}"
+                allowed += f"; {plus} other {other}" if names else f"{plus} {other}"
+            return Problem(key, f"there is no such key (value {value!r})", allowed, remedy)
+    return Problem(key, f"{value} cannot be read: {reason}")
+
+
+def _other_option(words: Sequence[str], value: str) -> str:
+    """What to type instead of a key that another option of its group has, or nothing."""
+    if len(words) != 2:
+        return ""
+    group, key = words
+    found = [name for name, tree in options_of(group).items() if key in tree]
+    if len(found) == 1:
+        return f"{group}={found[0]} {for_shell(f'{group}.{key}={value}')}"
+    return f"{group}=OPTION with that key: {', '.join(found)}" if 1 < len(found) < 6 else ""
+
+
+def _other_place(words: Sequence[str], depth: int, names: Iterable[str], cfg: DictConfig) -> str:
+    """The key that was meant: one of that name in another group, or a similar one in the same; or nothing.
+
+    Args:
+        depth: of the word that is not among the `names` of its group.
+    """
+    others = [f"{group}.{words[-1]}" for group in _groups_with(words[-1], cfg)]
+    if words[-1] in cfg and not isinstance(cfg._get_node(words[-1]), DictConfig):
+        others.insert(0, words[-1])
+    if others:
+        return others[0]
+    close = nearest(words[depth], names, "".join(f"{word}." for word in words[:depth]))
+    return ".".join([close, *words[depth + 1 :]]) if close else ""
+
+
+def _has(cfg: DictConfig, key: str) -> bool:
+    """Whether there is a dotted key, whatever its value."""
+    group, _, name = key.rpartition(".")
+    node = OmegaConf.select(cfg, group) if group else cfg
+    return isinstance(node, DictConfig) and name in set(node)  # a key without a value is not ``in node``
+
+
+def _groups_with(key: str, cfg: DictConfig) -> list[str]:
+    """The groups that have a key which was typed without one: ``lr=0.1``."""
+    nodes = {str(name): cfg._get_node(name) for name in cfg if name not in ("hydra", "facts")}
+    return [name for name, node in nodes.items() if isinstance(node, DictConfig) and key in node]
+
+
+def _keys(node: DictConfig) -> Iterable[str]:
+    return sorted(str(name) for name in node if name not in ("_target_", "hydra", "facts"))
