@@ -96,7 +96,7 @@ def reproduce(arguments: list[str]) -> int:
 
     def again(cfg: DictConfig) -> None:
         task.main(cfg)
-        same.append(reproduce.tell(before, task.place()))
+        same.append(reproduce.compare(before, task.place()))
 
     rest = [override for override in overrides if hydra_app.value_given(override, "run") is None]
     status = hydra_app.run(flags, rest, again, compose.SAVED)
@@ -148,7 +148,7 @@ def _look(command: str, arguments: list[str], run: Callable[[DictConfig], None],
     if idle:
         what = f"has no effect with {command}"
         raise ConfigError(*(Problem(key, what, remedy="remove it") for key in idle))
-    before_data.check(config.enter(cfg))
+    before_data.check(config.install(cfg))
     if config.has_folds(cfg):
         config.take_fold(cfg)
     _log(arguments)

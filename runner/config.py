@@ -121,7 +121,7 @@ def offline(config: DictConfig) -> None:
                 config.dataset[name] = value
 
 
-def enter(config: DictConfig) -> DictConfig:
+def install(config: DictConfig) -> DictConfig:
     """Install a configuration with Hydra's part as the global `HydraConfig`, so that ``${hydra:…}`` resolves in it, and
     return it."""
     from hydra.core.hydra_config import HydraConfig

@@ -23,6 +23,7 @@ import sysconfig
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 log = logging.getLogger("runner")
@@ -172,6 +173,12 @@ NOT_OF_THE_USER = (
 def counted(number: int, word: str) -> str:
     """``1 job``, ``2 jobs``."""
     return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def few(names: Iterable[object], count: int = 5) -> str:
+    """``a, b, c``; of more than `count` the first ones: ``a, b, …``."""
+    first = [str(name) for name in islice(names, count + 1)]
+    return ", ".join(first[:count]) + (", …" if len(first) > count else "")
 
 
 def shown(value: object) -> str:

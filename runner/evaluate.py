@@ -21,7 +21,7 @@ from runner.experiment import WEIGHTS, make_loss, make_metrics
 from runner.files import typed, write
 from runner.keys import short
 from runner.loss import Loss
-from runner.metric import Said
+from runner.metric import Predicted
 from runner.pictures import gallery
 from runner.result import git_commit, to_json, versions
 from runner.table import Table
@@ -57,20 +57,20 @@ def main(opened: Opened) -> None:
     tables: dict[str, Table] = {}
     if options.temperature == "val":
         run.cool(fitted_temperature(opened, run, loss))
-    found, said = examine(run.model, loss, metrics, part.loader, run.cooled)
+    found, predicted = examine(run.model, loss, metrics, part.loader, run.cooled)
     values = {f"{part.name}/{name}": value for name, value in found.items()}
     if options.temperature is not None:
-        tables[f"{part.name}/calibration"] = _calibration(run, loss, part, said)
-    tables |= report.part_tables(run.task, run.classes, {part.name: said})
+        tables[f"{part.name}/calibration"] = _calibration(run, loss, part, predicted)
+    tables |= report.part_tables(run.task, run.classes, {part.name: predicted})
     if _may_show_mistakes(part):
-        tables |= report.mistakes_table(run.task, run.classes, part.name, said)
+        tables |= report.mistakes_table(run.task, run.classes, part.name, predicted)
     record = _record(opened, run, part, values, tables)
-    pictures = _pictures(run, part, said)
+    pictures = _pictures(run, part, predicted)
     _show(part, values, tables, run.readout.temperature)
     with place:
         write(place.path / "result.json", (to_json(record | {"seconds": _since(begun)}, 2) + "\n").encode())
         gallery.save(pictures, place.path / "figures")
-        _write_predictions(place.path / "predictions.csv", run, part, said)
+        _write_predictions(place.path / "predictions.csv", run, part, predicted)
     log.info("\n%s", place.final)
 
 
@@ -88,11 +88,11 @@ def loss_of(run: Run) -> Loss:
     return loss.to(run.device)
 
 
-def _calibration(run: Run, loss: Loss, part: Part, said: Said) -> Table:
+def _calibration(run: Run, loss: Loss, part: Part, predicted: Predicted) -> Table:
     """Log loss and calibration error with the temperature, and without."""
     _, before = examine(run.model, loss, {}, part.loader, run.forward)
     rows: list[list[Any]] = []
-    for name, each in (("1", before), (f"{run.readout.temperature:.4f}", said)):
+    for name, each in (("1", before), (f"{run.readout.temperature:.4f}", predicted)):
         assert each.probabilities is not None
         error = metric.calibration_error(each.truth, each.probabilities) if each.truth.ndim == 1 else None
         rows.append([name, metric.log_loss(each.truth, each.probabilities), error])
@@ -104,10 +104,10 @@ def _may_show_mistakes(part: Part) -> bool:
     return not (part.own and part.name == "test")
 
 
-def _pictures(run: Run, part: Part, said: Said) -> dict[str, Tensor]:
-    made = gallery.after(run.task, run.classes, {part.name: said})
+def _pictures(run: Run, part: Part, predicted: Predicted) -> dict[str, Tensor]:
+    made = gallery.after(run.task, run.classes, {part.name: predicted})
     if _may_show_mistakes(part):
-        made |= gallery.mistakes(run.task, run.classes, part.name, part.samples, said)
+        made |= gallery.mistakes(run.task, run.classes, part.name, part.samples, predicted)
     return made | gallery.inside(run.cfg, run.model, part.loader)
 
 
@@ -148,12 +148,14 @@ def _record(
     }
 
 
-def _write_predictions(path: Path, run: Run, part: Part, said: Said) -> None:
-    """What was said of each sample, in the order of the data set."""
+def _write_predictions(path: Path, run: Run, part: Part, predicted: Predicted) -> None:
+    """The prediction for each sample, in the order of the data set."""
     layout = run.layout(("index",), target=True, probabilities=True)
-    assert said.index is not None
+    assert predicted.index is not None
     with Writer(str(path), layout) as writer:
-        writer.write({"index": said.index.tolist()}, said.predictions, said.probabilities, said.truth)
+        writer.write(
+            {"index": predicted.index.tolist()}, predicted.predictions, predicted.probabilities, predicted.truth
+        )
 
 
 def _since(begun: float) -> float:

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from runner import metric
 from runner.eval_mode import eval_mode
-from runner.metric import Metric, Said
+from runner.metric import Metric, Predicted
 
 if TYPE_CHECKING:  # parts are given to one another, and do not import one another
     from runner.batch import Batch
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # parts are given to one another, and do not import one anoth
 
 @dataclass
 class Outputs:
-    """What a model said about a part. N is its number of samples."""
+    """The outputs of a model for a part. N is its number of samples."""
 
     loss: float
     """Mean over all samples at once, weighted as the loss weights them."""
@@ -71,13 +71,13 @@ def examine(
     loader: Loader,
     forward: Callable[[Tensor], Tensor] | None = None,
     before_batch: Callable[[], None] = lambda: None,
-) -> tuple[dict[str, float], Said]:
+) -> tuple[dict[str, float], Predicted]:
     """The loss and every metric on a part, and what they were computed from. Arguments: see `predict`."""
     made = predict(model, loss, loader, forward, before_batch)
     readout, kept = loss.readout, made.kept
-    said = Said.of(loss.task, readout(made.output[kept]), made.target[kept], readout.gives_probabilities)
-    said = replace(said, index=made.index[kept].cpu().numpy())
-    return {"loss": made.loss, **metric.measure(metrics, said)}, said
+    predicted = Predicted.of(loss.task, readout(made.output[kept]), made.target[kept], readout.gives_probabilities)
+    predicted = replace(predicted, index=made.index[kept].cpu().numpy())
+    return {"loss": made.loss, **metric.measure(metrics, predicted)}, predicted
 
 
 @torch.no_grad()

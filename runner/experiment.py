@@ -24,7 +24,7 @@ from runner.draws import reseed
 from runner.errors import FOR_THE_TRACEBACK, ConfigError, DataError, Problem, reason_of
 from runner.evaluation import examine
 from runner.loss import Loss
-from runner.metric import Metric, Said
+from runner.metric import Metric, Predicted
 from runner.model import Frozen, initialise, load
 from runner.network import make_model, make_precision, set_backends
 from runner.terminal import show
@@ -55,7 +55,7 @@ class Experiment:
         """The loss and every metric on a part, as ``"<part>/<metric>": value``."""
         return self.examine(part, model)[0]
 
-    def examine(self, part: str, model: nn.Module | None = None) -> tuple[dict[str, float], Said]:
+    def examine(self, part: str, model: nn.Module | None = None) -> tuple[dict[str, float], Predicted]:
         """The loss and every metric on a part, and what they were computed from.
 
         Args:
@@ -63,8 +63,8 @@ class Experiment:
         """
         model = self.model if model is None else model  # one with a length of 0 is false
         forward, loader = self.precision.forward(model), self.data.loaders[part]
-        values, said = examine(model, self.loss, self.metrics, loader, forward, self.before_batch)
-        return {f"{part}/{name}": value for name, value in values.items()}, said
+        values, predicted = examine(model, self.loss, self.metrics, loader, forward, self.before_batch)
+        return {f"{part}/{name}": value for name, value in values.items()}, predicted
 
 
 def assemble(cfg: DictConfig, resumed: bool = False, sources: Sources | None = None) -> Experiment:
@@ -221,10 +221,10 @@ def _baseline(metrics: Mapping[str, Metric], data: Data, criterion: Loss) -> dic
             where = part if len(targets) else "train"
             what = f"every target of the {where} part is ignored or masked, at least in part"
             raise DataError(Problem("dataset", what, "some targets that are neither ignored nor masked"))
-        said = metric.baseline(criterion.task, targets, truth, criterion.num_outputs)
+        predicted = metric.baseline(criterion.task, targets, truth, criterion.num_outputs)
         for name, entry in metrics.items():
             try:
-                found[f"{part}/{name}"] = metric.measure({name: entry}, said)[name]
+                found[f"{part}/{name}"] = metric.measure({name: entry}, predicted)[name]
             except Exception as error:  # whatever scikit-learn or a metric of the user's may raise
                 log.debug("", exc_info=True)
                 reason = reason_of(error)

@@ -138,8 +138,8 @@ def has_checkpoint(folder: Path) -> bool:
 
 def state(folder: Path) -> str | None:
     """``running``, ``completed``, ``interrupted`` or ``failed``, as ``result.json`` has it; None if it has nothing."""
-    result = read_result(folder)
-    return None if result is None else str(result.get("state"))
+    found = result(folder)
+    return str(found["state"]) if "state" in found else None
 
 
 def is_sweep(folder: Path) -> bool:
@@ -159,20 +159,20 @@ def folds(folder: Path) -> list[tuple[int, Path]]:
 
 def has_more_to_do(cfg: Any, run_dir: Path) -> bool:
     """Whether a completed run is shorter than its configuration now says."""
-    result = read_result(run_dir) or {}
+    reached = result(run_dir)
     epochs, steps = cfg.trainer.max_epochs, cfg.trainer.max_steps
-    by_epochs = epochs is None or epochs > result.get("epochs", 0)
-    by_steps = steps is None or steps > result.get("steps", 0)
+    by_epochs = epochs is None or epochs > reached.get("epochs", 0)
+    by_steps = steps is None or steps > reached.get("steps", 0)
     return by_epochs and by_steps
 
 
-def read_result(folder: Path) -> dict[str, Any] | None:
-    """What ``result.json`` says, or None if there is none that can be read."""
+def result(folder: Path) -> dict[str, Any]:
+    """What ``result.json`` says; nothing if there is none that can be read."""
     try:
-        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        content = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
-    return result if isinstance(result, dict) else None
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def find(name: str, key: str, alone: bool = False) -> Path:
@@ -239,7 +239,7 @@ def newest_sweep() -> Path | None:
 
 
 def _started(folder: Path) -> tuple[float, list[str | int]]:
-    when = started(read_result(folder))
+    when = started(result(folder))
     if when is None:  # it died before it could write its record
         when = float(int((folder / "config.yaml").stat().st_mtime))
     # Of runs that started in one second, -10 comes after -9.

@@ -92,11 +92,11 @@ def search(trainer: Trainer, rates: Array, base: float, stop: float) -> Array:
     groups, losses = trainer.optimizer.param_groups, list[float]()
     first = [group["lr"] / (base or 1.0) for group in groups]
 
-    def enter(rate: float) -> None:
+    def set_rate(rate: float) -> None:
         for group, share in zip(groups, first, strict=True):
             group["lr"] = share * rate
 
-    enter(rates[0])
+    set_rate(rates[0])
     for record in trainer.fit():
         if record is not None:
             continue
@@ -106,7 +106,7 @@ def search(trainer: Trainer, rates: Array, base: float, stop: float) -> Array:
         grown = smoothed[-1] - lowest > (stop - 1) * abs(lowest)
         if not math.isfinite(losses[-1]) or grown or len(losses) == len(rates):
             break
-        enter(rates[len(losses)])
+        set_rate(rates[len(losses)])
     return np.array(losses)
 
 

@@ -1,4 +1,4 @@
-"""Metrics: functions of everything the model said about a part, called once per evaluation.
+"""Metrics: functions of all predictions for a part, called once per evaluation.
 
 Most are scikit-learn's. Those here complete it: they take the probabilities of all classes, and do not fail where a
 part happens to lack one. A metric gets ``(y_true, y_pred)``, or ``(y_true, y_prob)`` if its second argument is named
@@ -78,8 +78,8 @@ class Metric:
 
 
 @dataclass(frozen=True)
-class Said:
-    """What was said about a part. N is its number of samples, C of classes.
+class Predicted:
+    """Predictions for a part. N is its number of samples, C of classes.
 
     Args:
         truth: (N,) class indices; (N, C) of 0 and 1 where a sample has several classes; or the values.
@@ -94,7 +94,7 @@ class Said:
     index: Array | None = None
 
     @classmethod
-    def of(cls, task: str, output: Tensor, target: Tensor, probabilities: bool = True) -> Said:
+    def of(cls, task: str, output: Tensor, target: Tensor, probabilities: bool = True) -> Predicted:
         """From what a model made and what is right.
 
         Args:
@@ -116,38 +116,38 @@ def chosen(task: str, scores: Array) -> Array:
     return found
 
 
-def measure(metrics: Mapping[str, Metric], said: Said) -> dict[str, float]:
+def measure(metrics: Mapping[str, Metric], predicted: Predicted) -> dict[str, float]:
     """Every metric's value; NaN where it is not defined for these samples."""
     with warnings.catch_warnings(), np.errstate(over="ignore", invalid="ignore"):
         warnings.simplefilter("ignore", UserWarning)  # of classes that a part lacks, or that were never predicted
-        return {name: _value(metric, said) for name, metric in metrics.items()}
+        return {name: _value(metric, predicted) for name, metric in metrics.items()}
 
 
-def _value(metric: Metric, said: Said) -> float:
-    given = said.probabilities if metric.wants_probabilities else said.predictions
+def _value(metric: Metric, predicted: Predicted) -> float:
+    given = predicted.probabilities if metric.wants_probabilities else predicted.predictions
     if given is not None and not np.isfinite(given).all():
         return math.nan  # scikit-learn would raise
     if not metric.wants_probabilities:
-        return float(metric.function(said.truth, given))
+        return float(metric.function(predicted.truth, given))
     chances = given
     theirs = metric.function.func.__module__.startswith("sklearn.")
-    if theirs and chances is not None and said.truth.ndim == 1 and chances.shape[1] == 2:
+    if theirs and chances is not None and predicted.truth.ndim == 1 and chances.shape[1] == 2:
         chances = chances[:, 1]  # of two classes scikit-learn wants that of the second alone
-    return float(metric.function(said.truth, chances))
+    return float(metric.function(predicted.truth, chances))
 
 
-def baseline(task: str, train: Tensor, truth: Tensor, num_classes: int) -> Said:
+def baseline(task: str, train: Tensor, truth: Tensor, num_classes: int) -> Predicted:
     """What one would say without looking at the inputs: the majority class, or the mean, of the train part.
 
     Args:
         train: (n, ...) targets of the train part.
-        truth: (N, ...) targets of the part that it is said about.
+        truth: (N, ...) targets of the part that they are for.
     """
     if task == "classification":
         prior = train.bincount(minlength=num_classes).double() / len(train)
     else:
         prior = train.double().mean(0)
-    return Said.of(task, prior.expand(len(truth), *prior.shape), truth)
+    return Predicted.of(task, prior.expand(len(truth), *prior.shape), truth)
 
 
 def top_k_accuracy(y_true: Array, y_prob: Array, k: int = 5) -> float:
@@ -208,39 +208,37 @@ def spearman(y_true: Array, y_pred: Array) -> float:
     columns = zip(y_true.reshape(len(y_true), -1).T, y_pred.reshape(len(y_pred), -1).T, strict=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConstantInputWarning)
-        return float(np.mean([spearmanr(truth, said).statistic for truth, said in columns]))
+        return float(np.mean([spearmanr(truth, predicted).statistic for truth, predicted in columns]))
 
 
-def per_class(part: str, said: Said, classes: Sequence[str]) -> Table:
+def per_class(part: str, predicted: Predicted, classes: Sequence[str]) -> Table:
     """Precision, recall, F1 and support of each class of a part, and their means."""
     labels = np.arange(len(classes))
     columns = ("class", "precision", "recall", "F1", "support")
-    found = sk.precision_recall_fscore_support(said.truth, said.predictions, labels=labels, zero_division=0.0)
+    found = sk.precision_recall_fscore_support(predicted.truth, predicted.predictions, labels=labels, zero_division=0.0)
     rows: list[list[Any]] = [
         [name, float(p), float(r), float(f), int(s)] for name, p, r, f, s in zip(classes, *found, strict=True)
     ]
-    for average in ("macro", "weighted"):
-        means = sk.precision_recall_fscore_support(
-            said.truth, said.predictions, labels=labels, average=average, zero_division=0.0
-        )
-        rows.append([f"{average} mean", *map(float, means[:3]), int(found[3].sum())])
+    for average, weights in (("macro", None), ("weighted", found[3] if found[3].any() else None)):
+        means = [float(np.average(values, weights=weights)) for values in found[:3]]
+        rows.append([f"{average} mean", *means, int(found[3].sum())])
     return Table(f"Per class, {part}", columns, rows)
 
 
-def most_confident_mistakes(said: Said, count: int) -> list[int]:
+def most_confident_mistakes(predicted: Predicted, count: int) -> list[int]:
     """The rows of the wrong predictions that were surest, the surest first."""
-    wrong = np.flatnonzero(said.truth != said.predictions)
-    sure = np.zeros(len(wrong)) if said.probabilities is None else said.probabilities[wrong].max(1)
+    wrong = np.flatnonzero(predicted.truth != predicted.predictions)
+    sure = np.zeros(len(wrong)) if predicted.probabilities is None else predicted.probabilities[wrong].max(1)
     return [int(row) for row in wrong[np.argsort(-sure, kind="stable")][:count]]
 
 
-def mistakes(part: str, said: Said, classes: Sequence[str], count: int = 20) -> Table:
+def mistakes(part: str, predicted: Predicted, classes: Sequence[str], count: int = 20) -> Table:
     """The wrong predictions that were surest."""
     rows: list[list[Any]] = []
-    for row in most_confident_mistakes(said, count):
-        index = None if said.index is None else int(said.index[row])
-        sure = None if said.probabilities is None else float(said.probabilities[row].max())
-        rows.append([index, classes[said.truth[row]], classes[said.predictions[row]], sure])
+    for row in most_confident_mistakes(predicted, count):
+        index = None if predicted.index is None else int(predicted.index[row])
+        sure = None if predicted.probabilities is None else float(predicted.probabilities[row].max())
+        rows.append([index, classes[predicted.truth[row]], classes[predicted.predictions[row]], sure])
     columns = ["sample", "true class", "predicted", "probability"]
     return Table(f"Most confident mistakes, {part}", columns, rows)
 
@@ -276,10 +274,10 @@ MOST_COLUMNS = 30
 """Classes up to which a confusion is a table with a column for each."""
 
 
-def confusion(part: str, said: Said, classes: Sequence[str]) -> Table:
+def confusion(part: str, predicted: Predicted, classes: Sequence[str]) -> Table:
     """How many samples of each class of a part (rows) were predicted as each (columns); of many classes, the most
     frequent confusions."""
-    matrix = confusion_matrix(said, len(classes))
+    matrix = confusion_matrix(predicted, len(classes))
     if len(classes) > MOST_COLUMNS:
         np.fill_diagonal(matrix, 0)
         order = np.argsort(-matrix, axis=None, kind="stable")[:MOST_COLUMNS]
@@ -291,9 +289,9 @@ def confusion(part: str, said: Said, classes: Sequence[str]) -> Table:
     return Table(f"Confusion, {part}: rows are true classes, columns predicted", ["true class", *classes], rows)
 
 
-def confusion_matrix(said: Said, classes: int) -> Array:
+def confusion_matrix(predicted: Predicted, classes: int) -> Array:
     """(C, C) samples, by true and by predicted class."""
-    matrix: Array = sk.confusion_matrix(said.truth, said.predictions, labels=np.arange(classes))
+    matrix: Array = sk.confusion_matrix(predicted.truth, predicted.predictions, labels=np.arange(classes))
     return matrix
 
 

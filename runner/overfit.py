@@ -58,7 +58,7 @@ def learn(trainer: Trainer, batch: Batch) -> tuple[list[float], list[str]]:
     trainer.latch = None  # every loss is waited for anyway, so that a bad one can end it at once
     trainer.model.train()
     if trainer.frozen is not None:
-        trainer.frozen.enter(0)
+        trainer.frozen.set_epoch(0)
     for each in repeat(batch, STEPS):
         trainer.step([each])
         losses.append(trainer.last_loss)

@@ -120,7 +120,7 @@ def _scratch() -> Path:
 def _stopping(cfg: DictConfig) -> Iterator[None]:
     """End the process with a message, and the exit status that goes with it, if anything is raised inside."""
     handover.begin()
-    config.enter(cfg)
+    config.install(cfg)
     try:
         with signals.staying():
             yield
@@ -165,7 +165,7 @@ def check_resume(cfg: DictConfig) -> Path:
               for key, before, after in refused)
         )  # fmt: skip
     if _is_complete(cfg, run_dir, [key for key, _, _ in rows]):
-        more = folder.longer(cfg, (folder.read_result(run_dir) or {}).get("ended_by"))
+        more = folder.longer(cfg, folder.result(run_dir).get("ended_by"))
         print(f"{run_dir} is complete; to train longer: {folder.resume_command(cfg, run_dir, more)}")
         raise signals.Exit(0)
     for key, before, after in rows:

@@ -15,10 +15,10 @@ from omegaconf import DictConfig
 from runner import __version__, compose, config, folder, metric, options
 from runner.batch import by
 from runner.device import describe
-from runner.errors import counted
+from runner.errors import counted, few
 from runner.experiment import Experiment
 from runner.keys import short, text
-from runner.metric import Said
+from runner.metric import Predicted
 from runner.model import unsaved
 from runner.optimizer import form
 from runner.table import Table, cell
@@ -88,10 +88,9 @@ def cautions(experiment: Experiment, threads: int | None) -> None:
             "  try: trainer.threads=%d", counted(threads, "thread"), experiment.threads, threads,
         )  # fmt: skip
     if names := unsaved(experiment.model):
-        shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
         log.warning(
             "not saved in checkpoints, because they are not in the model's state_dict: %s; if training changes them, "
-            "use register_buffer, or a resumed run loses them", shown,
+            "use register_buffer, or a resumed run loses them", few(names),
         )  # fmt: skip
 
 
@@ -201,21 +200,21 @@ def result_table(
     return Table(title, columns, rows)
 
 
-def part_tables(task: str, classes: Sequence[str], said: Mapping[str, Said]) -> dict[str, Table]:
-    """What was said about each part, class by class, by tag; nothing where values are predicted."""
+def part_tables(task: str, classes: Sequence[str], predicted: Mapping[str, Predicted]) -> dict[str, Table]:
+    """The predictions for each part, class by class, by tag; nothing where values are predicted."""
     tables: dict[str, Table] = {}
-    for part, each in said.items() if classes else ():
+    for part, each in predicted.items() if classes else ():
         tables[f"{part}/per_class"] = metric.per_class(part, each, classes)
         if task != "multilabel":
             tables[f"{part}/confusion"] = metric.confusion(part, each, classes)
     return tables
 
 
-def mistakes_table(task: str, classes: Sequence[str], part: str, said: Said) -> dict[str, Table]:
+def mistakes_table(task: str, classes: Sequence[str], part: str, predicted: Predicted) -> dict[str, Table]:
     """The wrong predictions that were surest, by tag. Of val alone, as `gallery.mistakes`."""
     if not classes or task == "multilabel":
         return {}
-    return {f"{part}/mistakes": metric.mistakes(part, said, classes)}
+    return {f"{part}/mistakes": metric.mistakes(part, predicted, classes)}
 
 
 def farewell(cfg: DictConfig, run_dir: Path, seconds: float, ended_by: str | None = None) -> None:

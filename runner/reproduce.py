@@ -27,7 +27,7 @@ def tree(run_dir: Path) -> dict[str, Any]:
     Raises:
         RunFolderError: it has not come to its end, or is damaged, so that there is nothing to compare with.
     """
-    result = folder.read_result(run_dir) or {}
+    result = folder.result(run_dir)
     state = result.get("state", "not started")
     if state != "completed":
         remedy = f"{folder.line(f'resume={run_dir}')}, to complete it"
@@ -36,7 +36,7 @@ def tree(run_dir: Path) -> dict[str, Any]:
     for place in _places(run_dir):
         _weights(place)  # what is damaged is found before everything is trained again
     made = config.load(run_dir / "config.yaml")
-    first = folder.read_result(_places(run_dir)[0]) or result
+    first = folder.result(_places(run_dir)[0]) or result
     if made["trainer"]["threads"] == "auto" and "threads" in first:
         made["trainer"]["threads"] = first["threads"]  # on a machine with other cores it would be another number
     return made
@@ -62,7 +62,7 @@ def check(overrides: Sequence[str]) -> None:
         raise ConfigError(*found)
 
 
-def tell(before: Path, after: Path) -> bool:
+def compare(before: Path, after: Path) -> bool:
     """Say whether a run came to the same as an earlier one, and if not, what may be the reason.
 
     Returns:
@@ -99,9 +99,9 @@ def _figures(run_dir: Path) -> dict[str, float | None]:
         for record in read_history(place):
             at = f"{fold}step {record['step']}: "
             found |= {at + tag: value for tag, value in record.items() if "/" in tag}
-        found |= {f"{fold}end: {tag}": v for tag, v in (folder.read_result(place) or {}).get("metrics", {}).items()}
+        found |= {f"{fold}end: {tag}": v for tag, v in folder.result(place).get("metrics", {}).items()}
     if _places(run_dir) != [run_dir]:
-        found |= {f"end: {tag}": v for tag, v in (folder.read_result(run_dir) or {}).get("metrics", {}).items()}
+        found |= {f"end: {tag}": v for tag, v in folder.result(run_dir).get("metrics", {}).items()}
     return found
 
 

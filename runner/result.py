@@ -58,20 +58,20 @@ class Result:
         return self._seconds + time.perf_counter() - self._since
 
 
-def fail(run_dir: Path, before: Mapping[str, Any] | None, error: Exception) -> None:
+def fail(run_dir: Path, before: Mapping[str, Any], error: Exception) -> None:
     """Write that a run could not begin. What an earlier start of it reached stays.
 
     Args:
-        before: what ``result.json`` says, if it is there.
+        before: what ``result.json`` says; nothing if it is not there.
     """
     content = dict(before or Result(run_dir).content) | {"state": "failed", "error": reason(error)}
     write(run_dir / "result.json", to_json(content, indent=2).encode() + b"\n")
 
 
-def started(content: Mapping[str, Any] | None) -> float | None:
+def started(content: Mapping[str, Any]) -> float | None:
     """When a run began, in seconds since 1970, as ``result.json`` says it; None if it does not."""
     try:
-        return datetime.fromisoformat(str((content or {}).get("started"))).timestamp()
+        return datetime.fromisoformat(str(content.get("started"))).timestamp()
     except ValueError:
         return None
 

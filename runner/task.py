@@ -51,7 +51,7 @@ def _prepare(cfg: DictConfig, run_dir: Path) -> Prepared:
         folder.disclaim(run_dir)
         raise
     except Exception as error:
-        fail(run_dir, folder.read_result(run_dir), error)
+        fail(run_dir, folder.result(run_dir), error)
         raise
 
 

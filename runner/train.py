@@ -30,7 +30,7 @@ from runner.errors import (
 )
 from runner.evaluation import norm_gap
 from runner.experiment import Experiment, assemble
-from runner.metric import Said
+from runner.metric import Predicted
 from runner.pictures import gallery, layers, plots
 from runner.profile import Profiler
 from runner.recorder import Recorder, check_space
@@ -71,7 +71,7 @@ def main(prepared: Prepared, run_dir: Path, watch: Watch | None = None) -> None:
         Interrupted: a signal stopped the run, and its state was saved.
     """
     cfg, experiment, trainer = prepared.cfg, prepared.experiment, prepared.trainer
-    before = folder.read_result(run_dir) if cfg.resume is not None else None
+    before = folder.result(run_dir) if cfg.resume is not None else None
     with StopFlag() as stop:
         result = Result(run_dir, before, prepared.seconds)
         experiment.before_batch = stop.check
@@ -294,27 +294,19 @@ def _finish(
     assert progress.best is not None
     _take_best(best_path, progress.best["step"], experiment)
     found: dict[str, float] = {}
-    said: dict[str, Said] = {}
+    predicted: dict[str, Predicted] = {}
     for part in ("val", "test"):
-        values, said[part] = experiment.examine(part)
+        values, predicted[part] = experiment.examine(part)
         found |= values
     split = experiment.data.split
     if split.fold is not None:
-        predictions.keep(run_dir / predictions.NAME, "val" if "test" in split.official else "test", said)
-    task, classes = experiment.loss.task, experiment.data.samples["train"].classes
-    tables = report.part_tables(task, classes, said) | report.mistakes_table(task, classes, "val", said["val"])
-    if (layer := cfg.tensorboard.embeddings) is not None:
-        tables |= gallery.embeddings(experiment, str(layer), board)
-    drawn, pictures = gallery.inside(cfg, experiment.model, experiment.data.loaders["val"]), dict[str, Tensor]()
-    if gallery.wanted(cfg):
-        pictures = gallery.after(task, classes, said)
-        pictures |= gallery.mistakes(task, classes, "val", experiment.data.samples["val"], said["val"])
-    if cfg.figures:
-        gallery.save(drawn | pictures, run_dir / "figures")
-    gap = norm_gap(experiment.model, experiment.loss, experiment.data.example.to(experiment.device))
+        predictions.keep(run_dir / predictions.NAME, "val" if "test" in split.official else "test", predicted)
+    tables, pictures = _shown_at_the_end(cfg, run_dir, experiment, predicted, board)
+    task = experiment.loss.task
     tables["result"] = report.result_table(found, experiment.baseline, progress.best, cfg.checkpoint.monitor, task)
     if board is not None:
-        _on_board(board, progress, found, tables, drawn | (pictures if cfg.tensorboard.pictures else {}))
+        _on_board(board, progress, found, tables, pictures)
+    gap = norm_gap(experiment.model, experiment.loss, experiment.data.example.to(experiment.device))
     result.update(
         state="completed",
         metrics=found,
@@ -336,6 +328,25 @@ def _finish(
     show(tables["result"])
     report.norm_gap(gap)
     report.farewell(cfg, run_dir, result.content["seconds"], trainer.over)
+
+
+def _shown_at_the_end(
+    cfg: DictConfig, run_dir: Path, experiment: Experiment, predicted: Mapping[str, Predicted], board: Board | None
+) -> tuple[dict[str, Table], dict[str, Tensor]]:
+    """By tag, the tables of the predictions, and the figures for TensorBoard; those that are wanted as files are
+    written."""
+    task, classes = experiment.loss.task, experiment.data.samples["train"].classes
+    tables = report.part_tables(task, classes, predicted)
+    tables |= report.mistakes_table(task, classes, "val", predicted["val"])
+    if (layer := cfg.tensorboard.embeddings) is not None:
+        tables |= gallery.embeddings(experiment, str(layer), board)
+    drawn, pictures = gallery.inside(cfg, experiment.model, experiment.data.loaders["val"]), dict[str, Tensor]()
+    if gallery.wanted(cfg):
+        pictures = gallery.after(task, classes, predicted)
+        pictures |= gallery.mistakes(task, classes, "val", experiment.data.samples["val"], predicted["val"])
+    if cfg.figures:
+        gallery.save(drawn | pictures, run_dir / "figures")
+    return tables, drawn | (pictures if cfg.tensorboard.pictures else {})
 
 
 def _take_best(path: Path, step: int, experiment: Experiment) -> None:

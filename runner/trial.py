@@ -119,18 +119,20 @@ def try_declared(cfg: DictConfig) -> list[Problem]:
 
     The model is tried on the meta device, which computes shapes alone. Not all code works there: what fails is tried
     again on the CPU, and that counts.
+
+    Args:
+        cfg: a copy, in which the facts are entered that such a model needs.
     """
     example = _declared_example(cfg)
     if example is None:
         return []
-    trial = copy.deepcopy(cfg)
-    fill(trial, {"input_shape": list(example.shape[1:]), "num_outputs": 2, "num_classes": 2})
+    fill(cfg, {"input_shape": list(example.shape[1:]), "num_outputs": 2, "num_classes": 2})
     problems: list[Problem] = []
     for device in ("meta", "cpu"):
         try:
             with torch.device(device), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of pretrained weights, which a model on the meta device cannot hold
-                try_model(make_model(trial.model), example.to(device))
+                try_model(make_model(cfg.model), example.to(device))
             if problems:
                 log.info("the model does not run on the meta device, so it was tried on the CPU: %s", problems[0].what)
             return []

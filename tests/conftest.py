@@ -19,6 +19,7 @@ from typing import Any
 import composing
 import numpy as np
 import pytest
+import sklearn.datasets
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
@@ -39,6 +40,15 @@ os.environ.pop("UV_RUN_RECURSION_DEPTH", None)  # by which messages would know t
 torch.set_num_threads(1)  # from the first fixture on: a fork after a computation with several threads can hang
 
 composing.remember()
+
+
+def _once(load: Callable[..., Any]) -> Callable[..., Any]:
+    """A loader of scikit-learn's that parses its file once, for most tests train on digits."""
+    loaded = functools.cache(load)
+    return lambda **options: copy.deepcopy(loaded(**options))
+
+
+sklearn.datasets.load_digits = _once(sklearn.datasets.load_digits)
 
 
 def pytest_collection_finish() -> None:

@@ -75,8 +75,13 @@ def test_option(option: str) -> None:
         picture.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8), (number, 0, 0)).save(picture)
     group, name = option.split("/")
-    cfg = composed(f"{group}={name}", "trainer.threads=1", *NEEDS.get(option, []))
+    typed = ("trainer.threads=1", *NEEDS.get(option, ()))
+    cfg = composed(f"{group}={name}", *typed)
     assert config.check(cfg) == []
+    if group in options.default():  # and is known again by its values
+        tree = config.written(cfg[group])
+        assert options.chosen(group, tree) == name
+        assert options.of(group)[name] == tree or any(override.startswith(f"{group}.") for override in typed)
     cfg = folds.each(cfg)[-1]
     if option in FILES:
         return

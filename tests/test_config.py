@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import composed
 from omegaconf import OmegaConf
 
 from runner import config
@@ -73,13 +72,3 @@ def test_a_file_that_save_did_not_write_is_refused(tmp_path: Path, content: str)
     (tmp_path / "config.yaml").write_text(content, encoding="latin-1")
     with pytest.raises(ConfigError, match="not the configuration of a run"):
         config.load(tmp_path / "config.yaml")
-
-
-def test_what_the_data_give_differs_from_no_default() -> None:
-    default, cfg = composed(), composed("dataset=table", "dataset.path=x.csv", "transform=table", "model=mlp")
-    config.fill(cfg, {"categories": [["P0000", "P0001"], None], "num_outputs": 2})
-    rows = {key: value for key, value, _ in config.difference(cfg, default)}
-    assert rows["dataset.path"] == "x.csv"
-    assert rows["transform.train"] == [{"_target_": "runner.transform.Table", "categories": "${facts.categories}"}]
-    assert "model.num_outputs" not in rows
-    assert not any(key.startswith("facts") for key in rows)

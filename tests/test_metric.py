@@ -11,7 +11,7 @@ from sklearn import metrics as sk
 from torch.nn.functional import one_hot
 
 from runner import metric
-from runner.metric import Metric, Said, measure
+from runner.metric import Metric, Predicted, measure
 
 RNG = np.random.default_rng(0)
 TRUTH = RNG.integers(0, 4, 200)
@@ -20,8 +20,8 @@ FLAGS = RNG.integers(0, 2, (200, 4))
 CHANCES = RNG.random((200, 4))
 
 
-def said(task: str, output: Any, target: Any, **options: Any) -> Said:
-    return Said.of(task, torch.as_tensor(output), torch.as_tensor(target), **options)
+def said(task: str, output: Any, target: Any, **options: Any) -> Predicted:
+    return Predicted.of(task, torch.as_tensor(output), torch.as_tensor(target), **options)
 
 
 def test_the_highest_score_is_the_prediction() -> None:
@@ -146,7 +146,7 @@ def test_the_table_per_class_is_scikit_learns_report() -> None:
 
 def test_a_class_that_is_nowhere_has_a_row_of_its_own() -> None:
     output = one_hot(torch.tensor([0, 1]), 3).double()
-    table = metric.per_class("test", Said.of("classification", output, torch.tensor([0, 1])), ["a", "b", "c"])
+    table = metric.per_class("test", Predicted.of("classification", output, torch.tensor([0, 1])), ["a", "b", "c"])
     assert table.rows[2] == ["c", 0.0, 0.0, 0.0, 0]
 
 

@@ -22,20 +22,29 @@ def check(cfg: DictConfig) -> None:
     Raises:
         ConfigError: with everything that was found.
     """
-    check_values(cfg)
-    check_declared(cfg)
+    ours = config.job(cfg)
+    _check_values(cfg, ours)
+    _check_declared(cfg, ours)
 
 
 def check_values(cfg: DictConfig) -> None:
     """Check all of a configuration that can be checked without calling what it names."""
-    refuse(cfg, config.check(config.job(cfg)) or [*_check_relations(cfg), *_check_machine(cfg)])
+    _check_values(cfg, config.job(cfg))
 
 
 def check_declared(cfg: DictConfig) -> None:
     """Check that the model takes samples of the declared shape."""
+    _check_declared(cfg, config.job(cfg))
+
+
+def _check_values(cfg: DictConfig, ours: DictConfig) -> None:
+    refuse(cfg, config.check(ours) or [*_check_relations(cfg), *_check_machine(cfg)])
+
+
+def _check_declared(cfg: DictConfig, ours: DictConfig) -> None:
     from runner.trial import try_declared
 
-    refuse(cfg, try_declared(config.job(cfg)))
+    refuse(cfg, try_declared(ours))
 
 
 def refuse(cfg: DictConfig, found: Sequence[Problem]) -> None:

@@ -77,7 +77,7 @@ def explain(load: Load, overrides: Sequence[str], own: Iterable[Path] = (), name
             option = override.lstrip("+").replace("=", "/")
             found.append(_describe(override, error, cfg, _files(own, error, option)))
     if "hydra" in cfg:
-        config.enter(cfg)
+        config.install(cfg)
     return found + config.check_keys(config.job(cfg))
 
 

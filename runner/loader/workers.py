@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from runner.batch import Batch, Called, stacked
 from runner.draws import set_generators
-from runner.errors import DataError, Problem, reason_of
+from runner.errors import DataError, Problem, few, reason_of
 from runner.loader.order import Order
 
 if TYPE_CHECKING:
@@ -99,10 +99,10 @@ class Workers:
         """The batches of `epoch`, from batch `start` on."""
         order = self.order.batches(epoch)
         uniform = self.order.uniform(epoch, self.transform.draws)
-        self.keys.enter(epoch, start)
+        self.keys.set_epoch(epoch, start)
         batches, first = begun(self.loader), sum(map(len, order[:start]))
         for index in order[start:]:
-            what = f"samples {_some(index.tolist())}"
+            what = f"samples {few(index.tolist())}"
             batch = receive(batches, self.loader.num_workers, what).to(self.device)
             rows = slice(first, first + len(index))
             seeds = self.order.seeds(epoch, range(rows.start, rows.stop)) if self.transform.needs_seeds else None
@@ -203,7 +203,7 @@ class _Keys:
         self.order = order
         self.at = 0, 0
 
-    def enter(self, epoch: int, start: int) -> None:
+    def set_epoch(self, epoch: int, start: int) -> None:
         self.at = epoch, start
 
     def __iter__(self) -> Iterator[list[Key]]:
@@ -256,7 +256,3 @@ class WorkerInit:
             signal.signal(signum, signal.SIG_IGN)
         if self.own is not None:
             self.own(number)
-
-
-def _some(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers[:5])) + (", …" if len(numbers) > 5 else "")

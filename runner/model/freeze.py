@@ -39,9 +39,9 @@ class Frozen:
             if isinstance(module, _BatchNorm) and _all_frozen(name, module, chosen, patterns)
         ]
         if until is None:  # an optimizer need not know of them
-            self.enter(0)
+            self.set_epoch(0)
 
-    def enter(self, epoch: int) -> None:
+    def set_epoch(self, epoch: int) -> None:
         """Freeze or unfreeze what `epoch`, from 0, needs so. To be called after ``model.train()``."""
         frozen = self.until is None or epoch + 1 < self.until
         for parameter in self.parameters:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from runner.draws import generator
-from runner.errors import ConfigError, Problem, nearest
+from runner.errors import ConfigError, Problem, few, nearest
 
 Rule = Mapping[str, Any]
 
@@ -102,12 +102,8 @@ def _check(rule: Rule, key: str, model: nn.Module) -> None:
             what, value, there = "names", _list(rule.get("names")), [name for name in modules if name]
         near = nearest(value[0] if value else "", there)
         found = f"{value or list(USUAL)} matches no layer of the model"
-        raise ConfigError(Problem(f"{key}.{what}", found, _some(there), near))
+        raise ConfigError(Problem(f"{key}.{what}", found, few(there, 20), near))
 
 
 def _list(value: Any) -> list[str]:
     return [] if value is None else [value] if isinstance(value, str) else list(value)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:20]) + (", …" if len(names) > 20 else "")

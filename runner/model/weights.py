@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from runner.errors import DataError, Problem, reason_of
+from runner.errors import DataError, Problem, few, reason_of
 from runner.files import check_archive, typed
 from runner.table import Table
 
@@ -141,4 +141,4 @@ def _some(names: list[str], own: Mapping[str, Tensor], given: Mapping[str, Tenso
             return f"{name}: {tuple(given[name].shape)} for {tuple(own[name].shape)}"
         return name
 
-    return ", ".join(map(one, names[:3])) + (", …" if len(names) > 3 else "")
+    return few(map(one, names), 3)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from runner.errors import ConfigError, Problem, counted, nearest
+from runner.errors import ConfigError, Problem, counted, few, nearest
 from runner.optimizer.layers import depths
 from runner.table import Table
 
@@ -185,7 +185,7 @@ def _idle(rule: Rule, everything: Sequence[Parameter], rules: Sequence[Rule]) ->
     elif rule.type is not None:
         near = nearest(rule.type, sorted({type(p.layer).__name__ for p in everything}), "type: ")
     kinds = ", ".join(sorted({type(p.layer).__name__ for p in everything}))
-    some = ", ".join(p.name for p in everything[:8]) + (", …" if len(everything) > 8 else "")
+    some = few((p.name for p in everything), 8)
     what = f"({rule.words}) matches no trainable parameter"
     return Problem(rule.key, what, f"names: {some}; types: {kinds}", near or "")
 

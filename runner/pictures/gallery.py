@@ -1,4 +1,4 @@
-"""Pictures of an experiment: its samples, and what was said about them."""
+"""Pictures of an experiment: its samples, and the predictions for them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from runner.dataset import Samples
 from runner.experiment import Experiment
 from runner.files import png, write
 from runner.loader import Loader
-from runner.metric import Said
+from runner.metric import Predicted
 from runner.pictures import layers, plots
 from runner.pictures.plots import to_image
 from runner.table import Table
@@ -67,14 +67,14 @@ def _name(classes: Sequence[str], target: int) -> str:
     return classes[target] if 0 <= target < len(classes) else "–"
 
 
-def after(task: str, classes: Sequence[str], said: Mapping[str, Said]) -> dict[str, Tensor]:
-    """What was said about each part, by tag; without what takes numbers of which some are not finite.
+def after(task: str, classes: Sequence[str], predicted: Mapping[str, Predicted]) -> dict[str, Tensor]:
+    """Figures of the predictions for each part, by tag; without what takes numbers of which some are not finite.
 
     Args:
         task: see `runner.dataset.Samples.task`.
     """
     made = {}
-    for part, each in said.items():
+    for part, each in predicted.items():
         if task == "regression":
             if not np.isfinite(each.predictions).all():
                 continue
@@ -88,20 +88,20 @@ def after(task: str, classes: Sequence[str], said: Mapping[str, Said]) -> dict[s
     return {tag: to_image(figure) for tag, figure in made.items()}
 
 
-def mistakes(task: str, classes: Sequence[str], part: str, samples: Samples, said: Said) -> dict[str, Tensor]:
+def mistakes(task: str, classes: Sequence[str], part: str, samples: Samples, predicted: Predicted) -> dict[str, Tensor]:
     """The wrong predictions that were surest, as pictures; nothing if samples are none.
 
     Of val alone: who looks at the mistakes on test, and mends them, has no test any more.
     """
-    if task not in ("classification", "soft") or said.index is None:
+    if task not in ("classification", "soft") or predicted.index is None:
         return {}
-    rows, names = metric.most_confident_mistakes(said, SHOWN), plots.labels(classes)
-    stored = [samples.read(int(said.index[row]))[0] for row in rows]
+    rows, names = metric.most_confident_mistakes(predicted, SHOWN), plots.labels(classes)
+    stored = [samples.read(int(predicted.index[row]))[0] for row in rows]
     if not rows or any(each.dim() != 3 for each in stored):
         return {}
-    sure = said.probabilities
+    sure = predicted.probabilities
     captions = [
-        f"{said.index[row]}: {names[said.truth[row]]}\n→ {names[said.predictions[row]]}"
+        f"{predicted.index[row]}: {names[predicted.truth[row]]}\n→ {names[predicted.predictions[row]]}"
         + ("" if sure is None else f" {sure[row].max():.0%}")
         for row in rows
     ]

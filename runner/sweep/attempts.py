@@ -52,12 +52,12 @@ def try_all(
     found = Found(words, total)
 
     def entered(number: int) -> DictConfig:
-        return config.enter(configs[number])
+        return config.install(configs[number])
 
     trees = {number: config.plain(config.job(cfg))[0] for number, cfg in configs.items()}
     for numbers, problems in _in_child("model", _alike(trees, MODELS), lambda n: declared(entered(n))):
         found.add(numbers, problems)
-    found.tell()
+    found.raise_if_any()
     keys = {key for tree in trees.values() for key in tree}
     once = _alike(trees, keys - {"seed"})
     for numbers in once:
@@ -70,7 +70,7 @@ def try_all(
     left.sort(key=lambda numbers: (experiments[numbers[0]], numbers))
     for numbers, problems in _in_child("configuration", left, lambda n: attempt(entered(n), experiments[n])):
         found.add(numbers, problems)
-    found.tell()
+    found.raise_if_any()
 
 
 def _alike(trees: Mapping[int, dict[str, Any]], names: Collection[str]) -> list[list[int]]:
@@ -158,7 +158,7 @@ class Found:
     def has(self, job: int) -> bool:
         return any(job in jobs for jobs in self._jobs.values())
 
-    def tell(self) -> None:
+    def raise_if_any(self) -> None:
         if self._jobs:
             raise ConfigError(*(replace(p, key=f"{p.key} ({self._said(jobs)})") for p, jobs in self._jobs.items()))
 

@@ -34,7 +34,7 @@ def in_process(cfg: DictConfig, run_dir: Path, sources: Sources, watch: Watch | 
     for handler in list(root.handlers):  # nothing goes to the terminal of the sweep
         root.removeHandler(handler)
     log_to(run_dir / "runner.log")
-    config.enter(cfg)
+    config.install(cfg)
     os.environ.update({str(name): str(value) for name, value in cfg.hydra.job.env_set.items()})
     return guarded(lambda: train_in(cfg, run_dir, sources, watch))
 
@@ -49,7 +49,7 @@ def train_in(cfg: DictConfig, run_dir: Path, sources: Sources, watch: Watch | No
             prepared = train.prepare(config.task(cfg), run_dir, sources)
     except Exception as error:
         # `train.main` writes how a run ended, and it has not begun.
-        fail(run_dir, folder.read_result(run_dir), error)
+        fail(run_dir, folder.result(run_dir), error)
         raise
     train.main(prepared, run_dir, watch)
 

@@ -75,7 +75,7 @@ def works(
 
 def _is_done(cfg: DictConfig, run_dir: Path) -> bool:
     """Whether a run is completed, was as long as it is to be, and has what a completed one has."""
-    result = folder.read_result(run_dir) or {}
+    result = folder.result(run_dir)
     if result.get("state") == "pruned":
         return True
     if result.get("state") != "completed" or not result.get("metrics"):
@@ -158,7 +158,7 @@ def summarise(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     """Write the ``result.json`` of a cross-validation from those of its folds, and what was said of every sample by
     the model that had not seen it; and return what ``result.json`` says."""
     numbers = [number for number in range(cfg.split.n_splits) if folder.fold(run_dir, number).is_dir()]
-    results = {number: folder.read_result(folder.fold(run_dir, number)) or {} for number in numbers}
+    results = {number: folder.result(folder.fold(run_dir, number)) for number in numbers}
     states = [results.get(number, {}).get("state", "running") for number in range(cfg.split.n_splits)]
     state = next((s for s in ("failed", "interrupted", "running") if s in states), "completed")
     completed = [result.get("metrics", {}) for result in results.values() if result.get("state") == "completed"]

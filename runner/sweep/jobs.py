@@ -59,7 +59,7 @@ def compose_all(cfg: DictConfig, check: Callable[[DictConfig], None]) -> Jobs:
             raise ConfigError(*explain(load, overrides, own, name)) from error
         with read_write(of_job), open_dict(of_job):
             of_job.hydra.job.num = of_job.hydra.job.id = number
-        check(config.enter(of_job))
+        check(config.install(of_job))
         return of_job
 
     jobs = Jobs(expand(cfg, typed_of(cfg), parser()), made)
@@ -69,7 +69,7 @@ def compose_all(cfg: DictConfig, check: Callable[[DictConfig], None]) -> Jobs:
             jobs.configs[number] = made(job, number)
         except ConfigError as error:
             found.add([number], error.problems)
-    found.tell()
+    found.raise_if_any()
     return jobs
 
 

@@ -52,7 +52,7 @@ def work(cfg: DictConfig, entry: Entry, run_dir: Path) -> Work:
         except Exception as error:  # whatever a launcher raises when it lost a job
             said = f"{type(error).__name__}: {reason_of(error)}"
             log.error("%s", said)
-            before = folder.read_result(run_dir) or {}
+            before = folder.result(run_dir)
             if before.get("state") in (None, "running"):
                 Result(run_dir, before).update(state="failed", error=said)
             return 1

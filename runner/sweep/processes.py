@@ -200,7 +200,7 @@ def _settle(slot: _Running, timeout: float | None) -> None:
     """See to it that ``result.json`` says how a run ended that could not say it itself."""
     path, status = slot.work.folder / "result.json", slot.process.exitcode
     _kill(slot.process.pid)  # workers that it may have left behind
-    content = folder.read_result(slot.work.folder) or {"state": "running", "metrics": {}}
+    content = folder.result(slot.work.folder) or {"state": "running", "metrics": {}}
     state = "failed"
     if slot.is_late and content.get("state") != "completed":
         error = f"took longer than sweep.timeout ({timeout:g} seconds)"

@@ -34,7 +34,7 @@ class Progress:
     def ended(self, work: Work) -> bool:
         """Say how a run has ended, and return whether it ended well."""
         self.count += 1
-        result, total = folder.read_result(work.folder) or {}, str(self.total)
+        result, total = folder.result(work.folder), str(self.total)
         is_well = result.get("state") in ENDED_WELL
         self._failed += not is_well
         line = _line(work.name, result, self.monitor)

@@ -55,7 +55,7 @@ class Record:
     typed: list[str]
     """The overrides that the sweep was started with last."""
     entries: list[Entry]
-    _read: dict[Path, tuple[int, dict[str, Any] | None]] = field(default_factory=dict)
+    _read: dict[Path, tuple[int, dict[str, Any]]] = field(default_factory=dict)
     """By its path, when a ``result.json`` was written and what it says: of a thousand jobs few are read again."""
 
     @classmethod
@@ -85,8 +85,8 @@ class Record:
             what = f"is not the record of a sweep ({reason_of(error)})"
             raise RunFolderError(Problem(str(path), what)) from error
 
-    def enter(self, jobs: Sequence[tuple[Job, str]]) -> list[Entry]:
-        """Enter jobs, with the hashes of their configurations, and return their entries: of those that were there, as
+    def add(self, jobs: Sequence[tuple[Job, str]]) -> list[Entry]:
+        """Add jobs, with the hashes of their configurations, and return their entries: of those that were there, as
         they are, and of two that are the same one."""
         by_hash = {entry.hash: entry for entry in self.entries}
         wanted: dict[str, Entry] = {}
@@ -117,16 +117,16 @@ class Record:
             held: list[tuple[int | None, Path]] = [*folder.folds(place)] or [(None, place)]
             for fold, path in held:
                 result = self._result(path)
-                if result is not None and result.get("state") != "running":
+                if result.get("state", "running") != "running":
                     yield Row(entry.name, entry.keys, fold, result)
 
-    def _result(self, run_dir: Path) -> dict[str, Any] | None:
+    def _result(self, run_dir: Path) -> dict[str, Any]:
         try:
             written = (run_dir / "result.json").stat().st_mtime_ns
         except OSError:
-            return None
-        if self._read.get(run_dir, (0, None))[0] != written:
-            self._read[run_dir] = written, folder.read_result(run_dir)
+            return {}
+        if self._read.get(run_dir, (0, {}))[0] != written:
+            self._read[run_dir] = written, folder.result(run_dir)
         return self._read[run_dir][1]
 
 

@@ -63,7 +63,7 @@ def _comparable(monitor: str, rows: Sequence[Row]) -> str:
     return ranking.comparable(monitor, {key for row in rows for key in row.keys}, there)
 
 
-def tell(record: Record, cfg: DictConfig, flags: Sequence[str], seconds: float) -> int:
+def report(record: Record, cfg: DictConfig, flags: Sequence[str], seconds: float) -> int:
     """Say what a sweep reached, on the terminal and in TensorBoard, and return how many of its runs failed."""
     found = write_files(record, cfg)
     show(found.tables["ranking"].first(ranking.FITS))

@@ -42,10 +42,10 @@ class Sweep:
         self._works: dict[str, list[Work]] = {}
         self._entries: dict[str, Entry] = {}
 
-    def enter(self) -> None:
-        """Enter the jobs in the record."""
-        hashes = [digest(config.enter(self.jobs.configs[number])) for number in range(len(self.jobs.jobs))]
-        self.entries = self.record.enter(list(zip(self.jobs.jobs, hashes, strict=True)))
+    def plan(self) -> None:
+        """Write the jobs in the record."""
+        hashes = [digest(config.install(self.jobs.configs[number])) for number in range(len(self.jobs.jobs))]
+        self.entries = self.record.add(list(zip(self.jobs.jobs, hashes, strict=True)))
         self._numbers = {digest: number for number, digest in reversed(list(enumerate(hashes)))}
         self.configs = {entry.name: self.jobs.configs[self._numbers[entry.hash]] for entry in self.entries}
         if same := len(hashes) - len(self.entries):
@@ -99,7 +99,7 @@ class Sweep:
         if not_begun > 0 and options.on_error == "stop":
             words = "%d of %d not started, because a job failed and sweep.on_error=stop"
             log.info(words, not_begun, self.progress.total)
-        failed = results.tell(self.record, self.cfg, flags, time.monotonic() - begun)
+        failed = results.report(self.record, self.cfg, flags, time.monotonic() - begun)
         if failed:
             log.info("  retry failed jobs      %s", command)
         return int(failed > 0)
@@ -119,7 +119,7 @@ class Sweep:
         """Begin a job, of which `works` are left."""
         self._works[entry.name], self._entries[entry.name] = works, entry
         if works and config.has_folds(self.configs[entry.name]):
-            folds.begin(config.enter(self.configs[entry.name]), self.record.folder / entry.name)
+            folds.begin(config.install(self.configs[entry.name]), self.record.folder / entry.name)
 
     def _works_of(self, entry: Entry) -> list[Work]:
         cfg, place = self.configs[entry.name], self.record.folder / entry.name
@@ -135,7 +135,7 @@ class Sweep:
         cfg = self.configs[work.job]
         try:
             if config.has_folds(cfg):
-                folds.summarise(config.enter(cfg), self.record.folder / work.job)
+                folds.summarise(config.install(cfg), self.record.folder / work.job)
             self.settled(self._entries[work.job])
             results.write_files(self.record, self.cfg)
         except OSError as error:  # a full disk may have room again when the next one ends

@@ -66,7 +66,7 @@ def prepare(cfg: DictConfig, found: jobs.Jobs, before: Path | None) -> tuple[Swe
     if cfg.sweep.method == "optuna":
         from runner.sweep.study import Study as kind  # which imports optuna, that need not be installed
     sweep = kind(cfg, found, Record.new() if before is None else Record.read(before))
-    sweep.enter()
+    sweep.plan()
     leaves = [(number, fold) for number in sweep.left() for fold in folds.each(found.configs[number])]
     if not launcher.wanted(cfg):  # else they may run elsewhere
         words = [f"job {number + 1}" for number, _ in leaves]

@@ -56,8 +56,8 @@ class Study(Sweep):
         """The jobs of each trial that is not over, by its number."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-    def enter(self) -> None:
-        """Enter nothing yet, and check that a search that goes on looks where it did."""
+    def plan(self) -> None:
+        """Write nothing yet, and check that a search that goes on looks where it did."""
         if (self.record.folder / FILE).is_file():
             check_space(self._space, self._opened())
 
@@ -106,8 +106,8 @@ class Study(Sweep):
         point = {key: text_of(trial.params[key]) for key in self._space}
         jobs = expand(self.cfg, typed_of(self.cfg), parser(), [point])
         made = [self.jobs.compose(job, trial.number) for job in jobs]
-        hashes = [digest(config.enter(cfg)) for cfg in made]
-        entries = self.record.enter(list(zip(jobs, hashes, strict=True)))
+        hashes = [digest(config.install(cfg)) for cfg in made]
+        entries = self.record.add(list(zip(jobs, hashes, strict=True)))
         self.record.write()
         out = {name for names in self._trials.values() for name in names}
         self._trials[trial.number] = [entry.name for entry in entries]

@@ -29,7 +29,7 @@ from runner.errors import ConfigError, DataError, Problem, for_shell, nearest, r
 from runner.files import typed
 from runner.part_names import PARTS
 from runner.trained.opening import Opened
-from runner.trained.reading import stacked
+from runner.trained.reading import batched
 from runner.trained.run import Run
 
 ALLOWED = "an image, a folder of images, a .csv, .parquet or .npy file, train, val, test, -"
@@ -164,7 +164,7 @@ def _readable(read: list[list[Tensor | Exception]], wrong: dict[int, str]) -> li
         if isinstance(found, Tensor) and i not in wrong and found.shape != shape:
             wrong[i] = f"has shape {tuple(found.shape)}, but others have shape {tuple(shape or ())}"
     good = [[f for i, f in enumerate(row) if isinstance(f, Tensor) and i not in wrong] for row in read]
-    return [stacked(row) for row in good] if good[0] else []
+    return [batched(row) for row in good] if good[0] else []
 
 
 def _outcome(future: Future[Tensor]) -> Tensor | Exception:

@@ -17,7 +17,7 @@ from runner import data
 from runner.batch import by
 from runner.dataset import ArrayDataset, Samples, Stream
 from runner.dataset.table import Codes
-from runner.errors import DataError, Problem, counted, reason_of
+from runner.errors import DataError, Problem, counted, few, reason_of
 from runner.loader import Loader
 from runner.trained.opening import Opened
 from runner.trained.reading import say_unknown
@@ -137,11 +137,11 @@ def _renamed(source: Any, samples: Samples, classes: list[str]) -> Any:
     unknown = [name for name in samples.classes if name not in classes]
     lacking = [name for name in classes if name not in samples.classes]
     if unknown or samples.task != "classification":
-        what = f"its classes are not those of the run: it has {_some(unknown) or 'others'}, which the run does not have"
-        what += f", and lacks {_some(lacking)}" if lacking else ""
-        raise DataError(Problem("dataset", what, _some(classes, 20)))
+        what = f"its classes are not those of the run: it has {few(unknown) or 'others'}, which the run does not have"
+        what += f", and lacks {few(lacking)}" if lacking else ""
+        raise DataError(Problem("dataset", what, few(classes, 20)))
     if lacking:
-        log.info("of the run's %d classes, these data lack %s", len(classes), _some(lacking))
+        log.info("of the run's %d classes, these data lack %s", len(classes), few(lacking))
     numbers = torch.tensor([classes.index(name) for name in samples.classes])
     targets = numbers[samples.targets.clamp(0, len(numbers) - 1)]
     if samples.counted is not None:  # what stands for no class stays what it is
@@ -172,7 +172,3 @@ def _check_shape(run: Run, loader: Loader) -> None:
         what = f"samples are {shown[0]} after the transforms, but the model was trained on {shown[1]}"
         remedy = '"dataset.size=[HEIGHT,WIDTH]", to resize a folder of images' if len(wanted) == 3 else ""
         raise DataError(Problem("dataset", what, shown[1], remedy))
-
-
-def _some(names: list[str], count: int = 5) -> str:
-    return ", ".join(names[:count]) + (", …" if len(names) > count else "")

@@ -194,7 +194,7 @@ class Reader:
         elif isinstance(given, Iterable):
             items = iter(given)
             while some := list(islice(items, size)):
-                yield stacked([self._one(each) for each in some])
+                yield batched([self._one(each) for each in some])
         else:
             what = f"an object of type {type(given).__name__} does not hold samples"
             raise DataError(Problem("input", what, SAMPLES))
@@ -236,7 +236,7 @@ def say_unknown(codes: Codes) -> None:
         log.warning("column %s: %s %s", feature, counted(count, "cell"), what)
 
 
-def stacked(samples: Sequence[Tensor]) -> Tensor:
+def batched(samples: Sequence[Tensor]) -> Tensor:
     """(B, ...) of samples of one shape.
 
     Raises:

@@ -122,7 +122,7 @@ class Run:
     @cached_property
     def result(self) -> dict[str, Any]:
         """What ``result.json`` says; empty if there is none."""
-        return folder.read_result(self.folder) or {}
+        return folder.result(self.folder)
 
     @cached_property
     def metrics(self) -> dict[str, Array]:
@@ -309,7 +309,7 @@ def check(cfg: DictConfig, groups: Sequence[str] = ("model",)) -> None:
 
 def _threads(cfg: DictConfig, run_dir: Path) -> int:
     """As many as the run had: sums are added up in another order with others."""
-    had = (folder.read_result(run_dir) or {}).get("threads", 1)
+    had = folder.result(run_dir).get("threads", 1)
     return int(had if cfg.trainer.threads == "auto" else cfg.trainer.threads)
 
 

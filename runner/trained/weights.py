@@ -77,7 +77,7 @@ def check_trained(run_dir: Path) -> None:
 def _recorded(run_dir: Path) -> Path:
     """The best checkpoint, which is the one that the figures of the run are of."""
     path = run_dir / "checkpoints" / BEST
-    recorded = (folder.read_result(run_dir) or {}).get("checkpoint", {}).get("sha256")
+    recorded = folder.result(run_dir).get("checkpoint", {}).get("sha256")
     if recorded is None or not path.is_file() or checkpoint.sha256(path) == recorded:
         return path
     what = "is not the checkpoint that the metrics in result.json were computed with"

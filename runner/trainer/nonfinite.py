@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from runner.batch import Batch
-from runner.errors import RunnerError
+from runner.errors import RunnerError, few
 from runner.eval_mode import eval_mode
 
 if TYPE_CHECKING:  # parts are given to one another, and do not import one another
@@ -38,8 +38,7 @@ def describe(model: nn.Module, loss: Loss, batches: Sequence[Batch], forward: Ca
     found = [(name, samples) for batch in batches for name, samples in [_culprits(model, loss, batch, forward)] if name]
     if found:
         samples = sorted({index for _, indices in found for index in indices})
-        listed = ", ".join(map(str, samples[:SHOWN])) + (", …" if len(samples) > SHOWN else "")
-        return f"first in {found[0][0]}" + (f"; samples {listed}" if samples else "")
+        return f"first in {found[0][0]}" + (f"; samples {few(samples, SHOWN)}" if samples else "")
     bad = [name for name, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
     # The backward pass comes from the output: the last of them was the first.
     return f"the forward pass is finite, and the gradient of {bad[-1]} is not" if bad else "in the sum over the batch"

@@ -203,7 +203,7 @@ class Trainer:
         """The rest of the running epoch. Pauses after each step, so that the caller can look, or stop."""
         self.model.train()
         if self.frozen is not None:
-            self.frozen.enter(self.progress.epoch)
+            self.frozen.set_epoch(self.progress.epoch)
         batches = self.loader.epoch(self.progress.epoch, start=self.progress.batch)
         while self.over is None and (taken := self._next(batches)):
             self.vitals.before_step()
@@ -227,12 +227,12 @@ class Trainer:
         while not self.finished:
             if self.limits.evaluate_after(self.progress):  # the run was stopped before it
                 yield self._record()
-            self.vitals.enter()
+            self.vitals.reset()
             for _ in self.epoch():
                 yield None
                 if self.limits.evaluate_after(self.progress):
                     yield self._record()
-                    self.vitals.enter()  # neither the evaluation nor what the caller does with it is training
+                    self.vitals.reset()  # neither the evaluation nor what the caller does with it is training
             # A limit may end the run inside an epoch, which then stays open: a longer run goes on from there.
             whole = self.progress.batch >= len(self.loader)
             due = self.limits.evaluate_at_end(self.progress, whole, self.over is not None)

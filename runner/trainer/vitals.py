@@ -20,9 +20,9 @@ class Vitals:
     def __init__(self, parameters: Sequence[nn.Parameter], device: torch.device) -> None:
         self.parameters, self.device = parameters, device
         self.norms = torch.zeros((), device=device)  # of the gradients, before they were clipped, added up
-        self.enter()
+        self.reset()
 
-    def enter(self) -> None:
+    def reset(self) -> None:
         """Begin anew."""
         self.entered, self.waited = time.perf_counter(), 0.0  # seconds for the loader
         self.samples = self.steps = 0

@@ -31,7 +31,7 @@ def test_a_frozen_batch_norm_keeps_its_statistics() -> None:
     model = network()
     frozen = Frozen(model, ["body"])
     model.train()
-    frozen.enter(0)
+    frozen.set_epoch(0)
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     model(torch.randn(8, 4))
     moved = {name for name, buffer in model.named_buffers() if not torch.equal(buffer, before[name])}
@@ -42,7 +42,7 @@ def test_a_batch_norm_that_is_frozen_in_part_goes_on() -> None:
     model = network()
     frozen = Frozen(model, ["*.bias"])
     model.train()
-    frozen.enter(0)
+    frozen.set_epoch(0)
     assert all(module.training for module in model.modules())
 
 
@@ -53,7 +53,7 @@ def test_the_epoch_from_which_all_is_trained_is_counted_as_it_is_shown() -> None
     seen = []
     for epoch in range(4):
         model.train()
-        frozen.enter(epoch)
+        frozen.set_epoch(epoch)
         seen.append((trained(model) == everything, model.get_submodule("body.1").training))
     assert seen == [(False, False), (False, False), (True, True), (True, True)]
 

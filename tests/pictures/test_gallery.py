@@ -15,7 +15,7 @@ from sklearn.metrics import confusion_matrix
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from runner import metric
-from runner.metric import Said
+from runner.metric import Predicted
 from runner.pictures import gallery, plots
 from runner.transform import Crop, Float, Normalize, Pipeline
 
@@ -67,7 +67,7 @@ def test_the_mistakes_are_those_of_the_model_with_their_index(digits: Path) -> N
 
 def test_the_surest_mistakes_come_first() -> None:
     chances = np.array([[0.9, 0.1], [0.2, 0.8], [0.45, 0.55], [0.01, 0.99]])
-    said = Said(np.array([1, 1, 0, 0]), chances.argmax(1), chances, np.array([7, 8, 9, 10]))
+    said = Predicted(np.array([1, 1, 0, 0]), chances.argmax(1), chances, np.array([7, 8, 9, 10]))
     assert metric.most_confident_mistakes(said, 2) == [3, 0]
     rows = metric.mistakes("val", said, ["a", "b"]).rows
     assert rows == [[10, "a", "b", 0.99], [7, "b", "a", 0.9], [9, "a", "b", 0.55]]
@@ -117,9 +117,9 @@ def test_a_thousand_classes_make_no_table_of_a_thousand_columns() -> None:
     truth = np.repeat(np.arange(1000), 3)
     said = truth.copy()
     said[:5] = 999
-    table = metric.confusion("test", Said(truth, said), [f"c{n}" for n in range(1000)])
+    table = metric.confusion("test", Predicted(truth, said), [f"c{n}" for n in range(1000)])
     assert table.rows == [["c0", "c999", 3], ["c1", "c999", 2]]
-    matrix = metric.confusion_matrix(Said(truth, said), 1000)
+    matrix = metric.confusion_matrix(Predicted(truth, said), 1000)
     plots.to_image(plots.confusion(matrix, [str(n) for n in range(1000)], "test"))
 
 

@@ -20,7 +20,7 @@ from runner.draws import seed_of
 from runner.evaluation import predict
 from runner.loader import Order, Resident
 from runner.loss import Loss, Term
-from runner.metric import Metric, Said, measure, roc_auc
+from runner.metric import Metric, Predicted, measure, roc_auc
 from runner.scheduler import Lengths, Plan, Schedule
 from runner.trainer import Limits, Precision, Trainer
 from runner.transform import Pipeline
@@ -158,7 +158,7 @@ def test_any_batches_give_the_same_loss_and_metrics(batch_size: int) -> None:
     ]
     assert said[0].loss == pytest.approx(said[1].loss, abs=1e-6)
     metrics = {"auc": Metric(partial(roc_auc)), "accuracy": Metric(partial(accuracy_score))}
-    found = [measure(metrics, Said.of("classification", loss.readout(s.output), s.target)) for s in said]
+    found = [measure(metrics, Predicted.of("classification", loss.readout(s.output), s.target)) for s in said]
     assert found[0] == pytest.approx(found[1], abs=1e-9)
 
 
