@@ -126,9 +126,8 @@ def install(config: DictConfig) -> DictConfig:
     return it."""
     from hydra.core.hydra_config import HydraConfig
 
-    before = config.hydra._get_node_flag("readonly")
-    HydraConfig.instance().set_config(config)  # which copies the part, and leaves this one read-only
-    OmegaConf.set_readonly(config.hydra, before)
+    # Not by set_config(), which copies the part: that took a tenth of the start of a run, and for each job of a sweep.
+    HydraConfig.instance().cfg = typing.cast(Any, config)
     return config
 
 
@@ -150,13 +149,13 @@ def job(config: DictConfig) -> DictConfig:
 
 
 def plain(config: DictConfig) -> tuple[dict[str, Any], list[Problem]]:
-    """The configuration as plain containers, before the facts are known.
+    """The configuration without Hydra's part as plain containers, before the facts are known.
 
     Returns:
         The tree, with `UNKNOWN` where a value will come from ``facts``, and the references that lead nowhere.
     """
     found: list[Problem] = []
-    return {str(name): _plain(config, name, str(name), found) for name in config if name != "facts"}, found
+    return {str(name): _plain(config, name, str(name), found) for name in config if name not in ("facts", "hydra")}, found
 
 
 def _plain(parent: DictConfig | ListConfig, key: Any, path: str, found: list[Problem]) -> Any:

@@ -54,7 +54,7 @@ def try_all(
     def entered(number: int) -> DictConfig:
         return config.install(configs[number])
 
-    trees = {number: config.plain(config.job(cfg))[0] for number, cfg in configs.items()}
+    trees = {number: config.plain(cfg)[0] for number, cfg in configs.items()}
     for numbers, problems in _in_child("model", _alike(trees, MODELS), lambda n: declared(entered(n))):
         found.add(numbers, problems)
     found.raise_if_any()

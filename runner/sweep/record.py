@@ -132,6 +132,6 @@ class Record:
 
 def digest(cfg: DictConfig) -> str:
     """SHA-256 of the configuration of a job: two that have the same are the same run."""
-    tree, _ = config.plain(config.job(cfg))
+    tree, _ = config.plain(cfg)
     kept: dict[str, Any] = {key: value for key, value in tree.items() if key not in NOT_OF_THE_RUN}
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=repr).encode()).hexdigest()
