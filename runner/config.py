@@ -155,7 +155,8 @@ def plain(config: DictConfig) -> tuple[dict[str, Any], list[Problem]]:
         The tree, with `UNKNOWN` where a value will come from ``facts``, and the references that lead nowhere.
     """
     found: list[Problem] = []
-    return {str(name): _plain(config, name, str(name), found) for name in config if name not in ("facts", "hydra")}, found
+    names = [name for name in config if name not in ("facts", "hydra")]
+    return {str(name): _plain(config, name, str(name), found) for name in names}, found
 
 
 def _plain(parent: DictConfig | ListConfig, key: Any, path: str, found: list[Problem]) -> Any:

@@ -22,6 +22,11 @@ def test_values_are_beside_those_of_the_option_that_they_were_typed_for() -> Non
     ]
 
 
+def test_of_options_that_are_equally_near_the_default_one_is_meant() -> None:
+    normalize = "[{_target_: runner.transform.Normalize, mean: null, std: null}]"
+    assert differences("transform.train=[]") == [("transform.train", [], normalize)]
+
+
 def test_what_the_data_give_differs_from_no_default() -> None:
     assert differences("dataset=table", "dataset.path=x.csv", "transform=table", "model=mlp") == [
         ("dataset", "table", "digits"),

@@ -135,7 +135,9 @@ def test_the_trial_changes_nothing_in_the_model(run: Run, monkeypatch: pytest.Mo
 class TestCheckOnly:
     def test_all_is_built_and_nothing_is_left(self, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
         assert run("check=only", "model=mlp") == 0
-        assert "check passed: no problems found; nothing was written" in capsys.readouterr().out
+        output = capsys.readouterr()
+        assert output.err == ""
+        assert "check passed: no problems found; nothing was written" in output.out
         assert list(Path().iterdir()) == []
 
     def test_data_that_are_not_there(self, run: Run, capsys: pytest.CaptureFixture[str]) -> None:

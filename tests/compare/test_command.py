@@ -135,6 +135,14 @@ def test_a_group_without_a_target_goes_by_its_option() -> None:
     assert "padding=2" in told_twice[2]["transform.train"]
 
 
+def test_an_option_is_known_by_its_references_too_and_keys_are_in_the_order_of_the_groups() -> None:
+    table = {"_target_": "runner.transform.Table", "categories": [["P0000", "P0001"], None]}
+    references = {"transform.train.0.categories": "${facts.categories}", "transform.eval": "${.train}"}
+    of_a_table = {"transform__train": [table], "transform__eval": [table], "interpolations": references}
+    keys = told({"transform__eval": "${.train}"}, {"optimizer__lr": 0.5, "split__val": 0.1, **of_a_table})
+    assert list(keys[1].items()) == [("split.val", "0.1"), ("transform", "table"), ("optimizer.lr", "0.5")]
+
+
 def test_what_a_reference_became_is_not_told_but_what_was_typed_in_its_place() -> None:
     by_seed = {"interpolations": {"split.seed": "${seed}"}}
     first, second = told({"seed": 1, "split__seed": 1, **by_seed}, {"seed": 2, "split__seed": 2, **by_seed})

@@ -231,13 +231,13 @@ def test_a_table_goes_by_the_names_of_its_columns(run: Run) -> None:
     shuffled = frame.drop(columns="target").sample(frac=1, axis=1, random_state=0).assign(other=1)
     said = trained.predict(shuffled.iloc[rows])
     assert (said.values == bunch.target.to_numpy()[rows]).mean() == trained.result["metrics"]["test/accuracy"]
-    with pytest.raises(DataError, match=r"the table has no columns 'alcohol', 'colour'") as missing:
-        trained.predict(shuffled.drop(columns=["alcohol", "colour"]))
+    with pytest.raises(DataError, match=r"the table has no columns 'flavanoids', 'colour'") as missing:
+        trained.predict(shuffled.drop(columns=["flavanoids", "colour"]))
     with pytest.raises(DataError, match=r"try: 'alcohol' in place of alcool$"):
         trained.predict(shuffled.rename(columns={"alcohol": "alcool"}))
     (problem,) = missing.value.problems
-    assert problem.what.endswith(f"; its columns are {', '.join(shuffled.drop(columns=['alcohol', 'colour']))}")
-    assert problem.remedy == ""  # alcalinity_of_ash is near, and wanted itself
+    assert problem.what.endswith(f"; its columns are {', '.join(shuffled.drop(columns=['flavanoids', 'colour']))}")
+    assert problem.remedy == ""  # nonflavanoid_phenols is near, and wanted itself
     with pytest.raises(DataError, match=r"row 1: column 'alcohol' holds 'much', which is not a number"):
         trained.predict(shuffled.astype({"alcohol": object}).assign(alcohol=["13", "much"] * 89))
     assert isinstance(shuffled, pd.DataFrame)
