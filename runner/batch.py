@@ -63,6 +63,7 @@ def stacked(
     Args:
         name: what it is of a sample; without one, its input.
         index: of the samples; None to count them.
+        called: the name of one in the message, by its index.
 
     Raises:
         DataError: they are not of one shape and type.

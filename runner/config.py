@@ -122,8 +122,8 @@ def offline(config: DictConfig) -> None:
 
 
 def install(config: DictConfig) -> DictConfig:
-    """Install a configuration with Hydra's part as the global `HydraConfig`, so that ``${hydra:…}`` resolves in it, and
-    return it."""
+    """Install a configuration with Hydra's part as the global `HydraConfig`, itself and no copy, so that ``${hydra:…}``
+    resolves in it; and return it."""
     from hydra.core.hydra_config import HydraConfig
 
     # Not by set_config(), which copies the part: that took a tenth of the start of a run, and for each job of a sweep.
@@ -189,8 +189,12 @@ def _plain(parent: DictConfig | ListConfig, key: Any, path: str, found: list[Pro
 
 
 def task(config: DictConfig) -> DictConfig:
-    """The configuration of a run as `check` and `debug` have it, without Hydra's part."""
+    """The configuration of a run as `check` and `debug` have it, without Hydra's part, but with the options that were
+    chosen."""
     made = job(config)
+    if OmegaConf.is_missing(made.facts, "options"):  # one that is resumed knows them
+        choices = config.hydra.runtime.choices if "hydra" in config else {}
+        fill(made, {"options": {key: choice for key, choice in choices.items() if choice and "/" not in key}})
     if config.check == "only":
         offline(made)
     if config.debug == "dev_run":
@@ -268,7 +272,7 @@ def load(path: Path, facts: bool = False) -> dict[str, Any]:
     """What `save` wrote, with its references again in their places: ready to be run. Without ``allow_targets``.
 
     Args:
-        facts: whether they stay as they were; else the data will say them anew.
+        facts: whether they stay as they were; else the data will say them anew, but for the options.
 
     Raises:
         ConfigError: the file is not what `save` wrote.
@@ -282,7 +286,7 @@ def load(path: Path, facts: bool = False) -> dict[str, Any]:
         for key, reference in references.items():
             OmegaConf.update(tree, key, reference, merge=False)
         tree.allow_targets = []  # what may be called is the word of whoever types, not of the folder
-        for name in () if facts else tree.facts:
+        for name in () if facts else tree.facts.keys() - {"options"}:
             tree.facts[name] = "???"
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException, AttributeError, KeyError, TypeError) as error:
         what = f"is not the configuration of a run ({reason_of(error)})"

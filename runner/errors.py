@@ -134,10 +134,14 @@ def guarded(task: Callable[[], object]) -> int:
     return 0
 
 
-def nearest(name: str, names: Iterable[str], prefix: str = "") -> str:
-    """The remedy for a misspelt name: the closest of `names` behind `prefix`, or nothing."""
+def nearest(name: str, names: Iterable[str], prefix: str = "", cutoff: float = 0.6) -> str:
+    """The remedy for a misspelt name: the closest of `names` behind `prefix`, or nothing.
+
+    Args:
+        cutoff: how much alike they have to be, from 0 to 1.
+    """
     by_small_letters = {known.lower(): known for known in names}
-    close = difflib.get_close_matches(name.lower(), by_small_letters, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(name.lower(), by_small_letters, n=1, cutoff=cutoff)
     return prefix + by_small_letters[close[0]] if close else ""
 
 

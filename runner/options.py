@@ -1,25 +1,32 @@
-"""Which option of each group a configuration has, found by its values: a run folder does not say what was typed."""
+"""The options of groups: what each of ours says, and what of a configuration differs from them."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from runner.checks import schema
-from runner.keys import differing, leaves, text
+from runner.keys import leaves
 
 ABOUT_A_START = ("resume", "check", "sweep")
 """Keys and groups that are not about the run."""
 
 Tree = Mapping[str, Any]
-"""A group as plain containers; references as they are written."""
+"""A configuration or a group as plain containers; references as they are written."""
 
-Difference = tuple[str, Any, str | None]
-"""Dotted key, value, and the default as text; None for a key that has no default."""
+ABSENT = object()
+"""In place of the value of a key that is not there."""
+
+
+class Difference(NamedTuple):
+    key: str
+    """Dotted; of an option, its group."""
+    value: Any
+    default: Any
 
 
 def home() -> Path:
@@ -42,20 +49,26 @@ def default() -> dict[str, str]:
 
 @functools.cache
 def of(group: str) -> dict[str, Tree]:
-    """The options that a group has in our own ``conf/``, the default one first."""
-    everywhere = _read("keys").get(group, {})
-    first = sorted(names(group), key=lambda name: name != default().get(group))
-    return {name: everywhere | _option(group, name) for name in first}
+    """The options that a group has in our own ``conf/``, by their names."""
+    return {name: _everywhere(group) | _option(group, name) for name in names(group)}
+
+
+def _everywhere(group: str) -> dict[str, Any]:
+    """The keys that every option of a group has."""
+    found: dict[str, Any] = _read("keys").get(group, {})
+    return found
 
 
 def _option(group: str, name: str) -> dict[str, Any]:
     """What an option says, with what it takes over from others of its group."""
-    own, taken = _read(f"{group}/{name}"), dict[str, Any]()
+    own, taken = dict(_read(f"{group}/{name}")), dict[str, Any]()
     for parent in own.pop("defaults", []):
-        taken |= {} if parent == "_self_" else _option(group, parent)
+        if isinstance(parent, str) and parent != "_self_":  # a recipe overrides other groups, which are not in it
+            taken |= _option(group, parent)
     return taken | own
 
 
+@functools.cache
 def _read(name: str) -> dict[str, Any]:
     text = (home() / f"{name}.yaml").read_text(encoding="utf-8")
     content = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
@@ -63,42 +76,37 @@ def _read(name: str) -> dict[str, Any]:
     return content
 
 
-def chosen(group: str, tree: Tree) -> str | None:
-    """The option that differs least from a group, of those with the same target and some value in common; None for one
-    of the user's own.
+def named(group: str, values: Tree) -> str | None:
+    """The option that says just this; None if none does.
 
     Args:
-        tree: the group, or its values by their keys.
+        values: by their keys below the group.
     """
-    keys, target = dict(leaves(tree)).keys(), tree.get("_target_")
-    apart = {name: len(differing(each, tree)) for name, each in of(group).items() if each.get("_target_") == target}
-    found = {
-        name: number for name, number in apart.items() if number < len(keys | dict(leaves(of(group)[name])).keys())
-    }
-    return min(found, key=found.__getitem__, default=None)
+    return next((name for name, tree in of(group).items() if dict(leaves(tree)) == values), None)
 
 
-def differences(ours: Tree, theirs: Tree) -> list[Difference]:
+def differences(ours: Tree, theirs: Tree, chosen: Mapping[str, str]) -> list[Difference]:
     """What of a configuration is not as it would be if nothing had been typed: of a group the name of its option, and
-    the values that are not those of that option. Without what the data say.
+    the values that are not those of that option; of an option of the user's own, all that it says. Without the facts.
 
     Args:
         theirs: the configuration for which nothing was typed.
+        chosen: by group, the option; the default one where it is not known.
     """
     # In an order that does not depend on whether the configuration came from the command line or from a run folder.
-    names = sorted(ours, key=lambda name: (schema.place(name), name))
-    kept = [name for name in names if name not in ("facts", *ABOUT_A_START) and ours[name] != theirs.get(name)]
-    return [row for name in kept for row in _differences(name, ours[name], theirs.get(name))]
+    groups = [name for name in ours if name not in ("facts", *ABOUT_A_START)]
+    found: list[Difference] = []
+    for name in sorted({*groups, *chosen} - set(ABOUT_A_START), key=lambda name: (schema.place(name), name)):
+        usual, option = default().get(name, ABSENT), chosen.get(name)
+        if option is not None and option != usual:
+            found.append(Difference(name, option, usual))
+        if name in ours:
+            before = theirs.get(name, {}) if option in (None, usual) else of(name).get(option, _everywhere(name))
+            found += _values(name, ours[name], before)
+    return found
 
 
-def _differences(name: str, ours: Any, theirs: Any) -> list[Difference]:
-    """Of a group, or of a key that is in none."""
-    usual = default().get(name)
-    option = None if usual is None else chosen(name, ours)
-    before = {name: theirs if option is None else of(name)[option]}
-    known = dict(leaves(before))
-    rows = [(key, new, text(old) if key in known else None) for key, old, new in differing(before, {name: ours})]
-    if option is None:  # what an option of the user's own does not have, nobody took away
-        rows = [row for row in rows if row[1] is not None or row[0] == name]
-    first: list[Difference] = [] if option in (None, usual) else [(name, option, usual)]
-    return first + sorted(rows)
+def _values(name: str, ours: Any, theirs: Any) -> list[Difference]:
+    here, there = dict(leaves({name: ours})), dict(leaves({name: theirs}))
+    found = [Difference(key, here.get(key, ABSENT), there.get(key, ABSENT)) for key in sorted(here | there)]
+    return [each for each in found if each.value is ABSENT or each.default is ABSENT or each.value != each.default]

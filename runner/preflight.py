@@ -134,12 +134,12 @@ def _stopping(cfg: DictConfig) -> Iterator[None]:
 
 @contextmanager
 def _before_a_run() -> Iterator[None]:
-    """Say that there is nothing to resume if a signal stops the set-up."""
+    """Say that a signal stopped the set-up, and no training."""
     try:
         yield
     except signals.Exit as stop:
         if stop.code:
-            print("no run was started", file=sys.stderr)
+            print("before training began; nothing was written", file=sys.stderr)
         raise
 
 

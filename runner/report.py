@@ -107,13 +107,15 @@ def split_table(experiment: Experiment) -> Table:
 
 def difference_table(cfg: DictConfig) -> Table:
     """What of a configuration is not as it would be if nothing had been typed."""
-    rows = [[key, text(value), default] for key, value, default in _differences(cfg)]
+    rows = [
+        [key, *(None if each is options.ABSENT else text(each) for each in both)] for key, *both in _differences(cfg)
+    ]
     return Table("What differs from the defaults", ["key", "value", "default"], rows)
 
 
 def _differences(cfg: DictConfig) -> list[options.Difference]:
-    # References stay as they are written: what they come to, the data say, or another line of the table.
-    return options.differences(config.written(cfg), config.written(compose.default()))
+    chosen = config.value(cfg.facts.get("options") or {})
+    return options.differences(config.written(cfg), config.written(compose.default()), chosen)
 
 
 FITS = 24
@@ -131,17 +133,13 @@ ALWAYS = ("dataset", "model", "loss", "optimizer")
 
 def hparams(cfg: DictConfig) -> dict[str, str | float]:
     """What tells a run from others: a few keys that always count, and all that differ from the defaults."""
-    found: dict[str, Any] = {group: _option(cfg, group) for group in ALWAYS}
+    chosen = options.default() | config.value(cfg.facts.get("options") or {})
+    found: dict[str, Any] = {group: chosen[group] for group in ALWAYS}
     found |= {"optimizer.lr": cfg.optimizer.get("lr"), "loader.batch_size": cfg.loader.batch_size, "seed": cfg.seed}
-    rows = [row for row in _differences(cfg) if row[0].partition(".")[0] not in ("tensorboard", "figures")]
-    found |= {key: value for key, value, _ in rows if not key.endswith("._target_")}
+    rows = [row for row in _differences(cfg) if row.key.partition(".")[0] not in ("tensorboard", "figures")]
+    found |= {row.key: row.value for row in rows if row.value is not options.ABSENT}
     numbers = (int, float)
     return {k: v if isinstance(v, numbers) and not isinstance(v, bool) else text(v) for k, v in found.items()}
-
-
-def _option(cfg: DictConfig, group: str) -> str:
-    """The name of the option, or of what it builds if it is the user's own."""
-    return options.chosen(group, config.written(cfg[group])) or short(cfg[group]._target_)
 
 
 class EpochLines:

@@ -103,7 +103,7 @@ def test_taking_back_a_folder_leaves_what_others_put_there() -> None:
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[1]"])
-def test_a_result_that_cannot_be_read_is_none(content: str | None) -> None:
+def test_a_result_that_cannot_be_read_says_nothing(content: str | None) -> None:
     if content is not None:
         Path("result.json").write_text(content)
     assert folder.result(Path()) == {}

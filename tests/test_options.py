@@ -1,30 +1,34 @@
 from pathlib import Path
+from typing import Any
 
 from runner import compose, config, options
 
 
-def differences(*overrides: str, config_dir: str | None = None) -> list[options.Difference]:
-    cfg = config.job(compose.composed("config", config_dir, overrides))
+def differences(*overrides: str, config_dir: str | None = None) -> list[tuple[str, Any, Any]]:
+    cfg = config.task(config.install(compose.composed("config", config_dir, overrides)))
     config.fill(cfg, {"categories": [["P0000", "P0001"], None], "num_outputs": 2})
-    return options.differences(config.written(cfg), config.written(compose.default()))
+    chosen = config.value(cfg.facts.options)
+    found = options.differences(config.written(cfg), config.written(compose.default()), chosen)
+    return [(key, *("ABSENT" if each is options.ABSENT else each for each in both)) for key, *both in found]
 
 
 def test_values_are_beside_those_of_the_option_that_they_were_typed_for() -> None:
-    typed = ["optimizer=sgd", "optimizer.lr=0.3", "model.init=xavier", "~metric.macro_f1", "seed=3", "check=only"]
+    typed = ["optimizer=sgd", "optimizer.lr=0.3", "model.init=xavier", "+model.bias=null", "seed=3", "check=only"]
     assert differences(*typed) == [
-        ("seed", 3, "0"),
-        ("model.init", "xavier", "null"),
+        ("seed", 3, 0),
+        ("model.bias", None, "ABSENT"),
+        ("model.init", "xavier", None),
         ("optimizer", "sgd", "adamw"),
-        ("optimizer.lr", 0.3, "0.1"),
-        ("metric.macro_f1._target_", None, "sklearn.metrics.f1_score"),
-        ("metric.macro_f1.average", None, "macro"),
-        ("metric.macro_f1.zero_division", None, "0.0"),
+        ("optimizer.lr", 0.3, 0.1),
     ]
 
 
-def test_of_options_that_are_equally_near_the_default_one_is_meant() -> None:
-    normalize = "[{_target_: runner.transform.Normalize, mean: null, std: null}]"
-    assert differences("transform.train=[]") == [("transform.train", [], normalize)]
+def test_what_was_taken_away_is_absent() -> None:
+    taken = ["~metric.accuracy", "~metric.balanced_accuracy", "~metric.macro_f1"]
+    keys = ["accuracy._target_", "balanced_accuracy._target_", *(f"macro_f1.{key}" for key in ("_target_", "average"))]
+    found = differences(*taken)
+    assert [key for key, value, _ in found] == [f"metric.{key}" for key in (*keys, "macro_f1.zero_division")]
+    assert {value for _, value, _ in found} == {"ABSENT"}
 
 
 def test_what_the_data_give_differs_from_no_default() -> None:
@@ -36,10 +40,21 @@ def test_what_the_data_give_differs_from_no_default() -> None:
     ]
 
 
-def test_an_option_of_the_users_own_is_told_by_what_it_holds(tmp_path: Path) -> None:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "mine.yaml").write_text("_target_: torch.nn.LazyLinear\nout_features: 10\n")
-    assert differences("model=mine", config_dir=str(tmp_path)) == [
-        ("model._target_", "torch.nn.LazyLinear", "runner.model.CNN"),
-        ("model.out_features", 10, None),
+def test_of_a_recipe_its_name_and_what_it_says() -> None:
+    assert differences("experiment=digits_mlp", "seed=2") == [
+        ("seed", 2, 0),
+        ("model", "mlp", "cnn"),
+        ("trainer.max_epochs", 60, 30),
+        ("experiment", "digits_mlp", "ABSENT"),
+    ]
+
+
+def test_of_an_option_of_the_users_own_its_name_and_all_that_it_says(tmp_path: Path) -> None:
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "dataset/dtd.yaml").write_text("_target_: runner.dataset.torchvision\nname: DTD\nroot: here\n")
+    assert differences("dataset=dtd", config_dir=str(tmp_path)) == [
+        ("dataset", "dtd", "digits"),
+        ("dataset._target_", "runner.dataset.torchvision", "ABSENT"),
+        ("dataset.name", "DTD", "ABSENT"),
+        ("dataset.root", "here", "ABSENT"),
     ]

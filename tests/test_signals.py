@@ -72,10 +72,14 @@ def test_a_signal_ends_it_whatever_code_makes_of_it() -> None:
     assert left.value.code == 143
 
 
+@pytest.mark.parametrize("where", ["building", "importing"])
 def test_a_run_that_is_stopped_before_it_begins_leaves_nothing(
-    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    where: str, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("runner.train.prepare", lambda *_: signal.raise_signal(signal.SIGINT))
-    assert run() == 130
-    assert capsys.readouterr().err == "no run was started\nstopped by SIGINT\n"
+    if where == "building":
+        monkeypatch.setattr("runner.train.prepare", lambda *_: signal.raise_signal(signal.SIGINT))
+    Path("own.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\nNet = object\n")
+    own = ["model._target_=own.Net", "allow_targets=[own.*]"] if where == "importing" else []
+    assert run(*own) == 130
+    assert capsys.readouterr().err == "before training began; nothing was written\nstopped by SIGINT\n"
     assert not Path("outputs").exists()

@@ -17,8 +17,10 @@ OURS = {
     "trainer.accumulate={}": "accumulate_grad_batches gradient_accumulation_steps grad_accum accumulation_steps",
     "trainer.early_stopping.patience={}": "patience",
     "seed={}": "random_state random_seed manual_seed",
-    "dataset.path={}": "root file csv",
+    "dataset.path={}": "root file csv csv_path",
     "dataset.root={}": "path folder data_dir data_path data_root image_dir",
+    "dataset=table dataset.path={}": "path file csv csv_path",
+    "dataset=image_folder dataset.root={}": "root folder data_dir data_path data_root image_dir",
     "split=stratified_kfold split.n_splits={}": "folds n_folds num_folds k_folds kfolds",
 }
 """By what is typed here: the names elsewhere."""
@@ -26,18 +28,20 @@ OURS = {
 OFF = ("false", "0", "off", "no", "none", "null")
 
 
-def remedy(name: str, value: str, is_key: Callable[[str], bool]) -> str:
+def remedy(key: str, value: str, is_key: Callable[[str], bool]) -> str:
     """What to type instead of a key that we do not have, or nothing.
 
     Args:
-        name: the last word of the key.
         is_key: whether the configuration has a dotted key; then no option has to be chosen that has it.
     """
+    group, _, name = key.rpartition(".")
     if name in ("amp", "bf16", "fp16", "mixed_precision"):
         return "" if value.lower() in OFF else f"trainer.precision={'fp16' if 'fp16' in (name, value) else 'bf16'}"
     if name in ("gpu", "gpus", "cuda", "use_cuda", "accelerator"):
         return _device(name, value.lower())
     for template, names in OURS.items():
+        if template.startswith("dataset") and group not in ("", "data", "dataset"):
+            continue  # other things have paths, too
         *option, override = template.split()
         is_there = is_key(override.partition("=")[0])
         if name in names.split() and (is_there or option):

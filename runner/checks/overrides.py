@@ -25,6 +25,7 @@ from runner.checks import elsewhere
 from runner.checks.origin import default_line, near
 from runner.command_line import parse
 from runner.errors import Problem, for_shell, nearest, reason_of
+from runner.options import default as default_options
 from runner.options import home
 from runner.options import names as names_of
 from runner.options import of as options_of
@@ -198,12 +199,10 @@ def _unknown_key(key: str, value: str, cfg: DictConfig, reason: str) -> Problem:
             return Problem(key, f"{parent} is a single value and has no keys", remedy=f"{parent}={value}")
         if words[depth] not in node:
             names = _keys(node)
-            remedy = elsewhere.remedy(words[-1], value, partial(_has, cfg)) or _other_option(words, value)
+            remedy = _elsewhere_or_option(words, value, cfg)
             if not remedy and (place := _other_place(words, depth, names, cfg)):
                 remedy = for_shell(f"{place}={value}")
-            if not remedy and depth == 1:  # misspelt, and of another option
-                others = [name for tree in options_of(words[0]).values() for name in tree]
-                remedy = _other_option([words[0], nearest(words[1], others)], value)
+            remedy = remedy or _misspelt(words, value)
             allowed = ", ".join(names)
             if "_target_" in node and depth == len(words) - 1:
                 plus, other = f"+{parent}.KEY=VALUE for any", f"argument of {node._get_node('_target_')}"
@@ -212,9 +211,23 @@ def _unknown_key(key: str, value: str, cfg: DictConfig, reason: str) -> Problem:
     return Problem(key, f"{value} cannot be read: {reason}")
 
 
+def _elsewhere_or_option(words: Sequence[str], value: str, cfg: DictConfig) -> str:
+    """What to type instead of a key that other programs have, or another option of the group; or nothing."""
+    found, option = elsewhere.remedy(".".join(words), value, partial(_has, cfg)), _other_option(words, value)
+    return found if found.startswith(f"{words[0]}.") else option or found
+
+
+def _misspelt(words: Sequence[str], value: str) -> str:
+    """What to type instead of a misspelt key of another option; nothing for data, for others are other data."""
+    if len(words) != 2 or words[0] == "dataset" or words[0] not in default_options():
+        return ""
+    others = [name for tree in options_of(words[0]).values() for name in tree]
+    return _other_option([words[0], nearest(words[1], others, cutoff=0.8)], value)
+
+
 def _other_option(words: Sequence[str], value: str) -> str:
     """What to type instead of a key that another option of its group has, or nothing."""
-    if len(words) != 2:
+    if len(words) != 2 or words[0] not in default_options():
         return ""
     group, key = words
     found = [name for name, tree in options_of(group).items() if key in tree]
@@ -229,7 +242,8 @@ def _other_place(words: Sequence[str], depth: int, names: Iterable[str], cfg: Di
     Args:
         depth: of the word that is not among the `names` of its group.
     """
-    others = [f"{group}.{words[-1]}" for group in _groups_with(words[-1], cfg)]
+    has_own = words[-1] == "path" and len(words) > 1  # many things have one: that of another is not meant
+    others = [] if has_own else [f"{group}.{words[-1]}" for group in _groups_with(words[-1], cfg)]
     if words[-1] in cfg and not isinstance(cfg._get_node(words[-1]), DictConfig):
         others.insert(0, words[-1])
     if others:

@@ -21,6 +21,7 @@ from typing import Any
 from runner.checks import schema
 from runner.checks.values import UNKNOWN, choices, fits, words
 from runner.errors import ConfigError, Problem, for_shell, nearest, reason_of, shown
+from runner.signals import Exit
 
 PARTS = ("dataset", "split", "transform", "loader", "model", "loss", "optimizer", "scheduler", "metric")
 ALLOWED = (
@@ -286,5 +287,7 @@ def _import(name: str, parent: Any) -> Any:
             raise LookupError(f"there is no module {name!r}") from error
         close = nearest(word, dir(parent), above + ".")
         raise LookupError(f"{above} has no {word!r}" + (f"; there is {close}" if close else "")) from error
+    except Exit:  # a signal came
+        raise
     except (Exception, SystemExit) as error:  # the module is there, and fails when it is imported
         raise LookupError(f"importing {name} failed: {type(error).__name__}: {reason_of(error)}") from error

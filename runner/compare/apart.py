@@ -36,8 +36,8 @@ def keys(runs: Sequence[Run], exact: bool = False) -> list[dict[str, str]]:
     run. A reference to another key says nothing that the other one does not.
 
     What has a ``_target_`` goes by its short name: ``model`` is ``CNN`` or ``MLP``; a group without one, such as
-    ``transform``, by that of its option. The arguments of targets that differ are compared among the runs with the same
-    target alone.
+    ``transform``, by that of its option where all runs have one of ours, unchanged. The arguments of targets that
+    differ are compared among the runs with the same target alone.
 
     Args:
         exact: whether numbers have all their digits, and not six where those tell them apart.
@@ -75,7 +75,8 @@ def _by_option() -> list[str]:
 def _option(group: str, run: Run) -> str | None:
     start = len(group) + 1
     values = {key[start:]: value for key, value in run.config.items() if key != group and is_below(key, group)}
-    return options.chosen(
+    # With references as they were, also inside lists.
+    return options.named(
         group, {key: _with_references(value, f"{group}.{key}", run.references) for key, value in values.items()}
     )
 

@@ -223,6 +223,7 @@ class Collate:
 
     Args:
         own: makes ``(inputs, targets)`` of a list of ``(input, target)``; None to stack them.
+        called: the name of a sample in a message, by its index.
     """
 
     def __init__(self, own: Callable[..., Any] | None, called: Called = "sample {}".format) -> None:
@@ -233,7 +234,6 @@ class Collate:
         if isinstance(read, Problem):
             return read
         inputs, targets, extras, index = zip(*read, strict=True)
-
         try:
             extra = {name: stacked([each[name] for each in extras], name, index, self.called) for name in extras[0]}
             if self.own is not None:

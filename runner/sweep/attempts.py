@@ -51,24 +51,24 @@ def try_all(
     """
     found = Found(words, total)
 
-    def entered(number: int) -> DictConfig:
+    def installed(number: int) -> DictConfig:
         return config.install(configs[number])
 
     trees = {number: config.plain(cfg)[0] for number, cfg in configs.items()}
-    for numbers, problems in _in_child("model", _alike(trees, MODELS), lambda n: declared(entered(n))):
+    for numbers, problems in _in_child("model", _alike(trees, MODELS), lambda n: declared(installed(n))):
         found.add(numbers, problems)
     found.raise_if_any()
     keys = {key for tree in trees.values() for key in tree}
     once = _alike(trees, keys - {"seed"})
     for numbers in once:
         try:
-            read(entered(numbers[0]))
+            read(installed(numbers[0]))
         except RunnerError as error:
             found.add(numbers, _problems(error))
     experiments = {numbers[0]: _text(trees[numbers[0]], keys - TRAINED_WITH) for numbers in once}
     left = [numbers for numbers in once if not found.has(numbers[0])]
     left.sort(key=lambda numbers: (experiments[numbers[0]], numbers))
-    for numbers, problems in _in_child("configuration", left, lambda n: attempt(entered(n), experiments[n])):
+    for numbers, problems in _in_child("configuration", left, lambda n: attempt(installed(n), experiments[n])):
         found.add(numbers, problems)
     found.raise_if_any()
 

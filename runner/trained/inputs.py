@@ -326,7 +326,8 @@ def _of_part(name: str, opened: Sequence[Opened], runs: Sequence[Run]) -> Iterat
         if not (torch.equal(part.indices, parts[0].indices) and torch.equal(target, targets[0])):
             what = f"the {name} parts of {opened[0].folder} and {each.folder} are not the same samples"
             made = each.folder.parent / "out_of_fold.csv"
-            remedy = f"{made}, which has the prediction of every held-out sample" if made.is_file() else ""
+            remedy = f"{made}, which has the prediction of every held-out sample"
+            remedy = remedy if name == "test" and made.is_file() else ""
             raise DataError(Problem("input", what, "runs with the same data and split, or files", remedy))
     paths = parts[0].samples.held("path")
     soft = runs[0].task == "soft"

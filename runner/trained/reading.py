@@ -20,7 +20,7 @@ from runner.config import build, calling, value
 from runner.dataset.pictures import MODES, UNDECODABLE, Fit, decode
 from runner.dataset.table import Codes
 from runner.dataset.tensors import as_input
-from runner.errors import ConfigError, DataError, Problem, counted, nearest, reason_of
+from runner.errors import ConfigError, DataError, Problem, counted, few, nearest, reason_of
 from runner.transform import Pipeline, is_random, seeded
 
 log = logging.getLogger("runner")
@@ -28,6 +28,9 @@ log = logging.getLogger("runner")
 Array = NDArray[Any]
 
 SAMPLES = "images or their paths, an array of stored samples, a DataFrame"
+
+SHOWN = 20
+"""Columns that a message names."""
 
 
 @dataclass
@@ -91,7 +94,7 @@ class Reader:
     def words(self) -> str:
         """What the run was trained on."""
         if self.codes is not None:
-            return f"tables with the columns {', '.join(self.codes.features)}"
+            return f"tables with the columns {few(self.codes.features, SHOWN)}"
         return f"{'images' if self.mode else 'arrays'} of {by(self.shape)} ({self.type})"
 
     def picture(self, given: Any) -> Tensor:
@@ -169,8 +172,8 @@ class Reader:
         missing = [name for name in wanted if name not in names]
         if missing:
             word = "column" if len(missing) == 1 else "columns"
-            there = f"its columns are {', '.join(names)}" if named else f"its rows have {counted(len(names), 'cell')}"
-            what = f"the table has no {word} {', '.join(map(repr, missing))}, which the run was trained on; {there}"
+            there = f"its columns are {few(names, SHOWN)}" if named else f"its rows have {counted(len(names), 'cell')}"
+            what = f"the table has no {word} {few(map(repr, missing), SHOWN)}, which the run was trained on; {there}"
             others = [name for name in names if name not in wanted]
             remedy = nearest(missing[0], others, f"{missing[0]!r} in place of ") if named else ""
             raise DataError(Problem("input", what, self.words, remedy))

@@ -127,19 +127,24 @@ def test_a_group_without_a_target_goes_by_its_option() -> None:
     )
     plain |= {"transform__eval": plain["transform__train"], "interpolations": {"transform.eval": "${.train}"}}
     assert told(plain, moved) == [{"transform": "normalize"}, {"transform": "crop_flip"}]
-    crop, *others = moved["transform__train"]
-    further = moved | {"transform__train": [crop | {"padding": 2}, *others]}
-    told_twice = told_of("x", plain, moved, further)
-    assert [keys["transform"] for keys in told_twice] == ["normalize", "crop_flip", "crop_flip"]
-    assert "padding=4" in told_twice[1]["transform.train"]
-    assert "padding=2" in told_twice[2]["transform.train"]
+
+
+def test_a_group_that_is_no_option_as_it_stands_is_told_by_its_values() -> None:
+    normalize = yaml.safe_load((options.home() / "transform/normalize.yaml").read_text())["train"]
+    plain = {"transform__train": normalize, "transform__eval": "${.train}"}
+    turned = [{"_target_": "torchvision.transforms.v2.RandomRotation", "degrees": 10}, *normalize]
+    assert told(plain, plain | {"transform__train": turned}) == [
+        {"transform.train": "[Normalize]"}, {"transform.train": "[RandomRotation, Normalize]"},
+    ]  # fmt: skip
 
 
 def test_an_option_is_known_by_its_references_too_and_keys_are_in_the_order_of_the_groups() -> None:
     table = {"_target_": "runner.transform.Table", "categories": [["P0000", "P0001"], None]}
     references = {"transform.train.0.categories": "${facts.categories}", "transform.eval": "${.train}"}
     of_a_table = {"transform__train": [table], "transform__eval": [table], "interpolations": references}
-    keys = told({"transform__eval": "${.train}"}, {"optimizer__lr": 0.5, "split__val": 0.1, **of_a_table})
+    normalize = [{"_target_": "runner.transform.Normalize", "mean": None, "std": None}]
+    plain = {"transform__train": normalize, "transform__eval": "${.train}"}
+    keys = told(plain, {"optimizer__lr": 0.5, "split__val": 0.1, **of_a_table})
     assert list(keys[1].items()) == [("split.val", "0.1"), ("transform", "table"), ("optimizer.lr", "0.5")]
 
 

@@ -238,6 +238,11 @@ def test_a_table_goes_by_the_names_of_its_columns(run: Run) -> None:
     (problem,) = missing.value.problems
     assert problem.what.endswith(f"; its columns are {', '.join(shuffled.drop(columns=['flavanoids', 'colour']))}")
     assert problem.remedy == ""  # nonflavanoid_phenols is near, and wanted itself
+    genes = pd.DataFrame({f"gene{number}": 0 for number in range(400)}, index=shuffled.index)
+    wide = pd.concat([shuffled, genes], axis=1)
+    with pytest.raises(DataError, match=r"(?m)no column 'hue', which .*, …$") as missing:
+        trained.predict(wide.drop(columns="hue"))
+    assert len(str(missing.value)) < 1000
     with pytest.raises(DataError, match=r"row 1: column 'alcohol' holds 'much', which is not a number"):
         trained.predict(shuffled.astype({"alcohol": object}).assign(alcohol=["13", "much"] * 89))
     assert isinstance(shuffled, pd.DataFrame)
