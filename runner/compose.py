@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,13 @@ def save_as_primary(tree: Mapping[str, Any], *defaults: Mapping[str, str]) -> No
     ConfigStore.instance().store(SAVED, {"defaults": ["entry", *defaults, "_self_"], **tree})
 
 
-def composed(config_name: str, config_dir: str | None, overrides: Sequence[str]) -> DictConfig:
+def composed(
+    config_name: str, config_dir: str | None, overrides: Sequence[str], besides: Collection[str] = ()
+) -> DictConfig:
     """The configuration of a command that Hydra does not run.
+
+    Args:
+        besides: keys of the command, which no run has.
 
     Raises:
         ConfigError: with everything that is wrong with it.
@@ -44,7 +49,7 @@ def composed(config_name: str, config_dir: str | None, overrides: Sequence[str])
         return load(list(overrides))
     except FAILURES as error:
         own = [] if config_dir is None else [Path(config_dir)]
-        raise ConfigError(*explain(load, overrides, own, config_name)) from error
+        raise ConfigError(*explain(load, overrides, own, config_name, besides)) from error
 
 
 def check_names(config_dir: str | None) -> None:

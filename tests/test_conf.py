@@ -9,7 +9,7 @@ from conftest import Run, composed
 from omegaconf import OmegaConf
 from PIL import Image
 
-from runner import config, options
+from runner import compose, config, options
 from runner.checks import targets
 from runner.experiment import assemble
 from runner.sweep import folds
@@ -129,3 +129,12 @@ def test_every_folder_is_a_group_of_the_schema() -> None:
     groups = {path.name for path in options.home().iterdir() if path.is_dir()}
     assert groups - {"experiment"} <= {field.name for field in fields(Config)}
     assert Path(options.home() / "entry.yaml").is_file()
+
+
+def test_a_recipe_may_set_any_key(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\ndefaults: [{override /model: mlp}]\nseed: 4\nfigures: true\ntrainer: {max_epochs: 3}\n"
+    (tmp_path / "experiment/mine.yaml").write_text(text)
+    cfg = compose.composed("config", str(tmp_path), ["experiment=mine", "figures=false"])
+    assert (cfg.seed, cfg.figures, cfg.trainer.max_epochs) == (4, False, 3)
+    assert cfg.model._target_ == "runner.model.MLP"

@@ -341,6 +341,13 @@ def test_what_is_wrong_is_said_and_nothing_is_written(
     assert sorted(Path().rglob("*")) == before
 
 
+def test_of_several_keys_the_wrong_one_is_named_and_no_other(
+    run: Run, digits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("evaluate", "run=digits", "weights=last", "foo=3") == 2
+    assert [line.partition(":")[0] for line in capsys.readouterr().err.splitlines()] == ["error", "  allowed"]
+
+
 def test_data_that_changed_are_not_taken_for_those_of_the_run(
     run: Run, tabular: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

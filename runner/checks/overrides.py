@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import re
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from runner import config, folder
@@ -42,12 +42,15 @@ FAILURES = (HydraException, OmegaConfBaseException, yaml.YAMLError, UnicodeDecod
 """What composing raises when the configuration is at fault."""
 
 
-def explain(load: Load, overrides: Sequence[str], own: Iterable[Path] = (), name: str = "config") -> list[Problem]:
+def explain(
+    load: Load, overrides: Sequence[str], own: Iterable[Path] = (), name: str = "config", besides: Collection[str] = ()
+) -> list[Problem]:
     """Every problem of the configuration that `load` makes of `overrides`.
 
     Args:
         own: folders of the user's, in whose files it may be.
         name: of the primary configuration.
+        besides: keys of a command, which no run has.
     """
     own = list(own)
     found: list[Problem] = []
@@ -79,7 +82,11 @@ def explain(load: Load, overrides: Sequence[str], own: Iterable[Path] = (), name
             found.append(_describe(override, error, cfg, _files(own, error, option)))
     if "hydra" in cfg:
         config.install(cfg)
-    return found + config.check_keys(config.job(cfg))
+    ours = config.job(cfg)
+    with open_dict(ours):
+        for key in besides:
+            ours.pop(key, None)
+    return found + config.check_keys(ours)
 
 
 def _is_option(override: str, own: Sequence[Path]) -> bool:

@@ -147,7 +147,7 @@ def _open(
     compose.save_as_primary({**tree, **own}, *({key: option} for key, option in swapped.items()))
     # What stands for the run in each of several is its own folder.
     rest = [o for o, key in zip(overrides, typed, strict=True) if key not in (*GROUPS, "run")]
-    cfg = config.job(compose.composed(compose.SAVED, config_dir, rest))
+    cfg = config.job(compose.composed(compose.SAVED, config_dir, rest, own))
     with read_write(cfg), open_dict(cfg):
         cfg.run = str(run_dir)
         options = OmegaConf.create(config.value(OmegaConf.masked_copy(cfg, list(own))))
