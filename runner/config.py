@@ -24,6 +24,7 @@ from runner.checks.targets import HYDRA_KEYS, locate
 from runner.checks.values import UNKNOWN
 from runner.errors import FOR_THE_TRACEBACK, ConfigError, Problem, RunnerError, place_of, reason_of
 from runner.files import write
+from runner.options import ABOUT_A_START
 
 log = logging.getLogger("runner")
 
@@ -193,8 +194,11 @@ def task(config: DictConfig) -> DictConfig:
     chosen."""
     made = job(config)
     if OmegaConf.is_missing(made.facts, "options"):  # one that is resumed knows them
-        choices = config.hydra.runtime.choices if "hydra" in config else {}
-        fill(made, {"options": {key: choice for key, choice in choices.items() if choice and "/" not in key}})
+        choices = (
+            {str(key): choice for key, choice in config.hydra.runtime.choices.items()} if "hydra" in config else {}
+        )
+        groups = [key for key in sorted(choices, key=schema.place) if choices[key] and "/" not in key]
+        fill(made, {"options": {key: choices[key] for key in groups if key not in ABOUT_A_START}})
     if config.check == "only":
         offline(made)
     if config.debug == "dev_run":

@@ -46,7 +46,7 @@ def _prepare(cfg: DictConfig, run_dir: Path) -> Prepared:
     try:
         before_data.check(cfg)
         with staying():
-            return train.prepare(config.task(cfg), run_dir)
+            return train.prepare(config.task(with_hydra(cfg)), run_dir)
     except InputError:
         folder.disclaim(run_dir)
         raise
