@@ -333,6 +333,7 @@ class TestDebug:
         assert run("model=mlp", "debug=dev_run", "trainer.threads=1", *small) == 0
         said = capsys.readouterr().out
         assert [line.split()[0] for line in said.splitlines() if re.match(r" +\d+/", line)] == ["1/30"]
+        assert " epochs (dev run: two batches of each part)\n" in said
         assert "dev run passed in" in said
         assert not Path("outputs").exists()
 
