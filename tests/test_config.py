@@ -41,7 +41,8 @@ def test_targets_inside_arguments_are_built() -> None:
 
 
 def test_a_reference_that_leads_nowhere_is_a_problem_and_one_to_a_fact_is_not() -> None:
-    tree = OmegaConf.create({"model": {"a": "${facts.classes}", "b": "${facts.clases}"}, "facts": {"classes": "???"}})
+    model = {"a": "${facts.classes}", "b": "${facts.clases}"}
+    tree = OmegaConf.create({"model": model, "facts": {"classes": "???"}, "hydra": {"mode": "RUN"}})
     made, found = config.plain(tree)
     assert made == {"model": {"a": UNKNOWN, "b": UNKNOWN}}
     assert [(p.key, "${facts.clases}" in p.what) for p in found] == [("model.b", True)]
