@@ -5,6 +5,7 @@ within one run, with the same data and hyper-parameters and each with a model of
 itself, such as a fused optimizer or the layout of pictures, is as it is by default. Nothing is evaluated.
 
     uv run --with lightning benchmarks/loop.py FOLDER   # FOLDER has FashionMNIST/raw/, as torchvision lays it out
+    uv run --with lightning benchmarks/loop.py FOLDER --device cuda
 
 Without FOLDER the pictures are random ones of the same shape; without Lightning, its rows are left out.
 
@@ -15,8 +16,8 @@ tensors, 5.6 and 1.35 with the pictures. The progress bar takes 0.6 % and 0.1 % 
 
 from __future__ import annotations
 
+import argparse
 import logging
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -53,8 +54,8 @@ Epoch = Callable[[], float]
 """Trains for an epoch, and returns the seconds that it took."""
 
 
-def composed(name: str, folder: str | None) -> DictConfig:
-    overrides = [f"model={name}", f"loader.subset={SAMPLES[name]}", "device=cpu", "trainer.threads=1"]
+def composed(name: str, folder: str | None, device: str) -> DictConfig:
+    overrides = [f"model={name}", f"loader.subset={SAMPLES[name]}", f"device={device}", "trainer.threads=1"]
     overrides += [f"trainer.max_epochs={2 * (TURNS + 1)}"]  # in each turn, one with a progress bar and one without
     if folder is not None:
         overrides += ["dataset=fashion_mnist", quoted(f"dataset.root={folder}")]
@@ -83,13 +84,15 @@ def logged(fit: Iterator[Any], cfg: DictConfig, trainer: Trainer, bar: terminal.
     return spent
 
 
-def by_hand(model: nn.Module, batches: Callable[[], Batches]) -> Epoch:
+def by_hand(model: nn.Module, batches: Callable[[], Batches], device: str) -> Epoch:
     """The loop that one would write, over what `batches` makes anew for each epoch."""
+    model.to(device)
     optimizer = torch.optim.AdamW(model.parameters())
 
     def epoch() -> None:
         model.train()
         for x, y in batches():
+            x, y = x.to(device, non_blocking=True), y.to(device, non_blocking=True)
             optimizer.zero_grad()
             functional.cross_entropy(model(x), y).backward()
             optimizer.step()
@@ -98,7 +101,7 @@ def by_hand(model: nn.Module, batches: Callable[[], Batches]) -> Epoch:
 
 
 def shuffled(x: Tensor, y: Tensor) -> Batches:
-    order = torch.randperm(len(x))
+    order = torch.randperm(len(x), device=x.device)
     for start in range(0, len(x), BATCH):
         rows = order[start : start + BATCH]
         yield x[rows], y[rows]
@@ -119,7 +122,7 @@ class Pictures(Dataset[tuple[Tensor, int]]):
         return self.transform(Image.fromarray(self.pictures[index, 0].numpy())), int(self.labels[index])
 
 
-def lightning(model: nn.Module, loader: DataLoader[Any]) -> Epoch:
+def lightning(model: nn.Module, loader: DataLoader[Any], device: str) -> Epoch:
     """Lightning's `Trainer` as it is by default, from the start of the epoch to its end: what comes before and after,
     a checkpoint among it, is not counted."""
     import lightning  # type: ignore[import-not-found, unused-ignore]
@@ -138,64 +141,76 @@ def lightning(model: nn.Module, loader: DataLoader[Any]) -> Epoch:
             return torch.optim.AdamW(self.parameters())
 
         def on_train_epoch_start(self) -> None:
+            wait()
             self.started = time.perf_counter()
 
         def on_train_epoch_end(self) -> None:
+            wait()
             self.seconds = time.perf_counter() - self.started
 
     module = Module()
 
     def epoch() -> float:
         with TemporaryDirectory() as place, redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-            lightning.Trainer(accelerator="cpu", max_epochs=1, default_root_dir=place).fit(module, loader)
+            lightning.Trainer(accelerator=device, devices=1, max_epochs=1, default_root_dir=place).fit(module, loader)
         return float(module.seconds)
 
     return epoch
 
 
+def wait() -> None:
+    """Until the device has computed what it was given."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
 def timed(function: Callable[[], object]) -> Epoch:
     def epoch() -> float:
+        wait()
         started = time.perf_counter()
         function()
+        wait()
         return time.perf_counter() - started
 
     return epoch
 
 
-def others(model: type[MLP] | type[CNN], pictures: Tensor, x: Tensor, y: Tensor) -> dict[str, Epoch]:
+def others(model: type[MLP] | type[CNN], pictures: Tensor, x: Tensor, y: Tensor, device: str) -> dict[str, Epoch]:
     """Every way but ours, by what the table calls it.
 
     Args:
-        pictures: (N, 1, 28, 28) uint8.
-        x: the same as float32, normalised.
+        pictures: (N, 1, 28, 28) uint8, in the memory of the CPU.
+        x: the same as float32, normalised; and on the device, as are `y`.
     """
-    tensors: DataLoader[Any] = DataLoader(TensorDataset(x, y), BATCH, shuffle=True)
-    one_by_one: DataLoader[Any] = DataLoader(Pictures(pictures, y), BATCH, shuffle=True)
+    pin = device != "cpu"
+    tensors: DataLoader[Any] = DataLoader(TensorDataset(x.cpu(), y.cpu()), BATCH, shuffle=True, pin_memory=pin)
+    one_by_one: DataLoader[Any] = DataLoader(Pictures(pictures, y.cpu()), BATCH, shuffle=True, pin_memory=pin)
     models = [model((1, 28, 28), 10) for _ in range(4)]
     found = {
-        "by hand, tensors in memory": by_hand(models[0], lambda: shuffled(x, y)),
-        "by hand, DataLoader of pictures": by_hand(models[1], lambda: one_by_one),
+        "by hand, tensors in memory": by_hand(models[0], lambda: shuffled(x, y), device),
+        "by hand, DataLoader of pictures": by_hand(models[1], lambda: one_by_one, device),
     }
     if find_spec("lightning") is not None:
-        found["Lightning, DataLoader of tensors"] = lightning(models[2], tensors)
-        found["Lightning, DataLoader of pictures"] = lightning(models[3], one_by_one)
+        found["Lightning, DataLoader of tensors"] = lightning(models[2], tensors, device)
+        found["Lightning, DataLoader of pictures"] = lightning(models[3], one_by_one, device)
     return found
 
 
-def measure(name: str, folder: str | None) -> None:
-    cfg = composed(name, folder)
+def measure(name: str, folder: str | None, device: str) -> None:
+    cfg = composed(name, folder, device)
     prepared = train.prepare(cfg, Path())  # all that `python -m runner` makes before it trains
     experiment, trainer = prepared.experiment, prepared.trainer
     trainer.evaluate = lambda model: {cfg.checkpoint.monitor: 0.0}
     # As on a terminal, wherever the output goes: elsewhere nothing is drawn, and a progress bar costs less.
     terminal.console = Console(file=StringIO(), force_terminal=True)
     rows, held = experiment.data.loaders["train"].order.indices, experiment.data.samples["train"].arrays
-    pictures, fit, logging_took = held.inputs[rows], trainer.fit(), list[float]()
+    pictures, targets, fit, logging_took = held.inputs[rows], held.targets[rows], trainer.fit(), list[float]()
+    x, y = experiment.data.transform(pictures.to(device)), targets.to(device)
     with terminal.Bar(cfg.facts.total_steps, 0) as bar:
         ways = {
             RUNNER: timed(lambda: silent(fit)),
             LOGGED: timed(lambda: logging_took.append(logged(fit, cfg, trainer, bar))),
-            **others(MODELS[name], pictures, experiment.data.transform(pictures), held.targets[rows]),
+            **others(MODELS[name], pictures, x, y, device),
         }
         turns = [[epoch() for epoch in ways.values()] for _ in range(TURNS + 1)][1:]  # the first allocates memory
     seconds = dict(zip(ways, zip(*turns, strict=True), strict=True))
@@ -218,6 +233,11 @@ def show(name: str, seconds: dict[str, tuple[float, ...]]) -> None:
 if __name__ == "__main__":
     warnings.simplefilter("ignore")  # Lightning's advice
     torch.set_num_threads(1)
-    print(f"torch {torch.__version__}, one thread, batches of {BATCH}, medians of {TURNS} turns")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", nargs="?", help="has FashionMNIST/raw/")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    given = parser.parse_args()
+    where = torch.cuda.get_device_name() if given.device == "cuda" else "cpu"
+    print(f"torch {torch.__version__}, {where}, one thread, batches of {BATCH}, medians of {TURNS} turns")
     for name in MODELS:
-        measure(name, sys.argv[1] if len(sys.argv) > 1 else None)
+        measure(name, given.folder, given.device)

@@ -33,7 +33,7 @@ class Outputs:
     kept: Tensor
     """(N,) bool: which samples have a target that counts."""
     index: Tensor
-    """(N,) int64: each sample's index in its data set."""
+    """(N,) int64 on the CPU: each sample's index in its data set."""
 
 
 @torch.inference_mode()
@@ -76,7 +76,7 @@ def examine(
     made = predict(model, loss, loader, forward, before_batch)
     readout, kept = loss.readout, made.kept
     predicted = Predicted.of(loss.task, readout(made.output[kept]), made.target[kept], readout.gives_probabilities)
-    predicted = replace(predicted, index=made.index[kept].cpu().numpy())
+    predicted = replace(predicted, index=made.index[kept.cpu()].numpy())
     return {"loss": made.loss, **metric.measure(metrics, predicted)}, predicted
 
 

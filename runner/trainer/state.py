@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 
@@ -17,6 +19,11 @@ def load_optimizer(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
     Raises:
         ValueError: other parameters, or other groups of them.
     """
+    _load(optimizer, saved)
+    _lay_out(optimizer)
+
+
+def _load(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
     state = optimizer.state_dict()
     if not all("param_names" in group for group in [*state["param_groups"], *saved["param_groups"]]):
         optimizer.load_state_dict(dict(saved))  # one that does not know the names of its parameters
@@ -33,6 +40,15 @@ def load_optimizer(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
         groups.append({**same[0], "params": group["params"], "param_names": group["param_names"]})
     moved = {here[name]: saved["state"][there[name]] for name in here if there[name] in saved["state"]}
     optimizer.load_state_dict({"state": moved, "param_groups": groups})
+
+
+def _lay_out(optimizer: Optimizer) -> None:
+    """Lay what was loaded out in memory as the parameters are. Another device has another layout of convolutions, and a
+    fused optimizer would take the elements in another order than the parameter's, or refuse."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _positions(state: Mapping[str, Any]) -> dict[str, int]:

@@ -69,6 +69,28 @@ def test_groups_are_found_by_what_is_in_them() -> None:
     assert [group["param_names"][0] for group in other.param_groups] == ["a.bias", "a.weight"]
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_state_of_another_layout_in_memory_goes_on(fused: bool) -> None:
+    torch.manual_seed(0)
+    plain = nn.Conv2d(3, 4, 3)
+    laid_out = copy.deepcopy(plain).to(memory_format=torch.channels_last)
+    first, second = named(plain, fused=fused), named(laid_out, fused=fused)
+    gradient = torch.randn_like(plain.weight)
+
+    def step(conv: nn.Conv2d, optimizer: torch.optim.Optimizer) -> None:
+        conv.weight.grad = torch.empty_like(conv.weight).copy_(gradient)
+        optimizer.step()
+
+    step(plain, first)
+    laid_out.load_state_dict(plain.state_dict())
+    load_optimizer(second, copy.deepcopy(first.state_dict()))
+    gradient.neg_()
+    step(plain, first)
+    step(laid_out, second)
+    assert laid_out.weight.stride() != plain.weight.stride()
+    torch.testing.assert_close(laid_out.weight, plain.weight)
+
+
 def test_other_parameters_are_refused() -> None:
     model = network("abc")
     state = trained(model, named(model))
