@@ -22,7 +22,7 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 from runner.checks import entries, schema, targets
 from runner.checks.targets import HYDRA_KEYS, locate
 from runner.checks.values import UNKNOWN
-from runner.errors import FOR_THE_TRACEBACK, ConfigError, Problem, RunnerError, place_of, reason_of
+from runner.errors import FOR_THE_TRACEBACK, ConfigError, Problem, RunnerError, is_out_of_memory, place_of, reason_of
 from runner.files import write
 from runner.options import ABOUT_A_START
 
@@ -72,6 +72,8 @@ def calling(key: str, wrong: str = "cannot be built") -> Iterator[None]:
     except RunnerError:
         raise
     except Exception as error:  # whatever code of the user's may raise
+        if is_out_of_memory(error):
+            raise  # for which there is a message of its own
         log.debug("", exc_info=True)
         reason = f"{reason_of(error)}{place_of(error)}"
         if not isinstance(error, (TypeError, ValueError)) and str(error).strip():

@@ -95,14 +95,18 @@ def describe(device: torch.device) -> str:
     return f"{device} ({torch.cuda.get_device_name(device)}{place})"
 
 
-def out_of_memory(device: torch.device, batch_size: int, accumulate: int) -> str:
-    """What to do about batches that do not fit."""
+def out_of_memory(device: torch.device, batch_size: int, accumulate: int, cut: bool = False) -> str:
+    """What to do about batches that do not fit.
+
+    Args:
+        cut: whether they were made smaller until they would, and not even one sample did.
+    """
     peak = ""
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
         peak = f": {torch.cuda.max_memory_allocated(device) / 2**20:,.0f} of {total / 2**20:,.0f} MiB at the peak"
     what = f"out of memory on {device} with batches of {batch_size}{peak}"
-    if batch_size == 1:
+    if batch_size == 1 or cut:
         return f"{what}\n  try: a smaller model or input, or trainer.precision=bf16"
     half = f"loader.batch_size={batch_size // 2} trainer.accumulate={2 * accumulate}"
     same = "with the same number of samples per step"

@@ -154,7 +154,14 @@ def for_shell(override: str) -> str:
 
 def reason_of(error: BaseException) -> str:
     """The first line of what an error of somebody else's says, or its kind if it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    # What else torch says when memory runs out is of each other process on the card.
+    return ". ".join(first.split(". ")[:2]) if is_out_of_memory(error) else first
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it is torch's, which is not imported for this."""
+    return type(error).__name__ == "OutOfMemoryError"
 
 
 def place_of(error: BaseException) -> str:

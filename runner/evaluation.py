@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from runner import metric
-from runner.eval_mode import eval_mode
+from runner.eval_mode import Fitting, eval_mode
 from runner.metric import Metric, Predicted
 
 if TYPE_CHECKING:  # parts are given to one another, and do not import one another
@@ -44,14 +45,15 @@ def predict(
     forward: Callable[[Tensor], Tensor] | None = None,
     before_batch: Callable[[], None] = lambda: None,
 ) -> Outputs:
-    """Run a part through the model in eval mode. Every layer is left in the mode it was in.
+    """Run a part through the model in eval mode. Every layer is left in the mode it was in. Batches that do not fit
+    into the memory of the device are cut.
 
     Args:
         forward: calls the model, in the precision of the run; by default as it is.
         before_batch: called before each batch, and may raise, to stop.
     """
     rows = []
-    forward = model if forward is None else forward
+    forward = Fitting(model if forward is None else forward)
     with eval_mode(model):
         for batch in loader.epoch():
             before_batch()
@@ -82,7 +84,8 @@ def examine(
 
 @torch.no_grad()
 def norm_gap(model: nn.Module, criterion: Loss, batch: Batch) -> dict[str, float] | None:
-    """The loss of one batch with the statistics of BatchNorm, and with the batch's own; None without BatchNorm.
+    """The loss of one batch with the statistics of BatchNorm, and with the batch's own; None without BatchNorm, or
+    where the batch does not fit into the memory as a whole.
 
     Where training took few updates, the running statistics lag behind the weights, and a model that does well in train
     mode does badly in eval mode. Nothing else differs between the two figures: dropout is off in both.
@@ -92,11 +95,11 @@ def norm_gap(model: nn.Module, criterion: Loss, batch: Batch) -> dict[str, float
         return None
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     losses = []
-    with eval_mode(model):
+    with eval_mode(model), suppress(torch.OutOfMemoryError):
         for own in (False, True):
             for norm in norms:
                 norm.train(own)
             losses.append(float(criterion.of(model(batch.input), batch)))
     for name, buffer in model.named_buffers():
         buffer.copy_(buffers[name])
-    return {"eval_mode": losses[0], "batch_statistics": losses[1]}
+    return {"eval_mode": losses[0], "batch_statistics": losses[1]} if len(losses) == 2 else None

@@ -51,8 +51,9 @@ def layers(model: nn.Module, example: Tensor) -> Table:
     forward pass of one sample, and count what torch's `FlopCounterMode` does: matrix products, convolutions, attention.
 
     Args:
-        example: (B, ...) an input. It goes through in eval mode, so that no statistics move.
+        example: (B, ...) an input, of which two samples go through in eval mode, so that no statistics move.
     """
+    example = example[:2]  # of the whole batch, the outputs of every layer need not fit into the memory
     names = {module: name for name, module in model.named_modules()}
     shapes: dict[str, tuple[int, ...]] = {}
 

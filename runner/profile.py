@@ -11,6 +11,7 @@ from runner.table import Table
 
 WAIT, WARMUP, ACTIVE = 2, 2, 10
 """Steps that are left out, steps that are run under the profiler and left out, steps that are measured."""
+STEPS = WAIT + WARMUP + ACTIVE
 
 
 class Profiler:
@@ -22,10 +23,13 @@ class Profiler:
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         self.path = folder / "trace.json"
-        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
+        self._on_cuda = device.type == "cuda"
+        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self._on_cuda else [])]
         steps = schedule(wait=WAIT, warmup=WARMUP, active=ACTIVE, repeat=1)
-        self._profiler = profile(activities=activities, schedule=steps, on_trace_ready=self._done, record_shapes=True)
-        self._sort = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+        self._profiler = profile(
+            activities=activities, schedule=steps, on_trace_ready=self._done, record_shapes=True, acc_events=True
+        )
+        self._sort = "self_device_time_total" if self._on_cuda else "self_cpu_time_total"
         self.table: Table | None = None
         """What took the most time, when the steps are over."""
         self._profiler.start()
@@ -38,17 +42,24 @@ class Profiler:
         return self.table
 
     def close(self) -> None:
-        """Stop, where the run was shorter than what was to be measured."""
-        if self.table is None:
+        """Stop, where the run ended before."""
+        # Before the first step that is measured there is nothing to stop, and on CUDA torch crashed in doing it.
+        if self.table is None and self._profiler.step_num >= WAIT + WARMUP:
             self._profiler.stop()
 
     def _done(self, profiler: profile) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         profiler.export_chrome_trace(str(self.path))
-        found = sorted(profiler.key_averages(), key=lambda event: -getattr(event, self._sort))[:15]
-        total = sum(getattr(event, self._sort) for event in profiler.key_averages()) or 1
-        rows = [
-            [event.key, event.count // ACTIVE, getattr(event, self._sort) / ACTIVE, getattr(event, self._sort) / total]
-            for event in found
-        ]
+        # What torch marks, a step and the optimizer's part of it, has on a card the time of its kernels once more.
+        events = [event for event in profiler.key_averages() if not (self._on_cuda and event.is_user_annotation)]
+        total = sum(getattr(event, self._sort) for event in events) or 1
+        rows = []
+        for event in sorted(events, key=lambda event: -getattr(event, self._sort))[:15]:
+            spent = getattr(event, self._sort)
+            rows.append([_short(event.key), event.count // ACTIVE, spent / ACTIVE, spent / total])
         self.table = Table(f"Profile of {ACTIVE} steps", ["operation", "calls per step", "µs per step", "share"], rows)
+
+
+def _short(name: str, length: int = 60) -> str:
+    """The names of CUDA's kernels have hundreds of characters."""
+    return name if len(name) <= length else f"{name[: length - 1]}…"

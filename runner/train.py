@@ -19,6 +19,7 @@ from runner.checkpoint import BEST, read, read_newest, sha256
 from runner.data import Sources
 from runner.device import out_of_memory
 from runner.errors import (
+    ConfigError,
     DataError,
     Interrupted,
     Problem,
@@ -32,7 +33,7 @@ from runner.evaluation import norm_gap
 from runner.experiment import Experiment, assemble
 from runner.metric import Predicted
 from runner.pictures import gallery, layers, plots
-from runner.profile import Profiler
+from runner.profile import STEPS, Profiler
 from runner.recorder import Recorder, check_space
 from runner.result import Result
 from runner.signals import StopFlag
@@ -115,7 +116,8 @@ def _lost(error: Exception, trainer: Trainer, run_dir: Path) -> str:
 def _explained(error: BaseException, cfg: DictConfig, experiment: Experiment, run_dir: Path) -> str | None:
     """What to say in place of a traceback, where that would not say it as well."""
     if isinstance(error, torch.OutOfMemoryError):
-        return out_of_memory(experiment.device, cfg.loader.batch_size, cfg.trainer.accumulate)
+        cut = cfg.trainer.micro_batch == "auto"
+        return out_of_memory(experiment.device, cfg.loader.batch_size, cfg.trainer.accumulate, cut)
     if isinstance(error, SystemExit):
         return f"code named by a _target_ called sys.exit({error.code!r})"
     if isinstance(error, OSError) and str(error.filename).startswith(str(run_dir)):
@@ -134,6 +136,15 @@ def prepare(cfg: DictConfig, run_dir: Path, sources: Sources | None = None) -> P
     Raises:
         InputError: the data are not what the configuration needs, or the machine is not.
     """
+    try:
+        return _build(cfg, run_dir, sources)
+    except torch.OutOfMemoryError as error:
+        what = f"{cfg.device}: too little memory for the model and the data: {reason_of(error)}"
+        remedy = "another device, a smaller model, or loader=workers, which keeps the data off the device"
+        raise ConfigError(Problem("device", what, remedy=remedy)) from error
+
+
+def _build(cfg: DictConfig, run_dir: Path, sources: Sources | None) -> Prepared:
     resumed = cfg.resume is not None and folder.has_checkpoint(run_dir)
     state = read_newest(run_dir / "checkpoints") if resumed else None
     seconds = 0.0 if state is None else float(state["seconds"])
@@ -254,7 +265,7 @@ def _fit(
     """
     progress = trainer.progress
     with Bar(cfg.facts.total_steps, progress.step) as bar, ExitStack() as stack:
-        profiler = Profiler(run_dir / "profile", experiment.device) if cfg.trainer.profile else None
+        profiler = _profiler(cfg, run_dir, experiment.device, progress)
         if profiler is not None:
             stack.callback(profiler.close)
         begun, first = time.perf_counter(), progress.step
@@ -282,6 +293,15 @@ def _fit(
                 bar.update(progress.step, epoch, record["train/loss"], speed)
             if not trainer.finished:
                 stop.check()
+
+
+def _profiler(cfg: DictConfig, run_dir: Path, device: torch.device, progress: Progress) -> Profiler | None:
+    if not cfg.trainer.profile:
+        return None
+    if (left := cfg.facts.total_steps - progress.step) < STEPS:
+        log.warning("trainer.profile: not profiled, for that takes %d steps and the run has %d", STEPS, left)
+        return None
+    return Profiler(run_dir / "profile", device)
 
 
 def _finish(

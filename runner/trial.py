@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from runner.batch import Batch, by
 from runner.config import build_all, fill, value
 from runner.errors import FOR_THE_TRACEBACK, ConfigError, DataError, Problem, RunnerError, place_of, reason_of
-from runner.eval_mode import eval_mode
+from runner.eval_mode import Fitting, eval_mode
 from runner.network import make_model
 from runner.trainer import Gradient
 from runner.transform import Pipeline
@@ -29,10 +29,13 @@ def try_model(model: nn.Module, example: Tensor) -> object:
 
     Raises:
         ConfigError: it cannot take it; says at which layer, and what that got.
+        torch.OutOfMemoryError: not even one sample fits.
     """
     try:
         with torch.inference_mode(), eval_mode(model):
-            return model(example)
+            return Fitting(model)(example)
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # whatever a model of the user's may raise
         log.debug("", exc_info=True)
         reason = f"{reason_of(error)}{place_of(error)}"

@@ -102,7 +102,9 @@ def make_trainer(
         raise ConfigError(Problem("trainer.precision", what, "fp32, bf16"))
     given = {
         "frozen": e.frozen, "compute": step_of(cfg), "precision": e.precision,
-        "compiled": torch.compile(e.model) if options.compile else None,
+        # For each size of batches anew, of which there are few: once compiled for any size, a batch takes other kernels
+        # than before, and a resumed run that is not yet there would have other bits.
+        "compiled": torch.compile(e.model, dynamic=False) if options.compile else None,
         "skip_nonfinite": options.on_nonfinite == "skip",
         **{name: options[name] for name in ("accumulate", "micro_batch", "clip_norm", "clip_value", "ema")},
         **changes,

@@ -51,6 +51,19 @@ def _once(load: Callable[..., Any]) -> Callable[..., Any]:
 sklearn.datasets.load_digits = _once(sklearn.datasets.load_digits)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests are of the CPU, also where ``device=auto`` would take a card, but for those of ``pytest -m cuda``."""
+    if "cuda" not in config.option.markexpr:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("cuda"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device, and `pytest -m cuda`"))
+
+
 def pytest_collection_finish() -> None:
     """What was imported stays until the end: the garbage collector, which each run calls often, need not look at it."""
     gc.collect()

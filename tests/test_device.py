@@ -30,7 +30,6 @@ def test_auto_takes_what_is_there() -> None:
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not has_cuda, reason="needs CUDA")
 def test_cuda_is_numbered() -> None:
     assert device.resolve("auto") == device.resolve("cuda") == device.resolve("cuda:0") == torch.device("cuda:0")
     with pytest.raises(ConfigError, match="there is no 'cuda:99'"):

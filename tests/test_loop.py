@@ -404,8 +404,9 @@ def test_a_profile(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert re.search(r"aten::addmm +2 +\d", said)  # two linear layers
     events = json.loads((only_run() / "profile/trace.json").read_text())["traceEvents"]
     assert any(event.get("name") == "aten::addmm" for event in events)
-    assert run(*QUICK, "trainer.profile=true", "trainer.max_steps=3", "hydra.run.dir=short") == 0
+    assert run(*QUICK, "trainer.profile=true", "trainer.max_steps=13", "hydra.run.dir=short") == 0
     assert not Path("short/profile").exists()
+    assert "trainer.profile: not profiled, for that takes 14 steps and the run has 13" in "".join(capsys.readouterr())
 
 
 def test_the_train_part_again_in_eval_mode(run: Run) -> None:
@@ -456,6 +457,37 @@ def test_out_of_memory_says_what_would_fit(
     assert "loader.batch_size=32 trainer.accumulate=6" in said
     assert "Traceback" not in said
     assert result_of(only_run())["state"] == "failed"
+
+
+@pytest.mark.parametrize(("fits", "status"), [(16, 0), (0, 2)])
+def test_a_model_that_takes_some_samples_at_once(
+    run: Run, capsys: pytest.CaptureFixture[str], fits: int, status: int
+) -> None:
+    """Batches are cut in training, as `trainer.micro_batch` says, and in eval mode always; nothing else needs more."""
+    Path("tight.py").write_text(
+        "import torch\n\n"
+        "class Tight(torch.nn.Sequential):\n"
+        "    def forward(self, x):\n"
+        f"        if x.device.type != 'meta' and len(x) > {fits}:\n"
+        "            what = 'CUDA out of memory. Tried to allocate 1 GiB. GPU 0 has a total capacity of'\n"
+        "            raise torch.OutOfMemoryError(what)\n"
+        "        return super().forward(x)\n\n"
+        "def build():\n"
+        "    layers = torch.nn.Flatten(), torch.nn.Linear(64, 10), torch.nn.BatchNorm1d(10)\n"
+        "    return Tight(*layers)\n"
+    )
+    own = ("~model", "+model={_target_: tight.build}", "allow_targets=[tight.*]", "trainer.micro_batch=auto")
+    assert run(*own, "trainer.max_epochs=1", "trainer.threads=1") == status
+    said = "".join(capsys.readouterr())
+    if status == 0:
+        assert "out of memory with 64 samples at once: continuing with micro-batches of 32" in said
+        assert "of 16\n" in said
+        assert "model/layers was left out" not in said
+        assert result_of(only_run())["batch_norm"] is None
+    else:
+        reason = "CUDA out of memory. Tried to allocate 1 GiB\n"
+        assert f"error: device: auto: too little memory for the model and the data: {reason}" in said
+        assert "Traceback" not in said
 
 
 class TestOverfit:

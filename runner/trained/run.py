@@ -23,7 +23,7 @@ from runner import config, device, folder
 from runner.checks import entries, targets
 from runner.draws import generator, seed_of
 from runner.errors import ConfigError, Problem, RunFolderError, counted
-from runner.eval_mode import eval_mode
+from runner.eval_mode import Fitting, eval_mode
 from runner.keys import short
 from runner.loss import Readout
 from runner.network import make_model, make_precision, set_backends
@@ -88,7 +88,7 @@ class Run:
         self.cfg, self.folder, self.weights = cfg, run_dir, weights
         self.model, self.transform, self.precision, self.readout = net, transform, precision, readout
         self.device = precision.device
-        self.forward = precision.forward(net)
+        self.forward = Fitting(precision.forward(net))
         self.reader = Reader.of(cfg, transform)
 
     def __repr__(self) -> str:

@@ -1,0 +1,65 @@
+"""Runs on a device that is not the CPU: on CUDA if it is there and asked for, and on a pretended one everywhere."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Run, result_of
+
+SMALL = "loader.subset=200 scheduler=constant tensorboard.pictures=false trainer.threads=1"
+LINES = {
+    f"device={{}} {SMALL} model=cnn model.dropout=0 hydra.run.dir=whole trainer.max_epochs=2": 0,
+    f"device=cpu {SMALL} model=cnn model.dropout=0 hydra.run.dir=cpu trainer.max_epochs=1": 0,
+    "resume=cpu device={} trainer.max_epochs=2": 0,
+    "evaluate run=whole device={} temperature=val output=evaluated": 0,
+    "predict run=whole device={} input=test flips=[horizontal] output=there.csv": 0,
+    "predict run=whole device=cpu input=test flips=[horizontal] output=here.csv": 0,
+    "device={} loader.subset=100 model=cnn loss=weighted_ce metric=classification_full transform=crop_flip"
+    " trainer.max_epochs=1 trainer.ema=0.9 trainer.clip_norm=1 trainer.clip_value=1 trainer.accumulate=2"
+    " trainer.on_nonfinite=skip trainer.micro_batch=16 trainer.step={{_target_:runner.trainer.step.mixup}} trainer.evaluate_train=true"
+    " tensorboard.gradients=true tensorboard.histograms=true tensorboard.embeddings=6 'tensorboard.grad_cam=\"4.0\"'"
+    " hydra.run.dir=much figures=true": 0,
+    f"device={{}} {SMALL} dataset=diabetes model=mlp loss=mse metric=regression trainer.max_epochs=1"
+    " hydra.run.dir=values": 0,
+    "predict run=values device={} input=test output=values.csv": 0,
+    f"device={{}} {SMALL} model=mlp optimizer=sgd optimizer.lr=1e30 trainer.max_epochs=1 hydra.run.dir=nan": 1,
+    f"device={{}} {SMALL} model=mlp optimizer=muon trainer.max_steps=2 hydra.run.dir=muon": 0,
+    f"device={{}} {SMALL} model=mlp optimizer=lbfgs trainer.max_steps=2 hydra.run.dir=lbfgs": 0,
+}
+"""Command lines, and their exit statuses."""
+
+
+def check() -> None:
+    """That the device has computed what the CPU computes."""
+    whole, resumed = result_of("whole")["metrics"], result_of("cpu")["metrics"]
+    assert whole["val/loss"] == pytest.approx(resumed["val/loss"], rel=2e-3)
+    assert whole["test/accuracy"] == pytest.approx(resumed["test/accuracy"], abs=0.01)
+    assert result_of("evaluated")["metrics"]["test/accuracy"] == whole["test/accuracy"]
+    there, here = Path("there.csv").read_text().splitlines(), Path("here.csv").read_text().splitlines()
+    for one, other in zip(there[1:], here[1:], strict=True):
+        (index, *_, probability), (same, *_, its) = one.split(","), other.split(",")
+        assert index == same
+        assert float(probability) == pytest.approx(float(its), rel=1e-3)
+    assert "not finite at step 1 of epoch 1: first in layer 4 (Linear)" in result_of("nan")["error"]
+
+
+def test_a_device_that_mixes_with_the_cpu_as_little_as_cuda_does() -> None:
+    script = str(Path(__file__).parent / "pretend.py")
+    lines = [line.format("mps") for line in LINES]
+    done = subprocess.run([sys.executable, script, *lines], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == list(LINES.values()), done.stdout + done.stderr
+    assert "pretend:0" in done.stdout
+    check()
+
+
+@pytest.mark.cuda
+def test_cuda(run: Run) -> None:
+    for line, status in LINES.items():
+        assert run(*shlex.split(line.format("cuda"))) == status, line
+    check()
