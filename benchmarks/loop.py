@@ -12,6 +12,10 @@ Without FOLDER the pictures are random ones of the same shape; without Lightning
 On two shared cores of an Intel Xeon, with torch 2.15 and Lightning 2.6, the runner's time over that of the loop by hand
 with tensors in memory is 0.91 for the MLP and 0.83 for the CNN. Its speed over Lightning's is 1.8 and 1.2 with the
 tensors, 5.6 and 1.35 with the pictures. The progress bar takes 0.6 % and 0.1 % of an epoch.
+
+On an H200, with torch 2.11 and Lightning 2.6, it is 1.51 for the MLP, of which a step is nothing but launching kernels,
+and its speed over Lightning's 1.4 with the tensors and 4.5 with the pictures. That was with 60 operations in a step,
+which now has 39; neither that nor the CNN is measured there.
 """
 
 from __future__ import annotations

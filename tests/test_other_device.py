@@ -22,7 +22,8 @@ LINES = {
     "device={} loader.subset=100 model=cnn loss=weighted_ce metric=classification_full transform=crop_flip"
     " trainer.max_epochs=1 trainer.ema=0.9 trainer.clip_norm=1 trainer.clip_value=1 trainer.accumulate=2"
     " trainer.on_nonfinite=skip trainer.micro_batch=16 trainer.step={{_target_:runner.trainer.step.mixup}}"
-    " trainer.evaluate_train=true tensorboard.gradients=true tensorboard.histograms=true tensorboard.embeddings=6 'tensorboard.grad_cam=\"4.0\"'"
+    " trainer.evaluate_train=true tensorboard.gradients=true tensorboard.histograms=true"
+    " tensorboard.embeddings=6 'tensorboard.grad_cam=\"4.0\"'"
     " hydra.run.dir=much figures=true": 0,
     f"device={{}} {SMALL} dataset=diabetes model=mlp loss=mse metric=regression trainer.max_epochs=1"
     " hydra.run.dir=values": 0,

@@ -162,9 +162,9 @@ class Gradient:
 
 
 def total_norm(tensors: Sequence[Tensor]) -> Tensor:
-    """The 2-norm of all elements. On a CPU without what `torch.nn.utils.get_total_norm` takes to sort tensors by device
-    and type, which is as long as the norms of a small model."""
-    if not tensors or tensors[0].device.type != "cpu":
+    """The 2-norm of all elements. Without what `torch.nn.utils.get_total_norm` takes to sort tensors by device and
+    type, which is as long as the norms of a small model."""
+    if len({(tensor.device, tensor.dtype) for tensor in tensors}) != 1:
         return nn.utils.get_total_norm(tensors)
-    norm: Tensor = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(tensor) for tensor in tensors]))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(tensors))))
     return norm

@@ -93,12 +93,17 @@ def _rows(values: Tensor) -> Tensor:
 class Latch:
     """Looks at steps without waiting for the device, and lets no update through from the first bad one on.
 
-    Fused optimizers leave out an update that ``found_inf`` says to leave out, which `torch.amp.GradScaler` has them do.
+    Fused optimizers leave out an update that ``found_inf`` says to leave out. `torch.amp.GradScaler` has them do so;
+    here as there, torch's kernel that unscales gradients sets it: one, in place of the ten and more that a look of our
+    own would take, and on a card launching kernels is what a small step costs.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-        self.optimizer = optimizer
-        self._first = torch.full((), -1, device=device)
+        self._bad = torch.zeros((), device=device)  # 1 from the first bad step on: the kernel never sets it back
+        self._scale = torch.ones((), device=device)
+        self._count = torch.zeros((), dtype=torch.float64, device=device)  # of bad steps
+        self._last = -1
+        optimizer.found_inf = self._bad  # type: ignore[attr-defined]
 
     @classmethod
     def of(cls, optimizer: torch.optim.Optimizer, device: torch.device) -> Latch | None:
@@ -107,14 +112,14 @@ class Latch:
 
     def look(self, tensors: Sequence[Tensor], step: int) -> None:
         """To be called before the update of `step`, with what has to be finite."""
-        finite = torch.stack([tensor.isfinite().all() for tensor in tensors]).all()
-        self._first = torch.where(finite | (self._first >= 0), self._first, step)
-        self.optimizer.found_inf = (self._first >= 0).float()  # type: ignore[attr-defined]
+        torch._amp_foreach_non_finite_check_and_unscale_(list(tensors), self._bad, self._scale)
+        self._count += self._bad
+        self._last = step
 
     def first(self) -> int | None:
         """The first step that was not taken. Waits for the device."""
-        step = int(self._first)
-        return None if step < 0 else step
+        count = int(self._count)
+        return self._last - count + 1 if count else None
 
 
 def copies(model: nn.Module) -> Mapping[str, Tensor]:
