@@ -181,9 +181,9 @@ NOT_OF_THE_USER = (
 """Folders of this package, of Python and of what is installed; not all that is below where Python is, such as /usr."""
 
 
-def counted(number: int, word: str) -> str:
-    """``1 job``, ``2 jobs``."""
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
+def counted(number: int, word: str, words: str | None = None) -> str:
+    """``1 job``, ``2 jobs``; `words` where an s does not make it several."""
+    return f"{number:,} {word if number == 1 else words or f'{word}s'}"
 
 
 def few(names: Iterable[object], count: int = 5) -> str:

@@ -238,6 +238,11 @@ def newest_sweep() -> Path | None:
     return max((path.parent for path in found), key=lambda path: (path / SWEEP).stat().st_mtime, default=None)
 
 
+def is_newer(sweep: Path, run: Path) -> bool:
+    """Whether a sweep was begun, or gone on with, after a run."""
+    return (sweep / SWEEP).stat().st_mtime > _started(run)[0]
+
+
 def _started(folder: Path) -> tuple[float, list[str | int]]:
     when = started(result(folder))
     if when is None:  # it died before it could write its record
@@ -256,14 +261,17 @@ def resume_command(cfg: Any, folder: Path, *overrides: str) -> str:
 
 
 def longer(cfg: Any, ended_by: str | None) -> str:
-    """The override with which a completed run trains on.
+    """The override with which a completed run trains on, for as long again.
 
     Args:
         ended_by: what ended it, as ``result.json`` says it.
     """
     length = "max_epochs" if cfg.trainer.max_steps is None else "max_steps"
     key = {"early_stopping": "early_stopping.patience", "max_time": "max_time"}.get(ended_by or "", length)
-    return f"trainer.{key}=MORE"
+    had: object = cfg.trainer
+    for word in key.split("."):
+        had = had[word]  # type: ignore[index]
+    return f"trainer.{key}={2 * had if isinstance(had, int) else 'MORE'}"
 
 
 def command(cfg: Any, *words: str) -> str:

@@ -100,6 +100,8 @@ def resume(name: str, overrides: Sequence[str]) -> list[str]:
     from runner import compose, config, options
 
     run_dir = folder.find(name, "resume")
+    if name == "last":
+        _mention_sweep(run_dir)
     swapped = [o for o in overrides if (options.home() / o.partition("=")[0].lstrip("+~")).is_dir()]
     if swapped:
         what, remedy = f"cannot be changed when resuming {run_dir}", "leave out resume= to start a new run"
@@ -108,6 +110,15 @@ def resume(name: str, overrides: Sequence[str]) -> list[str]:
     rest = [override for override in overrides if not resumed(override)]
     place = quote(str(run_dir))
     return [*rest, f"resume={place}", f"hydra.run.dir={place}", "hydra.output_subdir=null"]
+
+
+def _mention_sweep(run_dir: Path) -> None:
+    """Say so if ``resume=last`` may have meant a sweep: one that is newer than the newest run, and not complete."""
+    from runner.sweep.record import Record
+
+    sweep = folder.newest_sweep()
+    if sweep is not None and folder.is_newer(sweep, run_dir) and not Record.read(sweep).is_complete:
+        print(f"the sweep {sweep} is newer and not complete; to resume it: {folder.line('-m', 'resume=last')}")
 
 
 def resume_sweep(sweep_dir: Path, flags: list[str], overrides: Sequence[str]) -> tuple[list[str], list[str]]:

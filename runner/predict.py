@@ -48,7 +48,8 @@ def main(opened: Sequence[Opened]) -> int:
     if runs[0].reader.codes is not None:
         say_unknown(runs[0].reader.codes)
     if failed:
-        log.warning("%s of them could not be read; see the column error for the reasons", f"{failed:,}")
+        what = "%s of the %s could not be read; see the column error for the reasons"
+        log.warning(what, f"{failed:,}", counted(count, "sample"))
     return failed
 
 

@@ -138,8 +138,7 @@ def _before_a_run() -> Iterator[None]:
     try:
         yield
     except signals.Exit as stop:
-        if stop.code:
-            print("before training began; nothing was written", file=sys.stderr)
+        stop.where = " before training began; nothing was written"
         raise
 
 
@@ -155,7 +154,8 @@ def check_resume(cfg: DictConfig) -> Path:
         raise ConfigError(Problem("debug", what, "null, anomaly", "leave out resume="))
     run_dir = folder.find(cfg.resume, "resume")
     new = OmegaConf.to_container(config.job(cfg), resolve=False)
-    rows = differing(config.load(run_dir / "config.yaml"), new)
+    held = config.load(run_dir / "config.yaml")
+    rows = differing(held, new)
     may_differ = list(schema.resumable())
     refused = [row for row in rows if not is_below(row[0], *may_differ)]
     if refused:
@@ -165,7 +165,11 @@ def check_resume(cfg: DictConfig) -> Path:
               for key, before, after in refused)
         )  # fmt: skip
     if _is_complete(cfg, run_dir, [key for key, _, _ in rows]):
-        more = folder.longer(cfg, folder.result(run_dir).get("ended_by"))
+        more = folder.longer(OmegaConf.create(held), folder.result(run_dir).get("ended_by"))
+        what = f"is no more than {run_dir} has: it is complete"
+        shorter = [(key, after) for key, _, after in rows if is_below(key, *schema.LENGTH)]
+        if shorter:
+            raise ConfigError(*(Problem(key, f"{shown(after)} {what}", remedy=more) for key, after in shorter))
         print(f"{run_dir} is complete; to train longer: {folder.resume_command(cfg, run_dir, more)}")
         raise signals.Exit(0)
     for key, before, after in rows:
@@ -212,7 +216,7 @@ def _end_check(prepared: Prepared | None, what: str = "") -> None:
         report.announce(prepared.cfg, prepared.experiment, done.optimizer, None, done.progress)
     elif what:
         log.info("%s", what)
-    log.info("check passed: no problems found; nothing was written")
+    log.info("check passed; nothing was written")
     raise signals.Exit(0)
 
 

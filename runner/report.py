@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from runner import __version__, compose, config, folder, metric, options
 from runner.batch import by
+from runner.dataset import ArrayDataset
 from runner.device import describe
 from runner.errors import counted, few
 from runner.experiment import Experiment
@@ -73,7 +74,8 @@ def announce(
     if run_dir is not None:
         log.info("%s", run_dir)
     if progress.step:
-        log.info("resumed after epoch %d, step %s", progress.epoch, f"{progress.step:,}")
+        where = f"in epoch {progress.epoch + 1}" if progress.batch else f"the end of epoch {progress.epoch}"
+        log.info("resumed after step %s of %s, %s", f"{progress.step:,}", f"{facts.total_steps:,}", where)
 
 
 def cautions(experiment: Experiment, threads: int | None) -> None:
@@ -103,6 +105,33 @@ def split_table(experiment: Experiment) -> Table:
         rows = [[*row, weight] for row, weight in zip(rows, weights.tolist(), strict=True)]
     total = ["all", *(len(rows) for rows in experiment.data.split.parts.values()), *([] if weights is None else [None])]
     return Table("Samples", columns, [*rows, total])
+
+
+def columns_table(cfg: DictConfig, experiment: Experiment) -> dict[str, Table]:
+    """By tag, how the columns of a table were read; nothing for other data."""
+    source = experiment.data.samples["train"].source
+    if not isinstance(source, ArrayDataset) or source.features is None or source.categories is None:
+        return {}
+    names, wanted = list(source.columns), config.value(cfg.dataset.get("target"))
+    targets = {names[name] if isinstance(name, int) else name for name in _as_list(wanted)}
+    rows: list[list[Any]] = []
+    for name in names:
+        if name not in source.features:
+            rows.append([name, "target" if name in targets else "left out", None, None])
+            continue
+        at = source.features.index(name)
+        values, categories = source.inputs[:, at], source.categories[at]
+        known, gaps = values[~values.isnan()], int(values.isnan().sum())
+        if categories is not None:
+            rows.append([name, counted(len(categories), "category", "categories"), few(categories, 5), gaps])
+        else:
+            span = f"{known.min():.6g} … {known.max():.6g}" if len(known) else None
+            rows.append([name, "number", span, gaps])
+    return {"data/columns": Table("Columns", ["column", "read as", "values", "missing"], rows)}
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def difference_table(cfg: DictConfig) -> Table:
@@ -243,8 +272,8 @@ def norm_gap(gap: dict[str, float] | None) -> None:
     """Say so if the running statistics of BatchNorm make a model worse than it is."""
     if gap is not None and gap["eval_mode"] > 1.2 * gap["batch_statistics"] + 0.05:
         log.warning(
-            "on the same train batch the loss is %.4f in eval mode and %.4f with the batch's own statistics: the "
-            "running statistics of BatchNorm lag behind the weights. More epochs, a larger momentum than 0.1 in the "
-            "model's BatchNorm layers, or torch.optim.swa_utils.update_bn on the trained model would close the gap",
+            "on one train batch the loss is %.4f in eval mode, and %.4f with the batch's own mean and variance: the "
+            "running ones of BatchNorm lag behind the weights\n"
+            "  try: more epochs, or a larger momentum than 0.1 in the model's BatchNorm layers",
             gap["eval_mode"], gap["batch_statistics"],
         )  # fmt: skip

@@ -50,6 +50,9 @@ class StopFlag:
 class Exit(SystemExit):
     """This program ends the process. Any other `SystemExit` comes from code that was called."""
 
+    where = ""
+    """What is said behind the name of the signal, if one was the reason."""
+
 
 @contextmanager
 def staying() -> Iterator[None]:
@@ -80,12 +83,15 @@ def exiting() -> Iterator[None]:
         came.append(Interrupted(signum))
         raise Exit(came[0].exit_status)
 
-    before = {signum: signal.signal(signum, leave) for signum in STOPPING}
+    before, where = {signum: signal.signal(signum, leave) for signum in STOPPING}, ""
     try:
         yield
+    except Exit as stop:
+        where = stop.where
+        raise
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
         if came:
-            print(came[0], file=sys.stderr)
+            print(f"{came[0]}{where}", file=sys.stderr)
             raise Exit(came[0].exit_status)

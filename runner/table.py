@@ -74,7 +74,7 @@ class Table:
 
 
 def cell(value: Any) -> str:
-    """A value as people read it: thousands separated, four decimals, – for what is not there."""
+    """A value as people read it: thousands separated, four decimals, one of large numbers, – for what is not there."""
     if value is None:
         return "–"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -83,7 +83,9 @@ def cell(value: Any) -> str:
         return f"{value:,}"
     if math.isnan(value):
         return "NaN"
-    return f"{value:.4f}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.3g}"
+    if 1e3 <= abs(value) < 1e9:
+        return f"{value:,.1f}"
+    return f"{value:.4f}" if 1e-3 <= abs(value) < 1e3 or value == 0 else f"{value:.3g}"
 
 
 def _escape(text: str) -> str:

@@ -60,8 +60,11 @@ class ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         screen = error_console if self._stderr or record.levelno >= logging.ERROR else console
-        style = "yellow" if record.levelno == logging.WARNING else None
-        screen.print(self.format(record), markup=False, style=style)
+        text, style = self.format(record), None
+        if record.levelno == logging.WARNING:
+            gap = text[: len(text) - len(text.lstrip("\n"))]
+            text, style = f"{gap}warning: {text.lstrip()}", "yellow"
+        screen.print(text, markup=False, style=style)
 
 
 class LogFile(logging.FileHandler):

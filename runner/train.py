@@ -191,7 +191,7 @@ def _run(
     report.cautions(experiment, threads)
     tables = _tables(cfg, experiment, trainer, result)
     result.update(tables={tag: table.records() for tag, table in tables.items()})
-    for tag in ("config/difference", "split", "model/layers", "optimizer/groups"):
+    for tag in ("config/difference", "data/columns", "split", "model/layers", "optimizer/groups"):
         if tag in tables:
             report.show_if_short(tables[tag])
     with Recorder(cfg, run_dir, experiment, trainer, lambda: result.seconds) as recorder:
@@ -231,6 +231,7 @@ def _tables(cfg: DictConfig, experiment: Experiment, trainer: Trainer, result: R
     return {
         "config/difference": report.difference_table(cfg),
         "environment": environment.table(experiment.device, result.content),
+        **report.columns_table(cfg, experiment),
         "split": report.split_table(experiment),
         **inspect.tables(cfg, experiment),
         "optimizer/groups": optimizer.table(trainer.optimizer),

@@ -224,7 +224,7 @@ class TestLength:
         assert result_of(only_run())["ended_by"] == "early_stopping"
         said = capsys.readouterr().out
         assert "stopped early, in epoch 3: no improvement in val/loss for 2 evaluations" in said
-        assert "trainer.early_stopping.patience=MORE" in said
+        assert "trainer.early_stopping.patience=4" in said
         # It is complete; with more patience it goes on.
         before = (only_run() / "result.json").read_bytes()
         assert run("resume=last") == 0

@@ -100,7 +100,7 @@ def test_a_broken_file_is_reported_in_its_row_and_the_rest_go_on(
     Image.new("L", (9, 9)).save("photos/0/006.png")
     for output in ("p.csv", "p.jsonl"):
         assert run("predict", f"run={digits}", "input=photos", f"output={output}", "probabilities=true") == 1
-    assert "3 of them could not be read" in capsys.readouterr().err
+    assert "warning: 3 of the 9 samples could not be read" in capsys.readouterr().err
     rows = lines("p.csv")
     expected = load_run(digits).predict(PICTURES[:9]).labels
     wrong = (3, 5, 6)

@@ -81,5 +81,5 @@ def test_a_run_that_is_stopped_before_it_begins_leaves_nothing(
     Path("own.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\nNet = object\n")
     own = ["model._target_=own.Net", "allow_targets=[own.*]"] if where == "importing" else []
     assert run(*own) == 130
-    assert capsys.readouterr().err == "before training began; nothing was written\nstopped by SIGINT\n"
+    assert capsys.readouterr().err == "stopped by SIGINT before training began; nothing was written\n"
     assert not Path("outputs").exists()

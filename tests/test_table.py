@@ -42,7 +42,8 @@ def test_terminal_columns_are_aligned_and_markup_is_not_read() -> None:
     ("value", "text"),
     [
         (None, "–"), (0, "0"), (1234567, "1,234,567"), (0.0, "0.0000"), (0.12345, "0.1235"), (1e-7, "1e-07"),
-        (123456.0, "1.23e+05"), (float("nan"), "NaN"), (True, "True"), ("text", "text"),
+        (123456.0, "123,456.0"), (-86483.0234, "-86,483.0"),
+        (2e9, "2e+09"), (float("nan"), "NaN"), (True, "True"), ("text", "text"),
     ],
 )  # fmt: skip
 def test_cells(value: object, text: str) -> None:

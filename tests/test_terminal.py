@@ -50,7 +50,8 @@ def test_errors_go_to_the_error_stream_and_lines_are_printed_as_they_are(capsys:
     log.addHandler(handler)
     log.info("[red]%s[/red] %s", "é", "x" * 300)
     log.error("no")
-    assert tuple(capsys.readouterr()) == ("[red]é[/red] " + "x" * 300 + "\n", "no\n")
+    log.warning("\nmind %s", "this")
+    assert tuple(capsys.readouterr()) == ("[red]é[/red] " + "x" * 300 + "\n\nwarning: mind this\n", "no\n")
 
 
 def test_a_table_is_shown_under_its_title(caplog: pytest.LogCaptureFixture) -> None:

@@ -205,6 +205,11 @@ def test_a_complete_run_is_left_as_it_is(run: Run, made: Path, capsys: pytest.Ca
     assert run("resume=last") == 0
     assert "is complete" in capsys.readouterr().out
     assert {path: path.read_bytes() for path in made.rglob("*") if path.is_file()} == before
+    # Less than it has is not what was asked for.
+    assert run("resume=last", "trainer.max_epochs=1") == 2
+    error = capsys.readouterr().err
+    assert f"trainer.max_epochs: 1 is no more than {made} has: it is complete\n  try: trainer.max_epochs=4" in error
+    assert {path: path.read_bytes() for path in made.rglob("*") if path.is_file()} == before
 
 
 def test_a_complete_run_can_train_on_and_remembers_it(run: Run, made: Path) -> None:
@@ -436,8 +441,24 @@ def test_values_are_learnt_and_reported_in_their_units(run: Run, capsys: pytest.
     assert found["metrics"]["test/rmse"] < 0.2 * spread
     assert found["metrics"]["test/mse"] == pytest.approx(found["metrics"]["test/rmse"] ** 2)
     assert set(found["tables"]) == {
-        "config/difference", "environment", "split", "model/layers", "model/memory", "optimizer/groups", "result",
+        "config/difference", "data/columns", "environment", "split", "model/layers", "model/memory", "optimizer/groups",
+        "result",
     }  # fmt: skip
+
+
+def test_how_the_columns_of_a_table_were_read(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [f"{n},{'abc'[n % 3]},{'' if n == 4 else n / 2},x,{'yes' if n % 2 else 'no'}" for n in range(40)]
+    Path("t.csv").write_text("\n".join(["id,letter,half,note,answer", *lines]))
+    table = ("dataset=table", "dataset.path=t.csv", "dataset.drop=[id,note]", "transform=table")
+    assert run(*QUICK, *table, "trainer.max_epochs=1", "hydra.run.dir=t") == 0
+    assert result_of("t")["tables"]["data/columns"] == [
+        {"column": "id", "read as": "left out", "values": None, "missing": None},
+        {"column": "letter", "read as": "3 categories", "values": "a, b, c", "missing": 0},
+        {"column": "half", "read as": "number", "values": "0 … 19.5", "missing": 1},
+        {"column": "note", "read as": "left out", "values": None, "missing": None},
+        {"column": "answer", "read as": "target", "values": None, "missing": None},
+    ]
+    assert re.search(r"(?m)^ half +number +0 … 19\.5 +1$", capsys.readouterr().out)
 
 
 def test_every_loss_of_a_sum_is_named(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

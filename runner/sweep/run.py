@@ -60,7 +60,8 @@ class Sweep:
         for entry in self.entries:
             self.open(entry, self._works_of(entry))
         jobs, runs, done = len(self.entries), self._total(), sum(not works for works in self._works.values())
-        words = [counted(jobs, "job"), *([f"{done} of them done"] if done else [])]
+        left = f"{jobs - done} to run" if jobs > done else "nothing left to run"
+        words = [counted(jobs, "job"), *([f"{done} of them done", left] if done else [])]
         words += [f"{counted(runs, 'fold')} to train"] if any(map(config.has_folds, self.configs.values())) else []
         words += [f"{self._n_jobs} at a time"] if self._n_jobs > 1 else []
         log.info("%s\n%s", self.record.folder, ", ".join(words))

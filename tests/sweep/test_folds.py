@@ -104,7 +104,7 @@ def test_a_fold_that_is_missing_is_trained_and_no_other(
 def test_a_longer_training_goes_on_in_every_fold(run: Run, crossed: Path) -> None:
     assert run("resume=here", "trainer.max_epochs=2") == 0
     assert [read(f"here/fold-{n}")["epochs"] for n in range(FOLDS)] == [2, 2, 2]
-    assert "resumed after epoch 1" in Path("here/fold-1/runner.log").read_text()
+    assert "the end of epoch 1" in Path("here/fold-1/runner.log").read_text()
 
 
 def test_where_there_is_an_official_test_part_the_fold_is_val_and_all_folds_say_it_together(run: Run) -> None:

@@ -109,7 +109,7 @@ def test_typed_again_it_does_what_is_missing_and_more_values_are_more_jobs(
     Path("mended").touch()
     again = [*(a for a in arguments if not a.startswith("model.how")), "model.how=fine,exit", "seed=0"]
     assert run(*again) == 0
-    assert "2 jobs, 1 of them done" in capsys.readouterr().out
+    assert "2 jobs, 1 of them done, 1 to run" in capsys.readouterr().out
     assert before == times("sweep/model.how=fine")
     assert set(states().values()) == {"completed"}
     assert run("--config-dir", "mine", "allow_targets=[own_net.*]", "resume=sweep", "seed=0,1") == 0
@@ -117,7 +117,27 @@ def test_typed_again_it_does_what_is_missing_and_more_values_are_more_jobs(
     assert len(rows()) == 4
     assert {row["folder"] for row in rows()} >= {"model.how=fine", "model.how=fine,seed=1"}
     assert run("--config-dir", "mine", "allow_targets=[own_net.*]", "-m", "resume=sweep") == 0
-    assert "4 jobs, 4 of them done" in capsys.readouterr().out
+    assert "4 jobs, 4 of them done, nothing left to run" in capsys.readouterr().out
+
+
+def test_the_newest_run_is_resumed_and_an_unfinished_sweep_after_it_is_mentioned(
+    run: Run, sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*QUICK, "trainer.max_epochs=1", "hydra.run.dir=outputs/2026-01-01/00-00-00") == 0
+    later = Path("outputs/multirun/2026-01-01/00-00-01")
+    shutil.copytree(sweep, later)
+    for record, expected in (("completed", False), ("running", True)):
+        result = later / "optimizer.lr=0.01,seed=1/result.json"
+        result.write_text(json.dumps({**result_of(result.parent), "state": record}))
+        os.utime(later / "sweep.json", (time.time() + 5,) * 2)
+        assert run("resume=last") == 0
+        said = capsys.readouterr().out
+        assert "outputs/2026-01-01/00-00-00 is complete" in said
+        words = f"the sweep {later} is newer and not complete; to resume it: python -m runner -m resume=last\n"
+        assert (words in said) == expected
+    os.utime(later / "sweep.json", (0, 0))
+    assert run("resume=last") == 0
+    assert "newer" not in capsys.readouterr().out
 
 
 def test_another_configuration_under_the_same_name_gets_a_folder_of_its_own_and_is_told_from_those_before(
@@ -228,7 +248,7 @@ def test_a_signal_saves_what_runs_and_typed_again_it_goes_on(
     assert states() == {"first": "completed", "long": "interrupted"}
     assert run("resume=sweep") == 0
     assert "3 jobs, 1 of them done" in capsys.readouterr().out
-    assert "resumed after epoch" in (second / "runner.log").read_text()
+    assert "resumed after step" in (second / "runner.log").read_text()
     assert set(states().values()) == {"completed"}
 
 
