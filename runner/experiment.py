@@ -21,7 +21,7 @@ from runner.config import calling, factory, fill, value
 from runner.data import Data, Sources, prepare
 from runner.dataset import Samples
 from runner.draws import reseed
-from runner.errors import FOR_THE_TRACEBACK, ConfigError, DataError, Problem, reason_of
+from runner.errors import FOR_THE_TRACEBACK, ConfigError, DataError, Problem, RunnerError, reason_of
 from runner.evaluation import examine
 from runner.loss import Loss
 from runner.metric import Metric, Predicted
@@ -241,6 +241,8 @@ def _check_loss(criterion: Loss, output: object, batch: Batch) -> None:
     try:
         with torch.inference_mode():
             criterion(cast(Tensor, output), batch)
+    except RunnerError:  # says what it is about
+        raise
     except Exception as error:  # whatever a loss of the user's may raise
         log.debug("", exc_info=True)
         reason = reason_of(error)

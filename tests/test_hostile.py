@@ -57,6 +57,11 @@ class Net(nn.Module):
 
 def share(said, right):
     return float((said == right).mean())
+
+
+class Shares(nn.Module):
+    def forward(self, output, target):
+        return torch.softmax(output, 1)
 """
 BASE = (
     "--config-dir", "mine", "allow_targets=[hostile.*]", "dataset=own", "transform=none", "model=own",
@@ -111,6 +116,15 @@ def test_the_data_do_not_say_what_is_called(run: Run, capsys: pytest.CaptureFixt
     assert run(*BASE, "dataset.how=names", f"{target}=${{facts.class_names.0}}") == 2
     assert "must not be a reference to facts" in capsys.readouterr().err
     assert not Path("EVIL").exists()
+
+
+def test_a_loss_of_another_shape_is_said(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*BASE, "~loss", "+loss._target_=hostile.Shares") == 2
+    assert capsys.readouterr().err == (
+        "error: loss: Shares returns shape (64, 2) for targets of shape (64,)\n"
+        "  allowed: one value per target, one per sample, or their mean: (64,) or ()\n"
+    )
+    assert not Path("outputs").exists()
 
 
 @pytest.mark.parametrize("override", ["model.how=lock", "model.how=parametrised", "+metric.own._target_=hostile.share"])

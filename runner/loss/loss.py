@@ -47,21 +47,29 @@ class Term(nn.Module):
         """Elements of the shape `counted`; or (B,) one for each sample; or a scalar, their mean.
 
         Raises:
-            ValueError: the criterion returned anything else.
+            ConfigError: the criterion returned anything else.
         """
         elements: Tensor = self.criterion(output, target)
+        if not isinstance(elements, Tensor):
+            raise ConfigError(self._returns(f"a {type(elements).__name__}", target, counted))
         if self.takes is not None and self.takes.per_class:
             elements = elements.sum(1)
-        elif elements.dim() == len(counted) + 1 and elements.shape[:1] == counted[:1]:
+        elif elements.dim() == len(counted) + 1 and elements.shape in (target.shape, (*counted[:1], 1, *counted[1:])):
             elements = elements.mean(1)  # values of each class, or (B, 1)
         if elements.dim() == 2 and elements.shape[1] == 1 and elements.shape != counted:
             elements = elements[:, 0]
         shape = elements.shape
         self.returns = "elements" if shape == counted else "samples" if shape == counted[:1] else "mean"
         if self.returns == "mean" and shape != ():
-            name = type(self.criterion).__name__
-            raise ValueError(f"{name} returns shape {tuple(shape)}, not {counted}, one value per sample, or a mean")
+            raise ConfigError(self._returns(f"shape {tuple(shape)}", target, counted))
         return elements
+
+    def _returns(self, what: str, target: Tensor, counted: tuple[int, ...]) -> Problem:
+        """What is said of a criterion that returns nothing that a mean could be taken of."""
+        shapes = dict.fromkeys([tuple(target.shape), tuple(counted), tuple(counted[:1])])
+        what = f"{type(self.criterion).__name__} returns {what} for targets of shape {tuple(target.shape)}"
+        allowed = f"one value per target, one per sample, or their mean: {', '.join(map(str, shapes))} or ()"
+        return Problem("loss", what, allowed)
 
 
 class Loss(nn.Module):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -255,7 +256,6 @@ def test_torchs_loss_of_whole_samples() -> None:
 @pytest.mark.parametrize(
     ("shape", "extra", "message"),
     [
-        ("wrapped", {}, r"PerSample returns shape \(1,\), not \(50, 3\), one value per sample, or a mean"),
         ("mean", {"weight": torch.rand(50)}, "PerSample returns a mean, so samples cannot be weighted"),
         ("one", {"mask": VALUES > 0}, "some values of a sample are masked or weighted differently"),
     ],
@@ -264,6 +264,63 @@ def test_losses_of_ones_own_that_cannot_be_summed(shape: str, extra: dict[str, T
     loss = one(PerSample(shape), "regression")
     with pytest.raises(ValueError, match=message):
         mean(loss, OUTPUT, batch(VALUES, **extra))
+
+
+class Made(nn.Module):
+    """A loss of the user's that returns what a function makes of output and target."""
+
+    def __init__(self, make: Callable[[Tensor, Tensor], Any]) -> None:
+        super().__init__()
+        self.make = make
+
+    def forward(self, output: Tensor, target: Tensor) -> Any:
+        return self.make(output, target)
+
+
+@pytest.mark.parametrize(
+    ("task", "target", "make", "shape", "allowed"),
+    [
+        ("classification", INDICES, lambda o, t: o.softmax(1), "shape (50, 3)", "(50,) or ()"),
+        ("classification", INDICES, lambda o, t: o.T, "shape (3, 50)", "(50,) or ()"),
+        ("classification", INDICES, lambda o, t: o[:, :1] - t, "shape (50, 50)", "(50,) or ()"),
+        ("classification", INDICES, lambda o, t: o.mean().reshape(1), "shape (1,)", "(50,) or ()"),
+        ("classification", INDICES, lambda o, t: float(o.mean()), "a float", "(50,) or ()"),
+        ("soft", SOFT, lambda o, t: o[:, :2], "shape (50, 2)", "(50, 3), (50,) or ()"),
+        ("multilabel", FLAGS, lambda o, t: o[:, :2], "shape (50, 2)", "(50, 3), (50,) or ()"),
+        ("regression", VALUES, lambda o, t: o.sum(0), "shape (3,)", "(50, 3), (50,) or ()"),
+        ("regression", VALUES[:, 0], lambda o, t: o[:, None] - t, "shape (50, 50)", "(50,) or ()"),
+    ],
+)
+def test_what_no_mean_can_be_taken_of_is_refused(
+    task: str, target: Tensor, make: Callable[..., Any], shape: str, allowed: str
+) -> None:
+    output = OUTPUT[:, 0] if task == "regression" and target.dim() == 1 else OUTPUT
+    with pytest.raises(ConfigError) as caught:
+        mean(one(Made(make), task), output, target)
+    assert str(caught.value) == (
+        f"loss: Made returns {shape} for targets of shape {tuple(target.shape)}\n"
+        f"  allowed: one value per target, one per sample, or their mean: {allowed}"
+    )
+
+
+PIXELS = torch.randn(4, 3, 5, 6, generator=torch.Generator().manual_seed(4))
+PIXEL_CLASSES = torch.randint(3, (4, 5, 6), generator=torch.Generator().manual_seed(5))
+
+
+@pytest.mark.parametrize("shape", ["each", "with a channel", "samples", "mean"])
+def test_a_loss_of_ones_own_of_pixels(shape: str) -> None:
+    def make(output: Tensor, target: Tensor) -> Tensor:
+        each = nn.functional.cross_entropy(output, target, reduction="none")
+        by_sample = each.flatten(1).mean(1)
+        return {"each": each, "with a channel": each[:, None], "samples": by_sample, "mean": each.mean()}[shape]
+
+    expected = nn.functional.cross_entropy(PIXELS, PIXEL_CLASSES)
+    assert mean(one(Made(make)), PIXELS, PIXEL_CLASSES) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_values_of_each_class_are_one_per_target_where_the_targets_are_distributions() -> None:
+    loss = one(Made(lambda output, target: (output - target).abs()), "soft")
+    assert mean(loss, OUTPUT, SOFT) == pytest.approx(float((OUTPUT - SOFT).abs().mean()), rel=1e-5)
 
 
 @pytest.mark.parametrize("criterion", [nn.MSELoss, nn.L1Loss, nn.HuberLoss])
