@@ -21,7 +21,7 @@ from runner.config import calling, factory, fill, value
 from runner.data import Data, Sources, prepare
 from runner.dataset import Samples
 from runner.draws import reseed
-from runner.errors import FOR_THE_TRACEBACK, ConfigError, DataError, Problem, RunnerError, reason_of
+from runner.errors import FOR_THE_TRACEBACK, ConfigError, DataError, Problem, RunnerError, place_of, reason_of
 from runner.evaluation import examine
 from runner.loss import Loss
 from runner.metric import Metric, Predicted
@@ -227,12 +227,18 @@ def _baseline(metrics: Mapping[str, Metric], data: Data, criterion: Loss) -> dic
                 found[f"{part}/{name}"] = metric.measure({name: entry}, predicted)[name]
             except Exception as error:  # whatever scikit-learn or a metric of the user's may raise
                 log.debug("", exc_info=True)
-                reason = reason_of(error)
-                remedy = f"metric={_option(criterion.task)}"
-                problems[name] = Problem(f"metric.{name}", f"cannot be computed: {reason}", remedy=remedy)
+                problems[name] = _uncomputable(f"metric.{name}", entry, error, criterion.task)
     if problems:
         raise ConfigError(*problems.values())
     return found
+
+
+def _uncomputable(key: str, entry: Metric, error: Exception, task: str) -> Problem:
+    if isinstance(error, metric.NoNumber):
+        return Problem(key, str(error), "one number")
+    # Of scikit-learn's and ours, others fit the targets; one of the user's was chosen for them, and has a mistake.
+    remedy = FOR_THE_TRACEBACK if entry.is_of_the_user else f"metric={_option(task)}"
+    return Problem(key, f"cannot be computed: {reason_of(error)}{place_of(error)}", remedy=remedy)
 
 
 def _check_loss(criterion: Loss, output: object, batch: Batch) -> None:
@@ -245,7 +251,7 @@ def _check_loss(criterion: Loss, output: object, batch: Batch) -> None:
         raise
     except Exception as error:  # whatever a loss of the user's may raise
         log.debug("", exc_info=True)
-        reason = reason_of(error)
+        reason = f"{reason_of(error)}{place_of(error)}"
         names = " + ".join(type(term.criterion).__name__ for term in criterion.terms)
         what = f"{names} fails on the first batch: {reason}"
         raise ConfigError(Problem("loss", what, remedy=FOR_THE_TRACEBACK)) from error

@@ -76,6 +76,11 @@ class Metric:
         names = list(inspect.signature(self.function.func).parameters)
         return self.function.func is sk.log_loss or names[1:2] in (["y_prob"], ["y_score"], ["y_proba"])
 
+    @property
+    def is_of_the_user(self) -> bool:
+        """Whether it is neither scikit-learn's nor one of ours."""
+        return not str(getattr(self.function.func, "__module__", "")).startswith(("sklearn.", "runner."))
+
 
 @dataclass(frozen=True)
 class Predicted:
@@ -116,6 +121,20 @@ def chosen(task: str, scores: Array) -> Array:
     return found
 
 
+class NoNumber(TypeError):
+    """A metric returned something else than one number."""
+
+
+def _number(found: Any) -> float:
+    try:
+        return float(found)
+    except (TypeError, ValueError, RuntimeError) as error:  # the last is torch's
+        kind = "an array" if isinstance(found, np.ndarray) else f"a {type(found).__name__}"
+        size = f" of {len(found)}" if isinstance(found, (list, tuple, dict)) else ""
+        size = f" of shape {tuple(found.shape)}" if hasattr(found, "shape") else size
+        raise NoNumber(f"returns {'None' if found is None else kind + size}, not one number") from error
+
+
 def measure(metrics: Mapping[str, Metric], predicted: Predicted) -> dict[str, float]:
     """Every metric's value; NaN where it is not defined for these samples."""
     with warnings.catch_warnings(), np.errstate(over="ignore", invalid="ignore"):
@@ -128,12 +147,12 @@ def _value(metric: Metric, predicted: Predicted) -> float:
     if given is not None and not np.isfinite(given).all():
         return math.nan  # scikit-learn would raise
     if not metric.wants_probabilities:
-        return float(metric.function(predicted.truth, given))
+        return _number(metric.function(predicted.truth, given))
     chances = given
     theirs = metric.function.func.__module__.startswith("sklearn.")
     if theirs and chances is not None and predicted.truth.ndim == 1 and chances.shape[1] == 2:
         chances = chances[:, 1]  # of two classes scikit-learn wants that of the second alone
-    return float(metric.function(predicted.truth, chances))
+    return _number(metric.function(predicted.truth, chances))
 
 
 def baseline(task: str, train: Tensor, truth: Tensor, num_classes: int) -> Predicted:

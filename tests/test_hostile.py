@@ -12,6 +12,7 @@ from conftest import Run
 CODE = """\
 import sys
 import threading
+import numpy as np
 import torch
 from torch import nn
 
@@ -62,6 +63,31 @@ def share(said, right):
 class Shares(nn.Module):
     def forward(self, output, target):
         return torch.softmax(output, 1)
+
+
+class Failing(nn.Module):
+    def forward(self, output, target):
+        raise RuntimeError("no luck")
+
+
+def per_class(said, right):
+    return np.ones(3)
+
+
+def nothing(said, right):
+    return None
+
+
+def both(said, right):
+    return 1.0, 2.0
+
+
+def shares(said, right):
+    return torch.ones(2)
+
+
+def no_share(said, right):
+    return 1 / 0
 """
 BASE = (
     "--config-dir", "mine", "allow_targets=[hostile.*]", "dataset=own", "transform=none", "model=own",
@@ -125,6 +151,44 @@ def test_a_loss_of_another_shape_is_said(run: Run, capsys: pytest.CaptureFixture
         "  allowed: one value per target, one per sample, or their mean: (64,) or ()\n"
     )
     assert not Path("outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "at", "said"),
+    [
+        (["dataset.how=raise"], 'raise ValueError("one', "dataset: sample 0 cannot be read: ValueError: one (PLACE)"),
+        (["~loss", "+loss._target_=hostile.Failing"], "raise RuntimeError(",
+         "loss: Failing fails on the first batch: no luck (PLACE)"),
+        (["+metric.own._target_=hostile.no_share"], "return 1 / 0",
+         "metric.own: cannot be computed: division by zero (PLACE)"),
+    ],
+)  # fmt: skip
+def test_where_it_fails_is_said(
+    run: Run, capsys: pytest.CaptureFixture[str], overrides: list[str], at: str, said: str
+) -> None:
+    line = next(number for number, text in enumerate(CODE.splitlines(), 1) if at in text)
+    assert run(*BASE, *overrides) == 2
+    assert capsys.readouterr().err == (
+        f"error: {said.replace('PLACE', f'hostile.py, line {line}')}\n"
+        "  try: the same command with -v, for the traceback\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("hostile.per_class", "returns an array of shape (3,)"),
+        ("hostile.nothing", "returns None"),
+        ("hostile.both", "returns a tuple of 2"),
+        ("hostile.shares", "returns a Tensor of shape (2,)"),
+        ("sklearn.metrics.confusion_matrix", "returns an array of shape (2, 2)"),
+    ],
+)
+def test_a_metric_that_is_no_number_is_said(
+    run: Run, capsys: pytest.CaptureFixture[str], target: str, said: str
+) -> None:
+    assert run(*BASE, f"+metric.own._target_={target}") == 2
+    assert capsys.readouterr().err == f"error: metric.own: {said}, not one number\n  allowed: one number\n"
 
 
 @pytest.mark.parametrize("override", ["model.how=lock", "model.how=parametrised", "+metric.own._target_=hostile.share"])

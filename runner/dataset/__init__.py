@@ -19,7 +19,7 @@ from runner.dataset.samples import Samples
 from runner.dataset.stream import Stream
 from runner.dataset.table import table
 from runner.dataset.vision import torchvision_dataset as torchvision
-from runner.errors import FOR_THE_TRACEBACK, ConfigError, DataError, Problem
+from runner.errors import FOR_THE_TRACEBACK, ConfigError, DataError, Problem, place_of, reason_of
 
 __all__ = [
     "ArrayDataset",
@@ -92,7 +92,7 @@ def _to_its_end(source: IterableDataset[Any], name: str) -> list[Any]:
     try:
         held = list(islice(source, LIMIT + 1))
     except Exception as error:  # whatever a data set of the user's may raise
-        what = f"the {name} part cannot be read: {type(error).__name__}: {error}"
+        what = f"the {name} part cannot be read: {type(error).__name__}: {reason_of(error)}{place_of(error)}"
         raise DataError(Problem("dataset", what, remedy=FOR_THE_TRACEBACK)) from error
     if not 0 < len(held) <= LIMIT:
         what = "is empty" if not held else f"is a stream that has not ended after {LIMIT:,} samples"
