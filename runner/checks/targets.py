@@ -276,6 +276,14 @@ def locate(name: str) -> Any:
     return found
 
 
+def _names_of(module: Any) -> list[str]:
+    """What a module has to offer: neither what it calls private, nor modules that it imported for itself."""
+    held = vars(module)  # getattr could import what is there in name only
+    names = [name for name in dir(module) if not name.startswith("_")]
+    foreign = [n for n in names if inspect.ismodule(held.get(n)) and held[n].__name__ != f"{module.__name__}.{n}"]
+    return [name for name in names if name not in foreign]
+
+
 def _import(name: str, parent: Any) -> Any:
     try:
         return importlib.import_module(name)
@@ -285,7 +293,7 @@ def _import(name: str, parent: Any) -> Any:
             raise LookupError(f"importing {name} needs {error.name}, which is not installed") from error
         if not above:
             raise LookupError(f"there is no module {name!r}") from error
-        close = nearest(word, dir(parent), above + ".")
+        close = nearest(word, _names_of(parent), above + ".")
         raise LookupError(f"{above} has no {word!r}" + (f"; there is {close}" if close else "")) from error
     except Exit:  # a signal came
         raise

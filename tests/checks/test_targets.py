@@ -41,6 +41,22 @@ def test_a_module_that_fails_to_import_says_why(tmp_path: Path, monkeypatch: pyt
         targets.locate("needy.X")
 
 
+def test_what_a_module_imports_for_itself_is_not_suggested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__init__.py").write_text("import numpy as np\nimport numpy as nets\nfrom . import parts\n")
+    (tmp_path / "mine" / "parts.py").write_text("import json as loss\n_loss = None\ndef lose(): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for path, said in {
+        "mine.nope": "mine has no 'nope'",
+        "mine.net": "mine has no 'net'",
+        "mine.part": "mine has no 'part'; there is mine.parts",
+        "mine.parts.losse": "mine.parts has no 'losse'; there is mine.parts.lose",
+    }.items():
+        with pytest.raises(LookupError) as caught:
+            targets.locate(path)
+        assert caught.value.args == (said,)
+
+
 CALLS: list[str] = []
 
 
