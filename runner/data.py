@@ -19,6 +19,7 @@ from runner import split as splits
 from runner.batch import Batch, by, stacked
 from runner.config import build, build_all, calling, factory, fill, value
 from runner.dataset import Samples, Stream
+from runner.dataset.table import AS_VALUES, look_like_values
 from runner.draws import seed_of, set_generators
 from runner.errors import ConfigError, DataError, Problem, shown
 from runner.files import typed
@@ -102,7 +103,7 @@ def prepare(cfg: DictConfig, where: torch.device, sources: Sources | None = None
     indices = {part: torch.from_numpy(rows) for part, rows in split.parts.items()}
     counts = _counts(samples, indices)
     if stream is None:
-        splits.check_classes(counts)
+        splits.check_classes(counts, _as_values(cfg, held["train"].classes))
     fill(cfg, {f"{part}_samples": len(rows) for part, rows in indices.items()} | {"split_hash": split.hash})
 
     drop = "dataset.duplicates=drop, for rows that are equal in every column"
@@ -132,13 +133,21 @@ def make_split(cfg: DictConfig, given: dict[str, Samples]) -> Split:
     official = {part: len(held) for part, held in given.items() if part != "train"}
     counted = None if train.counted is None else train.counted.numpy()
     targets = train.hard_targets.numpy()
-    subject = splits.Subject(targets, train.column, official, train.fingerprint, counted, train.classes)
+    subject = splits.Subject(
+        targets, train.column, official, train.fingerprint, counted, train.classes, _as_values(cfg, train.classes)
+    )
     path = cfg.split.get("path")
     with calling("split"):
         make = factory(cfg.split) if path is None else partial(splits.load, typed(path))
         made: Split = make(subject)
         splits.check(made, subject)
     return made
+
+
+def _as_values(cfg: DictConfig, classes: Sequence[str]) -> str:
+    """See `runner.split.Subject`."""
+    is_ours = cfg.dataset.get("_target_") == "runner.dataset.table"
+    return AS_VALUES if is_ours and look_like_values(classes) else ""
 
 
 def _split_stream(cfg: DictConfig, given: dict[str, Samples]) -> Split:

@@ -27,7 +27,7 @@ from sklearn.model_selection import (
     StratifiedShuffleSplit,
 )
 
-from runner.errors import ConfigError, DataError, Problem, reason_of
+from runner.errors import ConfigError, DataError, Problem, few, reason_of
 from runner.files import write
 from runner.part_names import PARTS, part_named
 
@@ -47,6 +47,7 @@ class Subject:
         fingerprint: tells these data from others.
         counted: (N,) which targets stand for something; None for all.
         classes: the name of each class.
+        as_values: what to type to have the classes taken as values, if that may have been meant.
     """
 
     targets: NDArray[Any]
@@ -55,6 +56,7 @@ class Subject:
     fingerprint: str = ""
     counted: NDArray[Any] | None = None
     classes: Sequence[str] = ()
+    as_values: str = ""
 
 
 @dataclass(frozen=True)
@@ -278,6 +280,7 @@ def _held_out(
         return _complete(method, subject, {"train": rest, "test": held}, seed, fold)
     size = round(val * len(everything if groups is None else np.unique(groups)))
     remedy = "a larger split.val, or fewer folds (split.n_splits)" if groups is None else "another split.val"
+    remedy = remedy if strata is None else subject.as_values or remedy
     train, chosen = _cut(rest, size, seed, strata, groups, remedy)
     return _complete(method, subject, {"train": train, "val": chosen, "test": held}, seed, fold)
 
@@ -340,8 +343,10 @@ def _check_strata(subject: Subject, strata: NDArray[Any], parts: int) -> None:
         kind, names, remedy = "class", dict(enumerate(subject.classes)), "split=random"
         if np.issubdtype(subject.targets.dtype, np.floating):
             kind, names, remedy = "quantile bin", {}, "a smaller split.bins, or split=random"
-        listed = ", ".join(f"{kind} {names.get(value, value)} has {count}" for value, count in small.items())
+        listed = few(f"{kind} {names.get(value, value)} has {count}" for value, count in small.items())
         what = f"too few samples for {parts} parts: {listed}"
+        if subject.as_values:
+            what, remedy = f"{what}; the {len(subject.classes)} classes are numbers", subject.as_values
         raise DataError(Problem("split", what, f"at least {parts} samples per {kind}", remedy))
 
 
@@ -392,14 +397,16 @@ def check(split: Split, subject: Subject) -> None:
             log.warning(what, name, f"{subject.official[name]:,}", split.method)
 
 
-def check_classes(counts: Mapping[str, Mapping[str, int]]) -> None:
+def check_classes(counts: Mapping[str, Mapping[str, int]], as_values: str = "") -> None:
     """That every class of val and test is in train, too.
 
     Args:
         counts: for each part, how many samples each class has.
+        as_values: see `Subject`.
     """
     for name in counts["train"]:
         here = {part: row[name] for part, row in counts.items()}
         if here["train"] == 0 and (here["val"] or here["test"]):
             what = f"class {name!r} has no train sample ({here['val']:,} in val, {here['test']:,} in test)"
-            raise DataError(Problem("split", what, "every class in train", "split=stratified, or another split.seed"))
+            remedy = as_values or "split=stratified, or another split.seed"
+            raise DataError(Problem("split", what, "every class in train", remedy))

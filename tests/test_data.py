@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Run
+from conftest import QUICK, Run
 from omegaconf import OmegaConf
 from torchvision.transforms import v2
 
@@ -181,3 +181,33 @@ def test_a_pipeline_for_both_is_fitted_once() -> None:
     samples = Samples(ArrayDataset(torch.rand(9, 2), torch.zeros(9).long(), ["a"]))
     made = _fit_transforms(cfg, samples, torch.arange(9))
     assert made["train"] is made["eval"]
+
+
+@pytest.mark.parametrize("how", [["split=stratified"], ["split=random"], ["split=kfold", "split.fold=0"]])
+def test_a_table_whose_classes_are_values_is_answered_with_regression(
+    run: Run, capsys: pytest.CaptureFixture[str], how: list[str]
+) -> None:
+    # As the masses of penguins, most of which several have, and some one alone.
+    masses = [2700 + 25 * n for n in range(60) for _ in range(1 + n % 5)]
+    lines = [f"{mass / 20},{mass}" for mass in masses]
+    Path("penguins.csv").write_text("\n".join(["flipper,mass", *lines]) + "\n")
+    table = ["dataset=table", "dataset.path=penguins.csv", "transform=table", *QUICK, *how]
+    assert run(*table) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("error: split: ")
+    assert len(said[0]) < 200
+    remedy = "dataset.task=regression loss=mse metric=regression"
+    assert said[-1] == f"  try: {remedy}"
+    if how == ["split=stratified"]:
+        assert said[0] == (
+            "error: split: too few samples for 3 parts: class 2700 has 1, class 2725 has 2, class 2825 has 1, class "
+            "2850 has 2, class 2950 has 1, …; the 60 classes are numbers"
+        )
+    assert run(*table, *remedy.split()) == 0
+
+
+def test_classes_that_are_few_numbers_or_words_are_classes(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    for names in ([str(n % 4) for n in range(40)] + ["9"], [f"c{n // 5}" for n in range(150)] + ["c99"]):
+        Path("x.csv").write_text("a,b\n" + "".join(f"{n},{name}\n" for n, name in enumerate(names)))
+        assert run("dataset=table", "dataset.path=x.csv", "transform=table", *QUICK) == 2
+        assert capsys.readouterr().err.endswith("\n  try: split=random\n")

@@ -264,6 +264,17 @@ def test_a_class_that_is_missing_from_train_is_an_error() -> None:
     )
 
 
+def test_of_many_classes_that_are_too_small_a_few_are_named() -> None:
+    rare = Subject(np.concatenate([np.zeros(50, np.int64), np.arange(1, 31)]), classes=[f"c{n}" for n in range(31)])
+    with pytest.raises(DataError) as caught:
+        split.stratified(rare)
+    (problem,) = caught.value.problems
+    assert problem.what == (
+        "too few samples for 3 parts: class c1 has 1, class c2 has 1, class c3 has 1, class c4 has 1, class c5 has 1, …"
+    )
+    assert problem.remedy == "split=random"
+
+
 @pytest.mark.parametrize("name", ["group_kfold", "stratified_group_kfold"])
 def test_val_of_a_split_by_groups_is_a_fraction_of_all_groups(name: str) -> None:
     made = EVERY[name](subject(), val=0.2)

@@ -32,6 +32,14 @@ DECIMAL_COMMA = re.compile(r"-?(\d+|\d{1,3}(\.\d{3})+)(,\d+)?")
 MANY = 20
 """Categories that are no id, though nearly each row has one of its own."""
 
+AS_VALUES = "dataset.task=regression loss=mse metric=regression"
+"""What has the numbers of a column predicted as values, and not as classes."""
+
+
+def look_like_values(classes: Sequence[str]) -> bool:
+    """Whether the classes of a column are numbers, and more than one would have as classes."""
+    return len(classes) > MANY and all(map(_is_number, classes))
+
 
 def table(
     path: str,
@@ -250,7 +258,7 @@ def _targets(column: pd.Series[Any], task: str) -> tuple[torch.Tensor, list[str]
         codes, classes = pd.factorize(column, sort=True)
         if len(classes) > _most_classes(column):
             what = f"column {column.name!r} has {len(classes):,} different values in {len(column):,} rows"
-            remedy = "dataset.task=regression loss=mse metric=regression" if _is_numeric(column) else ""
+            remedy = AS_VALUES if _is_numeric(column) else ""
             raise ConfigError(Problem("dataset.task", what, "a column with few distinct values, the classes", remedy))
         return torch.from_numpy(codes.astype(np.int64)), [str(name) for name in classes]
     if not _is_numeric(column):
