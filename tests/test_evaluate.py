@@ -306,6 +306,27 @@ def test_calibration_lowers_the_log_loss_on_val_and_leaves_the_classes(
     assert cooled["temperature"] == pytest.approx(float(after["temperature"]), rel=1e-3)
 
 
+def test_rows_without_a_target_are_left_out_and_predicted(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    frame = load_wine(as_frame=True).frame
+    frame.loc[[3, 50, 51], "target"] = None
+    frame.to_csv("wine.csv", index=False)
+    table = ("dataset=table", "dataset.path=wine.csv", "dataset.target=target", "transform=table")
+    assert run(*QUICK, *table) == 2
+    said = "error: dataset.target: 3 rows have no target; the first is row 3 (counted from 0), line 5 of wine.csv\n"
+    assert said in capsys.readouterr().err
+    assert run(*QUICK, *table, "dataset.missing_target=drop", "hydra.run.dir=r") == 0
+    assert "dataset.missing_target=drop: 3 rows have no target, and 175 are left" in capsys.readouterr().out
+    assert run("evaluate", "run=r", "output=e") == 0
+    assert result_of("e")["metrics"] == recorded("r", "test")
+    # An index is a position among the rows that are left; that of a file that is predicted is of all its rows.
+    assert run("predict", "run=r", "input=wine.csv", "output=all.csv") == 0
+    every, test = pd.read_csv("all.csv"), pd.read_csv("e/predictions.csv")
+    assert every["index"].tolist() == list(range(178))
+    left = np.flatnonzero(frame.target.notna())[test["index"]]
+    assert test.target.tolist() == frame.target[left].tolist()
+    assert test.prediction.tolist() == every.prediction[left].tolist()
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [

@@ -8,7 +8,9 @@ import re
 import shlex
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +18,7 @@ import numpy as np
 import torch
 
 from runner.dataset.arrays import ArrayDataset
-from runner.errors import ConfigError, DataError, Problem, for_shell, nearest
+from runner.errors import ConfigError, DataError, Problem, counted, for_shell, nearest
 from runner.files import typed
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ def table(
     features: Sequence[Name] | None = None,
     drop: Sequence[Name] = (),
     duplicates: Literal["keep", "drop"] = "keep",
+    missing_target: Literal["error", "drop"] = "error",
 ) -> ArrayDataset:
     """A table as numbers: columns of numbers as they are (NaN where there is a gap), categories as codes.
 
@@ -65,6 +68,7 @@ def table(
             inputs can still decide the split.
         drop: columns to leave out of the inputs.
         duplicates: ``keep``, or ``drop`` for rows that repeat an earlier row in every column.
+        missing_target: ``error``, or ``drop`` for rows without a target.
 
     Raises:
         ConfigError: a column that is not there, or a value that is not allowed.
@@ -72,10 +76,11 @@ def table(
     """
     frame = _read(typed(path), header)
     if duplicates == "drop":
-        frame = frame.drop_duplicates(ignore_index=True)
+        frame = frame.drop_duplicates()  # with the numbers of the rows that stay
     if not _listed(target):
         raise ConfigError(Problem("dataset.target", "[] names no column", "a column, or several"))
     goals = _columns(frame, target, "dataset.target")
+    frame = _with_targets(frame, goals, missing_target, partial(_line, typed(path), header)).reset_index(drop=True)
     left_out = {*goals, *_columns(frame, drop, "dataset.drop")}
     wanted = frame.columns if features is None else _columns(frame, features, "dataset.features")
     names = [name for name in wanted if name not in left_out]
@@ -106,7 +111,7 @@ def _read(path: Path, header: bool | str) -> pd.DataFrame:
         raise DataError(Problem("dataset.path", f"there is no file {str(path)!r}", "a .csv or .parquet file"))
     try:
         if path.suffix == ".parquet":
-            return pd.read_parquet(path)
+            return pd.read_parquet(path).reset_index(drop=True)
         with path.open(newline="", encoding="utf-8") as file:
             delimiter, named = dialect(file.readline(), header)
         with warnings.catch_warnings():
@@ -141,6 +146,56 @@ def dialect(first: str, header: bool | str) -> tuple[str, bool]:
     delimiter = max(",;\t", key=first.count)
     cells = next(csv.reader([first], delimiter=delimiter))
     return delimiter, header if isinstance(header, bool) else not any(map(_is_number, cells))
+
+
+def _with_targets(frame: pd.DataFrame, goals: Sequence[Any], missing: str, line: Callable[[int], str]) -> pd.DataFrame:
+    """The rows of a table that have a target in every column of `goals`.
+
+    Args:
+        missing: ``drop`` to leave out the others, else there must be none.
+        line: says where in its file a row is.
+    """
+    gaps = frame[list(goals)].isna().any(axis=1)
+    count = int(gaps.sum())
+    if count == 0:
+        return frame
+    what = f"{counted(count, 'row')} {'has' if count == 1 else 'have'} no target"
+    if missing != "drop":
+        row = frame.index[int(gaps.to_numpy().argmax())]
+        what += f"; the first is row {row} (counted from 0){line(row)}"
+        raise DataError(Problem("dataset.target", what, "a target in every row", "dataset.missing_target=drop"))
+    if count == len(frame):
+        raise DataError(Problem("dataset.target", f"none of {counted(count, 'row')} has a target", "another column"))
+    log.info("dataset.missing_target=drop: %s, and %s", what, f"{len(frame) - count:,} are left")
+    kept = frame[~gaps].copy()
+    for name in goals:
+        kept[name] = _whole(kept[name])
+    return kept
+
+
+def _whole(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Whole numbers as such: where there was a gap pandas has read floats, and a class 1 would be named 1.0."""
+    import pandas as pd
+
+    is_whole = pd.api.types.is_float_dtype(column) and bool(((column % 1 == 0) & (column.abs() < 2**53)).all())
+    return column.astype("int64") if is_whole else column
+
+
+def _line(path: Path, header: bool | str, row: int) -> str:
+    """Where in a CSV file a row is, as an editor counts lines: ``, line 5 of pets.csv``."""
+    if path.suffix == ".parquet":
+        return ""
+    with path.open(newline="", encoding="utf-8") as file, suppress(csv.Error):  # of very long cells
+        delimiter, named = dialect(file.readline(), header)
+        file.seek(0)
+        rows, begins, number = csv.reader(file, delimiter=delimiter, skipinitialspace=True), 1, -int(named)
+        for cells in rows:
+            if any(cells) or len(cells) > 1:  # pandas takes no row from an empty line
+                if number == row:
+                    return f", line {begins} of {path.name}"
+                number += 1
+            begins = rows.line_num + 1
+    return ""
 
 
 def _is_number(text: str) -> bool:
@@ -249,11 +304,6 @@ def _say_ids(rows: int, counts: dict[Any, int], drop: Sequence[Name]) -> None:
 def _targets(column: pd.Series[Any], task: str) -> tuple[torch.Tensor, list[str]]:
     import pandas as pd
 
-    gaps = column.isna()
-    if gaps.any():
-        first = int(gaps.to_numpy().argmax())
-        what = f"{int(gaps.sum()):,} rows have no target; the first is row {first} (counted from 0)"
-        raise DataError(Problem("dataset.target", what, "a target in every row"))
     if task == "classification":
         codes, classes = pd.factorize(column, sort=True)
         if len(classes) > _most_classes(column):

@@ -122,6 +122,7 @@ def test_keys_are_checked_against_the_signature(content: dict[str, Any], key: st
         ("runner.dataset.table", "header", "atuo", "'atuo' is not allowed\n  .*\n  try: dataset.header=auto"),
         ("runner.dataset.table", "task", "regresion", "'regresion' .*\n  .*\n  try: dataset.task=regression"),
         ("runner.dataset.table", "duplicates", "yes", "'yes' is not allowed\n  allowed: keep, drop"),
+        ("runner.dataset.table", "missing_target", "dorp", "'dorp' .*\n  .*\n  try: dataset.missing_target=drop"),
         ("runner.dataset.image_folder", "on_error", "ignore", "'ignore' is not allowed\n  allowed: stop, skip"),
         ("runner.dataset.image_folder", "channels", 2, "2 is not allowed\n  allowed: 1, 3, 4"),
         ("runner.dataset.image_folder", "cache", 3, "3 is not allowed\n  allowed: a string, or null"),

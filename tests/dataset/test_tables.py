@@ -33,7 +33,7 @@ def test_numbers_stay_and_categories_are_coded(path: str) -> None:
 
 @pytest.mark.parametrize("target", ["size", 0, -4])
 def test_a_target_by_name_or_number(path: str, target: Any) -> None:
-    with pytest.raises(DataError, match=r"1 rows have no target; the first is row 2"):
+    with pytest.raises(DataError, match=r"1 row has no target; the first is row 2 \(counted from 0\), line 4 of"):
         table(path, target=target, task="regression")
     Path("pets.csv").write_text(TEXT.replace("NA", "3"))
     data = table(path, target=target, task="regression")
@@ -68,6 +68,50 @@ def test_rows_that_repeat_can_be_left_out() -> None:
     Path("x.csv").write_text("a,b\n1,x\n2,y\n1,x\n1,y\n")
     assert len(table("x.csv")) == 4
     assert table("x.csv", duplicates="drop").inputs.flatten().tolist() == [1, 2, 1]
+
+
+GAPS = 'a,note,b\n1,x,1\n\n2,"two\nlines",0\n1,x,1\n   \n3,z,\n4,y,1\n5,z,NA\n'
+
+
+@pytest.mark.parametrize("duplicates", ["keep", "drop"])
+def test_a_row_without_a_target_is_found_where_an_editor_shows_it(duplicates: Any) -> None:
+    Path("x.csv").write_text(GAPS)
+    line = 1 + next(number for number, text in enumerate(GAPS.split("\n")) if text.startswith("3,z"))
+    with pytest.raises(DataError) as caught:
+        table("x.csv", duplicates=duplicates)
+    assert str(caught.value) == (
+        f"dataset.target: 2 rows have no target; the first is row 3 (counted from 0), line {line} of x.csv\n"
+        "  allowed: a target in every row\n"
+        "  try: dataset.missing_target=drop"
+    )
+    pd.read_csv("x.csv").set_index("a", drop=False).to_parquet("x.parquet")
+    with pytest.raises(DataError, match=r"the first is row 3 \(counted from 0\)\n"):
+        table("x.parquet")
+    Path("x.csv").write_text(GAPS.partition("\n")[2])  # without names
+    with pytest.raises(DataError, match=rf"row 3 \(counted from 0\), line {line - 1} of x.csv\n"):
+        table("x.csv")
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.parquet"])
+def test_rows_without_a_target_can_be_left_out(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "runner")
+    Path("x.csv").write_text(GAPS)
+    pd.read_csv("x.csv").to_parquet("x.parquet")
+    data = table(name, missing_target="drop")
+    assert caplog.messages == ["dataset.missing_target=drop: 2 rows have no target, and 4 are left"]
+    assert data.inputs[:, 0].tolist() == [1, 2, 1, 4]
+    assert data.categories == [None, ["two\nlines", "x", "y"]]  # and not the z of rows that are left out
+    assert (data.targets.tolist(), data.classes) == ([1, 0, 1, 1], ["0", "1"])  # named as without a gap
+    assert data.columns["a"].tolist() == [1, 2, 1, 4]
+    assert table(name, missing_target="drop", duplicates="drop").inputs[:, 0].tolist() == [1, 2, 4]
+    values = table(name, target=["b", "a"], task="regression", missing_target="drop")
+    assert values.targets.tolist() == [[1, 1], [0, 2], [1, 1], [1, 4]]
+
+
+def test_a_table_without_any_target_is_said() -> None:
+    Path("x.csv").write_text("a,b\n1,\n2,\n")
+    with pytest.raises(DataError, match=r"dataset\.target: none of 2 rows has a target\n  allowed: another column$"):
+        table("x.csv", missing_target="drop")
 
 
 def test_parquet_is_read_as_csv_is(path: str) -> None:
