@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from runner import checkpoint, config, folder, metric, report
-from runner.errors import Problem, RunFolderError, counted
+from runner.errors import ConfigError, Problem, RunFolderError, counted
 from runner.evaluation import examine
 from runner.experiment import WEIGHTS, make_loss, make_metrics
 from runner.files import typed, write
@@ -44,7 +45,7 @@ def main(opened: Opened) -> None:
     begun, options, cfg = time.perf_counter(), opened.options, opened.cfg
     place = Folder(opened)
     run = open_run(cfg, opened.folder, options.weights, None if options.temperature == "val" else options.temperature)
-    part = part_of(opened, run, options.part)
+    part = _part(opened, run, options.part)
     where = cfg.dataset.get("root") or cfg.dataset.get("path") or short(cfg.dataset._target_)
     what = f"{part.name} of the run's own data" if part.own else f"other data, from {where}"
     log.info("%s\n%s: %s", run.words, what, counted(len(part.indices), "sample"))
@@ -72,6 +73,22 @@ def main(opened: Opened) -> None:
         gallery.save(pictures, place.path / "figures")
         _write_predictions(place.path / "predictions.csv", run, part, predicted)
     log.info("\n%s", place.final)
+
+
+def _part(opened: Opened, run: Run, name: str) -> Part:
+    """See `part_of`. Whoever has no targets wants another command."""
+    try:
+        return part_of(opened, run, name)
+    except ConfigError as error:
+        raise ConfigError(*(_or_predict(opened, problem) for problem in error.problems)) from error
+
+
+def _or_predict(opened: Opened, problem: Problem) -> Problem:
+    is_lacking = problem.key == "dataset.target" and problem.what.startswith("the table has no column")
+    if not is_lacking or problem.remedy:  # a column with such a name may be meant
+        return problem
+    words = "predict", f"run={opened.folder}", f"input={opened.cfg.dataset.path}"
+    return replace(problem, remedy=f"{folder.command(opened.cfg, *words)}, for data without targets")
 
 
 def loss_of(run: Run) -> Loss:

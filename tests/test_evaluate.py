@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import shutil
 from datetime import datetime
 from pathlib import Path
@@ -325,6 +326,22 @@ def test_rows_without_a_target_are_left_out_and_predicted(run: Run, capsys: pyte
     left = np.flatnonzero(frame.target.notna())[test["index"]]
     assert test.target.tolist() == frame.target[left].tolist()
     assert test.prediction.tolist() == every.prediction[left].tolist()
+
+
+def test_data_without_targets_are_for_predict(run: Run, tabular: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pd.read_csv("wine.csv").drop(columns="target").to_csv("a new.csv", index=False)
+    other = ("dataset=table", "dataset.target=target", "dataset.path=a new.csv")
+    assert run("evaluate", f"run={tabular}", *other) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "error: dataset.target: the table has no column 'target'"
+    command = said[2].removeprefix("  try: ").removesuffix(", for data without targets")
+    words = shlex.split(command)
+    assert words[:3] == ["python", "-m", "runner"]
+    assert run(*words[3:]) == 0
+    assert run("evaluate", f"run={tabular}", *other[:1], "dataset.target=Hue", *other[2:]) == 2
+    assert capsys.readouterr().err.endswith("\n  try: dataset.target=hue\n")  # misspelt, and there
+    assert run(*QUICK, *other, "transform=table") == 2
+    assert "predict" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
