@@ -234,14 +234,15 @@ def part_tables(task: str, classes: Sequence[str], predicted: Mapping[str, Predi
         tables[f"{part}/per_class"] = metric.per_class(part, each, classes)
         if task != "multilabel":
             tables[f"{part}/confusion"] = metric.confusion(part, each, classes)
-    return tables
+    return {tag: table for tag, table in tables.items() if table.rows}  # of many classes, confusions alone are listed
 
 
 def mistakes_table(task: str, classes: Sequence[str], part: str, predicted: Predicted) -> dict[str, Table]:
-    """The wrong predictions that were surest, by tag. Of val alone, as `gallery.mistakes`."""
+    """The wrong predictions that were surest, by tag; nothing if none is wrong. Of val alone, as `gallery.mistakes`."""
     if not classes or task == "multilabel":
         return {}
-    return {f"{part}/mistakes": metric.mistakes(part, predicted, classes)}
+    table = metric.mistakes(part, predicted, classes)
+    return {f"{part}/mistakes": table} if table.rows else {}
 
 
 def farewell(cfg: DictConfig, run_dir: Path, seconds: float, ended_by: str | None = None) -> None:

@@ -10,7 +10,7 @@ import torch
 from sklearn import metrics as sk
 from torch.nn.functional import one_hot
 
-from runner import metric
+from runner import metric, report
 from runner.metric import Metric, Predicted, measure
 
 RNG = np.random.default_rng(0)
@@ -159,3 +159,16 @@ def test_outputs_that_are_not_finite_have_no_metrics() -> None:
     found = measure({"auc": Metric(partial(metric.log_loss)), "accuracy": Metric(partial(sk.accuracy_score))}, broken)
     assert math.isnan(found["auc"])
     assert found["accuracy"] == 0.5
+
+
+def test_where_nothing_is_wrong_there_is_no_table_of_it() -> None:
+    truth = np.arange(40)
+    right = Predicted(truth, truth, index=truth)
+    wrong = Predicted(truth, np.roll(truth, 1), index=truth)
+    names = [f"c{n}" for n in truth]
+    assert report.mistakes_table("classification", names, "val", right) == {}
+    assert len(report.mistakes_table("classification", names, "val", wrong)["val/mistakes"].rows) == 20
+    assert set(report.part_tables("classification", names, {"val": right})) == {"val/per_class"}
+    assert set(report.part_tables("classification", names, {"val": wrong})) == {"val/per_class", "val/confusion"}
+    few = Predicted(truth[:3], truth[:3])
+    assert set(report.part_tables("classification", names[:3], {"val": few})) == {"val/per_class", "val/confusion"}
