@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import re
-from collections.abc import Iterator, Sequence
+import typing
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,9 @@ WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--confi
 """Hydra's flags that take the next argument."""
 
 CONFIG_DIR = ("--config-dir", "-cd")
+
+FLAGS = ("--help", "--version", "-m", "--cfg", "--config-dir", "--config-name", "-v")
+"""Those that are named where there is no such flag. Hydra has more, which nobody looks for that mistyped one."""
 
 
 def quoted(override: str, sweep: bool = False) -> str:
@@ -56,14 +61,20 @@ def check_typed(flags: Sequence[str], overrides: Sequence[str]) -> None:
     Raises:
         ConfigError: something was.
     """
-    found = [*_check_flags(flags), *(problem for override in overrides for problem in _check_override(override))]
+    found = [*_check_flags(flags), *_check_overrides(overrides)]
     if found:
         raise ConfigError(*found)
 
 
-def _check_flags(flags: Sequence[str]) -> Iterator[Problem]:
+@functools.cache
+def _known() -> Mapping[str, argparse.Action]:
+    """Hydra's flags."""
     from hydra._internal.utils import get_args_parser
 
+    return get_args_parser()._option_string_actions
+
+
+def _check_flags(flags: Sequence[str]) -> Iterator[Problem]:
     if any(flag.startswith("--experimental-rerun") for flag in flags):
         # It unpickles the file it is given, which may hold anything.
         yield Problem("--experimental-rerun", "is not available", remedy="resume=FOLDER")
@@ -71,19 +82,20 @@ def _check_flags(flags: Sequence[str]) -> Iterator[Problem]:
     if multirun(flags) and value_of(flags, "--cfg", "-c") is not None:
         yield Problem("--cfg", "shows a single configuration, and -m makes several", remedy="leave out -m")
         return
-    known: dict[str, argparse.Action] = get_args_parser()._option_string_actions
-    rest = iter(flags)
-    for flag in rest:
-        name, equals, given = flag.partition("=")
-        value = given if equals else next(rest, None) if name in WITH_VALUE else None
+    known, rest = _known(), list(flags)
+    while rest:
+        name, equals, given = rest.pop(0).partition("=")
+        value = given if equals else rest.pop(0) if rest and _takes(name, rest[0]) else None
         twice = [other.partition("=")[0] for other in flags].count(name) > 1
         if name in WITH_VALUE and twice:
             yield Problem(name, "was given twice", "once")
             return
         if name not in known:
             # Of itself argparse would take the beginning of a name for the name.
-            names = [*(name for name in known if name not in ("--experimental-rerun", "--run", "-r")), "-v"]
-            yield Problem(name, "there is no such flag", ", ".join(names), nearest(name, names))
+            what = "there is no such flag" + ("" if value is None else f" (value {value!r})")
+            names = [name for name in known if name not in ("--experimental-rerun", "--run", "-r")]
+            remedy = _override(name.lstrip("-"), value) or nearest(name, names, cutoff=0.75)
+            yield Problem(name, what, f"KEY=VALUE, {', '.join(FLAGS)}", remedy)
         elif known[name].nargs is None and value is None:
             allowed = ", ".join(map(str, known[name].choices or ()))
             yield Problem(
@@ -91,6 +103,55 @@ def _check_flags(flags: Sequence[str]) -> Iterator[Problem]:
             )
         elif (choices := known[name].choices) is not None and value is not None and value not in choices:
             yield Problem(name, f"{value!r} is not allowed", ", ".join(map(str, choices)))
+
+
+def _takes(flag: str, after: str) -> bool:
+    """Whether a flag takes the argument after it. One that there is not does, for programs have ``--lr 0.01``."""
+    return flag in WITH_VALUE or (flag not in _known() and "=" not in flag and not re.search("^-|=", after))
+
+
+def _override(key: str, value: str | None, command: str = "") -> str:
+    """The override that was meant by a key and a value typed in another form (``--lr 0.01``, ``lr 0.01``), or nothing.
+
+    Args:
+        value: None if there was none.
+        command: which has keys of its own.
+    """
+    from runner.checks import schema
+
+    key, value = key.replace("-", "_"), "VALUE" if value is None else value
+    if len(key) == 1:
+        return ""
+    if command in schema.COMMANDS and key in typing.get_type_hints(schema.COMMANDS[command]):
+        return for_shell(f"{key}={value}")
+    from runner import compose
+    from runner.checks.overrides import meant
+
+    return meant(key, value, compose.default())
+
+
+def _check_overrides(overrides: Sequence[str]) -> Iterator[Problem]:
+    rest = list(overrides)
+    while rest:
+        words, remedy = _apart(rest)
+        if remedy:
+            yield Problem(" ".join(words), "is not KEY=VALUE", remedy=remedy)
+        else:
+            yield from _check_override(rest[0])
+        rest = rest[max(1, len(words)) :]
+
+
+def _apart(arguments: Sequence[str]) -> tuple[list[str], str]:
+    """A key and its value at the beginning of `arguments` that are not one word (``model mlp``, ``model = mlp``), and
+    what to type instead; nothing if there are none."""
+    match = re.match(r"([A-Za-z_][\w./]*)( = | =|= | )([^ =][^ ]*)( |$)", " ".join(arguments[:3]))
+    if match is None or "=" in match[3] or any(" " in argument for argument in arguments[:3]):
+        return [], ""
+    key, between, value = match.groups()[:3]
+    remedy = _override(key, value)
+    if not remedy or (remedy.startswith("dataset") and not key.startswith("dataset")):
+        return [], ""  # a path with a space in it may have such a word
+    return list(arguments[: 3 if between == " = " else 2]), remedy + (", without spaces around =" * ("=" in between))
 
 
 def _check_override(override: str) -> Iterator[Problem]:
@@ -130,8 +191,9 @@ def sort(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Flags (each with its value) and overrides apart. Hydra itself fails on a flag between two overrides."""
     flags: list[str] = []
     overrides: list[str] = []
-    rest = iter(arguments)
-    for argument in rest:
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
         if argument == "-v":  # of ours alone: those of libraries would drown them
             overrides.append("hydra.verbose=[runner]")
             continue
@@ -139,8 +201,8 @@ def sort(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             overrides.append(argument)
             continue
         flags.append(argument)
-        if argument in WITH_VALUE:
-            flags += [value for value in [next(rest, None)] if value is not None]
+        if rest and _takes(argument, rest[0]):
+            flags.append(rest.pop(0))
     return flags, overrides
 
 
@@ -165,8 +227,9 @@ def read_for(command: str, arguments: Sequence[str]) -> tuple[str | None, list[s
     flags, _ = sort(arguments)
     others = [flag for flag in flags if flag.startswith("-") and flag.partition("=")[0] not in CONFIG_DIR]
     if others:
-        what = f"{command} has no such flag"
-        raise ConfigError(Problem(others[0], what, "--config-dir, -v, --help", f"leave out {others[0]}"))
+        name, what = others[0].partition("=")[0], f"{command} has no such flag"
+        meant = "" if name in _known() else _override(name.lstrip("-"), value_of(flags, name), command)
+        raise ConfigError(Problem(name, what, "--config-dir, -v, --help", meant or f"leave out {name}"))
     return value_of(flags, *CONFIG_DIR), read(arguments)[1]
 
 

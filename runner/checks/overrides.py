@@ -218,6 +218,17 @@ def _unknown_key(key: str, value: str, cfg: DictConfig, reason: str) -> Problem:
     return Problem(key, f"{value} cannot be read: {reason}")
 
 
+def meant(key: str, value: str, cfg: DictConfig) -> str:
+    """What to type for a key, or its name in another program, that was not typed as KEY=VALUE; or nothing."""
+    words = key.split(".")
+    if _has(cfg, key) or (len(words) > 1 and words[0] in cfg):  # of another option, perhaps
+        return for_shell(f"{key}={value}")
+    if found := _elsewhere_or_option(words, value, cfg):
+        return found
+    place = _other_place(words, 0, (), cfg)
+    return for_shell(f"{place}={value}") if place else ""
+
+
 def _elsewhere_or_option(words: Sequence[str], value: str, cfg: DictConfig) -> str:
     """What to type instead of a key that other programs have, or another option of the group; or nothing."""
     found, option = elsewhere.remedy(".".join(words), value, partial(_has, cfg)), _other_option(words, value)
