@@ -25,6 +25,7 @@ from runner.checks import elsewhere
 from runner.checks.origin import default_line, near
 from runner.command_line import parse
 from runner.errors import Problem, for_shell, nearest, reason_of
+from runner.keys import is_below
 from runner.options import default as default_options
 from runner.options import home
 from runner.options import names as names_of
@@ -66,7 +67,10 @@ def explain(
             return [_describe("", error, None, _files(own, error, name))]
     if not any(group in cfg for group in config.REQUIRED):
         return config.check_keys(config.job(cfg))
+    unknown: list[str] = []  # groups whose option is not there, so that nobody knows which keys they have
     for override in [*options, *values]:
+        if override in values and is_below(_key(override), *unknown):
+            continue
         try:
             if override in options:
                 cfg = load([*kept, override])
@@ -80,6 +84,7 @@ def explain(
         except FAILURES as error:
             option = override.lstrip("+").replace("=", "/")
             found.append(_describe(override, error, cfg, _files(own, error, option)))
+            unknown += [_key(override)] if override in options else []
     if "hydra" in cfg:
         config.install(cfg)
     ours = config.job(cfg)
@@ -91,8 +96,12 @@ def explain(
 
 def _is_option(override: str, own: Sequence[Path]) -> bool:
     """Whether an override chooses an option of a group."""
-    key = override.partition("=")[0].lstrip("+~").partition("@")[0]
+    key = _key(override)
     return "/" in key or any((place / key).is_dir() for place in (home(), *own))
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~").partition("@")[0]
 
 
 def _files(own: Iterable[Path], error: Exception, *names: str) -> list[Path]:
