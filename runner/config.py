@@ -212,6 +212,8 @@ def check(config: DictConfig) -> list[Problem]:
     """Everything that can be found wrong without looking at the data."""
     tree, found = plain(config)
     found = _check_keys(tree, found)
+    if missing := entries.check_places(tree):
+        return found + missing  # now, and not after the import of torch
     said = {problem.key for problem in found}
     if isinstance(split := tree.get("split"), dict) and split.get("fold") == "all":
         tree = {**tree, "split": {**split, "fold": 0}}  # the function gets one after the other

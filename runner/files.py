@@ -1,13 +1,16 @@
-"""Files that are written whole or not at all."""
+"""Files: where one was typed that is not there; and those that are written whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import zipfile
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from runner.errors import Problem, for_shell, nearest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,6 +23,29 @@ _FOLDER = 0x10
 def typed(text: str | Path) -> Path:
     """A path as somebody typed it: ``~`` is home, and that of a user who is not there is a name like any other."""
     return Path(os.path.expanduser(text))
+
+
+def absent(key: str, path: Path, allowed: str, is_folder: bool = False) -> Problem | None:
+    """That there is no such file or folder, where it was looked for, and the nearest name; nothing if there is."""
+    is_there = Path.is_dir if is_folder else Path.is_file
+    if is_there(path):
+        return None
+    looked = "" if path.is_absolute() else f" (looked for {path.absolute()})"
+    near = _near(path, is_there)
+    what = f"there is no {'folder' if is_folder else 'file'} {str(path)!r}{looked}"
+    return Problem(key, what, allowed, for_shell(f"{key}={near}") if near else "")
+
+
+def _near(path: Path, is_there: Callable[[Path], bool]) -> str:
+    """The path that was meant, of which one folder or the file has a name like one that is there; or nothing."""
+    above = next((parent for parent in path.parents if parent.is_dir()), None)
+    if above is None:
+        return ""
+    first, *rest = path.relative_to(above).parts
+    with contextlib.suppress(OSError):  # a folder that one may not look into
+        close = nearest(first, [name for name in os.listdir(above) if is_there(above.joinpath(name, *rest))])
+        return str(above.joinpath(close, *rest)) if close else ""
+    return ""
 
 
 def write(path: Path, content: bytes) -> None:

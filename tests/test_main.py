@@ -138,6 +138,32 @@ def test_nothing_heavy_is_imported_for_what_does_not_run() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("typed", "said", "meant"),
+    [
+        ("dataset=image_folder dataset.root=pics/picz", "there is no folder 'pics/picz'", "dataset.root=pics/pics 1"),
+        ("dataset=image_folder dataset.root=picz/cats", "there is no folder 'picz/cats'", "dataset.root=pics/cats"),
+        ("dataset=table dataset.path=peple.csv transform=table", "there is no file 'peple.csv'", "people.csv"),
+    ],
+)
+def test_data_that_are_not_there_are_named_before_torch_is_imported(typed: str, said: str, meant: str) -> None:
+    for name in ("pics/pics 1", "pics/cats", "people.cvs"):
+        Path(name).mkdir(parents=True)
+    Path("pics/picz.zip").touch()
+    Path("people.csv").touch()
+    program = (
+        "import sys; from runner.__main__ import main\n"
+        f"assert main({typed.split()}) == 2\n"
+        "assert not {'torch', 'sklearn', 'numpy', 'pandas'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, text=True)
+    assert done.returncode == 0, done.stderr
+    first, _, last = done.stderr.splitlines()
+    assert said in first
+    assert f"(looked for {Path.cwd()}" in first
+    assert last.removeprefix("  try: ").strip('"').endswith(meant)
+
+
 def test_version(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--version") == 0
     assert re.fullmatch(r"runner \S+ \(torch \S+, hydra-core 1\.3\.\d+\)\n", capsys.readouterr().out)

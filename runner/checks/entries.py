@@ -1,6 +1,6 @@
 """What is wrong with entries: groups of keys inside the lists and mappings of the configuration.
 
-Metrics, transforms, several losses, rules for parameter groups.
+Metrics, transforms, several losses, rules for parameter groups; and the places of data, which have to be there.
 """
 
 from __future__ import annotations
@@ -15,12 +15,34 @@ from typing import Any
 from runner.checks import schema
 from runner.checks.targets import locate
 from runner.errors import Problem, nearest, shown
+from runner.files import absent, typed
 
 OF_THE_SUM = ("ignore_index", "standardize")
 """Keys of a loss of several terms that are for all of them."""
 
+PLACES = {
+    "runner.dataset.image_folder": ("root", "a folder with one subfolder per class", True),
+    "runner.dataset.table": ("path", "a .csv or .parquet file", False),
+}
+"""By data set: the key with the place of its data, what that has to be, and whether it is a folder."""
+
 RULE = schema.ours(schema.Rule)
 """Keys of a rule for parameter groups that are not the optimizer's."""
+
+
+def check_places(tree: Mapping[str, Any]) -> list[Problem]:
+    """That the data are there, where they cannot be downloaded. Needs no torch; who reads them looks again.
+
+    Args:
+        tree: plain containers; see `runner.config.plain`.
+    """
+    node = tree["dataset"] if isinstance(tree.get("dataset"), Mapping) else {}
+    key, allowed, is_folder = PLACES.get(str(node.get("_target_")), ("", "", False))
+    value = node.get(key)
+    if not isinstance(value, str) or value in ("", "???"):
+        return []
+    problem = absent(f"dataset.{key}", typed(value), allowed, is_folder)
+    return [] if problem is None else [problem]
 
 
 def check_entries(tree: Mapping[str, Any]) -> list[Problem]:

@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 from runner.dataset.arrays import ArrayDataset, Parts
 from runner.dataset.tensors import as_input
 from runner.errors import ConfigError, DataError, Problem, reason_of
-from runner.files import typed, write
+from runner.files import absent, typed, write
 from runner.part_names import part_named
 
 log = logging.getLogger("runner")
@@ -95,9 +95,8 @@ def image_folder(
 
 def _list(root: Path, channels: int, size: tuple[int, int] | None, fit: Fit) -> dict[str, Pictures]:
     """The pictures of each part: of the folders that are named like parts, or else of the root."""
-    if not root.is_dir():
-        what = f"there is no folder '{root}'"
-        raise DataError(Problem("dataset.root", what, "a folder with one subfolder per class"))
+    if problem := absent("dataset.root", root, "a folder with one subfolder per class", is_folder=True):
+        raise DataError(problem)
     folders = _folders(root) or {"train": root}
     if "train" not in folders:
         what = f"'{root}' has {', '.join(folders)}, but no train folder"

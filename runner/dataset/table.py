@@ -19,7 +19,7 @@ import torch
 
 from runner.dataset.arrays import ArrayDataset
 from runner.errors import ConfigError, DataError, Problem, counted, for_shell, nearest
-from runner.files import typed
+from runner.files import absent, typed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,8 +107,8 @@ def _listed(names: Name | Sequence[Name]) -> Sequence[Name]:
 def _read(path: Path, header: bool | str) -> pd.DataFrame:
     import pandas as pd
 
-    if not path.is_file():
-        raise DataError(Problem("dataset.path", f"there is no file {str(path)!r}", "a .csv or .parquet file"))
+    if problem := absent("dataset.path", path, "a .csv or .parquet file"):
+        raise DataError(problem)
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path).reset_index(drop=True)

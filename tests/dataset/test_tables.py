@@ -124,7 +124,7 @@ def test_parquet_is_read_as_csv_is(path: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"path": "none.csv"}, "there is no file 'none.csv'"),
+        ({"path": "none.csv"}, r"there is no file 'none.csv' \(looked for /"),
         ({"path": "empty.csv"}, "empty.csv cannot be read as a table"),
         ({"path": "ragged.csv"}, "ragged.csv cannot be read as a table: Error tokenizing data"),
         ({"path": "binary.csv"}, "binary.csv cannot be read as a table: 'utf-8' codec"),
