@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from torch.utils.data import Dataset
 
 from runner.dataset.arrays import ArrayDataset, Parts
 from runner.dataset.tensors import as_input
-from runner.errors import ConfigError, DataError, Problem, reason_of
+from runner.errors import ConfigError, DataError, Problem, for_shell, reason_of, shown
 from runner.files import absent, typed, write
 from runner.part_names import part_named
 
@@ -75,8 +76,12 @@ def image_folder(
         DataError: no pictures, classes that differ between the parts, or a file that cannot be decoded.
         ConfigError: a value that is not allowed.
     """
-    if size is not None and (isinstance(size, int) or len(size) != 2 or min(size) < 1):
-        raise ConfigError(Problem("dataset.size", f"{size} is not allowed", "[height, width] in pixels, or null"))
+    if size is not None and not _is_size(size):
+        numbers = re.findall(r"[1-9]\d*", str(size))[:2]
+        remedy = for_shell(f"dataset.size=[{numbers[0]},{numbers[-1]}]") if numbers else ""
+        raise ConfigError(
+            Problem("dataset.size", f"{shown(size)} is not allowed", "[height, width] in pixels, or null", remedy)
+        )
     wanted = None if size is None else (int(size[0]), int(size[1]))
     listed = _list(typed(root), channels, wanted, fit)
     shape = wanted or _common_size(list(listed.values()))
@@ -91,6 +96,11 @@ def image_folder(
         for pictures in listed.values():
             pictures.skip({path for path, _ in pictures.samples if _size(path) is None})
     return Parts(**made) if len(made) > 1 else made["train"]
+
+
+def _is_size(size: object) -> bool:
+    listed = size if isinstance(size, (list, tuple)) else ()
+    return len(listed) == 2 and all(isinstance(length, (int, np.integer)) and length >= 1 for length in listed)
 
 
 def _list(root: Path, channels: int, size: tuple[int, int] | None, fit: Fit) -> dict[str, Pictures]:
@@ -152,7 +162,8 @@ class Pictures(Dataset[Any]):
         if not self.samples or empty:
             what = f"no images in {root}" + (f"/{empty[0]}" if empty else "")
             allowed = f"image files in one folder per class: {', '.join(EXTENSIONS)}"
-            raise DataError(Problem("dataset.root", what, allowed))
+            remedy = "images in that folder, or remove it" if empty else ""
+            raise DataError(Problem("dataset.root", what, allowed, remedy))
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -227,10 +227,14 @@ def test_a_cache_that_cannot_be_written_is_no_error(caplog: pytest.LogCaptureFix
     [
         ("nowhere", {}, "there is no folder 'nowhere'"),
         ("empty", {}, "no images in empty"),
-        ("hollow", {}, "no images in hollow/dog"),
+        ("hollow", {}, r"no images in hollow/dog\n.*\n  try: images in that folder, or remove it$"),
         ("untrained", {}, "'untrained' has test, but no train folder"),
         ("differing", {}, "the classes of test and train differ: ant, dog"),
-        ("pets", {"size": [4]}, r"dataset.size: \[4\] is not allowed"),
+        ("pets", {"size": [4]}, r"dataset.size: \[4\] is not allowed\n.*\n  try: \"dataset.size=\[4,4\]\"$"),
+        ("pets", {"size": 96}, r"dataset.size: 96 is not allowed\n.*\n  try: \"dataset.size=\[96,96\]\"$"),
+        ("pets", {"size": "32x48"}, r"dataset.size: '32x48' is not allowed\n.*\n  try: \"dataset.size=\[32,48\]\"$"),
+        ("pets", {"size": [0, 0]}, r"dataset.size: \[0, 0\] is not allowed\n.*null$"),
+        ("pets", {"size": [4.5, 4]}, r"dataset.size: \[4.5, 4\] is not allowed"),
     ],
 )
 def test_wrong_folders(root: str, options: dict[str, Any], message: str) -> None:
