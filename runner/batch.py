@@ -71,15 +71,23 @@ def stacked(
     first = tensors[0]
     other = next((n for n, each in enumerate(tensors) if (each.shape, each.dtype) != (first.shape, first.dtype)), None)
     if other is not None:
+        both = sorted([(n if index is None else index[n], tensors[n]) for n in (0, other)], key=lambda pair: pair[0])
         words = [
-            f"{f'the {name} of ' if name else ''}{called(n if index is None else index[n])} is {by(tensors[n].shape)} "
-            f"{str(tensors[n].dtype).removeprefix('torch.')}"
-            for n in (other, 0)
+            f"{f'the {name} of ' if name else ''}{called(number)} is {by(tensor.shape)} "
+            f"{str(tensor.dtype).removeprefix('torch.')}"
+            for number, tensor in both
         ]
-        what = f"samples differ: {', '.join(words)}"
-        remedy = 'transform=resize, or "dataset.size=[HEIGHT,WIDTH]" for an image folder' if first.dim() == 3 else ""
+        what, remedy = f"samples differ: {', '.join(words)}", _to_one_size(first.shape, tensors[other].shape)
         raise DataError(Problem("dataset", what, "the same shape and dtype for all samples", remedy))
     return torch.stack(list(tensors))
+
+
+def _to_one_size(first: Sequence[int], other: Sequence[int]) -> str:
+    """What brings two pictures, (C, H, W), to the lower height and the smaller width; nothing if they are none."""
+    if len(first) != 3 or len(other) != 3:
+        return ""
+    height, width = map(min, first[1:], other[1:])
+    return f'transform=resize, or "dataset.size=[{height},{width}]" for an image folder'
 
 
 def by(shape: Sequence[int | None]) -> str:

@@ -10,6 +10,7 @@ from conftest import QUICK, Run
 from omegaconf import OmegaConf
 from torchvision.transforms import v2
 
+from runner.batch import stacked
 from runner.data import _batches, _check_finite, _fit_transforms, _report_duplicates
 from runner.dataset import ArrayDataset, Samples
 from runner.errors import DataError
@@ -29,6 +30,19 @@ def _finite(inputs: torch.Tensor, *transform: object) -> None:
     indices = {"train": torch.tensor([0, 2]), "val": torch.tensor([1, 3])}
     batches = Pipeline(transform).fit(lambda: [inputs])  # type: ignore[arg-type]
     _check_finite({"train": samples, "val": samples}, indices, batches, inputs[:1])
+
+
+def test_of_two_samples_that_differ_the_first_is_named_first_with_a_size_for_both() -> None:
+    pictures = [torch.zeros(size, dtype=torch.uint8) for size in ((3, 94, 159), (3, 142, 135))]
+    for order in ((0, 1), (1, 0)):
+        with pytest.raises(DataError) as error:
+            stacked([pictures[n] for n in order], index=[2 + 2 * n for n in order])
+        said = "samples differ: sample 2 is 3×94×159 uint8, sample 4 is 3×142×135 uint8"
+        assert error.value.problems[0].what == said
+        assert error.value.problems[0].remedy.startswith('transform=resize, or "dataset.size=[94,135]"')
+    with pytest.raises(DataError) as error:
+        stacked([torch.zeros(3), torch.zeros(4)], "mask")
+    assert error.value.problems[0].remedy == ""
 
 
 def test_every_sample_is_looked_through_for_nan() -> None:

@@ -230,7 +230,8 @@ def test_pictures_of_many_sizes_are_named(run: Run, capsys: pytest.CaptureFixtur
             side = 9 if name == "b" and number == 3 else 8
             Image.fromarray(np.full((side, side), 10 * number, "uint8")).save(f"photos/{name}/{number}.png")
     assert run("dataset=image_folder", "dataset.root=photos", "dataset.cache=null") == 2
-    assert "the same shape and dtype for all samples\n  try: transform=resize" in capsys.readouterr().err
+    remedy = '\n  try: transform=resize, or "dataset.size=[8,8]" for an image folder'
+    assert "the same shape and dtype for all samples" + remedy in capsys.readouterr().err
 
 
 def test_a_model_that_does_not_work_on_the_meta_device_is_a_notice(
