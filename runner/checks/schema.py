@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 from runner.checks.values import UNKNOWN, choices, fits, in_bounds, words
-from runner.errors import Problem, nearest, shown
+from runner.errors import Problem, for_shell, nearest, shown
 
 NUMBER = r"\d+(\.\d+)?"
 
@@ -533,7 +533,16 @@ def _check(name: str, value: Any, hint: Any, rules: Mapping[str, Any]) -> list[P
     if fits(value, hint) and in_bounds(value, rules):
         return []
     close = nearest(value, choices(hint, rules), f"{name}=") if isinstance(value, str) else ""
-    return [Problem(name, f"{shown(value)} is not allowed", words(hint, rules), close)]
+    remedy = close or one_by_one(name, value, lambda item: fits(item, hint) and in_bounds(item, rules))
+    return [Problem(name, f"{shown(value)} is not allowed", words(hint, rules), remedy)]
+
+
+def one_by_one(name: str, value: Any, is_allowed: Callable[[Any], bool]) -> str:
+    """What to type for a sweep over values that were given as a list, if each by itself is allowed; or nothing."""
+    if not isinstance(value, list) or not value or not all(map(is_allowed, value)):
+        return ""
+    override = for_shell(f"{name}={','.join(item if isinstance(item, str) else shown(item) for item in value)}")
+    return f"-m {override}" if len(value) > 1 else override
 
 
 def place(name: Any) -> int:

@@ -241,6 +241,7 @@ def _check_types(path: str, keys: Mapping[str, Any], target: Callable[..., Any])
         if is_wrong and value != "???":
             close = nearest(str(value), choices(hint, {}), f"{place}=")
             remedy = for_shell(f"{place}=[{value}]") if _is_list(hint) else close
+            remedy = remedy or schema.one_by_one(place, value, functools.partial(fits, hint=hint))
             found.append(Problem(place, f"{shown(value)} is not allowed", words(hint, {}), remedy))
     return found
 
