@@ -231,14 +231,21 @@ def spearman(y_true: Array, y_pred: Array) -> float:
 
 
 def per_class(part: str, predicted: Predicted, classes: Sequence[str]) -> Table:
-    """Precision, recall, F1 and support of each class of a part, and their means."""
+    """Precision, recall, F1 and support of each class of a part, and their means.
+
+    Of a class that the part does not have there is nothing to say. The macro mean is that of scikit-learn's metrics:
+    such a class is left out of it unless it was predicted, which counts as 0.
+    """
     labels = np.arange(len(classes))
     columns = ("class", "precision", "recall", "F1", "support")
     found = sk.precision_recall_fscore_support(predicted.truth, predicted.predictions, labels=labels, zero_division=0.0)
     rows: list[list[Any]] = [
-        [name, float(p), float(r), float(f), int(s)] for name, p, r, f, s in zip(classes, *found, strict=True)
+        [name, *(float(value) if row[-1] else None for value in row[:-1]), int(row[-1])]
+        for name, *row in zip(classes, *found, strict=True)
     ]
-    for average, weights in (("macro", None), ("weighted", found[3] if found[3].any() else None)):
+    there = np.isin(labels, [predicted.truth, predicted.predictions]) if predicted.truth.ndim == 1 else labels >= 0
+    for average, weights in (("macro", there if there.any() else None),
+                             ("weighted", found[3] if found[3].any() else None)):  # fmt: skip
         means = [float(np.average(values, weights=weights)) for values in found[:3]]
         rows.append([f"{average} mean", *means, int(found[3].sum())])
     return Table(f"Per class, {part}", columns, rows)

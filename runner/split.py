@@ -340,7 +340,9 @@ def _check_strata(subject: Subject, strata: NDArray[Any], parts: int) -> None:
     values, counts = np.unique(strata, return_counts=True)
     small = {int(value): int(count) for value, count in zip(values, counts, strict=True) if count < parts}
     if small:
-        kind, names, remedy = "class", dict(enumerate(subject.classes)), "split=random"
+        kind, names = "class", dict(enumerate(subject.classes))
+        remedy = f"more samples of {'this class' if len(small) == 1 else 'these classes'}, or the data without "
+        remedy += f"{'it' if len(small) == 1 else 'them'}; split=random would leave some parts without any"
         if np.issubdtype(subject.targets.dtype, np.floating):
             kind, names, remedy = "quantile bin", {}, "a smaller split.bins, or split=random"
         listed = few(f"{kind} {names.get(value, value)} has {count}" for value, count in small.items())
@@ -398,7 +400,7 @@ def check(split: Split, subject: Subject) -> None:
 
 
 def check_classes(counts: Mapping[str, Mapping[str, int]], as_values: str = "") -> None:
-    """That every class of val and test is in train, too.
+    """That every class of val and test is in train, too. Classes of train that are not in both are named.
 
     Args:
         counts: for each part, how many samples each class has.
@@ -410,3 +412,12 @@ def check_classes(counts: Mapping[str, Mapping[str, int]], as_values: str = "") 
             what = f"class {name!r} has no train sample ({here['val']:,} in val, {here['test']:,} in test)"
             remedy = as_values or "split=stratified, or another split.seed"
             raise DataError(Problem("split", what, "every class in train", remedy))
+    absent = {part: [n for n, count in counts["train"].items() if count and not counts[part][n]] for part in PARTS[1:]}
+    for part, names in absent.items():
+        where = [other for other in absent if absent[other] == names]
+        if names and where[0] == part:
+            which, that = (f"class {names[0]}", "it") if len(names) == 1 else (f"classes {few(names)}", "them")
+            what = "no sample of %s in %s: no metric of that part shows how well the model recognises %s"
+            log.warning(
+                what + "\n  try: more samples of %s, or the data without %s", which, " and ".join(where), *[that] * 3
+            )

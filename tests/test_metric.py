@@ -147,7 +147,21 @@ def test_the_table_per_class_is_scikit_learns_report() -> None:
 def test_a_class_that_is_nowhere_has_a_row_of_its_own() -> None:
     output = one_hot(torch.tensor([0, 1]), 3).double()
     table = metric.per_class("test", Predicted.of("classification", output, torch.tensor([0, 1])), ["a", "b", "c"])
-    assert table.rows[2] == ["c", 0.0, 0.0, 0.0, 0]
+    assert table.rows[2] == ["c", None, None, None, 0]
+    assert table.rows[3] == ["macro mean", 1.0, 1.0, 1.0, 2]
+    assert [cell.strip() for cell in table.markdown().splitlines()[4].split("|")[2:5]] == ["–"] * 3
+
+
+def test_the_macro_mean_of_the_table_is_the_metric_where_a_class_is_only_predicted() -> None:
+    output, truth = one_hot(torch.tensor([0, 1, 2]), 4).double(), torch.tensor([0, 1, 1])
+    found = Predicted.of("classification", output, truth)
+    table = metric.per_class("test", found, ["a", "b", "c", "d"])
+    assert [row[1:] for row in table.rows[2:4]] == [[None, None, None, 0]] * 2
+    assert table.rows[4][3] == pytest.approx(sk.f1_score(truth, found.predictions, average="macro"))
+    several = Predicted.of("multilabel", torch.tensor([[0.9, 0.1, 0.1]] * 2), torch.tensor([[1, 0, 0], [1, 0, 0]]))
+    macro = metric.per_class("test", several, ["a", "b", "c"]).rows[3]
+    expected = sk.f1_score(several.truth, several.predictions, average="macro", zero_division=0.0)
+    assert macro[3] == pytest.approx(expected)
 
 
 def test_outputs_that_are_not_finite_have_no_metrics() -> None:

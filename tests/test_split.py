@@ -239,7 +239,8 @@ def test_a_file_that_is_no_split_of_these_data(tmp_path: Path, arrays: dict[str,
         (lambda: split.random(subject(test=9), val=1.0), "split.val=1 of 1,000 samples leave train 0, val 1,000\n"),
         (lambda: split.stratified(subject(np.array([0] * 50 + [1, 1]))), "too few samples for 3 parts: class 1 has 2"),
         (lambda: split.stratified(subject(np.array([0] * 50 + [1])), test=0.1), "class 1 has 1"),
-        (lambda: split.stratified(Subject(np.array([0] * 50 + [1]), classes=["cat", "dog"])), "class dog has 1\n"),
+        (lambda: split.stratified(Subject(np.array([0] * 50 + [1]), classes=["cat", "dog"])), 
+         "class dog has 1\n.*\n  try: more samples of this class, or the data without it; split=random would leave .*any$"),
         (lambda: split.stratified(Subject(np.arange(20.0))), "quantile bin 0 has 2, .*\n.* per quantile bin\n  try: a"),
         (lambda: split.stratified(subject(np.arange(30) // 3), val=0.1), "test_size = 6 should be greater"),
         (lambda: split.stratified(subject(np.zeros((50, 2)))), "multi-label or multi-output targets cannot be strat"),
@@ -272,7 +273,24 @@ def test_of_many_classes_that_are_too_small_a_few_are_named() -> None:
     assert problem.what == (
         "too few samples for 3 parts: class c1 has 1, class c2 has 1, class c3 has 1, class c4 has 1, class c5 has 1, …"
     )
-    assert problem.remedy == "split=random"
+    assert problem.remedy.startswith("more samples of these classes, or the data without them; ")
+
+
+def test_a_class_that_is_missing_from_val_or_test_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    split.check_classes({"train": {"a": 3, "b": 1}, "val": {"a": 1, "b": 1}, "test": {"a": 1, "b": 1}})
+    assert not caplog.records
+    split.check_classes(
+        {"train": {"a": 3, "b": 1, "c": 1}, "val": {"a": 1, "b": 0, "c": 0}, "test": {"a": 1, "b": 0, "c": 1}}
+    )
+    assert [record.getMessage() for record in caplog.records] == [
+        "no sample of classes b, c in val: no metric of that part shows how well the model recognises them\n"
+        "  try: more samples of them, or the data without them",
+        "no sample of class b in test: no metric of that part shows how well the model recognises it\n"
+        "  try: more samples of it, or the data without it",
+    ]
+    split.check_classes({"train": {"a": 3, "b": 1}, "val": {"a": 1, "b": 0}, "test": {"a": 1, "b": 0}})
+    assert caplog.records[2].getMessage().startswith("no sample of class b in val and test: ")
+    assert len(caplog.records) == 3
 
 
 @pytest.mark.parametrize("name", ["group_kfold", "stratified_group_kfold"])
