@@ -153,7 +153,7 @@ def test_pictures_of_many_sizes_are_read_one_by_one() -> None:
 def test_two_sizes_that_nothing_brings_to_one_are_named_by_their_files() -> None:
     picture(width=9).save("pets/cat/9.png")
     held, flat, order = Samples(opened()), Pipeline([]), Order(torch.arange(7), "sequential", batch_size=7)
-    differ = r"sample 3 \(cat/9.png\) is 3×4×9 uint8, sample 0 \(cat/0.png\) is 3×4×6 uint8"
+    differ = r"sample 0 \(cat/0.png\) is 3×4×6 uint8, sample 3 \(cat/9.png\) is 3×4×9 uint8"
     for reading in (lambda: held.arrays, lambda: next(Workers(held, order, flat, torch.device("cpu")).epoch())):
         with pytest.raises(DataError, match=differ):
             reading()

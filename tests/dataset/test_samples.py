@@ -148,7 +148,7 @@ def test_samples_that_cannot_be_read_are_named() -> None:
     for broken in ((X, "cat"), (X, None)):
         with pytest.raises(DataError, match="sample 1 cannot be read: "):
             _ = samples((X, 0), broken).targets
-    with pytest.raises(DataError, match="the target of sample 1 is 2 int64, the target of sample 0 is one number"):
+    with pytest.raises(DataError, match="target of sample 0 is one number int64, the target of sample 1 is 2 int64"):
         _ = samples((X, 0), (X, [0, 1])).targets
 
 
@@ -248,7 +248,7 @@ def test_what_is_read_one_by_one_can_be_held_in_memory() -> None:
     held = samples(*rows).arrays
     assert torch.equal(held.inputs, torch.stack([x for x, _ in rows]))
     assert held.targets.tolist() == [0, 1, 0, 1, 0]
-    with pytest.raises(DataError, match="sample 1 is 2 float32, sample 0 is 3 float32"):
+    with pytest.raises(DataError, match="sample 0 is 3 float32, sample 1 is 2 float32"):
         _ = samples((torch.rand(3), 0), (torch.rand(2), 0)).arrays
 
 

@@ -309,7 +309,7 @@ class Hanging(Lazy):
 def test_a_sample_that_cannot_be_read_is_named(workers: int) -> None:
     with pytest.raises(DataError, match="sample 9 cannot be read: ValueError: no such picture"):
         indices(loader(source=Failing(), num_workers=workers))
-    with pytest.raises(DataError, match="sample 9 is 1×2×3 float32, sample 0 is 1×2×2 float32"):
+    with pytest.raises(DataError, match="sample 0 is 1×2×2 float32, sample 9 is 1×2×3 float32"):
         indices(loader(source=Ragged(), num_workers=workers))
 
 
