@@ -197,7 +197,8 @@ def comparable(monitor: str, keys: Iterable[str], there: Iterable[str]) -> str:
 
 
 def table(ranked: Sequence[Setting], tag: str, mode: str = "auto", also: Sequence[str] = ()) -> Table:
-    """A row for each setting: what it is, how many runs it is the mean of, and what they reached.
+    """A row for each setting: its rank, if it has the metric; what it is; how many runs it is the mean of, and what
+    they reached.
 
     Args:
         ranked: the best first.
@@ -217,7 +218,8 @@ def table(ranked: Sequence[Setting], tag: str, mode: str = "auto", also: Sequenc
     lines = []
     for place, setting in enumerate(ranked, 1):
         figures = {name: setting.figure(name) for name in shown}
-        cells: dict[str, Any] = {"": place, **{key: setting.keys.get(key) for key in keys}, "runs": setting.count}
+        cells: dict[str, Any] = {"": place if setting.has(tag) else None, "runs": setting.count}
+        cells |= {key: setting.keys.get(key) for key in keys}
         cells |= {name: _shown(figure) if setting.has(name) else None for name, figure in figures.items()}
         cells |= {"95 % interval": figures[tag].interval, "failed": setting.failed}
         cells |= {name: setting.mean(name) for name in also}

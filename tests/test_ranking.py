@@ -71,6 +71,7 @@ def test_what_failed_or_has_no_figure_comes_last() -> None:
 def test_a_metric_that_was_not_measured_is_not_nan() -> None:
     made = table(rank([row(math.nan, lr=1), row(None, lr=2)], "val/accuracy"), "val/accuracy")
     assert {record["lr"]: cell(record["val/accuracy"]) for record in made.records()} == {"1": "NaN", "2": "–"}
+    assert {record["lr"]: record[""] for record in made.records()} == {"1": 1, "2": None}
 
 
 def test_beside_a_loss_stands_the_first_metric() -> None:

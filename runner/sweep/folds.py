@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,7 @@ def summarise(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     made.content |= {
         "state": state,
         "metrics": _over_folds(completed),
+        "baseline": _mean([result.get("baseline", {}) for result in results.values()]),
         "folds": [{"fold": number, **_kept(result)} for number, result in results.items()],
         "epochs": max((result.get("epochs", 0) for result in results.values()), default=0),
         "steps": max((result.get("steps", 0) for result in results.values()), default=0),
@@ -186,6 +188,12 @@ def summarise(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
 def _kept(result: Mapping[str, Any]) -> dict[str, Any]:
     names = ("state", "error", "metrics", "best_epoch", "epochs", "seconds")
     return {name: result[name] for name in names if name in result}
+
+
+def _mean(found: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
+    """The mean of each figure over the folds that have it."""
+    tags = dict.fromkeys(tag for figures in found for tag in figures)
+    return {tag: Figure.of([from_json(each[tag]) for each in found if tag in each]).mean for tag in tags}
 
 
 def _over_folds(found: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
@@ -212,6 +220,9 @@ def fold_table(content: Mapping[str, Any], monitor: str) -> Table:
     ]
     rows.append(["mean", None, *(metrics[tag] for tag in tags)])
     rows.append(["std", None, *(metrics[f"{tag}_std"] for tag in tags)])
+    # NaN is what has no value for predictions that are all the same: a rank correlation.
+    known = {tag: value for tag, value in content["baseline"].items() if not math.isnan(value)}
+    rows.append(["baseline", None, *(known.get(tag) for tag in tags)])
     has_ensemble = any(tag.startswith("ensemble/") for tag in metrics)
     together = {"out of fold": ("out_of_fold", "val" if has_ensemble else "test")}
     together |= {"ensemble": ("ensemble", "test")} if has_ensemble else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import statistics
 from pathlib import Path
@@ -59,6 +60,12 @@ def test_what_the_folds_reach_together(crossed: Path) -> None:
         values = [fold["metrics"][tag] for fold in folds]
         assert whole["metrics"][tag] == pytest.approx(statistics.fmean(values), abs=1e-12)
         assert whole["metrics"][f"{tag}_std"] == pytest.approx(statistics.stdev(values), abs=1e-12)
+    baselines = [fold["baseline"]["test/accuracy"] for fold in folds]
+    assert whole["baseline"]["test/accuracy"] == pytest.approx(statistics.fmean(baselines), abs=1e-12)
+    printed = Path("printed.txt").read_text()
+    assert f"{FOLDS} folds" in printed
+    assert f"mean                   –     {whole['metrics']['val/loss']:.4f}" in printed
+    assert re.search(rf"(?m)^ baseline +– +– +– +{statistics.fmean(baselines):.4f} ", printed)
     said = out_of_fold("here")
     assert [int(row["index"]) for row in said] == list(range(1797))
     assert [int(row["target"]) for row in said] == load_digits().target.tolist()
@@ -68,8 +75,6 @@ def test_what_the_folds_reach_together(crossed: Path) -> None:
         mine = [row for row in said if row["fold"] == str(number)]
         right = statistics.fmean(row["target"] == row["prediction"] for row in mine)
         assert right == pytest.approx(folds[number]["metrics"]["test/accuracy"])
-    assert f"{FOLDS} folds" in (printed := Path("printed.txt").read_text())
-    assert f"mean                   –     {whole['metrics']['val/loss']:.4f}" in printed
 
 
 def test_the_parts_of_its_folds_are_no_one_part_but_their_predictions_are_there(
