@@ -224,4 +224,4 @@ def test_classes_that_are_few_numbers_or_words_are_classes(run: Run, capsys: pyt
     for names in ([str(n % 4) for n in range(40)] + ["9"], [f"c{n // 5}" for n in range(150)] + ["c99"]):
         Path("x.csv").write_text("a,b\n" + "".join(f"{n},{name}\n" for n, name in enumerate(names)))
         assert run("dataset=table", "dataset.path=x.csv", "transform=table", *QUICK) == 2
-        assert capsys.readouterr().err.endswith("\n  try: split=random\n")
+        assert "\n  try: more samples of this class, or the data without it; split=random" in capsys.readouterr().err
