@@ -23,7 +23,17 @@ os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 
 from runner import __version__, folder, signals, streams
 from runner.commands import COMMANDS, USAGE, show_help, train
-from runner.errors import ConfigError, Interrupted, Problem, RunnerError, for_shell, nearest
+from runner.errors import (
+    OUT_OF_MEMORY,
+    ConfigError,
+    Interrupted,
+    Problem,
+    RunnerError,
+    for_shell,
+    is_out_of_memory,
+    nearest,
+    reason_of,
+)
 
 VALUES = {"resume": "last", "check": "only", "debug": "dev_run", "device": "cpu", "seed": "0"}
 """Keys that people type as if they were commands, each with a value."""
@@ -49,8 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        if is_out_of_memory(error):
+            print(f"error: {OUT_OF_MEMORY % reason_of(error)}", file=sys.stderr)
+        else:
+            traceback.print_exc()
         return 1
     finally:
         folder.leave()

@@ -84,7 +84,7 @@ def stacked(
 
 def _to_one_size(first: Sequence[int], other: Sequence[int]) -> str:
     """What brings two pictures, (C, H, W), to the lower height and the smaller width; nothing if they are none."""
-    if len(first) != 3 or len(other) != 3:
+    if len(first) != 3 or len(other) != 3 or first[1:] == other[1:]:
         return ""
     height, width = map(min, first[1:], other[1:])
     return f'transform=resize, or "dataset.size=[{height},{width}]" for an image folder'

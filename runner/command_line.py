@@ -107,7 +107,7 @@ def _check_flags(flags: Sequence[str]) -> Iterator[Problem]:
 
 def _takes(flag: str, after: str) -> bool:
     """Whether a flag takes the argument after it. One that there is not does, for programs have ``--lr 0.01``."""
-    return flag in WITH_VALUE or (flag not in _known() and "=" not in flag and not re.search("^-|=", after))
+    return flag in WITH_VALUE or (flag not in _known() and "=" not in flag and not re.search(r"^-(?![.\d])|=", after))
 
 
 def _override(key: str, value: str | None, command: str = "") -> str:

@@ -209,7 +209,7 @@ def task(config: DictConfig) -> DictConfig:
 
 
 def check(config: DictConfig) -> list[Problem]:
-    """Everything that can be found wrong without looking at the data."""
+    """Everything that can be found wrong without looking at the data; if they are not there, what needs no torch."""
     tree, found = plain(config)
     found = _check_keys(tree, found)
     if missing := entries.check_places(tree):

@@ -128,10 +128,17 @@ def guarded(task: Callable[[], object]) -> int:
     except RunnerError as error:
         log.error("error: %s", error)
         return error.exit_status
-    except Exception:
-        log.exception("error:")
+    except Exception as error:
+        if is_out_of_memory(error):
+            log.error("error: %s", OUT_OF_MEMORY % reason_of(error))
+        else:
+            log.exception("error:")
         return 1
     return 0
+
+
+OUT_OF_MEMORY = "%s\n  try: a smaller loader.batch_size, a smaller model or input, or device=cpu"
+"""What is said of it outside training, where batches are cut until they fit."""
 
 
 def nearest(name: str, names: Iterable[str], prefix: str = "", cutoff: float = 0.6) -> str:

@@ -44,7 +44,10 @@ class Fitting:
             try:
                 if size == len(inputs):
                     return self.forward(inputs)
-                return torch.cat([self.forward(part) for part in inputs.split(size)])
+                outputs = [self.forward(part) for part in inputs.split(size)]
+                if not (isinstance(outputs[0], Tensor) and outputs[0].dim()):
+                    return outputs[0]  # no output of samples, which whoever gets it will say
+                return torch.cat(outputs)
             except torch.OutOfMemoryError:
                 if size <= 1:
                     raise

@@ -28,8 +28,11 @@ def typed(text: str | Path) -> Path:
 def absent(key: str, path: Path, allowed: str, is_folder: bool = False) -> Problem | None:
     """That there is no such file or folder, where it was looked for, and the nearest name; nothing if there is."""
     is_there = Path.is_dir if is_folder else Path.is_file
-    if is_there(path):
-        return None
+    try:
+        if is_there(path):
+            return None
+    except OSError as error:  # a folder that one may not look into, or a name that is too long
+        return Problem(key, f"{str(path)!r} cannot be read: {error.strerror}", allowed)
     looked = "" if path.is_absolute() else f" (looked for {path.absolute()})"
     near = _near(path, is_there)
     what = f"there is no {'folder' if is_folder else 'file'} {str(path)!r}{looked}"
@@ -38,11 +41,9 @@ def absent(key: str, path: Path, allowed: str, is_folder: bool = False) -> Probl
 
 def _near(path: Path, is_there: Callable[[Path], bool]) -> str:
     """The path that was meant, of which one folder or the file has a name like one that is there; or nothing."""
-    above = next((parent for parent in path.parents if parent.is_dir()), None)
-    if above is None:
-        return ""
-    first, *rest = path.relative_to(above).parts
-    with contextlib.suppress(OSError):  # a folder that one may not look into
+    with contextlib.suppress(OSError, StopIteration):  # a folder that one may not look into
+        above = next(parent for parent in path.parents if parent.is_dir())
+        first, *rest = path.relative_to(above).parts
         close = nearest(first, [name for name in os.listdir(above) if is_there(above.joinpath(name, *rest))])
         return str(above.joinpath(close, *rest)) if close else ""
     return ""

@@ -261,13 +261,14 @@ def resume_command(cfg: Any, folder: Path, *overrides: str) -> str:
 
 
 def longer(cfg: Any, ended_by: str | None) -> str:
-    """The override with which a completed run trains on, for as long again.
+    """The override with which a completed run trains on: twice the limit that ended it.
 
     Args:
         ended_by: what ended it, as ``result.json`` says it.
     """
     length = "max_epochs" if cfg.trainer.max_steps is None else "max_steps"
-    key = {"early_stopping": "early_stopping.patience", "max_time": "max_time"}.get(ended_by or "", length)
+    keys = {"early_stopping": "early_stopping.patience", **{k: k for k in ("max_epochs", "max_steps", "max_time")}}
+    key = keys.get(ended_by or "", length)
     had: object = cfg.trainer
     for word in key.split("."):
         had = had[word]  # type: ignore[index]

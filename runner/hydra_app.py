@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from runner import folder
 from runner.command_line import CONFIG_DIR, multirun, parse, quote, value_of
-from runner.errors import ConfigError, Problem, guarded
+from runner.errors import ConfigError, Problem, RunFolderError, guarded
 from runner.keys import is_below
 
 if TYPE_CHECKING:
@@ -116,9 +116,11 @@ def _mention_sweep(run_dir: Path) -> None:
     """Say so if ``resume=last`` may have meant a sweep: one that is newer than the newest run, and not complete."""
     from runner.sweep.record import Record
 
-    sweep = folder.newest_sweep()
-    if sweep is not None and folder.is_newer(sweep, run_dir) and not Record.read(sweep).is_complete:
-        print(f"the sweep {sweep} is newer and not complete; to resume it: {folder.line('-m', 'resume=last')}")
+    with contextlib.suppress(OSError, RunFolderError):  # what is wrong with it is no matter of this run
+        sweep = folder.newest_sweep()
+        if sweep is not None and folder.is_newer(sweep, run_dir) and not Record.read(sweep).is_complete:
+            what = f"the sweep {sweep} is newer and not complete; to resume it: {folder.line('-m', 'resume=last')}"
+            print(what, file=sys.stderr)
 
 
 def resume_sweep(sweep_dir: Path, flags: list[str], overrides: Sequence[str]) -> tuple[list[str], list[str]]:

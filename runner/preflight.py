@@ -165,11 +165,14 @@ def check_resume(cfg: DictConfig) -> Path:
               for key, before, after in refused)
         )  # fmt: skip
     if _is_complete(cfg, run_dir, [key for key, _, _ in rows]):
-        more = folder.longer(OmegaConf.create(held), folder.result(run_dir).get("ended_by"))
-        what = f"is no more than {run_dir} has: it is complete"
-        shorter = [(key, after) for key, _, after in rows if is_below(key, *schema.LENGTH)]
-        if shorter:
-            raise ConfigError(*(Problem(key, f"{shown(after)} {what}", remedy=more) for key, after in shorter))
+        result = folder.result(run_dir)
+        more = folder.longer(OmegaConf.create(held), result.get("ended_by"))
+        lengths = [(key, after) for key, _, after in rows if is_below(key, *schema.LENGTH)]
+        if lengths:
+            what = f"{run_dir} is complete with {result.get('epochs')} epochs, {result.get('steps')} steps"
+            what += ", and would not be longer"
+            what += f" (ended by {ended})" if (ended := result.get("ended_by")) else ""
+            raise ConfigError(*(Problem(key, f"{shown(after)}: {what}", remedy=more) for key, after in lengths))
         print(f"{run_dir} is complete; to train longer: {folder.resume_command(cfg, run_dir, more)}")
         raise signals.Exit(0)
     for key, before, after in rows:

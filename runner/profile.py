@@ -52,12 +52,14 @@ class Profiler:
         profiler.export_chrome_trace(str(self.path))
         # What torch marks, a step and the optimizer's part of it, has on a card the time of its kernels once more.
         events = [event for event in profiler.key_averages() if not (self._on_cuda and event.is_user_annotation)]
+        measured = max(1, min(ACTIVE, profiler.step_num - WAIT - WARMUP))  # fewer, if the run was stopped
         total = sum(getattr(event, self._sort) for event in events) or 1
         rows = []
         for event in sorted(events, key=lambda event: -getattr(event, self._sort))[:15]:
             spent = getattr(event, self._sort)
-            rows.append([_short(event.key), event.count // ACTIVE, spent / ACTIVE, spent / total])
-        self.table = Table(f"Profile of {ACTIVE} steps", ["operation", "calls per step", "µs per step", "share"], rows)
+            rows.append([_short(event.key), event.count // measured, spent / measured, spent / total])
+        columns = ["operation", "calls per step", "µs per step", "share"]
+        self.table = Table(f"Profile of {measured} steps", columns, rows)
 
 
 def _short(name: str, length: int = 60) -> str:

@@ -107,19 +107,25 @@ def split_table(experiment: Experiment) -> Table:
     return Table("Samples", columns, [*rows, total])
 
 
+COLUMNS = 500
+"""Columns of a table that are listed."""
+
+
 def columns_table(cfg: DictConfig, experiment: Experiment) -> dict[str, Table]:
     """By tag, how the columns of a table were read; nothing for other data."""
     source = experiment.data.samples["train"].source
     if not isinstance(source, ArrayDataset) or source.features is None or source.categories is None:
         return {}
     names, wanted = list(source.columns), config.value(cfg.dataset.get("target"))
-    targets = {names[name] if isinstance(name, int) else name for name in _as_list(wanted)}
+    # A column may be named by a number, which otherwise is its place.
+    targets = {str(name) if str(name) in source.columns else names[name] for name in _as_list(wanted)}
+    places = {name: at for at, name in enumerate(source.features)}
     rows: list[list[Any]] = []
-    for name in names:
-        if name not in source.features:
+    for name in names[: COLUMNS + 1]:
+        at = places.get(name)
+        if at is None:
             rows.append([name, "target" if name in targets else "left out", None, None])
             continue
-        at = source.features.index(name)
         values, categories = source.inputs[:, at], source.categories[at]
         known, gaps = values[~values.isnan()], int(values.isnan().sum())
         if categories is not None:
@@ -127,7 +133,7 @@ def columns_table(cfg: DictConfig, experiment: Experiment) -> dict[str, Table]:
         else:
             span = f"{known.min():.6g} … {known.max():.6g}" if len(known) else None
             rows.append([name, "number", span, gaps])
-    return {"data/columns": Table("Columns", ["column", "read as", "values", "missing"], rows)}
+    return {"data/columns": Table("Columns", ["column", "read as", "values", "missing"], rows).first(COLUMNS)}
 
 
 def _as_list(value: Any) -> list[Any]:

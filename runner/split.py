@@ -348,7 +348,8 @@ def _check_strata(subject: Subject, strata: NDArray[Any], parts: int) -> None:
         listed = few(f"{kind} {names.get(value, value)} has {count}" for value, count in small.items())
         what = f"too few samples for {parts} parts: {listed}"
         if subject.as_values:
-            what, remedy = f"{what}; the {len(subject.classes)} classes are numbers", subject.as_values
+            what += f"; the {len(subject.classes)} classes are numbers"
+            remedy = f"{subject.as_values}, if they are values; else {remedy}"
         raise DataError(Problem("split", what, f"at least {parts} samples per {kind}", remedy))
 
 
@@ -410,7 +411,8 @@ def check_classes(counts: Mapping[str, Mapping[str, int]], as_values: str = "") 
         here = {part: row[name] for part, row in counts.items()}
         if here["train"] == 0 and (here["val"] or here["test"]):
             what = f"class {name!r} has no train sample ({here['val']:,} in val, {here['test']:,} in test)"
-            remedy = as_values or "split=stratified, or another split.seed"
+            remedy = "split=stratified, or another split.seed"
+            remedy = f"{as_values}, if the numbers are values; else {remedy}" if as_values else remedy
             raise DataError(Problem("split", what, "every class in train", remedy))
     absent = {part: [n for n, count in counts["train"].items() if count and not counts[part][n]] for part in PARTS[1:]}
     for part, names in absent.items():

@@ -17,7 +17,7 @@ from torch import Tensor
 from runner import config, environment, folder, inspect, optimizer, report, resume
 from runner.checkpoint import BEST, read, read_newest, sha256
 from runner.data import Sources
-from runner.device import out_of_memory
+from runner.device import out_of_memory, resolve
 from runner.errors import (
     ConfigError,
     DataError,
@@ -139,8 +139,8 @@ def prepare(cfg: DictConfig, run_dir: Path, sources: Sources | None = None) -> P
     try:
         return _build(cfg, run_dir, sources)
     except torch.OutOfMemoryError as error:
-        what = f"{cfg.device}: too little memory for the model and the data: {reason_of(error)}"
-        remedy = "another device, a smaller model, or loader=workers, which keeps the data off the device"
+        what = f"{resolve(cfg.device)} has too little memory for the model and the data: {reason_of(error)}"
+        remedy = "another device, a smaller model or input, or loader=workers, which keeps the data off the device"
         raise ConfigError(Problem("device", what, remedy=remedy)) from error
 
 
@@ -300,7 +300,7 @@ def _profiler(cfg: DictConfig, run_dir: Path, device: torch.device, progress: Pr
     if not cfg.trainer.profile:
         return None
     if (left := cfg.facts.total_steps - progress.step) < STEPS:
-        log.warning("trainer.profile: not profiled, for that takes %d steps and the run has %d", STEPS, left)
+        log.warning("trainer.profile: not profiled, for that takes %d steps, and %d are left", STEPS, left)
         return None
     return Profiler(run_dir / "profile", device)
 

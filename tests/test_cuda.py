@@ -119,7 +119,7 @@ def test_a_card_that_is_too_small_for_the_data(run: Run, capsys: pytest.CaptureF
     with memory(16):  # the pictures take 40 MB as bytes
         assert run(*PICTURES) == 2
     said = "".join(capsys.readouterr())
-    assert "error: device: cuda: too little memory for the model and the data: CUDA out of memory. Tried to" in said
+    assert "error: device: cuda:0 has too little memory for the model and the data: CUDA out of memory. Tried" in said
     assert not list(Path().rglob("result.json"))
 
 

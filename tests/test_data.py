@@ -211,7 +211,7 @@ def test_a_table_whose_classes_are_values_is_answered_with_regression(
     assert said[0].startswith("error: split: ")
     assert len(said[0]) < 200
     remedy = "dataset.task=regression loss=mse metric=regression"
-    assert said[-1] == f"  try: {remedy}"
+    assert said[-1].startswith(f"  try: {remedy}")
     if how == ["split=stratified"]:
         assert said[0] == (
             "error: split: too few samples for 3 parts: class 2700 has 1, class 2725 has 2, class 2825 has 1, class "

@@ -33,3 +33,13 @@ def test_home_is_a_tilde_and_nobodys_home_is_a_name(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("HOME", "/home/me")
     assert typed("~/x") == Path("/home/me/x")
     assert typed("~nosuchuser/x") == Path("~nosuchuser/x")
+
+
+def test_a_path_that_cannot_be_looked_at_is_a_problem_and_no_traceback() -> None:
+    problem = files.absent("dataset.path", Path("x" * 300), "a file")
+    assert problem is not None
+    assert problem.what == f"'{'x' * 300}' cannot be read: File name too long"
+    assert files.absent("dataset.path", Path(__file__), "a file") is None
+    missing = files.absent("dataset.root", Path("/no/such/place"), "a folder", is_folder=True)
+    assert missing is not None
+    assert missing.what == "there is no folder '/no/such/place'"

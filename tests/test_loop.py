@@ -406,7 +406,7 @@ def test_a_profile(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert any(event.get("name") == "aten::addmm" for event in events)
     assert run(*QUICK, "trainer.profile=true", "trainer.max_steps=13", "hydra.run.dir=short") == 0
     assert not Path("short/profile").exists()
-    assert "trainer.profile: not profiled, for that takes 14 steps and the run has 13" in "".join(capsys.readouterr())
+    assert "trainer.profile: not profiled, for that takes 14 steps, and 13 are left" in "".join(capsys.readouterr())
 
 
 def test_the_train_part_again_in_eval_mode(run: Run) -> None:
@@ -486,8 +486,22 @@ def test_a_model_that_takes_some_samples_at_once(
         assert result_of(only_run())["batch_norm"] is None
     else:
         reason = "CUDA out of memory. Tried to allocate 1 GiB\n"
-        assert f"error: device: auto: too little memory for the model and the data: {reason}" in said
+        assert f"error: device: cpu has too little memory for the model and the data: {reason}" in said
         assert "Traceback" not in said
+
+
+def test_out_of_memory_where_nothing_is_trained(
+    run: Run, digits: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def exhausted(self: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB. GPU 0 has a total capacity of 2")
+
+    monkeypatch.setattr(nn.Linear, "forward", exhausted)
+    for command in (["evaluate", f"run={digits}"], ["inspect", *QUICK], ["predict", f"run={digits}", "input=test"]):
+        assert run(*command) == 1
+        error = capsys.readouterr().err
+        assert "error: CUDA out of memory. Tried to allocate 1 GiB\n  try: a smaller loader.batch_size, " in error
+        assert "Traceback" not in error
 
 
 class TestOverfit:

@@ -208,7 +208,10 @@ def test_a_complete_run_is_left_as_it_is(run: Run, made: Path, capsys: pytest.Ca
     # Less than it has is not what was asked for.
     assert run("resume=last", "trainer.max_epochs=1") == 2
     error = capsys.readouterr().err
-    assert f"trainer.max_epochs: 1 is no more than {made} has: it is complete\n  try: trainer.max_epochs=4" in error
+    what = f"{made} is complete with 2 epochs, 34 steps, and would not be longer (ended by max_epochs)"
+    assert f"trainer.max_epochs: 1: {what}\n  try: trainer.max_epochs=4" in error
+    assert run("resume=last", "trainer.max_steps=1000") == 2
+    assert f"trainer.max_steps: 1000: {what}\n  try: trainer.max_epochs=4" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in made.rglob("*") if path.is_file()} == before
 
 
@@ -459,6 +462,12 @@ def test_how_the_columns_of_a_table_were_read(run: Run, capsys: pytest.CaptureFi
         {"column": "answer", "read as": "target", "values": None, "missing": None},
     ]
     assert re.search(r"(?m)^ half +number +0 … 19\.5 +1$", capsys.readouterr().out)
+    # Of a file without names they are numbers, and a number from the end is a place.
+    Path("u.csv").write_text("\n".join(f"{n},{n % 7},{n % 2}" for n in range(40)))
+    table = ("dataset=table", "dataset.path=u.csv", "dataset.target=-1", "transform=table")
+    assert run(*QUICK, *table, "trainer.max_epochs=1", "hydra.run.dir=u") == 0
+    read = [[row["column"], row["read as"]] for row in result_of("u")["tables"]["data/columns"]]
+    assert read == [["0", "number"], ["1", "number"], ["2", "target"]]
 
 
 def test_every_loss_of_a_sum_is_named(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

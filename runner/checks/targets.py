@@ -281,7 +281,7 @@ def _names_of(module: Any) -> list[str]:
     """What a module has to offer: neither what it calls private, nor modules that it imported for itself."""
     held = vars(module)  # getattr could import what is there in name only
     names = [name for name in dir(module) if not name.startswith("_")]
-    foreign = [n for n in names if inspect.ismodule(held.get(n)) and held[n].__name__ != f"{module.__name__}.{n}"]
+    foreign = [n for n in names if inspect.ismodule(held.get(n)) and f"{module.__name__}.{n}" not in sys.modules]
     return [name for name in names if name not in foreign]
 
 

@@ -100,7 +100,9 @@ def image_folder(
 
 def _is_size(size: object) -> bool:
     listed = size if isinstance(size, (list, tuple)) else ()
-    return len(listed) == 2 and all(isinstance(length, (int, np.integer)) and length >= 1 for length in listed)
+    return len(listed) == 2 and all(
+        isinstance(length, (int, np.integer)) and not isinstance(length, bool) and length >= 1 for length in listed
+    )
 
 
 def _list(root: Path, channels: int, size: tuple[int, int] | None, fit: Fit) -> dict[str, Pictures]:

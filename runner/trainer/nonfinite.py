@@ -112,7 +112,8 @@ class Latch:
 
     def look(self, tensors: Sequence[Tensor], step: int) -> None:
         """To be called before the update of `step`, with what has to be finite."""
-        torch._amp_foreach_non_finite_check_and_unscale_(list(tensors), self._bad, self._scale)
+        # In float32, for on CUDA the kernel has no bfloat16.
+        torch._amp_foreach_non_finite_check_and_unscale_([t.float() for t in tensors], self._bad, self._scale)
         self._count += self._bad
         self._last = step
 

@@ -46,6 +46,8 @@ def _lay_out(optimizer: Optimizer) -> None:
     """Lay what was loaded out in memory as the parameters are. Another device has another layout of convolutions, and a
     fused optimizer would take the elements in another order than the parameter's, or refuse."""
     for parameter, state in optimizer.state.items():
+        if not (isinstance(parameter, Tensor) and isinstance(state, dict)):
+            continue  # of an optimizer of the user's, which keeps something else there
         for name, value in state.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
                 state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -91,6 +91,13 @@ def test_a_state_of_another_layout_in_memory_goes_on(fused: bool) -> None:
     torch.testing.assert_close(laid_out.weight, plain.weight)
 
 
+def test_an_optimizer_may_keep_more_than_the_state_of_its_parameters() -> None:
+    optimizer = SGD(network("abc").parameters(), lr=0.1)
+    optimizer.state["count"] = 3  # type: ignore[index]
+    load_optimizer(optimizer, copy.deepcopy(optimizer.state_dict()))
+    assert optimizer.state["count"] == 3  # type: ignore[index]
+
+
 def test_other_parameters_are_refused() -> None:
     model = network("abc")
     state = trained(model, named(model))
