@@ -116,9 +116,8 @@ def columns_table(cfg: DictConfig, experiment: Experiment) -> dict[str, Table]:
     source = experiment.data.samples["train"].source
     if not isinstance(source, ArrayDataset) or source.features is None or source.categories is None:
         return {}
-    names, wanted = list(source.columns), config.value(cfg.dataset.get("target"))
-    # A column may be named by a number, which otherwise is its place.
-    targets = {str(name) if str(name) in source.columns else names[name] for name in _as_list(wanted)}
+    names = list(source.columns)
+    targets = {_named(name, names) for name in _as_list(config.value(cfg.dataset.get("target")))}
     places = {name: at for at, name in enumerate(source.features)}
     rows: list[list[Any]] = []
     for name in names[: COLUMNS + 1]:
@@ -138,6 +137,12 @@ def columns_table(cfg: DictConfig, experiment: Experiment) -> dict[str, Table]:
 
 def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _named(name: Any, names: Sequence[str]) -> str:
+    """A column that may be named by a number, which otherwise is its place; a data set of the user's has none."""
+    is_place = isinstance(name, int) and str(name) not in names and -len(names) <= name < len(names)
+    return names[name] if is_place else str(name)
 
 
 def difference_table(cfg: DictConfig) -> Table:
