@@ -103,3 +103,9 @@ def test_another_cudnn_than_the_one_torch_was_built_with(monkeypatch: pytest.Mon
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_90"])
     with pytest.raises(ConfigError, match=r"trainer.cudnn: cuDNN version incompatibility.*\n  try: an LD_LIBRARY_PATH"):
         device.check(torch.device("cuda:0"), cudnn=True)
+
+
+def test_what_to_do_where_not_even_one_sample_fits() -> None:
+    said = device.out_of_memory(torch.device("cpu"), 64, 1, cut=True)
+    assert said.endswith("\n  try: a smaller model or input, or trainer.precision=bf16")
+    assert "trainer.micro_batch=auto" in device.out_of_memory(torch.device("cpu"), 64, 1)
