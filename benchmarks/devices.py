@@ -6,8 +6,7 @@ and prints each time relative to one thread. A small network spends its time on 
     uv run benchmarks/devices.py
 
 On an H200 and a server CPU with 16 cores, with torch 2.11, the GPU takes 1.5, 1.2, 0.28 and 0.04 of the time of one
-thread at widths of 32, 128, 512 and 2048 (all cores: 1.6, 1.25, 0.94 and 0.18): it is faster from some hundred
-on.
+thread at widths of 32, 128, 512 and 2048 (all cores: 1.6, 1.25, 0.94 and 0.18).
 """
 
 from __future__ import annotations

@@ -266,13 +266,14 @@ def longer(cfg: Any, ended_by: str | None) -> str:
     Args:
         ended_by: what ended it, as ``result.json`` says it.
     """
-    length = "max_epochs" if cfg.trainer.max_steps is None else "max_steps"
-    keys = {"early_stopping": "early_stopping.patience", **{k: k for k in ("max_epochs", "max_steps", "max_time")}}
-    key = keys.get(ended_by or "", length)
-    had: object = cfg.trainer
-    for word in key.split("."):
-        had = had[word]  # type: ignore[index]
-    return f"trainer.{key}={2 * had if isinstance(had, int) else 'MORE'}"
+    options = cfg.trainer
+    if ended_by == "max_time":
+        return "trainer.max_time=MORE"
+    if ended_by == "early_stopping":
+        return f"trainer.early_stopping.patience={2 * options.early_stopping.patience}"
+    by_steps = ended_by == "max_steps" or (ended_by != "max_epochs" and options.max_steps is not None)
+    key = "max_steps" if by_steps else "max_epochs"
+    return f"trainer.{key}={2 * options[key] if options[key] else 'MORE'}"
 
 
 def command(cfg: Any, *words: str) -> str:

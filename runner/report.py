@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import math
 import shlex
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from runner.keys import short, text
 from runner.metric import Predicted
 from runner.model import unsaved
 from runner.optimizer import form
+from runner.result import known
 from runner.table import Table, cell
 from runner.terminal import show
 from runner.trainer import Progress
@@ -111,19 +112,17 @@ COLUMNS = 500
 """Columns of a table that are listed."""
 
 
-def columns_table(cfg: DictConfig, experiment: Experiment) -> dict[str, Table]:
+def columns_table(experiment: Experiment) -> dict[str, Table]:
     """By tag, how the columns of a table were read; nothing for other data."""
     source = experiment.data.samples["train"].source
     if not isinstance(source, ArrayDataset) or source.features is None or source.categories is None:
         return {}
-    names = list(source.columns)
-    targets = {_named(name, names) for name in _as_list(config.value(cfg.dataset.get("target")))}
     places = {name: at for at, name in enumerate(source.features)}
     rows: list[list[Any]] = []
-    for name in names[: COLUMNS + 1]:
+    for name in islice(source.columns, COLUMNS + 1):
         at = places.get(name)
         if at is None:
-            rows.append([name, "target" if name in targets else "left out", None, None])
+            rows.append([name, "target" if name in source.goals else "left out", None, None])
             continue
         values, categories = source.inputs[:, at], source.categories[at]
         known, gaps = values[~values.isnan()], int(values.isnan().sum())
@@ -133,16 +132,6 @@ def columns_table(cfg: DictConfig, experiment: Experiment) -> dict[str, Table]:
             span = f"{known.min():.6g} … {known.max():.6g}" if len(known) else None
             rows.append([name, "number", span, gaps])
     return {"data/columns": Table("Columns", ["column", "read as", "values", "missing"], rows).first(COLUMNS)}
-
-
-def _as_list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-def _named(name: Any, names: Sequence[str]) -> str:
-    """A column that may be named by a number, which otherwise is its place; a data set of the user's has none."""
-    is_place = isinstance(name, int) and str(name) not in names and -len(names) <= name < len(names)
-    return names[name] if is_place else str(name)
 
 
 def difference_table(cfg: DictConfig) -> Table:
@@ -232,9 +221,8 @@ def result_table(
     names = [name.partition("/")[2] for name in found if name.startswith("val/")]
     title = f"Result, with the weights of epoch {best['epoch']} (best {monitor})"
     columns = ["metric", "val", "test", "baseline (mean)" if task == "regression" else "baseline (majority class)"]
-    # NaN is what has no value for such predictions: a rank correlation of one and the same.
-    known = {tag: value for tag, value in baseline.items() if not math.isnan(value)}
-    rows = [[n, found[f"val/{n}"], found[f"test/{n}"], known.get(f"test/{n}")] for n in names]
+    without = known(baseline)
+    rows = [[n, found[f"val/{n}"], found[f"test/{n}"], without.get(f"test/{n}")] for n in names]
     return Table(title, columns, rows)
 
 

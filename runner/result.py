@@ -91,6 +91,11 @@ def from_json(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
+def known(figures: Mapping[str, float]) -> dict[str, float]:
+    """Those that have a value. NaN is what has none: a rank correlation of predictions that are all the same."""
+    return {tag: value for tag, value in figures.items() if not math.isnan(value)}
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}

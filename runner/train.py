@@ -231,7 +231,7 @@ def _tables(cfg: DictConfig, experiment: Experiment, trainer: Trainer, result: R
     return {
         "config/difference": report.difference_table(cfg),
         "environment": environment.table(experiment.device, result.content),
-        **report.columns_table(cfg, experiment),
+        **report.columns_table(experiment),
         "split": report.split_table(experiment),
         **inspect.tables(cfg, experiment),
         "optimizer/groups": optimizer.table(trainer.optimizer),

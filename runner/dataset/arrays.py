@@ -24,6 +24,7 @@ class ArrayDataset(TensorDataset):
         columns: what else is known of the samples and may decide the split, by name: (N,) arrays such as a group.
         features: of a table: the name of each column of the inputs.
         categories: of a table: for each column of the inputs, the names of its categories, or None if it is a number.
+        goals: of a table: the names of the columns that the targets were.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class ArrayDataset(TensorDataset):
         columns: Mapping[str, Array] | None = None,
         features: Sequence[str] | None = None,
         categories: Sequence[Sequence[str] | None] | None = None,
+        goals: Sequence[str] = (),
     ) -> None:
         super().__init__(inputs, targets)
         self.inputs = inputs
@@ -44,6 +46,7 @@ class ArrayDataset(TensorDataset):
         self.columns = dict(columns or {})
         self.features = None if features is None else list(features)
         self.categories = None if categories is None else [None if c is None else list(c) for c in categories]
+        self.goals = list(goals)
 
 
 @dataclass(frozen=True)

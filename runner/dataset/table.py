@@ -96,8 +96,9 @@ def table(
     inputs = torch.from_numpy(np.stack(codes, 1).astype(np.float32))  # (N, F)
     columns = {str(name): frame[name].to_numpy() for name in frame.columns}
     return ArrayDataset(
-        inputs, targets, classes, columns=columns, features=list(map(str, names)), categories=categories
-    )
+        inputs, targets, classes, columns=columns, features=list(map(str, names)), categories=categories,
+        goals=list(map(str, goals)),
+    )  # fmt: skip
 
 
 def _listed(names: Name | Sequence[Name]) -> Sequence[Name]:

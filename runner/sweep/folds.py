@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from runner.checks.schema import LENGTH
 from runner.data import Sources
 from runner.errors import ConfigError, Interrupted, Problem, RunFolderError, RunnerError, counted
 from runner.ranking import Figure
-from runner.result import Result, from_json
+from runner.result import Result, from_json, known
 from runner.runs import read_config
 from runner.signals import StopFlag
 from runner.sweep import predictions
@@ -220,9 +219,8 @@ def fold_table(content: Mapping[str, Any], monitor: str) -> Table:
     ]
     rows.append(["mean", None, *(metrics[tag] for tag in tags)])
     rows.append(["std", None, *(metrics[f"{tag}_std"] for tag in tags)])
-    # NaN is what has no value for predictions that are all the same: a rank correlation.
-    known = {tag: value for tag, value in content["baseline"].items() if not math.isnan(value)}
-    rows.append(["baseline", None, *(known.get(tag) for tag in tags)])
+    baseline = known(content["baseline"])
+    rows.append(["baseline", None, *(baseline.get(tag) for tag in tags)])
     has_ensemble = any(tag.startswith("ensemble/") for tag in metrics)
     together = {"out of fold": ("out_of_fold", "val" if has_ensemble else "test")}
     together |= {"ensemble": ("ensemble", "test")} if has_ensemble else {}

@@ -88,7 +88,8 @@ class Run:
         self.cfg, self.folder, self.weights = cfg, run_dir, weights
         self.model, self.transform, self.precision, self.readout = net, transform, precision, readout
         self.device = precision.device
-        self.forward = Fitting(precision.forward(net))
+        self.forward = precision.forward(net)
+        self._fitting = Fitting(self.forward)
         self.reader = Reader.of(cfg, transform)
 
     def __repr__(self) -> str:
@@ -170,7 +171,7 @@ class Run:
             flips: ``horizontal``, ``vertical``: the mean over the pictures and their mirror images.
         """
         with eval_mode(self.model) if self.model.training else nullcontext():
-            said = [self.readout(self.forward(each)) for each in _mirrored(inputs, flips)]
+            said = [self.readout(self._fitting(each)) for each in _mirrored(inputs, flips)]
         return said[0] if len(said) == 1 else torch.stack(said).mean(0)
 
     def cool(self, temperature: float) -> None:
