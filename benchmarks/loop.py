@@ -51,22 +51,26 @@ from runner.trainer import Trainer
 BATCH, TURNS = 64, 9
 MODELS: dict[str, type[MLP] | type[CNN]] = {"mlp": MLP, "cnn": CNN}
 SAMPLES = {"mlp": 12_800, "cnn": 1_280}  # in an epoch, such that none takes longer than some seconds
-RUNNER, LOGGED = "runner", "runner, with its progress bar"
+RUNNER, LOGGED, GRAPHED = "runner", "runner, with its progress bar", "runner, trainer.cuda_graph=true"
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Epoch = Callable[[], float]
 """Trains for an epoch, and returns the seconds that it took."""
 
 
-def composed(name: str, folder: str | None, device: str) -> DictConfig:
-    overrides = [f"model={name}", f"loader.subset={SAMPLES[name]}", f"device={device}", "trainer.threads=1"]
+def prepared(name: str, folder: str | None, device: str, *more: str) -> tuple[DictConfig, train.Prepared]:
+    """All that `python -m runner` makes before it trains."""
+    overrides = [f"model={name}", f"loader.subset={SAMPLES[name]}", f"device={device}", "trainer.threads=1", *more]
     overrides += [f"trainer.max_epochs={2 * (TURNS + 1)}"]  # in each turn, one with a progress bar and one without
     if folder is not None:
         overrides += ["dataset=fashion_mnist", quoted(f"dataset.root={folder}")]
     else:
         overrides += ["dataset=synthetic", "dataset.image_size=[1,28,28]", "dataset.size=45000"]
     with initialize_config_dir(str(options.home()), version_base="1.3"):
-        return compose("config", overrides)
+        cfg = compose("config", overrides)
+    found = train.prepare(cfg, Path())
+    found.trainer.evaluate = lambda model: {cfg.checkpoint.monitor: 0.0}
+    return cfg, found
 
 
 def silent(fit: Iterator[Any]) -> None:
@@ -201,10 +205,9 @@ def others(model: type[MLP] | type[CNN], pictures: Tensor, x: Tensor, y: Tensor,
 
 
 def measure(name: str, folder: str | None, device: str) -> None:
-    cfg = composed(name, folder, device)
-    prepared = train.prepare(cfg, Path())  # all that `python -m runner` makes before it trains
-    experiment, trainer = prepared.experiment, prepared.trainer
-    trainer.evaluate = lambda model: {cfg.checkpoint.monitor: 0.0}
+    cfg, made = prepared(name, folder, device)
+    experiment, trainer = made.experiment, made.trainer
+    graphed = prepared(name, folder, device, "trainer.cuda_graph=true")[1].trainer.fit()
     # As on a terminal, wherever the output goes: elsewhere nothing is drawn, and a progress bar costs less.
     terminal.console = Console(file=StringIO(), force_terminal=True)
     rows, held = experiment.data.loaders["train"].order.indices, experiment.data.samples["train"].arrays
@@ -214,6 +217,7 @@ def measure(name: str, folder: str | None, device: str) -> None:
         ways = {
             RUNNER: timed(lambda: silent(fit)),
             LOGGED: timed(lambda: logging_took.append(logged(fit, cfg, trainer, bar))),
+            **({GRAPHED: timed(lambda: silent(graphed))} if device != "cpu" else {}),
             **others(MODELS[name], pictures, x, y, device),
         }
         turns = [[epoch() for epoch in ways.values()] for _ in range(TURNS + 1)][1:]  # the first allocates memory

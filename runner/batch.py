@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,7 +29,7 @@ class Batch:
 
     def rows(self, rows: slice) -> Batch:
         """Some of the samples."""
-        return self._map(lambda tensor: tensor[rows])
+        return self.map(lambda tensor: tensor[rows])
 
     def cut(self, size: int) -> list[Batch]:
         """In parts of `size` samples; the last may have fewer."""
@@ -38,7 +37,7 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """In page-locked memory, from which a copy to a CUDA device does not block. Called by torch's DataLoader."""
-        return self._map(lambda tensor: tensor.pin_memory())
+        return self.map(lambda tensor: tensor.pin_memory())
 
     def to(self, device: torch.device) -> Batch:
         """On `device`, but for the indices."""
@@ -46,7 +45,8 @@ class Batch:
         given, target = (tensor.to(device, non_blocking=True) for tensor in (self.input, self.target))
         return Batch(given, target, self.index, extra)
 
-    def _map(self, function: Any) -> Batch:
+    def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """With each of its tensors, the indices among them, as `function` makes it."""
         extra = {name: function(tensor) for name, tensor in self.extra.items()}
         return Batch(function(self.input), function(self.target), function(self.index), extra)
 

@@ -92,12 +92,15 @@ def try_step(gradient: Gradient, batch: Batch, sizes: Iterable[int]) -> None:
     trial = Gradient(
         model, loss, torch.optim.SGD(parameters, lr=0.0), device=gradient.device, seed=gradient.seed,
         compute=gradient.compute, precision=gradient.precision, micro_batch=gradient.micro_batch,
+        graph=gradient.graphs is not None,
     )  # fmt: skip
     model.train()
     for size in sizes:
         part = batch.rows(slice(0, size))
         try:
-            trial([part], trial.weight([part]), 0)
+            for number in range(trial.settled):
+                trial.clear()
+                trial([part], number)
         except torch.OutOfMemoryError:
             return  # which the run itself has a message for
         except RunnerError:

@@ -6,6 +6,7 @@ import io
 import logging
 import pickle
 import re
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -102,9 +103,9 @@ def make_trainer(
         raise ConfigError(Problem("trainer.precision", what, "fp32, bf16"))
     given = {
         "frozen": e.frozen, "compute": step_of(cfg), "precision": e.precision,
-        # For each size of batches anew, of which there are few: once compiled for any size, a batch takes other kernels
-        # than before, and a resumed run that is not yet there would have other bits.
-        "compiled": torch.compile(e.model, dynamic=False) if options.compile else None,
+        "compiled": _compiled(e.model) if options.compile else None,
+        # Anomaly detection looks at each value, for which it waits.
+        "graph": options.cuda_graph and e.device.type == "cuda" and cfg.debug != "anomaly",
         "skip_nonfinite": options.on_nonfinite == "skip",
         **{name: options[name] for name in ("accumulate", "micro_batch", "clip_norm", "clip_value", "ema")},
         **changes,
@@ -113,6 +114,13 @@ def make_trainer(
         e.model, e.loss, opt, schedule, e.data.loaders["train"], evaluate,
         metric.better(monitor.monitor, monitor.mode), limits, device=e.device, seed=cfg.seed, **given,
     )  # fmt: skip
+
+
+def _compiled(model: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    warnings.filterwarnings("ignore", "TensorFloat32 tensor cores")  # that they could be used: trainer.tf32 says it
+    # For each size of batches anew, of which there are few: once compiled for any size, a batch takes other kernels
+    # than before, and a resumed run that is not yet there would have other bits.
+    return torch.compile(model, dynamic=False)
 
 
 def step_of(cfg: DictConfig) -> Callable[..., torch.Tensor]:

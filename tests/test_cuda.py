@@ -14,9 +14,13 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import QUICK, Run, only_run, result_of, weights_of
+from conftest import QUICK, Run, only_run, own_model, result_of, weights_of
+from torch import nn
 
-from runner.trainer import Trainer
+from runner.batch import Batch
+from runner.loss import Loss, Term
+from runner.trainer import Gradient, Trainer
+from runner.trainer.graphs import SETTLED
 
 pytestmark = pytest.mark.cuda
 
@@ -42,15 +46,20 @@ PICTURES = (
 """Of which a batch, and what a CNN makes of it, takes 4 GiB."""
 
 
-@pytest.mark.parametrize("options", ["model=mlp", "model=cnn", "model=cnn transform=crop_flip trainer.precision=bf16"])
+@pytest.mark.parametrize(
+    "options",
+    ["model=mlp", "model=cnn", "model=cnn transform=crop_flip trainer.precision=bf16",
+     "model=mlp trainer.cuda_graph=true loader.drop_last=true"],
+)  # fmt: skip
 def test_no_step_waits_for_the_device(run: Run, monkeypatch: pytest.MonkeyPatch, options: str) -> None:
     """Nor does what is done between two of them: fetching and transforming batches, and the progress bar."""
     epoch, seen = Trainer.epoch, list[int]()
 
     def watched(self: Trainer) -> Iterator[None]:
         try:
-            for _ in epoch(self):
-                torch.cuda.set_sync_debug_mode("error")  # from the second step on: the first one loads kernels
+            for number, _ in enumerate(epoch(self)):
+                if number >= SETTLED:  # the first step loads kernels, and graphs are compared
+                    torch.cuda.set_sync_debug_mode("error")
                 seen.append(self.progress.step)
                 yield
         finally:
@@ -78,6 +87,70 @@ def test_a_resumed_run_has_the_same_bytes(run: Run, options: str) -> None:
     assert run(f"resume={only_run()}", "trainer.max_steps=25") == 0
     part, whole = weights_of(only_run()), weights_of(Path("whole"))
     assert all(torch.equal(part[name], whole[name]) for name in whole)
+
+
+SMALL = "scheduler=constant tensorboard.pictures=false device=cuda trainer.max_epochs=4"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "model=mlp model.dropout=0.3", "model=cnn", "model=cnn trainer.precision=bf16 transform=crop_flip",
+        "loader.batch_size=20 trainer.accumulate=3 trainer.micro_batch=16 trainer.ema=0.9 trainer.clip_norm=1",
+        "model=vit_small model.patch_size=2 loss=weighted_ce", "model=resnet optimizer=sgd trainer.clip_value=0.01",
+        "model=mlp loader=workers loader.num_workers=2 trainer.on_nonfinite=skip", "model=mlp optimizer=lbfgs",
+        'model=cnn model.freeze=["0.*"] model.unfreeze_at_epoch=2', "model=mlp trainer.compile=true",
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the compiler
+def test_a_graph_trains_to_the_same_bytes(run: Run, options: str) -> None:
+    given = (*SMALL.split(), *options.split())
+    assert run(*given, "hydra.run.dir=plain") == 0
+    assert run(*given, "trainer.cuda_graph=true", "hydra.run.dir=whole") == 0
+    assert run(*given, "trainer.cuda_graph=true", "hydra.run.dir=part", "trainer.max_steps=33") == 0
+    assert run("resume=part", "trainer.max_steps=null") == 0
+    plain, whole, part = (weights_of(Path(name)) for name in ("plain", "whole", "part"))
+    assert all(torch.equal(plain[name], whole[name]) and torch.equal(plain[name], part[name]) for name in plain)
+
+
+def test_a_graph_has_its_memory_for_itself() -> None:
+    """Also where somebody has freed what cuBLAS works in, and somebody else has been given it."""
+    device = torch.device("cuda:0")
+    taken: list[torch.Tensor] = []
+    found: list[list[torch.Tensor]] = []
+    for graph in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 10)).to(device)
+        loss = Loss([Term(nn.CrossEntropyLoss())], "classification", 10).to(device)
+        optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+        gradient = Gradient(model, loss, optimizer, device=device, seed=0, graph=graph)
+        batch = Batch(torch.randn(64, 784), torch.arange(64) % 10, torch.arange(64)).to(device)
+        for number in range(SETTLED + 6):
+            gradient([batch], number)
+            gradient.update()
+            gradient.clear()
+            if number == SETTLED:
+                torch._C._cuda_clearCublasWorkspaces()
+                torch.cuda.empty_cache()
+                taken = [torch.full((2**20,), 7.0, device=device) for _ in range(64)]
+        found.append([parameter.detach().clone() for parameter in model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert all(bool((each == 7.0).all()) for each in taken)
+
+
+def test_what_no_graph_can_hold_is_an_error_before_training(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    own = own_model(
+        "from torch import nn\n\n\nclass Net(nn.Module):\n    def __init__(self, num_outputs):\n"
+        "        super().__init__()\n        self.layer = nn.Linear(64, num_outputs)\n\n    def forward(self, x):\n"
+        "        return self.layer(x.flatten(1)) * float(x.mean() > -1000)\n"
+    )
+    waits, draws = own, ("model=mlp", "trainer.step={_target_:runner.trainer.step.mixup}")
+    for given, expected in ((waits, "a step cannot be recorded: "), (draws, "a step that is replayed is another one")):
+        assert run(*given, "device=cuda", "trainer.cuda_graph=true") == 2
+        said = "".join(capsys.readouterr())
+        assert f"error: trainer.cuda_graph: true, but {expected}" in said
+        assert "try: trainer.cuda_graph=false" in said
+    assert not list(Path().rglob("result.json"))
 
 
 def test_a_nan_is_explained_by_computing_its_step_again(

@@ -69,9 +69,24 @@ def _check_relations(cfg: DictConfig) -> list[Problem]:
             remedy = nearest(monitor, written, f"{key}=")
             found.append(Problem(key, f"no evaluation writes {monitor!r}", ", ".join(written), remedy))
         found += _check_direction(cfg, key, monitor)
+    found += _check_graph(cfg)
     if "lr_find" in cfg and cfg.lr_find.start >= cfg.lr_find.end:
         what = f"{cfg.lr_find.start:g} is not below lr_find.end, which is {cfg.lr_find.end:g}"
         found.append(Problem("lr_find.start", what, "a learning rate below lr_find.end"))
+    return found
+
+
+def _check_graph(cfg: DictConfig) -> list[Problem]:
+    """That what a graph would hold for good does not change from step to step."""
+    if not cfg.trainer.cuda_graph:
+        return []
+    found = []
+    if cfg.trainer.precision == "fp16":
+        what = "'fp16' is not possible with trainer.cuda_graph: the scale of the loss changes on the way"
+        found.append(Problem("trainer.precision", what, "fp32, bf16", "trainer.precision=bf16"))
+    if cfg.trainer.micro_batch == "auto":
+        what = "'auto' is not possible with trainer.cuda_graph: batches are cut while they are computed"
+        found.append(Problem("trainer.micro_batch", what, "a whole number, null", "trainer.micro_batch=null"))
     return found
 
 

@@ -14,6 +14,7 @@ from runner.batch import Batch
 from runner.draws import reseed
 from runner.trainer import nonfinite, step
 from runner.trainer.anomaly import explained
+from runner.trainer.graphs import SETTLED, Found, Graphs
 from runner.trainer.precision import Precision
 
 if TYPE_CHECKING:  # parts are given to one another, and do not import one another
@@ -36,6 +37,7 @@ class Gradient:
         clip_norm: upper bound of the gradient's total 2-norm (Pascanu et al., "On the difficulty of training recurrent
             neural networks", 2013), or None.
         clip_value: upper bound of the size of each of its elements, or None.
+        graph: whether steps are replayed as CUDA graphs; see `Graphs`. Not with a scaled loss, nor with ``auto``.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Gradient:
         micro_batch: int | str | None = None,
         clip_norm: float | None = None,
         clip_value: float | None = None,
+        graph: bool = False,
     ) -> None:
         self.model, self.loss, self.optimizer = model, loss, optimizer
         self.device, self.seed, self.compute = device, seed, compute
@@ -62,28 +65,41 @@ class Gradient:
         self._may_cut = micro_batch == "auto"
         self.clip_norm, self.clip_value = clip_norm, clip_value
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.graphs = Graphs(self._computed, model, self.parameters) if graph else None
+        self._number = 0
         self.observe: Callable[[], None] | None = None
         """Called in each step when the gradients are there, if it is set."""
 
-    def weight(self, batches: Sequence[Batch]) -> Tensor:
-        """(T,) by what the loss's terms are divided. Targets alone say it, so that each batch can be divided by the
-        weight of them all: weighted means are those of one large batch."""
-        return reduce(torch.add, [self.loss.weight(batch) for batch in batches])
-
-    def __call__(self, batches: Sequence[Batch], weights: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    def __call__(self, batches: Sequence[Batch], number: int) -> Found:
         """Leave the gradient of the joint mean loss in the parameters.
 
         Args:
-            weights: (T,) of all batches.
             number: of the step.
 
-        Returns:
-            the (T,) sums of the loss's terms, and the norm of the gradient before it was clipped.
-
         Raises:
+            ConfigError: the step cannot be replayed as a graph.
             torch.OutOfMemoryError: a batch does not fit into the memory, and may not be cut any smaller.
         """
-        sums = self._sums_that_fit(batches, weights, number)
+        self._number = number
+        self._reseed()
+        if self.graphs is not None and self.observe is None:
+            return self.graphs(batches)
+        return self._computed(batches)
+
+    @property
+    def settled(self) -> int:
+        """Steps of a kind after which all that may be wrong with one has been seen."""
+        return 1 if self.graphs is None else SETTLED
+
+    def _reseed(self) -> None:
+        """Once a step and not once a batch, or every micro-batch would have the same dropout masks."""
+        reseed(self.device, self.seed, "step", self._number)
+
+    def _computed(self, batches: Sequence[Batch]) -> Found:
+        # Targets alone say by what the terms are divided, so that each batch can be divided by the weight of them all:
+        # weighted means are those of one large batch.
+        weights = reduce(torch.add, [self.loss.weight(batch) for batch in batches])
+        sums = self._sums_that_fit(batches, weights)
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         if self.observe is not None:
@@ -94,7 +110,7 @@ class Gradient:
         if self.clip_norm is not None:
             left = norm if self.clip_value is None else self._norm()
             nn.utils.clip_grads_with_norm_(self.parameters, self.clip_norm, left)
-        return sums, norm
+        return sums, weights, norm
 
     def _norm(self) -> Tensor:
         return total_norm([p.grad for p in self.parameters if p.grad is not None])
@@ -117,12 +133,12 @@ class Gradient:
         for parameter in self.parameters:  # what optimizer.zero_grad does, without what that costs beside a small step
             parameter.grad = None
 
-    def _sums_that_fit(self, batches: Sequence[Batch], weights: Tensor, number: int) -> Tensor:
+    def _sums_that_fit(self, batches: Sequence[Batch], weights: Tensor) -> Tensor:
         """Add up the gradient over micro-batches, which are made smaller until they fit, if they may be."""
         held = nonfinite.copies(self.model) if self._may_cut else {}
         while True:
             try:
-                return self._sums(batches, weights, number)
+                return self._sums(batches, weights)
             except torch.OutOfMemoryError:
                 largest = min(max(map(len, batches)), self.micro_batch or 2**62)
                 if not self._may_cut or largest == 1:
@@ -130,15 +146,14 @@ class Gradient:
             # Not in the handler: what the pass had computed is held by the traceback there.
             self.clear()
             nonfinite.restore(self.model, held)
+            self._reseed()
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             self.micro_batch = (largest + 1) // 2
             what = "out of memory with %d samples at once: continuing with micro-batches of %d"
             log.info(what, largest, self.micro_batch)
 
-    def _sums(self, batches: Sequence[Batch], weights: Tensor, number: int) -> Tensor:
-        # Once a step and not once a batch, or every micro-batch would have the same dropout masks.
-        reseed(self.device, self.seed, "step", number)
+    def _sums(self, batches: Sequence[Batch], weights: Tensor) -> Tensor:
         # The slope of the sum of the quotients. A step whose targets are all ignored has sums of 0 and adds nothing.
         slopes = weights.clamp(min=1e-12).reciprocal()
         if self.scaler is not None:

@@ -20,6 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from runner.batch import Batch
 from runner.trainer import nonfinite
 from runner.trainer.gradient import Gradient
+from runner.trainer.graphs import Found
 from runner.trainer.nonfinite import Latch, NonFinite
 from runner.trainer.progress import Limits, Progress
 from runner.trainer.state import load_optimizer
@@ -125,11 +126,10 @@ class Trainer:
         progress = self.progress
         progress.rates = [group.get("lr", math.nan) for group in self.optimizer.param_groups]
         held = nonfinite.copies(self.model) if self.skip_nonfinite else {}
-        weights = self.gradient.weight(batches)
         if self.searches:
-            (sums, norm), taken = self._search(batches, weights), True
+            (sums, weights, norm), taken = self._search(batches), True
         else:
-            sums, norm = self.gradient(batches, weights, progress.step)
+            sums, weights, norm = self.gradient(batches, progress.step)
             taken = self._may_take(sums, norm, batches)
             if taken:
                 self.gradient.update()
@@ -181,19 +181,19 @@ class Trainer:
         first = (done - (progress.step - bad)) * self.accumulate
         batches = list(islice(self.loader.epoch(progress.epoch, start=first), self.accumulate))
         progress.step, progress.batch = bad, first
-        self.gradient(batches, self.gradient.weight(batches), bad)
+        self.gradient(batches, bad)
         self._explain(batches, bad)
 
-    def _search(self, batches: list[Batch], weights: Tensor) -> tuple[Tensor, Tensor]:
-        """A step of an optimizer that asks for the loss at several points: L-BFGS. Returns the sums and the norm at the
+    def _search(self, batches: list[Batch]) -> Found:
+        """A step of an optimizer that asks for the loss at several points: L-BFGS. Returns what was found at the
         first."""
-        found: list[tuple[Tensor, Tensor]] = []
+        found: list[Found] = []
 
         def closure() -> float:
             self.gradient.clear()
-            sums, norm = self.gradient(batches, weights, self.progress.step)
+            sums, weights, norm = self.gradient(batches, self.progress.step)
             self._may_take(sums, norm, batches)
-            found.append((sums, norm))
+            found.append((sums.clone(), weights.clone(), norm.clone()))  # the next call may overwrite them
             return (sums / weights.clamp(min=1e-12)).sum().item()
 
         self.optimizer.step(closure)

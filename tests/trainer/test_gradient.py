@@ -56,11 +56,11 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(size: int) -> None:
     expected = gradients(model)
     model.zero_grad()
     gradient = made(model, micro_batch=size)
-    sums, _ = gradient([BATCH], gradient.weight([BATCH]), 0)
+    sums, weights, _ = gradient([BATCH], 0)
     assert len(gradients(model)) == 4
     for found, wanted in zip(gradients(model), expected, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-7)
-    assert (sums / gradient.weight([BATCH])).item() == pytest.approx(
+    assert (sums / weights).item() == pytest.approx(
         nn.functional.cross_entropy(model(INPUTS), TARGETS, torch.tensor([1.0, 5.0, 0.2])).item()
     )
 
@@ -68,38 +68,38 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(size: int) -> None:
 def test_parts_are_made_smaller_until_they_fit() -> None:
     model, other = network(fits=7, norm=True), network(norm=True)
     gradient, wanted = made(model, micro_batch="auto"), made(other, micro_batch=6)
-    gradient([BATCH], gradient.weight([BATCH]), 0)
-    wanted([BATCH], wanted.weight([BATCH]), 0)
+    gradient([BATCH], 0)
+    wanted([BATCH], 0)
     assert gradient.micro_batch == 6
     assert model[-1].seen == [23, 12, 6, 6, 6, 5]
     # Neither a gradient nor a statistic is left of the passes that broke.
     assert all(torch.equal(a, b) for a, b in zip(gradients(model), gradients(other), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(model.buffers(), other.buffers(), strict=True))
-    gradient([BATCH], gradient.weight([BATCH]), 1)
+    gradient([BATCH], 1)
     assert model[-1].seen[6:] == [6, 6, 6, 5]
 
 
 def test_one_sample_that_does_not_fit_is_an_error() -> None:
     gradient = made(network(fits=0), micro_batch="auto")
     with pytest.raises(torch.OutOfMemoryError):
-        gradient([BATCH], gradient.weight([BATCH]), 0)
+        gradient([BATCH], 0)
 
 
 def test_a_size_that_was_asked_for_is_not_changed() -> None:
     gradient = made(network(fits=7), micro_batch=8)
     with pytest.raises(torch.OutOfMemoryError):
-        gradient([BATCH], gradient.weight([BATCH]), 0)
+        gradient([BATCH], 0)
 
 
 def test_a_run_that_was_stopped_goes_on_with_what_fitted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     sums = Gradient._sums
     tried: list[int] = []
 
-    def limited(self: Gradient, batches: Any, weights: Tensor, number: int) -> Tensor:
+    def limited(self: Gradient, batches: Any, weights: Tensor) -> Tensor:
         tried.append(self.micro_batch or 64)
         if tried[-1] > 20:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return sums(self, batches, weights, number)
+        return sums(self, batches, weights)
 
     monkeypatch.setattr(Gradient, "_sums", limited)
     options = (*QUICK, "trainer.micro_batch=auto", "scheduler=constant")
@@ -117,7 +117,7 @@ def test_what_a_gradient_needs_again_is_not_changed() -> None:
     state = copy.deepcopy(network().state_dict())
     model = network()
     gradient = made(model)
-    gradient([BATCH], gradient.weight([BATCH]), 0)
+    gradient([BATCH], 0)
     gradient.clear()
     assert gradients(model) == []
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), state.values(), strict=True))
@@ -133,14 +133,14 @@ def test_an_infinite_gradient_is_seen_before_it_is_clipped() -> None:
     model = network()
     gradient = made(model, clip_value=0.5, clip_norm=0.1)
     gradient.observe = lambda: model[0].weight.grad[0, 0].fill_(float("inf"))  # type: ignore[union-attr, index]
-    assert gradient([BATCH], gradient.weight([BATCH]), 0)[1] == float("inf")
+    assert gradient([BATCH], 0)[2] == float("inf")
 
 
 def test_the_norm_is_that_of_before_it_is_clipped() -> None:
     model = network()
-    _, norm = made(model)([BATCH], torch.tensor([23.0]), 0)
+    *_, norm = made(model)([BATCH], 0)
     model.zero_grad()
-    _, before = made(model, clip_value=1e-3, clip_norm=1e-4)([BATCH], torch.tensor([23.0]), 0)
+    *_, before = made(model, clip_value=1e-3, clip_norm=1e-4)([BATCH], 0)
     assert before == norm
     assert torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).norm().item() <= 1.01e-4
 
@@ -155,4 +155,4 @@ class Empty(nn.ModuleList):
 def test_what_is_compiled_is_called_whatever_its_length() -> None:
     gradient = made(network(), compiled=Empty())
     with pytest.raises(ZeroDivisionError):
-        gradient([BATCH], torch.tensor([23.0]), 0)
+        gradient([BATCH], 0)
