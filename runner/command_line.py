@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from runner import folder
 from runner.errors import ConfigError, Problem, for_shell, nearest
 
 WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
@@ -131,14 +133,16 @@ def _override(key: str, value: str | None, command: str = "") -> str:
 
 
 def _check_overrides(overrides: Sequence[str]) -> Iterator[Problem]:
-    rest = list(overrides)
+    rest, before = list(overrides), ""
     while rest:
         words, remedy = _apart(rest)
+        if not remedy:
+            words, remedy = _torn(before, rest)
         if remedy:
             yield Problem(" ".join(words), "is not KEY=VALUE", remedy=remedy)
         else:
             yield from _check_override(rest[0])
-        rest = rest[max(1, len(words)) :]
+        before, rest = rest[0], rest[max(1, len(words)) :]
 
 
 def _apart(arguments: Sequence[str]) -> tuple[list[str], str]:
@@ -152,6 +156,31 @@ def _apart(arguments: Sequence[str]) -> tuple[list[str], str]:
     if not remedy or (remedy.startswith("dataset") and not key.startswith("dataset")):
         return [], ""  # a path with a space in it may have such a word
     return list(arguments[: 3 if between == " = " else 2]), remedy + (", without spaces around =" * ("=" in between))
+
+
+def _is_one_of_several(group: str) -> bool:
+    """Whether a group of ours has options of which each is a thing of its own, and no two can be taken together."""
+    from runner import options
+
+    return (options.home() / group).is_dir() and any("_target_" in tree for tree in options.of(group).values())
+
+
+PATHS = ("root", "path", "input", "output", "run", "resume", "weights", "dir")
+"""What keys end in that are given a path."""
+
+
+def _torn(before: str, arguments: Sequence[str]) -> tuple[list[str], str]:
+    """The rest of a path with spaces that was typed without quotes, and what to type instead; nothing if none was.
+
+    Args:
+        before: the argument before these.
+    """
+    key, _, start = before.partition("=")
+    words = list(itertools.takewhile(lambda argument: "=" not in argument, arguments))
+    # A word that is a path by itself as a rule lacks a key of its own.
+    if not words or key.rpartition(".")[2] not in PATHS or Path(words[0]).exists():
+        return [], ""
+    return words, for_shell(f"{key}={' '.join([start, *words])}")
 
 
 def _check_override(override: str) -> Iterator[Problem]:
@@ -170,6 +199,9 @@ def _check_override(override: str) -> Iterator[Problem]:
         yield Problem(override, "is not KEY=VALUE", remedy=close)
     elif key == "hydra.callbacks" or key.startswith("hydra.callbacks."):
         yield Problem(key, "cannot be changed: runner checks the configuration there", remedy=remedy)
+    elif value.startswith("[") and "," in value and _is_one_of_several(key):
+        what = f"{value!r} is a list, and the group takes one option at a time"
+        yield Problem(key, what, remedy=folder.line("-m", f"{key}={re.sub(r'[][ ]', '', value)}"))
     elif key in ("hydra.launcher._target_", "hydra.sweeper._target_"):
         yield Problem(key, "cannot be set directly", remedy=f"{key.removesuffix('._target_').replace('.', '/')}=OPTION")
     elif key.partition(".")[0] == "facts":
