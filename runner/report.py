@@ -49,9 +49,10 @@ def announce(
     shape = by(facts.input_shape) + (" numbers" if len(facts.input_shape) == 1 else "")
     name, loader = cfg.dataset.get("name") or short(cfg.dataset._target_), e.data.loaders["train"]
     samples = "stream of samples" if facts.num_samples is None else f"{facts.num_samples:,} samples"
+    whole = " (all of train)" if 0 < len(e.data.split.parts["train"]) <= loader.order.batch_size else ""
     log.info(
-        "%s: %s of %s, %s · %s loader, batch %d",
-        name, samples, shape, what, type(loader).__name__.lower(), loader.order.batch_size,
+        "%s: %s of %s, %s · %s loader, batch %d%s",
+        name, samples, shape, what, type(loader).__name__.lower(), loader.order.batch_size, whole,
     )  # fmt: skip
     fold = "" if e.data.split.fold is None else f", fold {e.data.split.fold}"
     seed = "" if e.data.split.seed is None else f", seed {e.data.split.seed}"

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, TensorDataset
 
 from runner.dataset.arrays import ArrayDataset, Parts
 from runner.dataset.bundled import breast_cancer, diabetes, digits, iris, synthetic, wine
@@ -18,6 +18,7 @@ from runner.dataset.pictures import image_folder
 from runner.dataset.samples import Samples
 from runner.dataset.stream import Stream
 from runner.dataset.table import table
+from runner.dataset.tensors import as_input, as_target
 from runner.dataset.vision import torchvision_dataset as torchvision
 from runner.errors import FOR_THE_TRACEBACK, ConfigError, DataError, Problem, place_of, reason_of
 
@@ -71,10 +72,23 @@ def read(
             what = f"a {type(source).__name__} has no __len__ or no __getitem__"
             raise DataError(Problem("dataset", what, "a torch.utils.data.Dataset or IterableDataset"))
         else:
-            found[name] = Samples(source, *how)
+            found[name] = Samples(_in_memory(source, layout), *how)
             if len(source) == 0:
                 raise DataError(Problem("dataset", f"the {name} part is empty", "at least 1 sample"))
     return found
+
+
+def _in_memory(source: Any, layout: str | None) -> Any:
+    """torch's own data set of tensors as ours, which need not be read sample by sample; any other as it is."""
+    if type(source) is not TensorDataset or len(source) == 0 or len(source.tensors) != 2:
+        return source
+    inputs, targets = source.tensors
+    # Else its samples have to be turned, or moved.
+    as_it_is = layout in (None, "chw") and inputs.device.type == targets.device.type == "cpu"
+    if not as_it_is:
+        return source
+    as_input(inputs[0], layout)  # refuses pictures whose channels look as if they were last
+    return ArrayDataset(inputs, as_target(targets))
 
 
 def _check_keys(keys: Mapping[str, str] | None, parts: Parts) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import ConcatDataset, Dataset, IterableDataset
+from torch.utils.data import ConcatDataset, Dataset, IterableDataset, TensorDataset
 
 from runner.dataset import ArrayDataset, Parts, Samples, Stream, facts, read
 from runner.dataset.stream import HEAD
@@ -250,6 +250,27 @@ def test_what_is_read_one_by_one_can_be_held_in_memory() -> None:
     assert held.targets.tolist() == [0, 1, 0, 1, 0]
     with pytest.raises(DataError, match="sample 0 is 3 float32, sample 1 is 2 float32"):
         _ = samples((torch.rand(3), 0), (torch.rand(2), 0)).arrays
+
+
+def test_torchs_data_set_of_tensors_is_held_as_it_is() -> None:
+    """As its samples are, one by one; where they have to be turned first, that is how they are read."""
+    inputs, targets = torch.rand(5, 1, 4, 6), torch.tensor([2, 0, 1, 1, 0], dtype=torch.int32)
+    held = read(TensorDataset(inputs, targets))["train"]
+    assert isinstance(held, Samples)
+    one_by_one = Samples(TensorDataset(inputs, targets))
+    assert held.in_memory
+    assert not one_by_one.in_memory
+    assert torch.equal(held.arrays.inputs, one_by_one.arrays.inputs)
+    assert torch.equal(held.arrays.targets, one_by_one.arrays.targets)
+    assert held.arrays.targets.dtype == one_by_one.arrays.targets.dtype == torch.int64
+    assert held.classes == one_by_one.classes == ["0", "1", "2"]
+    last = TensorDataset(torch.rand(5, 6, 7, 3), targets)
+    with pytest.raises(DataError, match="6×7×3 looks like height × width × channels"):
+        read(last)
+    turned = read(last, layout="hwc")["train"]
+    assert isinstance(turned, Samples)
+    assert not turned.in_memory
+    assert turned.read(0)[0].shape == (3, 6, 7)
 
 
 def test_columns_are_the_tables_or_attributes() -> None:
