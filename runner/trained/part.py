@@ -88,7 +88,8 @@ def _of_others(run: Run, held: dict[str, Samples], name: str) -> tuple[Samples, 
         raise DataError(Problem("part", what, ", ".join(held), f"part={next(iter(held))}"))
     samples = _alike(held[name] if len(held) > 1 else held["train"], run)
     if len(held) == 1:
-        log.info("the data set is not divided into parts: using all %s samples", f"{len(samples):,}")
+        count, caution = f"{len(samples):,}", "if the run was trained on some of them, its figures are too good"
+        log.info("the data set is not divided into parts: using all %s samples as %s (%s)", count, name, caution)
     return samples, torch.arange(len(samples))
 
 
