@@ -9,7 +9,7 @@ import copy
 import logging
 import re
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -44,15 +44,35 @@ def factory(node: DictConfig, without: Sequence[str] = ()) -> partial[Any]:
 
     path = _path(node)
     patterns = OmegaConf.select(typing.cast(DictConfig, node._get_root()), "allow_targets")
+    tree = value(node)
     if patterns is not None:  # they were checked before; but a folder of a run may come from anybody
-        targets.check_allowed(value(node), path, patterns)
-    arguments = copy.deepcopy(node)
-    arguments._set_parent(node._get_parent())  # where references to other groups are looked up
-    with read_write(arguments), open_dict(arguments):
-        for key in (*HYDRA_KEYS, *targets.beside(path), *without):
-            arguments.pop(key, None)
-    positional = instantiate(node.get("_args_", []), _convert_="all")
-    return partial(locate(node._target_), *positional, **instantiate(arguments, _convert_="all"))
+        targets.check_allowed(tree, path, patterns)
+    others = {*HYDRA_KEYS, *targets.beside(path), *without}
+    positional = instantiate(node["_args_"], _convert_="all") if "_args_" in node else []
+    named = {key: child for key, child in tree.items() if key not in others}
+    if _has_hydra_keys(named):
+        named = instantiate(_without(node, others), _convert_="all")
+    return partial(locate(node._target_), *positional, **named)
+
+
+def _has_hydra_keys(tree: Any) -> bool:
+    """Whether there is anything in plain containers for Hydra to build, or a value that is missing, which it reports.
+
+    Its `instantiate` copies a node several times, and most have nothing for it to do.
+    """
+    if isinstance(tree, dict):
+        return not tree.keys().isdisjoint(HYDRA_KEYS) or any(map(_has_hydra_keys, tree.values()))
+    return any(map(_has_hydra_keys, tree)) if isinstance(tree, list) else tree == "???"
+
+
+def _without(node: DictConfig, keys: Collection[str]) -> DictConfig:
+    """A copy of a node without some keys, in which references to other groups are looked up as in the node."""
+    made = copy.deepcopy(node)
+    made._set_parent(node._get_parent())
+    with read_write(made), open_dict(made):
+        for key in keys:
+            made.pop(key, None)
+    return made
 
 
 def _path(node: Any) -> str:
