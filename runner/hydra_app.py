@@ -84,7 +84,7 @@ def resumed(override: str) -> str | None:
 
 def value_given(override: str, key: str) -> str | None:
     """The one value that an override gives a key; None if it is of another key."""
-    parsed = parse(override)
+    parsed = parse(override) if key in override else None  # parsing takes longer than looking
     if parsed is None or parsed.key_or_group != key or parsed.is_delete() or parsed.is_sweep_override():
         return None
     value = parsed.value()
