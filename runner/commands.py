@@ -148,12 +148,12 @@ def _look(command: str, arguments: list[str], run: Callable[[DictConfig], None],
     if idle:
         what = f"has no effect with {command}"
         raise ConfigError(*(Problem(key, what, remedy="remove it") for key in idle))
-    before_data.check(config.install(cfg))
-    if config.has_folds(cfg):
-        config.take_fold(cfg)
+    ours = before_data.check(config.install(cfg))
+    if config.has_folds(ours):
+        config.take_fold(ours)
     _log(arguments)
     with signals.staying():
-        run(config.job(cfg))
+        run(ours)
     return 0
 
 

@@ -185,19 +185,21 @@ def plain(config: DictConfig) -> tuple[dict[str, Any], list[Problem]]:
 def _plain(parent: DictConfig | ListConfig, key: Any, path: str, found: list[Problem]) -> Any:
     if OmegaConf.is_missing(parent, key) and not OmegaConf.is_interpolation(parent, key):
         return "???"
+    if OmegaConf.is_config(node := parent._get_node(key)):
+        tree = OmegaConf.to_container(node, resolve=False)
+        if not _has_references(tree):  # which is most of it, and needs not be gone through node by node
+            return tree
     try:
         value = parent[key]
     except InterpolationToMissingValueError:
         return UNKNOWN
     except OmegaConfBaseException as error:
-        raw = parent._get_node(key)
-        text = str(getattr(raw, "_value", lambda: raw)())
+        text = str(getattr(node, "_value", lambda: node)())
         remedy = "the name of an existing key, as in ${seed}"
         if "oc.env" in text:
             remedy = "export NAME=VALUE, or '${oc.env:NAME,DEFAULT}'"
         found.append(Problem(path, f"{text!r} cannot be resolved ({reason_of(error)})", remedy=remedy))
         return UNKNOWN
-    node = parent._get_node(key)
     text = str(node._value()) if OmegaConf.is_interpolation(parent, key) else ""  # type: ignore[union-attr]
     if value is None and (early := re.search(r"hydra:(runtime\.output_dir|job\.(num|id))", text)):
         what = f"${{hydra:{early[1]}}} has no value yet when the configuration is checked"
@@ -211,10 +213,21 @@ def _plain(parent: DictConfig | ListConfig, key: Any, path: str, found: list[Pro
     return value
 
 
-def task(config: DictConfig) -> DictConfig:
+def _has_references(tree: Any) -> bool:
+    """Whether anything in plain containers may be a reference, as it is written."""
+    if isinstance(tree, dict):
+        return any(map(_has_references, tree.values()))
+    return any(map(_has_references, tree)) if isinstance(tree, list) else isinstance(tree, str) and "${" in tree
+
+
+def task(config: DictConfig, ours: DictConfig | None = None) -> DictConfig:
     """The configuration of a run as `check` and `debug` have it, without Hydra's part, but with the options that were
-    chosen."""
-    made = job(config)
+    chosen.
+
+    Args:
+        ours: what `job` makes of it, to be changed; None to have it made.
+    """
+    made = job(config) if ours is None else ours
     if OmegaConf.is_missing(made.facts, "options"):  # one that is resumed knows them
         choices = (
             {str(key): choice for key, choice in config.hydra.runtime.choices.items()} if "hydra" in config else {}

@@ -45,7 +45,7 @@ class Preflight(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _stopping(config), _before_a_run():
-            check(config)
+            ours = check(config)
             resumed = check_resume(config) if config.resume is not None else None
             if resumed is None:
                 _check_place(config, "run")
@@ -54,7 +54,7 @@ class Preflight(Callback):
             run_dir = resumed or Path(str(config.hydra.run.dir))
             with Status() as status:
                 status.say("reading the data, building, trying one batch …")
-                prepared = _prepare(config, run_dir)
+                prepared = _prepare(config, ours, run_dir)
             if config.check == "only":
                 _end_check(prepared, "" if prepared is not None else counted(config.split.n_splits, "fold"))
             if resumed is None:
@@ -195,14 +195,19 @@ def _is_complete(cfg: DictConfig, run_dir: Path, changed: Sequence[str]) -> bool
     return folder.state(run_dir) == "completed" and not is_longer
 
 
-def _prepare(cfg: DictConfig, run_dir: Path) -> Prepared | None:
-    """Build and try a run; of a cross-validation every fold, of which nothing is kept."""
+def _prepare(cfg: DictConfig, ours: DictConfig, run_dir: Path) -> Prepared | None:
+    """Build and try a run; of a cross-validation every fold, of which nothing is kept.
+
+    Args:
+        ours: the configuration without Hydra's part, to be changed.
+    """
     from runner import train
 
     if config.has_folds(cfg) and cfg.debug == "overfit":
         config.take_fold(cfg)
+        config.take_fold(ours)
     if not config.has_folds(cfg):
-        return train.prepare(config.task(cfg), run_dir)
+        return train.prepare(config.task(cfg, ours), run_dir)
     from runner.sweep import start
 
     start.warm(cfg)

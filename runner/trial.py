@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import MISSING, DictConfig
 from torch import Tensor, nn
 
 from runner.batch import Batch, by
@@ -127,18 +127,26 @@ def try_declared(cfg: DictConfig) -> list[Problem]:
     again on the CPU, and that counts.
 
     Args:
-        cfg: a copy, in which the facts are entered that such a model needs.
+        cfg: the facts that such a model needs are entered for as long as it is tried.
     """
     example = _declared_example(cfg)
     if example is None:
         return []
-    fill(cfg, {"input_shape": list(example.shape[1:]), "num_outputs": 2, "num_classes": 2})
+    facts = {"input_shape": list(example.shape[1:]), "num_outputs": 2, "num_classes": 2}
+    fill(cfg, facts)
+    try:
+        return _try_without_data(cfg.model, example)
+    finally:
+        fill(cfg, dict.fromkeys(facts, MISSING))
+
+
+def _try_without_data(options: DictConfig, example: Tensor) -> list[Problem]:
     problems: list[Problem] = []
     for device in ("meta", "cpu"):
         try:
             with torch.device(device), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of pretrained weights, which a model on the meta device cannot hold
-                try_model(make_model(cfg.model), example.to(device))
+                try_model(make_model(options), example.to(device))
             if problems:
                 log.info("the model does not run on the meta device, so it was tried on the CPU: %s", problems[0].what)
             return []

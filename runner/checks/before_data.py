@@ -16,8 +16,8 @@ DECIDING = ("checkpoint", "trainer.early_stopping")
 """Groups with a ``monitor``, beside those of schedules."""
 
 
-def check(cfg: DictConfig) -> None:
-    """Check the configuration of one run.
+def check(cfg: DictConfig) -> DictConfig:
+    """Check the configuration of one run, and return it without Hydra's part.
 
     Raises:
         ConfigError: with everything that was found.
@@ -25,6 +25,7 @@ def check(cfg: DictConfig) -> None:
     ours = config.job(cfg)
     _check_values(cfg, ours)
     _check_declared(cfg, ours)
+    return ours
 
 
 def check_values(cfg: DictConfig) -> None:
