@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -135,17 +135,16 @@ def columns_table(experiment: Experiment) -> dict[str, Table]:
     return {"data/columns": Table("Columns", ["column", "read as", "values", "missing"], rows).first(COLUMNS)}
 
 
-def difference_table(cfg: DictConfig) -> Table:
+def differences(cfg: DictConfig) -> list[options.Difference]:
     """What of a configuration is not as it would be if nothing had been typed."""
-    rows = [
-        [key, *(None if each is options.ABSENT else text(each) for each in both)] for key, *both in _differences(cfg)
-    ]
-    return Table("What differs from the defaults", ["key", "value", "default"], rows)
-
-
-def _differences(cfg: DictConfig) -> list[options.Difference]:
     chosen = config.value(cfg.facts.get("options") or {})
     return options.differences(config.written(cfg), config.written(compose.default()), chosen)
+
+
+def difference_table(found: Iterable[options.Difference]) -> Table:
+    """Of `differences`."""
+    rows = [[key, *(None if each is options.ABSENT else text(each) for each in both)] for key, *both in found]
+    return Table("What differs from the defaults", ["key", "value", "default"], rows)
 
 
 FITS = 24
@@ -161,12 +160,16 @@ ALWAYS = ("dataset", "model", "loss", "optimizer")
 """Groups whose options are among what tells runs from one another, whether they are the default ones or not."""
 
 
-def hparams(cfg: DictConfig) -> dict[str, str | float]:
-    """What tells a run from others: a few keys that always count, and all that differ from the defaults."""
+def hparams(cfg: DictConfig, differing: Iterable[options.Difference]) -> dict[str, str | float]:
+    """What tells a run from others: a few keys that always count, and all that differ from the defaults.
+
+    Args:
+        differing: see `differences`.
+    """
     chosen = options.default() | config.value(cfg.facts.get("options") or {})
     found: dict[str, Any] = {group: chosen[group] for group in ALWAYS}
     found |= {"optimizer.lr": cfg.optimizer.get("lr"), "loader.batch_size": cfg.loader.batch_size, "seed": cfg.seed}
-    rows = [row for row in _differences(cfg) if row.key.partition(".")[0] not in ("tensorboard", "figures")]
+    rows = [row for row in differing if row.key.partition(".")[0] not in ("tensorboard", "figures")]
     found |= {row.key: row.value for row in rows if row.value is not options.ABSENT}
     numbers = (int, float)
     return {k: v if isinstance(v, numbers) and not isinstance(v, bool) else text(v) for k, v in found.items()}

@@ -189,14 +189,15 @@ def _run(
     shown = None if cfg.debug == "dev_run" else run_dir  # which is a temporary one
     report.announce(cfg, experiment, trainer.optimizer, shown, trainer.progress)
     report.cautions(experiment, threads)
-    tables = _tables(cfg, experiment, trainer, result)
+    differing = report.differences(cfg)
+    tables = {"config/difference": report.difference_table(differing), **_tables(cfg, experiment, trainer, result)}
     result.update(tables={tag: table.records() for tag, table in tables.items()})
     for tag in ("config/difference", "data/columns", "split", "model/layers", "optimizer/groups"):
         if tag in tables:
             report.show_if_short(tables[tag])
     with Recorder(cfg, run_dir, experiment, trainer, lambda: result.seconds) as recorder:
         pictures = _pictures_before(cfg, experiment, trainer)
-        recorder.begin(tables, pictures if cfg.tensorboard.pictures else {}, report.hparams(cfg))
+        recorder.begin(tables, pictures if cfg.tensorboard.pictures else {}, report.hparams(cfg, differing))
         if cfg.figures:
             gallery.save(pictures, run_dir / "figures")
         try:
@@ -227,9 +228,8 @@ def _stopped_first(stop: StopFlag) -> Iterator[None]:
 
 
 def _tables(cfg: DictConfig, experiment: Experiment, trainer: Trainer, result: Result) -> dict[str, Table]:
-    """What is known before training, by tag."""
+    """What was built, by tag."""
     return {
-        "config/difference": report.difference_table(cfg),
         "environment": environment.table(experiment.device, result.content),
         **report.columns_table(experiment),
         "split": report.split_table(experiment),
