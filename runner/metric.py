@@ -12,7 +12,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cmp_to_key, partial
+from functools import cached_property, cmp_to_key, partial
 from typing import Any
 
 import numpy as np
@@ -68,7 +68,7 @@ class Metric:
     function: partial[Any]
     takes: str | None = None
 
-    @property
+    @cached_property
     def wants_probabilities(self) -> bool:
         if self.takes is not None:
             return self.takes == "probabilities"

@@ -8,6 +8,7 @@ is what they are checked against (in `runner.checks.targets`).
 from __future__ import annotations
 
 import dataclasses
+import functools
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
@@ -471,13 +472,17 @@ class Config:
     facts: Any = key("what only the data know; filled in by the run", resume=True)
 
 
+_hints = functools.cache(typing.get_type_hints)
+"""The types of the keys of a group: evaluated once, for they are written as texts."""
+
+
 def problems(config: Mapping[str, Any], schema: type = Config, prefix: str = "") -> list[Problem]:
     """Everything in `config` that `schema` does not allow.
 
     Args:
         config: plain containers; a value of `UNKNOWN` stands for one that the data will give, and passes.
     """
-    hints = typing.get_type_hints(schema)
+    hints = _hints(schema)
     found = []
     fields = {field.name: field for field in dataclasses.fields(schema)}
     for name in [name for name in fields if name not in config and not fields[name].metadata.get("optional")]:
@@ -504,7 +509,7 @@ def ours(schema: type) -> tuple[str, ...]:
 
 def resumable(schema: type = Config, prefix: str = "") -> Iterator[str]:
     """The dotted keys that may differ when a run is resumed."""
-    hints = typing.get_type_hints(schema)
+    hints = _hints(schema)
     for field in dataclasses.fields(schema):
         if field.metadata.get("resume"):
             yield prefix + field.name
