@@ -113,9 +113,10 @@ def build_all(nodes: ListConfig) -> list[Any]:
 
 def fill(config: DictConfig, facts: Mapping[str, Any]) -> None:
     """Enter what became known into ``facts``, for the parts that are built from here on."""
-    with read_write(config), open_dict(config):
+    held = config.facts  # of which alone what is known about flags is forgotten, and not of the whole configuration
+    with read_write(held), open_dict(held):
         for name, value in facts.items():
-            config.facts[name] = value
+            held[name] = value
 
 
 def shorten(config: DictConfig) -> None:
