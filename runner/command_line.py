@@ -9,10 +9,13 @@ import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runner import folder
 from runner.errors import ConfigError, Problem, for_shell, nearest
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
 
 WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
               "--info", "-i", "--experimental-rerun")  # fmt: skip
@@ -48,13 +51,20 @@ def quote(text: str) -> str:
 
 def parse(override: str) -> Any:
     """What Hydra's grammar makes of an override; None if it cannot read it."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     try:
-        return OverridesParser.create().parse_override(override)
+        return _parser().parse_override(override)
     except HydraException:
         return None
+
+
+@functools.cache
+def _parser() -> OverridesParser:
+    """Made once: it looks at the signatures of all functions that Hydra's grammar has."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create()
 
 
 def check_typed(flags: Sequence[str], overrides: Sequence[str]) -> None:
