@@ -293,7 +293,7 @@ def save(config: DictConfig, path: Path) -> None:
     """
     tree = _known(plain(config)[0]) | {"facts": value(config.facts)}
     tree = {name: _target_first(tree[name]) for name in sorted(tree, key=schema.place)}
-    tree["interpolations"] = dict(sorted(_references(config, "")))
+    tree["interpolations"] = dict(sorted(_references(written(config), "")))
     if "resume" in tree:
         tree["resume"] = None  # what is written is how to run it, and not how it was started last
     write(path, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120).encode())
@@ -338,20 +338,13 @@ def load(path: Path, facts: bool = False) -> dict[str, Any]:
     return typing.cast(dict[str, Any], plain_tree)
 
 
-def _references(node: Any, path: str) -> Iterator[tuple[str, str]]:
+def _references(tree: Any, path: str) -> Iterator[tuple[str, str]]:
     """Dotted key and text of every value that is nothing but references to other keys.
 
     A resolver (``${now:…}``, ``${oc.env:…}``) is not among them: a run that goes on keeps the value it started with.
     """
-    if not isinstance(node, (DictConfig, ListConfig)) or node._is_none():
-        return
-    keys: list[Any] = list(node) if isinstance(node, DictConfig) else list(range(len(node)))
-    for key in keys:
-        name = f"{path}.{key}" if path else str(key)
-        child = node._get_node(key)
-        if OmegaConf.is_interpolation(node, key):
-            text = str(child._value())  # type: ignore[union-attr]
-            if ":" not in text:
-                yield name, text
-        else:
-            yield from _references(child, name)
+    if isinstance(tree, str) and "${" in tree and ":" not in tree:
+        yield path, tree
+    children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for name, child in children:
+        yield from _references(child, f"{path}.{name}" if path else str(name))
