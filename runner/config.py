@@ -50,19 +50,22 @@ def factory(node: DictConfig, without: Sequence[str] = ()) -> partial[Any]:
     others = {*HYDRA_KEYS, *targets.beside(path), *without}
     positional = instantiate(node["_args_"], _convert_="all") if "_args_" in node else []
     named = {key: child for key, child in tree.items() if key not in others}
-    if _has_hydra_keys(named):
+    if _is_for_hydra(named):
         named = instantiate(_without(node, others), _convert_="all")
     return partial(locate(node._target_), *positional, **named)
 
 
-def _has_hydra_keys(tree: Any) -> bool:
-    """Whether there is anything in plain containers for Hydra to build, or a value that is missing, which it reports.
+def _is_for_hydra(tree: Any) -> bool:
+    """Whether there is anything in plain containers that Hydra would build, or refuse: what is missing, and a text
+    that would be a reference in ``config.yaml``.
 
     Its `instantiate` copies a node several times, and most have nothing for it to do.
     """
     if isinstance(tree, dict):
-        return not tree.keys().isdisjoint(HYDRA_KEYS) or any(map(_has_hydra_keys, tree.values()))
-    return any(map(_has_hydra_keys, tree)) if isinstance(tree, list) else tree == "???"
+        return not tree.keys().isdisjoint(HYDRA_KEYS) or any(map(_is_for_hydra, tree.values()))
+    if isinstance(tree, list):
+        return any(map(_is_for_hydra, tree))
+    return isinstance(tree, str) and (tree == "???" or "${" in tree)
 
 
 def _without(node: DictConfig, keys: Collection[str]) -> DictConfig:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from runner import config
 from runner.checks.values import UNKNOWN
@@ -38,6 +39,23 @@ def test_keys_of_ours_are_taken_out() -> None:
 def test_targets_inside_arguments_are_built() -> None:
     inner = {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": "${facts.n}"}
     assert config.build(node(_target_="torch.nn.Sequential", _args_=[inner]))[0].out_features == 7
+
+
+def test_a_target_anywhere_in_the_arguments_is_built() -> None:
+    inner = {"b": [{"_target_": "builtins.list"}], "n": "${facts.n}"}
+    assert config.build(node(_target_="builtins.dict", a=inner, c=1)) == {"a": {"b": [[]], "n": 7}, "c": 1}
+
+
+def test_an_argument_that_is_missing_or_would_be_read_as_a_reference_is_refused() -> None:
+    for missing in ({"a": "???"}, {"a": {"b": ["???"]}}, {"a": "${facts.m}"}, {"a": ["\\${x}"]}):
+        tree = OmegaConf.create({"model": {"_target_": "builtins.dict", **missing}, "facts": {"m": "???"}})
+        with pytest.raises(OmegaConfBaseException):
+            config.build(tree.model)
+
+
+def test_plain_values_are_as_they_are_and_what_is_to_be_given_is_marked() -> None:
+    raw = {"a": {"b": [1, None, "???", {"c": "x"}], 3: 0.5}, "d": "???", "e": None, "f": "\\${x}"}
+    assert config.plain(OmegaConf.create(raw)) == (raw | {"f": "${x}"}, [])
 
 
 def test_a_reference_that_leads_nowhere_is_a_problem_and_one_to_a_fact_is_not() -> None:

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import QUICK, Run, own_model
+from conftest import QUICK, Run, composed, own_model
 from torch import nn
 
+from runner import config
 from runner.errors import ConfigError
-from runner.trial import try_model
+from runner.trial import try_declared, try_model
 
 
 def test_grey_pictures_for_a_model_of_three_channels() -> None:
@@ -63,6 +64,13 @@ def test_the_declared_shape_is_that_of_the_samples(run: Run, capsys: pytest.Capt
         == "error: dataset.shape: [1, 9, 9], but a sample has shape [1, 8, 8]\n  allowed: [1, 8, 8]\n"
     )
     assert run(*QUICK, "dataset.shape=null") == 0
+
+
+def test_the_facts_of_a_trial_without_data_are_not_kept() -> None:
+    cfg = composed("model=mlp")
+    before = config.written(cfg)
+    assert try_declared(cfg) == []
+    assert config.written(cfg) == before
 
 
 def test_what_the_meta_device_cannot_do_is_tried_on_the_cpu(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
