@@ -1,13 +1,14 @@
-"""What Hydra made of our own files is made once in each process of the tests, of which composing was a third.
+"""What Hydra made of the same files is made once in each process of the tests, of which composing was a third.
 
-Three steps of Hydra's are remembered: what a file holds, which files the defaults lists come to, and what those files
-make together. Values from the command line are applied anew each time. Nothing is remembered of a run, or of files
-of a test's own.
+Three steps of Hydra's are remembered: what a file of ours holds, which files the defaults lists come to, and what those
+files make together; the latter two also with files of a test's own, as long as they hold the same. Values from the
+command line are applied anew each time. Nothing is remembered of a run.
 """
 
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 import sys
 from collections.abc import Callable
@@ -39,8 +40,29 @@ def remember() -> None:
     )
 
 
-def _is_ours(repo: Any) -> bool:
-    return all(source.scheme() != "file" or Path(source.path) == options.home() for source in repo.get_sources())
+MANY = 100
+"""Files of a test's own of which nothing is remembered any more."""
+
+
+def _state(repo: Any) -> object:
+    """What the files hold that are not ours; None if there are too many to look."""
+    foreign = [source for source in repo.get_sources() if source.scheme() == "file"]
+    foreign = [source for source in foreign if Path(source.path) != options.home()]
+    held = [_held(source.path) for source in foreign]
+    return None if None in held else [(source.provider, each) for source, each in zip(foreign, held, strict=True)]
+
+
+def _held(place: str) -> object:
+    found: dict[str, object] = {}
+    for folder, _, names in os.walk(place, followlinks=True):
+        found[os.path.relpath(folder, place)] = None  # a group may be empty
+        for name in names:
+            if name.endswith((".yaml", ".yml")):
+                path = Path(folder, name)
+                found[os.path.relpath(path, place)] = path.read_bytes()
+        if len(found) > MANY:
+            return None
+    return sorted(found.items())
 
 
 def _files(load: Callable[..., ConfigResult]) -> Callable[..., ConfigResult]:
@@ -60,10 +82,11 @@ def _lists(make: Callable[..., Any]) -> Callable[..., Any]:
     made: dict[object, tuple[Any, dict[str, Any]]] = {}
 
     def lists(repo: Any, config_name: str | None, overrides: Any, **options: Any) -> Any:
-        if config_name == compose.SAVED or not _is_ours(repo):
+        files = _state(repo)
+        if config_name == compose.SAVED or files is None:
             return make(repo, config_name, overrides, **options)
         chosen = overrides.override_choices, overrides.append_group_defaults, overrides.deletions
-        key = config_name, repr(chosen), repr(options)
+        key = config_name, repr(chosen), repr(options), repr(files)
         if key not in made:
             found = make(repo, config_name, overrides, **options)
             made[key] = found, {name: copy.deepcopy(getattr(overrides, name)) for name in STATE}
@@ -79,9 +102,10 @@ def _trees(make: Callable[..., Any]) -> Callable[..., Any]:
     made: dict[str, bytes] = {}
 
     def trees(self: Any, defaults: list[Any], repo: Any) -> Any:
-        if not _is_ours(repo) or any(default.config_path == compose.SAVED for default in defaults):
+        files = _state(repo)
+        if files is None or any(default.config_path == compose.SAVED for default in defaults):
             return make(self, defaults=defaults, repo=repo)
-        key = repr(defaults)
+        key = repr(defaults) + repr(files)
         if key not in made:
             tree = make(self, defaults=defaults, repo=repo)
             OmegaConf.clear_cache(tree)  # of the time at which it was made
