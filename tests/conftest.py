@@ -152,7 +152,7 @@ def sweep(_swept: Path) -> Path:
     return Path(shutil.copytree(_swept, "sweep"))
 
 
-CROSS = (*QUICK, "trainer.max_epochs=1", "split=stratified_kfold", "split.n_splits=3")
+CROSS = (*QUICK, "trainer.max_epochs=1", "split=stratified_kfold", "split.n_splits=3", "split.seed=7")
 """Overrides of a quick cross-validation."""
 
 
@@ -301,12 +301,24 @@ def states(folder: str | Path = "sweep") -> dict[str, str]:
     return {row["folder"]: row["state"] for row in rows(folder)}
 
 
-def wait_for(path: Path) -> None:
-    """Return when there is a file, for which a process is waited that makes it."""
+def wait_for(path: Path, newer_than: int = 0) -> None:
+    """Return when there is a file, for which a process is waited that makes it.
+
+    Args:
+        newer_than: nanoseconds; when the one that is there already was made.
+    """
     until = time.monotonic() + 120
-    while not path.exists():
+    while not (path.exists() and path.stat().st_mtime_ns > newer_than):
         assert time.monotonic() < until
         time.sleep(0.01)
+
+
+@functools.cache
+def warm() -> None:
+    """Import what a run imports, once: each process that is forked from this one would do it anew, for seconds."""
+    with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
+        assert main([*QUICK, "debug=dev_run"]) == 0
+    _leave_logging()
 
 
 class Forked:
@@ -321,6 +333,7 @@ class Forked:
         self, *arguments: str, stdin: int = 0, stdout: int | None = None, stderr: int | None = None,
         encoding: str = "utf-8",
     ) -> None:  # fmt: skip
+        warm()
         self.pid = os.fork()
         if self.pid:
             return

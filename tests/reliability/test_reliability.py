@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import QUICK, Forked, Run, result_of, wait_for
+from conftest import QUICK, Forked, Run, result_of, wait_for, warm
+from reliability import bench
 from reliability.bench import COMMON, EXPERIMENTS, MODELS, whole
 
 from runner import folder
@@ -19,12 +20,17 @@ from runner.batch import Batch
 from runner.experiment import Experiment
 from runner.trainer import Trainer
 
+SHORT = ("trainer.max_epochs=2", "loader.subset=400", "loader.batch_size=16")
+"""Overrides by which a run of the bench has half as many steps, as many between two checkpoints, and a start, an
+evaluation in between and an end."""
+
 
 @pytest.fixture(scope="session")
 def _spoilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("spoilt")
+    warm()
     with contextlib.chdir(place):
-        whole(Path("damaged"), (*COMMON, *MODELS["mlp"]))
+        whole(Path("damaged"), (*COMMON, *SHORT, *MODELS["mlp"]))
     return place / "damaged"
 
 
@@ -42,8 +48,14 @@ def _spoilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_nothing_is_lost_and_nothing_differs(
-    request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str], experiment: str, count: int
+    request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    experiment: str,
+    count: int,
 ) -> None:
+    warm()
+    monkeypatch.setattr(bench, "COMMON", (*COMMON, *SHORT))
     if experiment in ("flips", "truncations", "zeros", "foreign"):
         shutil.copytree(request.getfixturevalue("_spoilt"), "damaged")
     seed = os.getpid()  # other moments each time
@@ -122,7 +134,7 @@ def test_a_signal_while_it_is_built_leaves_nothing(run: Run, monkeypatch: pytest
     assert not Path("outputs").exists()
 
 
-def test_a_signal_inside_an_evaluation_stops_it_there(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_inside_an_evaluation_stops_it_there(run: Run, digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     examine, asked = Experiment.examine, [0]
 
     def stopping(self: Experiment, *arguments: object) -> object:
@@ -132,10 +144,8 @@ def test_a_signal_inside_an_evaluation_stops_it_there(run: Run, monkeypatch: pyt
         return examine(self, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Experiment, "examine", stopping)
-    stops: tuple[int, ...] = ()
-    assert run(*QUICK, "hydra.run.dir=whole") == 0
     # The second epoch's val part, and test at the end.
-    asked[0], stops = 0, (2, 5)
+    stops: tuple[int, ...] = (2, 5)
     assert run(*QUICK, "hydra.run.dir=here") == 143
     state = torch.load("here/checkpoints/last.pt", weights_only=True)
     assert (state["progress"]["step"], len(state["progress"]["history"])) == (34, 1)
@@ -143,8 +153,8 @@ def test_a_signal_inside_an_evaluation_stops_it_there(run: Run, monkeypatch: pyt
     assert result_of("here")["state"] == "interrupted"
     stops = ()
     assert run("resume=here") == 0
-    assert Path("here/metrics.jsonl").read_bytes() == Path("whole/metrics.jsonl").read_bytes()
-    found, expected = (result_of(f"{name}")["metrics"] for name in ("here", "whole"))
+    assert Path("here/metrics.jsonl").read_bytes() == (digits / "metrics.jsonl").read_bytes()
+    found, expected = (result_of(folder)["metrics"] for folder in ("here", digits))
     assert found == expected
 
 
@@ -178,14 +188,13 @@ def test_a_second_ctrl_c_ends_it_at_once(run: Run, monkeypatch: pytest.MonkeyPat
     assert torch.load("here/checkpoints/last.pt", weights_only=True)["progress"]["step"] == 17
 
 
-def test_the_checkpoint_of_another_run_is_not_taken(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    for name, changes in {"here": (), "there": ("seed=1", "split.seed=2")}.items():
-        assert run(*QUICK, f"hydra.run.dir={name}", *changes) == 0
-    shutil.copyfile("there/checkpoints/last.pt", "here/checkpoints/last.pt")
-    assert run("resume=here", "trainer.max_epochs=9") == 2
+def test_the_checkpoint_of_another_run_is_not_taken(run: Run, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*QUICK, "hydra.run.dir=there", "seed=1", "split.seed=2", "trainer.max_steps=5") == 0
+    shutil.copyfile("there/checkpoints/last.pt", digits / "checkpoints/last.pt")
+    assert run("resume=digits", "trainer.max_epochs=9") == 2
     said = capsys.readouterr().err
-    assert "resume: the split has changed since here began" in said
-    assert "resume: the seed has changed since here began (1, now 0)" in said
+    assert "resume: the split has changed since digits began" in said
+    assert "resume: the seed has changed since digits began (1, now 0)" in said
 
 
 @pytest.fixture(scope="session")

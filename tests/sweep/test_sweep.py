@@ -121,9 +121,10 @@ def test_typed_again_it_does_what_is_missing_and_more_values_are_more_jobs(
 
 
 def test_the_newest_run_is_resumed_and_an_unfinished_sweep_after_it_is_mentioned(
-    run: Run, sweep: Path, capsys: pytest.CaptureFixture[str]
+    run: Run, digits: Path, sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(*QUICK, "trainer.max_epochs=1", "hydra.run.dir=outputs/2026-01-01/00-00-00") == 0
+    Path("outputs/2026-01-01").mkdir(parents=True)
+    digits.rename("outputs/2026-01-01/00-00-00")
     later = Path("outputs/multirun/2026-01-01/00-00-01")
     shutil.copytree(sweep, later)
     for record, expected in (("completed", False), ("running", True)):
@@ -208,23 +209,12 @@ def test_the_folder_of_a_sweep_names_no_code(run: Run, capsys: pytest.CaptureFix
     assert run("resume=sweep", "check=only") == 0
 
 
-def test_values_go_together(run: Run) -> None:
-    together = "optimizer.lr=0.01,0.001", "loader.batch_size=32,64", "sweep.zip=[optimizer.lr,loader.batch_size]"
-    assert run("-m", *QUICK, *together, "hydra.sweep.dir=sweep") == 0
-    assert [(row["optimizer.lr"], row["loader.batch_size"]) for row in rows()] == [("0.01", "32"), ("0.001", "64")]
-
-
 def test_a_search_draws_its_points_and_trains_each_with_every_seed(run: Run) -> None:
     space = "optimizer.lr=tag(log,interval(1e-4,1e-2))", "model.dropout=interval(0,0.5)"
     assert run("-m", *QUICK, "sweep=sobol", "sweep.points=2", *space, "seed=0,1", "hydra.sweep.dir=sweep") == 0
     assert len(rows()) == 4
     assert len({row["optimizer.lr"] for row in rows()}) == 2
     assert all(1e-4 <= float(row["optimizer.lr"]) <= 1e-2 for row in rows())
-
-
-def test_losses_are_not_compared_with_one_another(run: Run) -> None:
-    assert run("-m", *QUICK, "loss=cross_entropy,focal", "hydra.sweep.dir=sweep") == 0
-    assert "Ranked by val/accuracy (higher is better)" in Path("sweep/results.md").read_text()
 
 
 def line(*jobs: str) -> list[str]:
@@ -235,17 +225,20 @@ def line(*jobs: str) -> list[str]:
     return ["-m", *QUICK, "trainer.max_epochs=1", f"sweep.jobs={{{listed}}}", "hydra.sweep.dir=sweep"]
 
 
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_what_runs_and_typed_again_it_goes_on(
-    run: Run, capsys: pytest.CaptureFixture[str], signum: int, status: int
-) -> None:
-    process = Forked(*line("first", "long", "last"))
+def test_a_signal_saves_what_runs_and_typed_again_it_goes_on(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     second = Path("sweep/long")
-    wait_for(second / "checkpoints/last.pt")
-    os.kill(process.pid, signum)
-    assert process.wait() == status
-    assert "to resume: python -m runner -m resume=sweep" in Path("output.txt").read_text()
-    assert states() == {"first": "completed", "long": "interrupted"}
+    last = second / "checkpoints/last.pt"
+    for typed, signum, status in (
+        (line("first", "long", "last"), signal.SIGINT, 130),
+        (["resume=sweep"], signal.SIGTERM, 143),
+    ):
+        before = last.stat().st_mtime_ns if last.exists() else 0
+        process = Forked(*typed)
+        wait_for(last, newer_than=before)
+        os.kill(process.pid, signum)
+        assert process.wait() == status
+        assert "to resume: python -m runner -m resume=sweep" in Path("output.txt").read_text()
+        assert states() == {"first": "completed", "long": "interrupted"}
     assert run("resume=sweep") == 0
     assert "3 jobs, 1 of them done" in capsys.readouterr().out
     assert "resumed after step" in (second / "runner.log").read_text()
@@ -391,7 +384,7 @@ def test_a_sweep_that_was_not_finished_is_mentioned(run: Run, capsys: pytest.Cap
     assert "is the same sweep" not in capsys.readouterr().out
 
 
-def test_a_table_that_cannot_be_written_ends_no_sweep(
+def test_a_table_that_cannot_be_written_ends_no_sweep_and_losses_are_not_compared_in_it(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from runner.sweep import results
@@ -405,14 +398,17 @@ def test_a_table_that_cannot_be_written_ends_no_sweep(
         write(path, content)
 
     monkeypatch.setattr(results, "write", full)
-    assert run("-m", *QUICK, "seed=0,1", "hydra.sweep.dir=sweep") == 0
+    assert run("-m", *QUICK, "loss=cross_entropy,focal", "hydra.sweep.dir=sweep") == 0
     assert "the table could not be written: [Errno 28] No space left on device" in capsys.readouterr().out
-    assert set(states().values()) == {"completed"}
+    assert list(states().values()) == ["completed"] * 2
+    assert "Ranked by val/accuracy (higher is better)" in Path("sweep/results.md").read_text()
 
 
-def test_what_is_better_is_what_the_runs_were_told(run: Run) -> None:
-    odd = "optimizer.lr=0.01,0.0001", "checkpoint.monitor=val/accuracy", "checkpoint.mode=min"
-    assert run("-m", *QUICK, *odd, "hydra.sweep.dir=sweep") == 0
+def test_values_go_together_and_what_is_better_is_what_the_runs_were_told(run: Run) -> None:
+    together = "optimizer.lr=0.01,0.0001", "loader.batch_size=32,64", "sweep.zip=[optimizer.lr,loader.batch_size]"
+    odd = "checkpoint.monitor=val/accuracy", "checkpoint.mode=min"
+    assert run("-m", *QUICK, *together, *odd, "hydra.sweep.dir=sweep") == 0
+    assert [(row["optimizer.lr"], row["loader.batch_size"]) for row in rows()] == [("0.01", "32"), ("0.0001", "64")]
     table = Path("sweep/results.md").read_text()
     assert "Ranked by val/accuracy (lower is better)" in table
     assert "| 1 | 0.0001 |" in table
