@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
 
 import optuna
 import pytest
-from conftest import QUICK, Forked, Run, result_of, rows, states, wait_for
+from conftest import QUICK, Forked, Run, _leave_logging, result_of, rows, states, wait_for
 from optuna.trial import TrialState
 
+from runner.__main__ import main
 from runner.sweep import study
 
 SEARCH = ("-m", *QUICK, "sweep=optuna", "sweep.points=3", "optimizer.lr=tag(log,interval(1e-5,1e-1))",
@@ -23,8 +26,22 @@ def trials(folder: str = "sweep") -> list[optuna.trial.FrozenTrial]:
     return optuna.load_study(storage=study.storage(Path(folder)), study_name=study.NAME).get_trials()
 
 
-def test_what_was_reached_is_what_optuna_knows(run: Run) -> None:
-    assert run(*SEARCH, "sweep.rank_by=val/accuracy", "sweep.pruner=null") == 0
+@pytest.fixture(scope="module")
+def _searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("searched")
+    with contextlib.chdir(place):
+        assert main([*SEARCH, "sweep.rank_by=val/accuracy", "sweep.pruner=null"]) == 0
+    _leave_logging()
+    return place / "sweep"
+
+
+@pytest.fixture
+def searched(_searched: Path) -> Path:
+    """The folder of a completed search of three points, for the best accuracy: for the test alone."""
+    return Path(shutil.copytree(_searched, "sweep"))
+
+
+def test_what_was_reached_is_what_optuna_knows(searched: Path) -> None:
     assert [trial.state for trial in trials()] == [TrialState.COMPLETE] * 3
     for trial, row in zip(trials(), rows(), strict=True):
         assert 1e-5 <= trial.params["optimizer.lr"] <= 1e-1
@@ -37,7 +54,7 @@ def test_what_was_reached_is_what_optuna_knows(run: Run) -> None:
 
 def test_what_does_not_look_good_is_given_up(run: Run) -> None:
     pruner = "sweep.pruner.n_startup_trials=1", "trainer.max_epochs=4"
-    assert run(*SEARCH, *pruner, "sweep.points=5", "optimizer.lr=tag(log,interval(1e-9,1e-1))") == 0
+    assert run(*SEARCH, *pruner, "sweep.points=4", "optimizer.lr=tag(log,interval(1e-9,1e-1))") == 0
     given_up = [trial for trial in trials() if trial.state == TrialState.PRUNED]
     assert given_up
     for trial in given_up:
@@ -52,8 +69,9 @@ def test_what_does_not_look_good_is_given_up(run: Run) -> None:
         assert list(trial.intermediate_values.values()) == reported
 
 
-def test_more_points_go_on_from_those_that_were_tried(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(*SEARCH) == 0
+def test_more_points_go_on_from_those_that_were_tried(
+    run: Run, searched: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = rows()
     assert run("resume=sweep", "sweep.points=4") == 0
     assert "4 points to try, 3 of them done" in capsys.readouterr().out
@@ -72,7 +90,7 @@ def test_a_point_is_tried_with_every_seed(run: Run) -> None:
 
 
 def test_killed_in_the_middle_it_goes_on_with_what_it_was_at(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    long = "trainer.max_epochs=12", "checkpoint.every=5 steps", "sweep.pruner=null"
+    long = "sweep.points=2", "trainer.max_epochs=12", "checkpoint.every=5 steps", "sweep.pruner=null"
     process = Forked(*SEARCH, *long)
     wait_for(Path("sweep/results.csv"))  # the first point has ended
     until = time.monotonic() + 120
@@ -83,11 +101,11 @@ def test_killed_in_the_middle_it_goes_on_with_what_it_was_at(run: Run, capsys: p
     process.wait()
     halves = {path.parent.parent.name for path in Path("sweep").glob("*/checkpoints/last.pt")}
     assert run(*SEARCH, *long) == 0
-    assert "3 points to try, 1 of them done" in capsys.readouterr().out
+    assert "2 points to try, 1 of them done" in capsys.readouterr().out
     assert set(states().values()) == {"completed"}
     assert halves <= set(states())
-    assert len(rows()) == 3
-    assert [trial.state for trial in trials()].count(TrialState.COMPLETE) == 3
+    assert len(rows()) == 2
+    assert [trial.state for trial in trials()].count(TrialState.COMPLETE) == 2
 
 
 def test_a_value_that_may_be_drawn_and_is_wrong_is_found_before_anything_starts(
