@@ -116,9 +116,12 @@ kernels.impl("_to_copy", _moved)
 
 
 def main(lines: list[str]) -> None:
+    import composing
+
     from runner import device
     from runner.__main__ import main as command
 
+    composing.remember()
     real = device.resolve
     device.resolve = lambda name: DEVICE if name == "mps" else real(name)
     print(json.dumps([command(shlex.split(line)) for line in lines]))

@@ -79,16 +79,15 @@ class TestAverage:
                 expected = sum(share * state[name] for share, state in zip(shares, seen, strict=True))
                 torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
 
-    def test_it_is_what_is_evaluated_kept_and_tested(self, run: Run) -> None:
+    def test_it_is_what_is_evaluated_kept_and_tested(self, run: Run, digits: Path) -> None:
         assert run(*QUICK, "trainer.ema=0.9") == 0
-        assert run(*QUICK, "hydra.run.dir=plain") == 0
         state = torch.load(only_run() / "checkpoints/best.pt", weights_only=True)
-        plain = torch.load("plain/checkpoints/best.pt", weights_only=True)
+        plain = torch.load(digits / "checkpoints/best.pt", weights_only=True)
         assert plain["ema"] is None
         assert all(torch.equal(a, b) for a, b in zip(state["model"].values(), plain["model"].values(), strict=True))
         assert not torch.equal(state["ema"]["1.weight"], state["model"]["1.weight"])
-        assert [r["train/loss"] for r in records_of(only_run())] == [r["train/loss"] for r in records_of(Path("plain"))]
-        assert records_of(only_run())[-1]["val/loss"] != records_of(Path("plain"))[-1]["val/loss"]
+        assert [r["train/loss"] for r in records_of(only_run())] == [r["train/loss"] for r in records_of(digits)]
+        assert records_of(only_run())[-1]["val/loss"] != records_of(digits)[-1]["val/loss"]
         assert result_of(only_run())["metrics"]["val/loss"] == pytest.approx(records_of(only_run())[-1]["val/loss"])
 
     def test_it_goes_on_to_the_same_bytes(self, run: Run) -> None:

@@ -30,7 +30,7 @@ LINES = {
     "predict run=values device={} input=test output=values.csv": 0,
     f"device={{}} {SMALL} model=mlp optimizer=sgd optimizer.lr=1e30 trainer.max_epochs=1 hydra.run.dir=nan": 1,
     f"device={{}} {SMALL} model=mlp optimizer=muon trainer.max_steps=2 hydra.run.dir=muon": 0,
-    f"device={{}} {SMALL} model=mlp optimizer=lbfgs trainer.max_steps=2 hydra.run.dir=lbfgs": 0,
+    f"device={{}} {SMALL} model=mlp optimizer=lbfgs optimizer.max_iter=4 trainer.max_steps=2 hydra.run.dir=lbfgs": 0,
 }
 """Command lines, and their exit statuses."""
 
