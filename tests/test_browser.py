@@ -40,7 +40,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         write_pictures(place / "pictures")
-        shared = (*QUICK, "dataset=image_folder", "dataset.root=pictures", "dataset.cache=null", "figures=true")
+        shared = (*QUICK, "dataset=image_folder", "dataset.root=pictures", "dataset.cache=null")
         for number, rate in enumerate(("0.01", "0.001")):
             pictures = f"tensorboard.pictures={'true' if number == 0 else 'false'}"
             assert main([*shared, pictures, f"optimizer.lr={rate}", f"hydra.run.dir=runs/{number}"]) == 0
@@ -66,7 +66,7 @@ def write_pictures(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def page(runs: Path) -> Iterator[Callable[[str], Any]]:
-    """Opens a tab of a TensorBoard that shows the runs, and returns the browser."""
+    """Opens a tab of a TensorBoard that shows the runs, if it is not open already, and returns the browser."""
     from selenium import webdriver
     from selenium.common.exceptions import WebDriverException
     from selenium.webdriver.chrome.service import Service
@@ -87,9 +87,13 @@ def page(runs: Path) -> Iterator[Callable[[str], Any]]:
             pytest.skip(f"the browser does not start here: {error.msg}")
 
         def show(tab: str) -> Any:
-            browser.get("about:blank")
-            browser.get(match[1] + tab)
+            if shown != [tab]:
+                browser.get("about:blank")
+                browser.get(match[1] + tab)
+                shown[:] = [tab]
             return browser
+
+        shown: list[str] = []
 
         try:
             yield show
@@ -109,6 +113,10 @@ def elements(browser: Any, kind: str, enough: Callable[[list[Any]], bool]) -> li
     return WebDriverWait(browser, 40).until(look)[0]
 
 
+TEXTS = "#text&tagFilter=result%7Csplit"
+"""The tab of the tables of which two tests see one each: it takes seconds to open."""
+
+
 def words(found: list[Any]) -> list[str]:
     return [text for text, *_ in found]
 
@@ -116,7 +124,7 @@ def words(found: list[Any]) -> list[str]:
 def test_tables_are_tables_with_numbers_as_in_the_record(page: Callable[[str], Any], runs: Path) -> None:
     result = result_of(runs / "0")
     row = ["accuracy", *(f"{result['metrics'][f'{part}/accuracy']:.4f}" for part in ("val", "test"))]
-    cells = elements(page("#text&tagFilter=result"), "TD", lambda found: set(row) <= set(words(found)))
+    cells = elements(page(TEXTS), "TD", lambda found: set(row) <= set(words(found)))
     first = next(n for n, text in enumerate(words(cells)) if words(cells)[n : n + 3] == row)
     # The table has four columns: what is above and below in one of them begins at the same place.
     for column in range(3):
@@ -125,7 +133,7 @@ def test_tables_are_tables_with_numbers_as_in_the_record(page: Callable[[str], A
 
 
 def test_names_of_classes_are_shown_as_they_are_and_run_nothing(page: Callable[[str], Any]) -> None:
-    browser = page("#text&tagFilter=split")
+    browser = page(TEXTS)
     cells = elements(browser, "TD", lambda found: "a|b" in words(found))
     assert set(NAMES) <= set(words(cells))
     assert not [text for text, *_ in elements(browser, "B", lambda found: True) if text == "bold"]
