@@ -22,7 +22,7 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 from runner.checks import entries, schema, targets
 from runner.checks.targets import HYDRA_KEYS, locate
 from runner.checks.values import UNKNOWN
-from runner.errors import FOR_THE_TRACEBACK, ConfigError, Problem, RunnerError, is_out_of_memory, place_of, reason_of
+from runner.errors import FOR_THE_TRACEBACK, ConfigError, Problem, RunnerError, cause_of, is_out_of_memory, reason_of
 from runner.files import write
 from runner.options import ABOUT_A_START
 
@@ -98,7 +98,7 @@ def calling(key: str, wrong: str = "cannot be built") -> Iterator[None]:
         if is_out_of_memory(error):
             raise  # for which there is a message of its own
         log.debug("", exc_info=True)
-        reason = f"{reason_of(error)}{place_of(error)}"
+        reason = cause_of(error)
         if not isinstance(error, (TypeError, ValueError)) and str(error).strip():
             reason = f"{type(error).__name__}: {reason}"
         raise ConfigError(Problem(key, f"{wrong}: {reason}", remedy=FOR_THE_TRACEBACK)) from error

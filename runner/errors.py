@@ -171,7 +171,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     return type(error).__name__ == "OutOfMemoryError"
 
 
-def place_of(error: BaseException) -> str:
+def cause_of(error: BaseException, kind: bool = False) -> str:
+    """What an error that code of the user's may have raised says, and where it did: ``reason (my_net.py, line 12)``.
+
+    Args:
+        kind: whether its kind comes first, for reasons that are not clear without: ``KeyError: 'image'``.
+    """
+    return f"{f'{type(error).__name__}: ' if kind else ''}{reason_of(error)}{_place_of(error)}"
+
+
+def _place_of(error: BaseException) -> str:
     """Where code of the user's raised an error: `` (my_net.py, line 12)``; empty if it came from anybody else's."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)

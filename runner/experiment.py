@@ -21,7 +21,7 @@ from runner.config import calling, factory, fill, value
 from runner.data import Data, Sources, prepare
 from runner.dataset import Samples
 from runner.draws import reseed
-from runner.errors import FOR_THE_TRACEBACK, ConfigError, DataError, Problem, RunnerError, place_of, reason_of
+from runner.errors import FOR_THE_TRACEBACK, ConfigError, DataError, Problem, RunnerError, cause_of
 from runner.evaluation import examine
 from runner.loss import Loss
 from runner.metric import Metric, Predicted
@@ -238,7 +238,7 @@ def _uncomputable(key: str, entry: Metric, error: Exception, task: str) -> Probl
         return Problem(key, str(error), "one number")
     # Of scikit-learn's and ours, others fit the targets; one of the user's was chosen for them, and has a mistake.
     remedy = FOR_THE_TRACEBACK if entry.is_of_the_user else f"metric={_option(task)}"
-    return Problem(key, f"cannot be computed: {reason_of(error)}{place_of(error)}", remedy=remedy)
+    return Problem(key, f"cannot be computed: {cause_of(error)}", remedy=remedy)
 
 
 def _check_loss(criterion: Loss, output: object, batch: Batch) -> None:
@@ -251,7 +251,6 @@ def _check_loss(criterion: Loss, output: object, batch: Batch) -> None:
         raise
     except Exception as error:  # whatever a loss of the user's may raise
         log.debug("", exc_info=True)
-        reason = f"{reason_of(error)}{place_of(error)}"
         names = " + ".join(type(term.criterion).__name__ for term in criterion.terms)
-        what = f"{names} fails on the first batch: {reason}"
+        what = f"{names} fails on the first batch: {cause_of(error)}"
         raise ConfigError(Problem("loss", what, remedy=FOR_THE_TRACEBACK)) from error

@@ -26,7 +26,7 @@ from runner.errors import (
     Pruned,
     RunFolderError,
     RunnerError,
-    place_of,
+    cause_of,
     reason_of,
 )
 from runner.evaluation import norm_gap
@@ -109,7 +109,7 @@ def _end(result: Result, state: str, error: str) -> None:
 def _lost(error: Exception, trainer: Trainer, run_dir: Path) -> str:
     """The last line about an error that nobody has foreseen."""
     at = f"at step {trainer.progress.step:,} of epoch {trainer.progress.epoch + 1}"
-    what = f"{type(error).__name__}: {reason_of(error)}{place_of(error)}"
+    what = cause_of(error, kind=True)
     return f"{what}, {at}; the traceback is in {run_dir / 'runner.log'}"
 
 

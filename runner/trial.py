@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from runner.batch import Batch, by
 from runner.config import build_all, fill, value
-from runner.errors import FOR_THE_TRACEBACK, ConfigError, DataError, Problem, RunnerError, place_of, reason_of
+from runner.errors import FOR_THE_TRACEBACK, ConfigError, DataError, Problem, RunnerError, cause_of, reason_of
 from runner.eval_mode import Fitting, eval_mode
 from runner.network import make_model
 from runner.trainer import Gradient
@@ -38,7 +38,7 @@ def try_model(model: nn.Module, example: Tensor) -> object:
         raise
     except Exception as error:  # whatever a model of the user's may raise
         log.debug("", exc_info=True)
-        reason = f"{reason_of(error)}{place_of(error)}"
+        reason = cause_of(error)
         what = f"cannot take inputs of shape {by(example.shape[1:])}{_where(model, example)}: {reason}"
         raise ConfigError(Problem("model", what, remedy=_remedy(reason, example))) from error
 
@@ -111,7 +111,7 @@ def try_step(gradient: Gradient, batch: Batch, sizes: Iterable[int]) -> None:
 
 
 def _untrainable(error: Exception, size: int) -> Problem:
-    reason = f"{reason_of(error)}{place_of(error)}"
+    reason = cause_of(error)
     what = f"cannot be trained on a batch of {size}: {reason}"
     if "inplace operation" in reason:
         return Problem("model", what, remedy="debug=anomaly, to find the operation")

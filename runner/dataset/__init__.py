@@ -20,7 +20,7 @@ from runner.dataset.stream import Stream
 from runner.dataset.table import table
 from runner.dataset.tensors import as_input, as_target
 from runner.dataset.vision import torchvision_dataset as torchvision
-from runner.errors import FOR_THE_TRACEBACK, ConfigError, DataError, Problem, place_of, reason_of
+from runner.errors import FOR_THE_TRACEBACK, ConfigError, DataError, Problem, cause_of
 
 __all__ = [
     "ArrayDataset",
@@ -106,7 +106,7 @@ def _to_its_end(source: IterableDataset[Any], name: str) -> list[Any]:
     try:
         held = list(islice(source, LIMIT + 1))
     except Exception as error:  # whatever a data set of the user's may raise
-        what = f"the {name} part cannot be read: {type(error).__name__}: {reason_of(error)}{place_of(error)}"
+        what = f"the {name} part cannot be read: {cause_of(error, kind=True)}"
         raise DataError(Problem("dataset", what, remedy=FOR_THE_TRACEBACK)) from error
     if not 0 < len(held) <= LIMIT:
         what = "is empty" if not held else f"is a stream that has not ended after {LIMIT:,} samples"

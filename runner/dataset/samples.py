@@ -16,7 +16,7 @@ from torch.utils.data import ConcatDataset
 from runner.batch import stacked
 from runner.dataset.arrays import Array, ArrayDataset
 from runner.dataset.tensors import as_input, as_target, held_targets
-from runner.errors import FOR_THE_TRACEBACK, DataError, Problem, place_of, reason_of
+from runner.errors import FOR_THE_TRACEBACK, DataError, Problem, cause_of
 
 
 @dataclass
@@ -353,7 +353,7 @@ def names_of(source: Any) -> list[str]:
 
 
 def _unreadable(name: str, error: Exception) -> DataError:
-    what = f"{name} cannot be read: {type(error).__name__}: {reason_of(error)}{place_of(error)}"
+    what = f"{name} cannot be read: {cause_of(error, kind=True)}"
     # Pictures that are held in memory are tensors.
     own = (
         "torchvision.transforms.ToPILImage as the first transform" if "PIL" in f"{type(error).__name__} {error}" else ""

@@ -12,7 +12,7 @@ from torch.utils.data import IterableDataset
 
 from runner.dataset.samples import Samples, names_of
 from runner.draws import seed_of, set_generators
-from runner.errors import DataError, Problem, place_of, reason_of
+from runner.errors import DataError, Problem, cause_of
 
 HEAD = 1024
 """Samples at the start of a stream from which its facts are taken, and to which transforms are fitted."""
@@ -43,7 +43,7 @@ class Stream:
         except DataError:
             raise
         except Exception as error:  # whatever a data set of the user's may raise
-            what = f"the stream cannot be read: {type(error).__name__}: {reason_of(error)}{place_of(error)}"
+            what = f"the stream cannot be read: {cause_of(error, kind=True)}"
             raise DataError(Problem("dataset", what)) from error
         if len(head) == 0:
             raise DataError(Problem("dataset", "the stream has no samples", "at least 1 sample"))

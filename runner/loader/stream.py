@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from runner.batch import Batch
 from runner.draws import set_generators
-from runner.errors import DataError, Problem, place_of, reason_of
+from runner.errors import DataError, Problem, cause_of
 from runner.loader.order import Order
 from runner.loader.workers import Collate, begun, options, probe, receive
 
@@ -116,7 +116,7 @@ class _Reading(IterableDataset[Any]):
             except DataError as error:
                 yield error.problems[0]
             except Exception as error:  # whatever a data set or a transform of the user's may raise
-                reason = f"{type(error).__name__}: {reason_of(error)}{place_of(error)}"
+                reason = cause_of(error, kind=True)
                 yield Problem("dataset", f"batch {number} of the stream cannot be read: {reason}")
 
     def _batch(self, raw: list[Any], epoch: int, number: int) -> Batch | Problem:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from runner.batch import Batch
-from runner.errors import ConfigError, Problem, place_of, reason_of
+from runner.errors import ConfigError, Problem, cause_of
 from runner.trainer import nonfinite
 
 Found = tuple[Tensor, Tensor, Tensor]
@@ -102,7 +102,7 @@ class Graphs:
         except Exception as error:  # whatever a model does that no graph can hold, such as waiting for the device
             broken_off = "previous error" in str(error)  # of which the recording complains when it ends
             cause = error.__context__ if broken_off and error.__context__ is not None else error
-            what = f"true, but a step cannot be recorded: {reason_of(cause)}{place_of(cause)}"
+            what = f"true, but a step cannot be recorded: {cause_of(cause)}"
             raise _refused(what) from error
 
 
