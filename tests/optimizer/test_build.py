@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,12 @@ from runner.optimizer import MuonAdamW, Rule, build, form, table
 
 def group(optimizer: torch.optim.Optimizer, name: str) -> dict[str, Any]:
     return next(g for g in optimizer.param_groups if g["name"] == name)
+
+
+def unfilled(make: Callable[[], nn.Module]) -> nn.Module:
+    """A model without the time that it takes to draw its numbers, where they do not matter."""
+    with torch.device("meta"):
+        return make()
 
 
 @pytest.mark.parametrize("kind", [AdamW, SGD, Adam, Adagrad])
@@ -146,7 +153,7 @@ def test_several_networks_are_groups_by_prefix() -> None:
 )
 def test_a_rule_that_decides_nothing_is_a_mistake(rules: list[Rule], message: str) -> None:
     with pytest.raises((ConfigError, TypeError), match=message):
-        build(partial(SGD, lr=0.1), {"": torchvision.models.resnet18()}, rules)
+        build(partial(SGD, lr=0.1), {"": unfilled(torchvision.models.resnet18)}, rules)
 
 
 def test_a_rule_for_what_is_frozen_is_a_mistake() -> None:
@@ -160,7 +167,7 @@ def test_a_rule_for_what_is_frozen_is_a_mistake() -> None:
 
 def test_layer_wise_decay_of_a_vision_transformer() -> None:
     """As in BEiT: twelve blocks, the head above them, what comes before them below: 0.75 to the 13th."""
-    model = torchvision.models.vit_b_16(num_classes=10)
+    model = unfilled(lambda: torchvision.models.vit_b_16(num_classes=10))
     made = build(partial(AdamW, lr=1.0), {"": model}, layer_decay=0.75)
     rates = {name: g["lr"] for g in made.param_groups for name in g["param_names"]}
     assert rates["heads.head.weight"] == 1.0
@@ -172,15 +179,15 @@ def test_layer_wise_decay_of_a_vision_transformer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "layers"),
+    ("make", "layers"),
     [
-        (torchvision.models.resnet18(), 10), (torchvision.models.vgg11(), 11), (torchvision.models.swin_t(), 17),
-        (MLP((8,), 3, [4, 4, 4]), 4), (CNN((1, 8, 8), 3, [4, 8]), 5), (nn.Linear(2, 2), 1),
-        (Networks({"a": MLP((8,), 3, [4]), "b": nn.Linear(3, 2)}), 3),
+        (torchvision.models.resnet18, 10), (torchvision.models.vgg11, 11), (torchvision.models.swin_t, 17),
+        (lambda: MLP((8,), 3, [4, 4, 4]), 4), (lambda: CNN((1, 8, 8), 3, [4, 8]), 5), (lambda: nn.Linear(2, 2), 1),
+        (lambda: Networks({"a": MLP((8,), 3, [4]), "b": nn.Linear(3, 2)}), 3),
     ],
 )  # fmt: skip
-def test_the_layers_that_a_rate_decays_along(model: nn.Module, layers: int) -> None:
-    made = build(partial(SGD, lr=1.0), {"": model}, layer_decay=0.5)
+def test_the_layers_that_a_rate_decays_along(make: Callable[[], nn.Module], layers: int) -> None:
+    made = build(partial(SGD, lr=1.0), {"": unfilled(make)}, layer_decay=0.5)
     assert [g["lr"] for g in made.param_groups] == [0.5 ** (layers - 1 - n) for n in range(layers)]
 
 
