@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -19,14 +20,17 @@ OPTIONS = sorted(str(path.relative_to(options.home()).with_suffix("")) for path 
 
 
 TABLE = ("dataset=table", "dataset.path=table.csv", "transform=table", "model=mlp")
-VALUES = (*TABLE, "dataset.target=size", "dataset.task=regression")
-FLAGS = (*TABLE, "dataset.target=[a,b]", "split=random")
+VALUES = (*TABLE, "dataset.target=size", "dataset.task=regression", "split=stratified", "metric=regression")
+FLAGS = (*TABLE, "dataset.target=[a,b]", "split=random", "metric=multilabel")
+COLUMNS = ("model=mlp", "transform=normalize")
+SMALL = ("dataset=synthetic", "dataset.size=60", "dataset.num_classes=3", "dataset.image_size=[1,8,8]")
 NEEDS: dict[str, tuple[str, ...]] = {
-    "dataset/breast_cancer": ("model=mlp",),
-    "dataset/diabetes": ("model=mlp", "loss=mse", "metric=regression"),
-    "dataset/iris": ("model=mlp",),
-    "dataset/wine": ("model=mlp",),
+    "dataset/breast_cancer": COLUMNS,
+    "dataset/diabetes": (*COLUMNS, "split=stratified", "loss=mse", "metric=regression"),
+    "dataset/iris": COLUMNS,
+    "dataset/wine": COLUMNS,
     "dataset/table": TABLE,
+    "dataset/synthetic": SMALL[1:],
     "dataset/image_folder": ("dataset.root=pictures", "dataset.cache=null"),
     "dataset/folder": (
         "dataset.root=pictures",
@@ -35,12 +39,15 @@ NEEDS: dict[str, tuple[str, ...]] = {
         "dataset.loader={_target_: torchvision.datasets.folder.default_loader, _partial_: true}",
     ),
     "transform/table": TABLE,
-    "model/lenet": ("dataset=synthetic", "dataset.size=60", "dataset.image_size=[1,28,28]"),
-    "model/vit_small": ("model.patch_size=8", "trainer.threads=1"),
-    "transform/resize": ("dataset=synthetic", "dataset.size=60", "dataset.image_size=[3,300,300]", "model=mlp"),
-    **{f"loss/{name}": (*VALUES, "metric=regression") for name in ("mse", "mae", "huber")},
+    "model/lenet": (*SMALL, "dataset.image_size=[1,28,28]"),
+    "model/resnet": SMALL,
+    "model/torchvision": SMALL,
+    "model/vit_small": (*SMALL, "model.patch_size=8"),
+    "model/wide_resnet": SMALL,
+    "transform/resize": (*SMALL, "dataset.size=30", "dataset.image_size=[3,300,300]", "model=mlp"),
+    **{f"loss/{name}": VALUES for name in ("mse", "mae", "huber")},
     "metric/regression": (*VALUES, "loss=mse"),
-    "loss/bce": (*FLAGS, "metric=multilabel"),
+    "loss/bce": FLAGS,
     "metric/multilabel": (*FLAGS, "loss=bce"),
     "experiment/wine_quality": ("dataset.path=table.csv",),
     "scheduler/lambda": ("scheduler.lr_lambda._target_=torch.nn.Identity", "scheduler.lr_lambda._partial_=false"),
@@ -63,25 +70,56 @@ FILES = [
 """Data sets whose files are written by tests/dataset/test_vision.py, where they are built."""
 
 
-@pytest.mark.parametrize("option", OPTIONS)
-def test_option(option: str) -> None:
-    rows = [
+def rows() -> list[list[str]]:
+    """The options, as many together as do not decide on a group in two ways: each is in one row.
+
+    A recipe, and data that are only composed, are alone.
+    """
+    alone = [option for option in OPTIONS if option in FILES or option.startswith("experiment/")]
+    found: list[tuple[list[str], dict[str, set[str]]]] = []
+    for option in sorted(set(OPTIONS) - set(alone), key=lambda option: (option not in NEEDS, option)):
+        decides: dict[str, set[str]] = {}
+        for override in (option.replace("/", "="), *NEEDS.get(option, ())):
+            decides.setdefault(re.split("[.=]", override)[0], set()).add(override)
+        fits = (row for row in found if all(row[1].get(group, typed) == typed for group, typed in decides.items()))
+        row = next(fits, None)
+        if row is None:
+            found.append(row := ([], {}))
+        row[0].append(option)
+        row[1].update(decides)
+    return [[option] for option in alone] + [row for row, _ in found]
+
+
+@pytest.mark.parametrize("together", rows(), ids=" ".join)
+def test_options(together: list[str]) -> None:
+    table = [
         f"{n % 7},{'red' if n % 2 else 'blue'},{n // 5},{n % 2},{n // 3 % 2},{['train', 'val', 'test'][n % 3]},{n % 4}"
         for n in range(120)
     ]
-    Path("table.csv").write_text("\n".join(["size,colour,day,a,b,part,kind", *rows]))
+    Path("table.csv").write_text("\n".join(["size,colour,day,a,b,part,kind", *table]))
     for number in range(20):
         picture = Path(f"pictures/{'ab'[number % 2]}/{number}.png")
         picture.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8), (number, 0, 0)).save(picture)
-    group, name = option.split("/")
-    typed = ("trainer.threads=1", *NEEDS.get(option, ()))
-    cfg = composed(f"{group}={name}", *typed)
+    try:
+        train(together)
+    except Exception:
+        for option in together if len(together) > 1 else ():
+            train([option])  # which one it is, unless it is that they are together
+        raise
+
+
+def train(together: list[str]) -> None:
+    """Train a step with these options, and evaluate."""
+    needed = [typed for option in together for typed in NEEDS.get(option, ())]
+    typed = [*needed, *(option.replace("/", "=") for option in together), "trainer.threads=1"]
+    cfg = composed(*dict.fromkeys(typed))
     assert config.check(cfg) == []
-    if group in options.default() and not any(override.startswith(f"{group}.") for override in typed):
-        assert options.of(group)[name] == config.written(cfg[group])
+    for group, name in (option.split("/") for option in together):
+        if group in options.default() and not any(override.startswith(f"{group}.") for override in typed):
+            assert options.of(group)[name] == config.written(cfg[group]), f"{group}/{name}"
     cfg = folds.each(cfg)[-1]
-    if option in FILES:
+    if together[0] in FILES:
         return
     experiment = assemble(cfg)
     batch = next(experiment.data.loaders["train"].epoch())
@@ -92,6 +130,10 @@ def test_option(option: str) -> None:
     opt.step(lambda: 0.0)
     schedule.after(cfg.scheduler.interval)
     assert set(experiment.evaluate("val")) == {"val/loss", *(f"val/{metric}" for metric in cfg.metric)}
+
+
+def test_every_option_is_trained_once() -> None:
+    assert sorted(option for row in rows() for option in row) == OPTIONS
 
 
 def test_every_option_of_an_optimizer_or_loss_lists_the_arguments_of_its_target() -> None:
