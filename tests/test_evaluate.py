@@ -21,6 +21,7 @@ from scipy.optimize import minimize
 from sklearn.datasets import load_digits, load_wine
 
 from runner import dataset, load_run
+from runner.pictures import gallery
 from runner.trained.calibration import fit_temperature
 
 
@@ -36,6 +37,13 @@ def recorded(folder: str | Path, part: str) -> dict[str, float]:
     return {tag: value for tag, value in metrics.items() if tag.startswith(f"{part}/")}
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made and saved but not drawn, which takes half of an evaluation; some tests of each task do draw."""
+    monkeypatch.setattr(gallery, "to_image", lambda figure: torch.zeros(3, 8, 8, dtype=torch.uint8))
+
+
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("part", ["val", "test"])
 def test_the_figures_are_those_of_training_to_the_last_digit(run: Run, digits: Path, part: str) -> None:
     before = (digits / "result.json").read_bytes()
@@ -53,6 +61,7 @@ OTHERS = {
 }  # fmt: skip
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("name", OTHERS)
 def test_so_they_are_however_it_was_trained(run: Run, name: str) -> None:
     quick = [override for override in QUICK if not override.startswith("model")]
@@ -161,6 +170,7 @@ def test_several_classes_a_sample(run: Run) -> None:
         assert line["target"] == ";".join(name for name, on in (("a", n % 2), ("b", n % 7 > 3)) if on)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_last_weights_have_the_figures_of_the_last_evaluation(run: Run, digits: Path) -> None:
     last = records_of(digits)[-1]
     assert run("evaluate", f"run={digits}", "part=val", "weights=last") == 0
@@ -183,12 +193,14 @@ def test_it_leaves_every_table_figure_and_prediction(run: Run, digits: Path) -> 
     assert [line["target"] for line in lines] == [str(load_digits().target[int(line["index"])]) for line in lines]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_mistakes_on_test_are_not_shown(run: Run, digits: Path) -> None:
     assert run("evaluate", f"run={digits}", "output=e") == 0
     assert not Path("e/figures/test-mistakes.png").exists()
     assert "test/mistakes" not in result_of("e")["tables"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_moved_run_and_moved_data(run: Run) -> None:
     pictures = load_digits()
     for number in range(200):
@@ -213,6 +225,7 @@ def folder_of_digits(place: str, classes: dict[int, str], each: int = 3) -> None
             Image.fromarray(bunch.images[number].astype(np.uint8)).save(path)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_other_data_with_the_same_classes(run: Run, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder_of_digits("photos", {n: str(n) for n in range(10)})
     other = ("dataset=image_folder", "dataset.root=photos", "dataset.cache=null")
@@ -244,6 +257,7 @@ def test_classes_that_differ_are_an_error_with_the_difference(
     assert not (digits / "evaluate").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_another_table_is_read_in_the_codes_of_the_run(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     frame = load_wine(as_frame=True).frame
     frame = frame.assign(colour=[("red", "rose", "white")[row % 3] for row in range(178)])
@@ -282,6 +296,7 @@ def test_the_temperature_is_the_one_with_the_least_log_loss() -> None:
     assert fit_temperature(logits, flags, "multilabel") == pytest.approx(2, rel=0.2)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_two_evaluations_in_one_second_get_two_folders(run: Run, digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moment = datetime(2026, 1, 2, 3, 4, 5)
     monkeypatch.setattr("runner.evaluate.datetime", SimpleNamespace(now=lambda: moment))
@@ -292,6 +307,7 @@ def test_two_evaluations_in_one_second_get_two_folders(run: Run, digits: Path, m
     assert all((digits / "evaluate" / name / "result.json").is_file() for name in names)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_calibration_lowers_the_log_loss_on_val_and_leaves_the_classes(
     run: Run, digits: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -307,6 +323,7 @@ def test_calibration_lowers_the_log_loss_on_val_and_leaves_the_classes(
     assert cooled["temperature"] == pytest.approx(float(after["temperature"]), rel=1e-3)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_rows_without_a_target_are_left_out_and_predicted(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     frame = load_wine(as_frame=True).frame
     frame.loc[[3, 50, 51], "target"] = None
@@ -328,6 +345,7 @@ def test_rows_without_a_target_are_left_out_and_predicted(run: Run, capsys: pyte
     assert test.prediction.tolist() == every.prediction[left].tolist()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_data_without_targets_are_for_predict(run: Run, tabular: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pd.read_csv("wine.csv").drop(columns="target").to_csv("a new.csv", index=False)
     other = ("dataset=table", "dataset.target=target", "dataset.path=a new.csv")
@@ -386,6 +404,7 @@ def test_of_several_keys_the_wrong_one_is_named_and_no_other(
     assert [line.partition(":")[0] for line in capsys.readouterr().err.splitlines()] == ["error", "  allowed"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_data_that_changed_are_not_taken_for_those_of_the_run(
     run: Run, tabular: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -396,6 +415,7 @@ def test_data_that_changed_are_not_taken_for_those_of_the_run(
     assert run("evaluate", "run=r", *other) == 0  # as other data, if that is what is meant
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_cross_validation_names_its_folds(run: Run, crossed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("evaluate", "run=here") == 2
     assert "try: run=here/fold-0" in capsys.readouterr().err
@@ -437,6 +457,7 @@ class Dicts(Dataset):
 """
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("ignored", [-1, 255])
 def test_classes_in_another_order_are_the_same_classes(run: Run, ignored: int) -> None:
     Path("arms.py").write_text(ARMS)
@@ -458,6 +479,7 @@ def test_classes_in_another_order_are_the_same_classes(run: Run, ignored: int) -
     assert 0.5 < measured == pytest.approx(sum(right) / len(right))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_data_are_read_once_for_the_part_and_the_temperature(
     run: Run, digits: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import FAILING, QUICK, Run, only_run, own_model
+from conftest import CROSS, FAILING, QUICK, Run, only_run, own_model
 
 from runner.command_line import quoted, sort
 
@@ -138,30 +138,32 @@ def test_nothing_heavy_is_imported_for_what_does_not_run() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(
-    ("typed", "said", "meant"),
-    [
-        ("dataset=image_folder dataset.root=pics/picz", "there is no folder 'pics/picz'", "dataset.root=pics/pics 1"),
-        ("dataset=image_folder dataset.root=picz/cats", "there is no folder 'picz/cats'", "dataset.root=pics/cats"),
-        ("dataset=table dataset.path=peple.csv transform=table", "there is no file 'peple.csv'", "people.csv"),
-    ],
-)
-def test_data_that_are_not_there_are_named_before_torch_is_imported(typed: str, said: str, meant: str) -> None:
+MISSING = {
+    "dataset=image_folder dataset.root=pics/picz": ("there is no folder 'pics/picz'", "dataset.root=pics/pics 1"),
+    "dataset=image_folder dataset.root=picz/cats": ("there is no folder 'picz/cats'", "dataset.root=pics/cats"),
+    "dataset=table dataset.path=peple.csv transform=table": ("there is no file 'peple.csv'", "people.csv"),
+}
+
+
+def test_data_that_are_not_there_are_named_before_torch_is_imported() -> None:
     for name in ("pics/pics 1", "pics/cats", "people.cvs"):
         Path(name).mkdir(parents=True)
     Path("pics/picz.zip").touch()
     Path("people.csv").touch()
     program = (
         "import sys; from runner.__main__ import main\n"
-        f"assert main({typed.split()}) == 2\n"
-        "assert not {'torch', 'sklearn', 'numpy', 'pandas'} & set(sys.modules)"
+        f"for typed in {list(MISSING)}:\n"
+        "    assert main(typed.split()) == 2, typed\n"
+        "    assert not {'torch', 'sklearn', 'numpy', 'pandas'} & set(sys.modules), typed"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, text=True)
     assert done.returncode == 0, done.stderr
-    first, _, last = done.stderr.splitlines()
-    assert said in first
-    assert f"(looked for {Path.cwd()}" in first
-    assert last.removeprefix("  try: ").strip('"').endswith(meant)
+    printed = done.stderr.splitlines()
+    assert len(printed) == 3 * len(MISSING)
+    for (said, meant), first, last in zip(MISSING.values(), printed[::3], printed[2::3], strict=True):
+        assert said in first
+        assert f"(looked for {Path.cwd()}" in first
+        assert last.removeprefix("  try: ").strip('"').endswith(meant)
 
 
 def test_version(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -207,7 +209,7 @@ def test_what_the_grammar_reads_is_left_alone(override: str) -> None:
 
 def test_two_runs_in_one_second_get_two_folders(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hydra.core.utils.datetime", type("Frozen", (), {"now": staticmethod(lambda: _Now())}))
-    assert run(*QUICK) == run(*QUICK) == 0
+    assert run(*QUICK, "trainer.max_steps=1") == run(*QUICK, "trainer.max_steps=1") == 0
     assert sorted(path.name for path in Path("outputs/2026-01-02").iterdir()) == ["03-04-05", "03-04-05-1"]
 
 
@@ -245,13 +247,11 @@ def test_an_unexpected_error_is_a_failed_run_with_its_traceback(run: Run, capsys
     assert "Traceback" in (folder / "runner.log").read_text()
 
 
-def test_a_cross_validation_is_not_overwritten(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    folds = ("split=stratified_kfold", "split.n_splits=2", "hydra.run.dir=here")
-    assert run(*QUICK, *folds) == 0
-    before = (Path("here/config.yaml").read_bytes(), Path("here/result.json").read_bytes())
-    assert run(*QUICK, *folds, "optimizer=sgd") == 2
+def test_a_cross_validation_is_not_overwritten(run: Run, crossed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = ((crossed / "config.yaml").read_bytes(), (crossed / "result.json").read_bytes())
+    assert run(*CROSS, "optimizer=sgd", f"hydra.run.dir={crossed}") == 2
     assert "hydra.run.dir: 'here' already has the checkpoints of an earlier run" in capsys.readouterr().err
-    assert (Path("here/config.yaml").read_bytes(), Path("here/result.json").read_bytes()) == before
+    assert ((crossed / "config.yaml").read_bytes(), (crossed / "result.json").read_bytes()) == before
 
 
 @pytest.mark.parametrize("debug", ["dev_run", "overfit"])

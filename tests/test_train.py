@@ -29,7 +29,7 @@ from runner.split import Subject, stratified
 from runner.trainer import Trainer
 from runner.transform import Normalize, Pipeline
 
-LONGER = ("model=mlp", "model.hidden=[16]", "model.dropout=0.5", "trainer.threads=1", "trainer.max_epochs=4",
+LONGER = ("model=mlp", "model.hidden=[16]", "model.dropout=0.5", "trainer.threads=1", "trainer.max_epochs=3",
           "tensorboard.pictures=false")  # fmt: skip
 
 
@@ -44,7 +44,7 @@ def same_run(a: Path, b: Path) -> None:
 
 
 def test_the_default_run(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("trainer.threads=1") == 0
+    assert run("trainer.threads=1", "trainer.max_epochs=8") == 0
     made = only_run()
     result = result_of(made)
     assert result["state"] == "completed"
@@ -151,14 +151,6 @@ def test_the_log_has_what_was_printed(run: Run, capsys: pytest.CaptureFixture[st
     assert "\x1b" not in logged
 
 
-def test_a_seed_repeats_a_run_byte_for_byte_and_another_one_does_not(run: Run) -> None:
-    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        assert run(*LONGER, f"seed={seed}", f"hydra.run.dir={name}") == 0
-    same_run(Path("a"), Path("b"))
-    assert (Path("a") / "metrics.jsonl").read_bytes() != (Path("c") / "metrics.jsonl").read_bytes()
-    assert (Path("a") / "split.npz").read_bytes() == (Path("c") / "split.npz").read_bytes()
-
-
 @pytest.fixture(scope="session")
 def longer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of `LONGER` that nothing happened to."""
@@ -166,6 +158,14 @@ def longer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with contextlib.chdir(place):
         assert Forked(*LONGER, "hydra.run.dir=whole").wait() == 0
     return place / "whole"
+
+
+def test_a_seed_repeats_a_run_byte_for_byte_and_another_one_does_not(run: Run, longer: Path) -> None:
+    for name, seed in (("b", 0), ("c", 1)):
+        assert run(*LONGER, f"seed={seed}", f"hydra.run.dir={name}") == 0
+    same_run(longer, Path("b"))
+    assert (longer / "metrics.jsonl").read_bytes() != (Path("c") / "metrics.jsonl").read_bytes()
+    assert (longer / "split.npz").read_bytes() == (Path("c") / "split.npz").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -431,7 +431,8 @@ def write_table(**columns: Any) -> None:
 
 def test_values_are_learnt_and_reported_in_their_units(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     write_table(price=1000 + 50 * (ROWS[:, 0] - 2 * ROWS[:, 1]))
-    assert run(*TABLE, "dataset.task=regression", "loss=mse", "metric=regression", "trainer.max_epochs=60") == 0
+    steps = ("loader.batch_size=8", "trainer.max_epochs=6")
+    assert run(*TABLE, "dataset.task=regression", "loss=mse", "metric=regression", *steps) == 0
     printed = capsys.readouterr().out
     assert "table: 150 samples of 3 numbers, regression · " in printed
     assert "baseline (mean)" in printed
@@ -478,7 +479,7 @@ def test_every_loss_of_a_sum_is_named(run: Run, capsys: pytest.CaptureFixture[st
 def test_several_classes_per_sample(run: Run) -> None:
     write_table(a=(ROWS[:, 0] > 0).astype(int), b=(ROWS[:, 1] > 1).astype(int))
     overrides = ("dataset.target=[a,b]", "loss=bce", "loss.pos_weight=balanced", "metric=multilabel", "split=random")
-    assert run(*TABLE, *overrides, "trainer.max_epochs=60") == 0
+    assert run(*TABLE, *overrides, "trainer.max_epochs=60", "trainer.evaluate_every=20 epochs") == 0
     made = only_run()
     facts = yaml.safe_load((made / "config.yaml").read_text())["facts"]
     assert (facts["task"], facts["class_names"]) == ("multilabel", ["a", "b"])
@@ -499,7 +500,7 @@ def test_targets_that_stand_for_none_are_left_out_everywhere(run: Run) -> None:
     )
     np.savez("marked.npz", x=ROWS, y=kind)
     overrides = ("~dataset", "+dataset._target_=marked.make", "allow_targets=[marked.*]", "model=mlp", "transform=none")
-    overrides += ("loss=weighted_ce", "trainer.max_epochs=40", "trainer.threads=1", "tensorboard.pictures=false")
+    overrides += ("loss=weighted_ce", "trainer.max_epochs=40", "trainer.evaluate_every=20 epochs", "trainer.threads=1", "tensorboard.pictures=false")
     assert run(*overrides) == 0
     made = only_run()
     manifest = json.loads((made / "split.json").read_text())
@@ -544,7 +545,7 @@ def test_losses_and_metrics_that_do_not_fit_end_before_training(
 def test_probability_metrics_are_left_out_where_there_are_no_probabilities(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    overrides = ("loss=mse", "loss.one_hot=true", "metric=classification_full", "trainer.max_epochs=10")
+    overrides = ("loss=mse", "loss.one_hot=true", "metric=classification_full", "trainer.max_epochs=3", "optimizer.lr=0.01")
     assert run(*QUICK, *overrides) == 0
     assert "metrics skipped, because they need probabilities and this loss has none" in capsys.readouterr().out
     found = result_of(only_run())["metrics"]
@@ -556,7 +557,19 @@ CNN = ("model=cnn", "model.channels=[4,4]", "trainer.max_epochs=3", "trainer.thr
        "tensorboard.pictures=false")  # fmt: skip
 
 
-def test_what_is_frozen_stays_and_is_trained_from_the_epoch_on_that_is_named(run: Run) -> None:
+UNFREEZING = (*CNN, "model.freeze=['0']", "model.unfreeze_at_epoch=2", "scheduler=constant")
+
+
+@pytest.fixture(scope="session")
+def thawed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of `UNFREEZING` that nothing happened to."""
+    place = tmp_path_factory.mktemp("thawed")
+    with contextlib.chdir(place):
+        assert Forked(*UNFREEZING, "hydra.run.dir=whole").wait() == 0
+    return place / "whole"
+
+
+def test_what_is_frozen_stays_and_is_trained_from_the_epoch_on_that_is_named(run: Run, thawed: Path) -> None:
     assert run(*CNN, "model.freeze=['0']", "hydra.run.dir=frozen") == 0
     assert run(*CNN, "model.freeze=['0']", "trainer.max_epochs=1", "hydra.run.dir=begun") == 0
     first, last = (weights_of(Path(name), "last.pt", "model") for name in ("begun", "frozen"))
@@ -564,25 +577,21 @@ def test_what_is_frozen_stays_and_is_trained_from_the_epoch_on_that_is_named(run
         torch.equal(first[name], last[name]) for name in first if name.startswith("0.")
     )  # BatchNorm's buffers too
     assert not torch.equal(list(first.values())[-2], list(last.values())[-2])  # of the last layer
-    assert run(*CNN, "model.freeze=['0']", "model.unfreeze_at_epoch=2", "hydra.run.dir=thawed") == 0
-    thawed = weights_of(Path("thawed"), "last.pt", "model")
-    assert not torch.equal(thawed["0.0.weight"], first["0.0.weight"])
+    assert not torch.equal(weights_of(thawed, "last.pt", "model")["0.0.weight"], first["0.0.weight"])
 
 
-def test_a_run_that_unfreezes_resumes_to_the_same_bytes(run: Run) -> None:
-    overrides = (*CNN, "model.freeze=['0']", "model.unfreeze_at_epoch=2", "scheduler=constant")
-    assert run(*overrides, "hydra.run.dir=whole") == 0
+def test_a_run_that_unfreezes_resumes_to_the_same_bytes(run: Run, thawed: Path) -> None:
     for steps in (2, 6):
-        assert run(*overrides, f"trainer.max_steps={steps}", f"hydra.run.dir=part{steps}") == 0
+        assert run(*UNFREEZING, f"trainer.max_steps={steps}", f"hydra.run.dir=part{steps}") == 0
         assert run(f"resume=part{steps}", "trainer.max_steps=null") == 0
-        whole, part = (weights_of(Path(name), "last.pt", "model") for name in ("whole", f"part{steps}"))
+        whole, part = (weights_of(place, "last.pt", "model") for place in (thawed, f"part{steps}"))
         assert all(torch.equal(whole[name], part[name]) for name in whole)
 
 
 def test_weights_of_another_run_start_this_one_and_are_not_asked_for_again(
-    run: Run, capsys: pytest.CaptureFixture[str]
+    run: Run, made: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(*QUICK, "hydra.run.dir=first") == 0
+    made.rename("first")
     again = ("trainer.max_epochs=1", "optimizer.lr=0.0", "hydra.run.dir=second")
     assert run(*QUICK, "model.weights=first", "seed=7", *again) == 0
     best, started = weights_of(Path("first"), "best.pt", "model"), weights_of(Path("second"), "last.pt", "model")
@@ -656,7 +665,7 @@ STREAMED = ("~dataset", "allow_targets=[streams.*]", "model=mlp", "model.hidden=
 
 def test_a_run_on_a_stream_resumes_to_the_same_bytes(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     Path("streams.py").write_text(STREAM)
-    overrides = (*STREAMED, "+dataset._target_=streams.make", "loader.num_workers=2", "trainer.max_epochs=3",
+    overrides = (*STREAMED, "+dataset._target_=streams.make", "loader.num_workers=2", "trainer.max_epochs=2",
                  "scheduler=constant")  # fmt: skip
     assert run(*overrides, "hydra.run.dir=whole") == 0
     assert run(*overrides, "trainer.max_steps=7", "hydra.run.dir=part") == 0
@@ -724,7 +733,7 @@ def test_a_worker_that_a_signal_took_along_is_no_mistake_in_the_data(run: Run, m
 
     before = workers.receive
     monkeypatch.setattr(workers, "receive", receive)
-    assert run(*QUICK, "loader=workers", "trainer.max_epochs=4", "hydra.run.dir=r") == 143
+    assert run(*QUICK, "loader=workers", "trainer.max_epochs=3", "hydra.run.dir=r") == 143
     assert result_of("r")["state"] == "interrupted"
     monkeypatch.setattr(workers, "receive", before)
     assert run("resume=r") == 0

@@ -164,7 +164,7 @@ def test_rates_scale_with_the_samples_of_a_step(run: Run, capsys: pytest.Capture
     overrides = ("loader.batch_size=32", "trainer.accumulate=4", "optimizer.scale_lr=64", GROUPS)
     assert rate_scale(described(*overrides)) == 2.0
     assert rate_scale(described("loader.batch_size=32")) == 1.0
-    assert run(*QUICK, *overrides) == 0
+    assert run(*QUICK, *overrides, "trainer.max_steps=1") == 0
     assert "learning rates × 2, because a step has 128 samples instead of 64" in capsys.readouterr().out
     saved = yaml.safe_load((only_run() / "config.yaml").read_text())
     assert [group["lr"] for group in saved["facts"]["param_groups"]] == [0.02, 1.0, 0.002]
