@@ -500,8 +500,8 @@ def test_targets_that_stand_for_none_are_left_out_everywhere(run: Run) -> None:
     )
     np.savez("marked.npz", x=ROWS, y=kind)
     overrides = ("~dataset", "+dataset._target_=marked.make", "allow_targets=[marked.*]", "model=mlp", "transform=none")
-    overrides += ("loss=weighted_ce", "trainer.max_epochs=40", "trainer.evaluate_every=20 epochs", "trainer.threads=1", "tensorboard.pictures=false")
-    assert run(*overrides) == 0
+    overrides += ("loss=weighted_ce", "trainer.max_epochs=40", "trainer.threads=1", "tensorboard.pictures=false")
+    assert run(*overrides, "trainer.evaluate_every=20 epochs") == 0
     made = only_run()
     manifest = json.loads((made / "split.json").read_text())
     assert sum(manifest["classes"]["train"].values()) == 72  # 90 in the part, of which a fifth has no class
@@ -545,8 +545,8 @@ def test_losses_and_metrics_that_do_not_fit_end_before_training(
 def test_probability_metrics_are_left_out_where_there_are_no_probabilities(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    overrides = ("loss=mse", "loss.one_hot=true", "metric=classification_full", "trainer.max_epochs=3", "optimizer.lr=0.01")
-    assert run(*QUICK, *overrides) == 0
+    overrides = ("loss=mse", "loss.one_hot=true", "metric=classification_full", "optimizer.lr=0.01")
+    assert run(*QUICK, *overrides, "trainer.max_epochs=3") == 0
     assert "metrics skipped, because they need probabilities and this loss has none" in capsys.readouterr().out
     found = result_of(only_run())["metrics"]
     assert "val/brier" not in found
