@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
+import os
 import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -185,10 +186,10 @@ def _torn(before: str, arguments: Sequence[str]) -> tuple[list[str], str]:
     Args:
         before: the argument before these.
     """
-    key, _, start = before.partition("=")
-    words = list(itertools.takewhile(lambda argument: "=" not in argument, arguments))
+    key, equals, start = before.partition("=")
+    words = list(itertools.takewhile(lambda argument: re.fullmatch(r"[^~+:=][^:=]*", argument), arguments))
     # A word that is a path by itself as a rule lacks a key of its own.
-    if not words or key.rpartition(".")[2] not in PATHS or Path(words[0]).exists():
+    if not equals or not words or key.rpartition(".")[2] not in PATHS or os.path.exists(words[0]):
         return [], ""
     return words, for_shell(f"{key}={' '.join([start, *words])}")
 

@@ -20,7 +20,7 @@ from torch import nn
 from runner.batch import Batch
 from runner.loss import Loss, Term
 from runner.trainer import Gradient, Trainer
-from runner.trainer.graphs import SETTLED
+from runner.trainer.graphs import SETTLED, Recording
 
 pytestmark = pytest.mark.cuda
 
@@ -103,10 +103,19 @@ SMALL = "scheduler=constant tensorboard.pictures=false device=cuda trainer.max_e
     ],
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the compiler
-def test_a_graph_trains_to_the_same_bytes(run: Run, options: str) -> None:
+def test_a_graph_trains_to_the_same_bytes(run: Run, monkeypatch: pytest.MonkeyPatch, options: str) -> None:
+    replay, replayed = Recording.__call__, list[int]()
+
+    def counted(self: Recording, batches: Any) -> Any:
+        replayed.append(len(batches))
+        return replay(self, batches)
+
+    monkeypatch.setattr(Recording, "__call__", counted)
     given = (*SMALL.split(), *options.split())
     assert run(*given, "hydra.run.dir=plain") == 0
+    assert not replayed
     assert run(*given, "trainer.cuda_graph=true", "hydra.run.dir=whole") == 0
+    assert len(replayed) > 30
     assert run(*given, "trainer.cuda_graph=true", "hydra.run.dir=part", "trainer.max_steps=33") == 0
     assert run("resume=part", "trainer.max_steps=null") == 0
     plain, whole, part = (weights_of(Path(name)) for name in ("plain", "whole", "part"))
@@ -145,12 +154,14 @@ def test_what_no_graph_can_hold_is_an_error_before_training(run: Run, capsys: py
         "        return self.layer(x.flatten(1)) * float(x.mean() > -1000)\n"
     )
     waits, draws = own, ("model=mlp", "trainer.step={_target_:runner.trainer.step.mixup}")
-    for given, expected in ((waits, "a step cannot be recorded: "), (draws, "a step that is replayed is another one")):
+    for given, expected in ((waits, "a step cannot be recorded: "), (draws, "a step draws random numbers on the CPU")):
         assert run(*given, "device=cuda", "trainer.cuda_graph=true") == 2
         said = "".join(capsys.readouterr())
         assert f"error: trainer.cuda_graph: true, but {expected}" in said
         assert "try: trainer.cuda_graph=false" in said
-    assert not list(Path().rglob("result.json"))
+        assert not list(Path().rglob("result.json"))
+    # What is left of a recording that was broken off does not keep others from drawing: the next job of a sweep.
+    assert run("model=mlp", "model.dropout=0.3", "trainer.max_epochs=1", "device=cuda") == 0
 
 
 def test_a_nan_is_explained_by_computing_its_step_again(

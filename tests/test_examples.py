@@ -46,4 +46,8 @@ def test_the_loss_lies_between_cross_entropy_and_absolute_error(monkeypatch: pyt
         GeneralizedCrossEntropy(1e-5)(logits, target), functional.cross_entropy(logits, target, reduction="none"),
         rtol=1e-3, atol=1e-4,
     )  # fmt: skip
+    sure = torch.tensor([[120.0, 0.0, 0.0]], requires_grad=True)
+    GeneralizedCrossEntropy()(sure, torch.tensor([1])).sum().backward()
+    assert sure.grad is not None
+    assert sure.grad.isfinite().all()
     del sys.modules["spirals"]

@@ -82,8 +82,8 @@ class GeneralizedCrossEntropy(nn.Module):
         self.q = q
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:  # (B, C) and (B,) to (B,): one value per sample
-        likelihood = functional.softmax(logits, 1).gather(1, target[:, None])[:, 0]
-        return (1 - likelihood**self.q) / self.q
+        log_likelihood = functional.log_softmax(logits, 1).gather(1, target[:, None])[:, 0]
+        return -torch.expm1(self.q * log_likelihood) / self.q  # a power of 0 would have no slope
 
 
 def worst_recall(target: NDArray[np.int64], prediction: NDArray[np.int64]) -> float:

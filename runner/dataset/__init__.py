@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
+import torch
 from torch.utils.data import IterableDataset, TensorDataset
 
 from runner.dataset.arrays import ArrayDataset, Parts
@@ -80,12 +81,12 @@ def read(
 
 def _in_memory(source: Any, layout: str | None) -> Any:
     """torch's own data set of tensors as ours, which need not be read sample by sample; any other as it is."""
-    if type(source) is not TensorDataset or len(source) == 0 or len(source.tensors) != 2:
+    # One that was given attributes may have said by them what its classes are.
+    if type(source) is not TensorDataset or vars(source).keys() != {"tensors"} or len(source.tensors) != 2:
         return source
     inputs, targets = source.tensors
-    # Else its samples have to be turned, or moved.
-    as_it_is = layout in (None, "chw") and inputs.device.type == targets.device.type == "cpu"
-    if not as_it_is:
+    as_it_is = layout in (None, "chw") and inputs.dtype in (torch.uint8, torch.float32) and not inputs.requires_grad
+    if not as_it_is or len(source) == 0 or not inputs.device.type == targets.device.type == "cpu":
         return source
     as_input(inputs[0], layout)  # refuses pictures whose channels look as if they were last
     return ArrayDataset(inputs, as_target(targets))

@@ -65,7 +65,7 @@ class Gradient:
         self._may_cut = micro_batch == "auto"
         self.clip_norm, self.clip_value = clip_norm, clip_value
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self.graphs = Graphs(self._computed, model, self.parameters) if graph else None
+        self.graphs = Graphs(nn.ModuleList([model, loss]), self.parameters) if graph else None
         self._number = 0
         self.observe: Callable[[], None] | None = None
         """Called in each step when the gradients are there, if it is set."""
@@ -83,7 +83,7 @@ class Gradient:
         self._number = number
         self._reseed()
         if self.graphs is not None and self.observe is None:
-            return self.graphs(batches)
+            return self.graphs(self._computed, batches)
         return self._computed(batches)
 
     @property

@@ -264,6 +264,11 @@ def test_torchs_data_set_of_tensors_is_held_as_it_is() -> None:
     assert torch.equal(held.arrays.targets, one_by_one.arrays.targets)
     assert held.arrays.targets.dtype == one_by_one.arrays.targets.dtype == torch.int64
     assert held.classes == one_by_one.classes == ["0", "1", "2"]
+    named = TensorDataset(inputs, targets)
+    named.classes = ["a", "b", "c", "d"]  # type: ignore[attr-defined]
+    kept = read(named)["train"]
+    assert isinstance(kept, Samples)
+    assert kept.classes == ["a", "b", "c", "d"]
     last = TensorDataset(torch.rand(5, 6, 7, 3), targets)
     with pytest.raises(DataError, match="6×7×3 looks like height × width × channels"):
         read(last)

@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import gc
+import random
+import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,7 +18,7 @@ from torch import Tensor, nn
 from runner.batch import Batch
 from runner.errors import ConfigError
 from runner.loss import Loss, Term
-from runner.trainer import nonfinite
+from runner.trainer import graphs, nonfinite
 from runner.trainer.gradient import Gradient
 from runner.trainer.graphs import MOST, SETTLED, WARM_UP, Recording
 
@@ -32,12 +36,12 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     init = Recording.__init__
 
-    def record(self: Recording, compute: Any, batches: Sequence[Batch], parameters: Any, memory: Any) -> None:
-        model = compute.__self__.model
-        held = nonfinite.copies(model)
+    def record(self: Recording, compute: Any, batches: Sequence[Batch], parameters: Any, place: Any) -> None:
+        modules = nn.ModuleList([compute.__self__.model, compute.__self__.loss])
+        held = nonfinite.copies(modules)
         with torch.random.fork_rng([]):
-            init(self, compute, batches, parameters, memory)
-        nonfinite.restore(model, held)  # a card takes note of kernels, and does not run them
+            init(self, compute, batches, parameters, place)
+        nonfinite.restore(modules, held)  # a card takes note of kernels, and does not run them
 
         def replay() -> None:
             sizes.append(len(self.batches[0]))
@@ -49,21 +53,19 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
         self.graph.replay = replay  # type: ignore[method-assign]
 
-    @contextmanager
-    def capture(graph: Any, **options: Any) -> Iterator[None]:
-        yield
-
     monkeypatch.setattr(Recording, "__init__", record)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
-    monkeypatch.setattr(torch.cuda, "graph", capture)
-    monkeypatch.setattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: None, raising=False)
+    monkeypatch.setattr(graphs, "_recording", lambda graph, place: nullcontext())
+    # Dropout's masks, which a card draws itself, are drawn by the CPU here.
+    monkeypatch.setattr(graphs, "_drawn_on_the_host", lambda: None)
     return sizes
 
 
-def made(**options: Any) -> Gradient:
+def made(criterion: nn.Module | None = None, **options: Any) -> Gradient:
     torch.manual_seed(1)
     model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3))
-    loss = Loss([Term(nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 0.2])))], "classification", 3)
+    criterion = criterion or nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 0.2]))
+    loss = Loss([Term(criterion)], "classification", 3)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     return Gradient(model, loss, optimizer, device=torch.device("cpu"), seed=0, **options)
 
@@ -113,9 +115,33 @@ def test_layers_that_thaw_make_other_steps(recorded: list[int]) -> None:
     gradient = made(graph=True)
     gradient.model[0].requires_grad_(False)  # type: ignore[index]
     trained(gradient, [16] * (SETTLED + 1))
+    assert len(recorded) == SETTLED + 1 - WARM_UP
     gradient.model[0].requires_grad_(True)  # type: ignore[index]
     gradient([batch(16, 0)], 0)
-    assert all(parameter.grad is not None for parameter in gradient.parameters)
+    assert len(recorded) == SETTLED + 1 - WARM_UP
+
+
+class Counting(nn.CrossEntropyLoss):
+    """A loss with a state."""
+
+    seen: Tensor
+
+    def __init__(self) -> None:
+        super().__init__(reduction="none")
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        self.seen += len(target)
+        return super().forward(output, target)
+
+
+def test_the_state_of_a_loss_is_changed_once_a_step(recorded: list[int]) -> None:
+    seen = []
+    for graph in (False, True):
+        gradient = made(graph=graph, criterion=Counting())
+        trained(gradient, [16] * (SETTLED + 2))
+        seen += [int(buffer) for name, buffer in gradient.loss.named_buffers() if "seen" in name]
+    assert seen == [16 * (SETTLED + 2)] * 2
 
 
 def test_a_step_that_depends_on_something_else_is_refused(recorded: list[int]) -> None:
@@ -135,13 +161,13 @@ def test_a_step_that_depends_on_something_else_is_refused(recorded: list[int]) -
 
 def test_a_step_that_cannot_be_recorded_says_why(monkeypatch: pytest.MonkeyPatch, recorded: list[int]) -> None:
     @contextmanager
-    def broken_off(graph: Any, **options: Any) -> Iterator[None]:
+    def broken_off(graph: Any, place: Any) -> Iterator[None]:
         try:
             yield
         except ValueError as error:
             raise RuntimeError("operation failed due to a previous error during capture") from error
 
-    monkeypatch.setattr(torch.cuda, "graph", broken_off)
+    monkeypatch.setattr(graphs, "_recording", broken_off)
 
     def waiting(model: Any, loss: Loss, batch: Batch) -> Tensor:
         if len(seen) == WARM_UP + 1:
@@ -153,6 +179,69 @@ def test_a_step_that_cannot_be_recorded_says_why(monkeypatch: pytest.MonkeyPatch
     seen: list[int] = []
     with pytest.raises(ConfigError, match="cannot be recorded: not permitted when stream is capturing"):
         trained(made(graph=True, compute=waiting), [16] * (WARM_UP + 1))
+
+
+@pytest.mark.parametrize("draw", [torch.rand, random.random, np.random.rand])
+def test_draws_on_the_cpu_are_refused_however_they_fall(
+    monkeypatch: pytest.MonkeyPatch, recorded: list[int], draw: Callable[..., Any]
+) -> None:
+    """A graph would repeat one of them for good, and a comparison may not see it: this one changes nothing."""
+    monkeypatch.undo()
+
+    def drawing(model: Any, loss: Loss, batch: Batch) -> Tensor:
+        draw(*([()] if draw is torch.rand else []))
+        value: Tensor = loss(batch.input @ next(iter(model.parameters())).T[:, :3], batch)
+        return value
+
+    with pytest.raises(ConfigError, match="draws random numbers on the CPU"):
+        trained(made(graph=True, compute=drawing), [16] * (WARM_UP + 1))
+
+
+class Replacing(nn.Linear):
+    """A layer that keeps a mean, in a new tensor each time."""
+
+    mean: Tensor
+
+    def __init__(self) -> None:
+        super().__init__(6, 3)
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.mean = 0.9 * self.mean + 0.1 * x.mean().detach()
+        return super().forward(x)
+
+
+def test_buffers_that_are_replaced_are_refused(recorded: list[int]) -> None:
+    gradient = made(graph=True)
+    gradient.model = Replacing()
+    gradient = Gradient(
+        gradient.model, gradient.loss, torch.optim.SGD(gradient.model.parameters(), lr=0.1),
+        device=torch.device("cpu"), seed=0, graph=True,
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match="puts new tensors in the place of parameters or buffers"):
+        trained(gradient, [16] * (WARM_UP + 1))
+
+
+def test_tensors_that_a_model_makes_anew_are_kept_for_the_graph(recorded: list[int]) -> None:
+    gradient = made(graph=True)
+    first = gradient.model.mask = torch.ones(8)  # type: ignore[assignment]
+    trained(gradient, [16] * (SETTLED + 1))
+    assert gradient.graphs is not None
+    (recording,) = gradient.graphs._recorded.values()
+    assert any(each is first for each in recording.reads)
+
+
+def test_what_was_graphed_is_freed_with_it(recorded: list[int]) -> None:
+    """Without waiting for the garbage collector: the trial before a run has a model and memory of its own."""
+    gc.disable()
+    try:
+        gradient = made(graph=True)
+        gradient([batch(16, 0)], 0)
+        model = weakref.ref(gradient.model)
+        del gradient
+        assert model() is None
+    finally:
+        gc.enable()
 
 
 def test_what_is_watched_is_computed(recorded: list[int]) -> None:
