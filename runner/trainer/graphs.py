@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import random
+import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -109,6 +110,7 @@ class Graphs:
         except Exception as error:  # whatever a model does that no graph can hold, such as waiting for the device
             broken_off = "previous error" in str(error)  # of which the recording complains when it ends
             cause = error.__context__ if broken_off and error.__context__ is not None else error
+            _let_draw_again(self._place)
             raise _refused(f"a step cannot be recorded: {cause_of(cause)}") from error
         if places != [t.data_ptr() for t in _state(self.modules)]:
             what = "a step puts new tensors in the place of parameters or buffers"
@@ -196,6 +198,16 @@ def _recording(graph: torch.cuda.CUDAGraph, place: Place | None) -> Iterator[Non
     with torch.cuda.device(place.device), torch.cuda.graph(graph, **how):
         yield
     torch._C._cuda_clearCublasWorkspaces()
+
+
+def _let_draw_again(place: Place | None) -> None:
+    """After a recording that was broken off: until one has come to its end, torch refuses every draw on the device."""
+    if place is None:
+        return
+    with warnings.catch_warnings(), torch.cuda.device(place.device):
+        warnings.simplefilter("ignore")  # that it is empty
+        with torch.cuda.graph(torch.cuda.CUDAGraph(), stream=torch.cuda.Stream(place.device)):
+            pass
 
 
 def _named(batch: Batch) -> list[tuple[str, Tensor]]:
