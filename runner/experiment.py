@@ -93,7 +93,7 @@ def assemble(cfg: DictConfig, resumed: bool = False, sources: Sources | None = N
     torch.set_num_threads(threads)
 
     criterion = _loss(cfg, data).to(where)
-    _check_loss(criterion, output, data.example)
+    _check_loss(criterion, model, output, data.example)
     metrics = make_metrics(cfg, criterion)
     baseline = _baseline(metrics, data, criterion)
     return Experiment(where, threads, data, model, precision, frozen, criterion, metrics, baseline)
@@ -241,9 +241,14 @@ def _uncomputable(key: str, entry: Metric, error: Exception, task: str) -> Probl
     return Problem(key, f"cannot be computed: {cause_of(error)}", remedy=remedy)
 
 
-def _check_loss(criterion: Loss, output: object, batch: Batch) -> None:
+FAR = 1000.0
+"""By what inputs are multiplied to see where outputs go."""
+
+
+def _check_loss(criterion: Loss, model: nn.Module, output: object, batch: Batch) -> None:
     """That the loss takes what the model makes."""
-    criterion.check(output, batch)
+    is_number = batch.input.is_floating_point()  # and not, say, the index of a word
+    criterion.check(output, batch, (lambda: try_model(model, FAR * batch.input)) if is_number else None)
     try:
         with torch.inference_mode():
             criterion(cast(Tensor, output), batch)

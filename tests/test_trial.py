@@ -3,6 +3,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import QUICK, Run, composed, own_model
@@ -160,3 +162,33 @@ class TestCheckOnly:
         assert run("resume=here", "trainer.max_steps=9", "check=only") == 0
         after = {path: path.read_bytes() for path in Path("here").rglob("*") if path.is_file()}
         assert {path for path in after if after[path] != before.get(path)} <= {Path("here/runner.log")}
+
+
+SMALL = """\
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, num_outputs, sigmoid=False):
+        super().__init__()
+        self.layer, self.sigmoid = nn.Linear(2, num_outputs), sigmoid
+        nn.init.constant_(self.layer.bias, 0.5)
+        nn.init.uniform_(self.layer.weight, -0.01, 0.01)
+
+    def forward(self, x):
+        x = self.layer(x)
+        return x.sigmoid() if self.sigmoid else x
+"""
+
+
+@pytest.mark.parametrize("sigmoid", [False, True])
+def test_logits_that_lie_between_0_and_1_by_chance_are_no_probabilities(
+    run: Run, capsys: pytest.CaptureFixture[str], sigmoid: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    flags = {"p": rng.integers(0, 2, 90), "q": rng.integers(0, 2, 90)}
+    pd.DataFrame({"a": rng.normal(size=90), "b": rng.normal(size=90), **flags}).to_csv("m.csv", index=False)
+    table = ("dataset=table", "dataset.path=m.csv", "dataset.target=[p,q]", "transform=table", "split=random")
+    options = (*own_model(SMALL), *table, "loss=bce", "metric=multilabel", "check=only")
+    assert run(*options, f"+model.sigmoid={sigmoid}") == (2 if sigmoid else 0)
+    assert ("its outputs are already probabilities" in capsys.readouterr().err) == sigmoid

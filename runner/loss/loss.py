@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -158,8 +158,12 @@ class Loss(nn.Module):
             return torch.ones(len(batch), dtype=torch.bool, device=batch.target.device)
         return (factor > 0).flatten(1).all(1) if factor.dim() > 1 else factor > 0
 
-    def check(self, output: object, batch: Batch) -> None:
+    def check(self, output: object, batch: Batch, far: Callable[[], object] | None = None) -> None:
         """That the model's output has a shape and a form that the loss takes.
+
+        Args:
+            far: the output for inputs far from these. A few logits may lie between 0 and 1 by chance, and those of a
+                sigmoid lie there wherever the inputs are.
 
         Raises:
             ConfigError: it has not.
@@ -178,6 +182,8 @@ class Loss(nn.Module):
         if self.task == "regression":  # values have no form
             return
         found = _form(output, self.task == "multilabel")
+        if found == "probabilities" and self.task == "multilabel" and not self.declared and far is not None:
+            found = _form(cast(Tensor, far()), True)
         if self.emits == "logits" and found == "probabilities" and not self.declared:
             name = "sigmoid" if self.task == "multilabel" else "softmax"
             what = f"its outputs are already probabilities, and the loss would apply {name} again"
