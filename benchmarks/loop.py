@@ -73,6 +73,12 @@ def prepared(name: str, folder: str | None, device: str, *more: str) -> tuple[Di
     return cfg, found
 
 
+def replayed(name: str, folder: str | None, device: str) -> dict[str, Epoch]:
+    """Ours with CUDA graphs, by what the table calls it."""
+    fit = prepared(name, folder, device, "trainer.cuda_graph=true")[1].trainer.fit()
+    return {GRAPHED: timed(lambda: silent(fit))}
+
+
 def silent(fit: Iterator[Any]) -> None:
     while next(fit) is None:  # after each step; what follows an epoch's last one is its record
         pass
@@ -207,7 +213,6 @@ def others(model: type[MLP] | type[CNN], pictures: Tensor, x: Tensor, y: Tensor,
 def measure(name: str, folder: str | None, device: str) -> None:
     cfg, made = prepared(name, folder, device)
     experiment, trainer = made.experiment, made.trainer
-    graphed = prepared(name, folder, device, "trainer.cuda_graph=true")[1].trainer.fit()
     # As on a terminal, wherever the output goes: elsewhere nothing is drawn, and a progress bar costs less.
     terminal.console = Console(file=StringIO(), force_terminal=True)
     rows, held = experiment.data.loaders["train"].order.indices, experiment.data.samples["train"].arrays
@@ -217,7 +222,7 @@ def measure(name: str, folder: str | None, device: str) -> None:
         ways = {
             RUNNER: timed(lambda: silent(fit)),
             LOGGED: timed(lambda: logging_took.append(logged(fit, cfg, trainer, bar))),
-            **({GRAPHED: timed(lambda: silent(graphed))} if device != "cpu" else {}),
+            **(replayed(name, folder, device) if device != "cpu" else {}),
             **others(MODELS[name], pictures, x, y, device),
         }
         turns = [[epoch() for epoch in ways.values()] for _ in range(TURNS + 1)][1:]  # the first allocates memory

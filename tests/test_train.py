@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,9 +155,13 @@ def test_the_log_has_what_was_printed(run: Run, capsys: pytest.CaptureFixture[st
 @pytest.fixture(scope="session")
 def longer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of `LONGER` that nothing happened to."""
-    place = tmp_path_factory.mktemp("longer")
+    return undisturbed(tmp_path_factory.mktemp("longer"), LONGER)
+
+
+def undisturbed(place: Path, options: Sequence[str]) -> Path:
+    """Train in a process of its own, and return the folder of the run."""
     with contextlib.chdir(place):
-        assert Forked(*LONGER, "hydra.run.dir=whole").wait() == 0
+        assert Forked(*options, "hydra.run.dir=whole").wait() == 0
     return place / "whole"
 
 
@@ -563,10 +568,7 @@ UNFREEZING = (*CNN, "model.freeze=['0']", "model.unfreeze_at_epoch=2", "schedule
 @pytest.fixture(scope="session")
 def thawed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of `UNFREEZING` that nothing happened to."""
-    place = tmp_path_factory.mktemp("thawed")
-    with contextlib.chdir(place):
-        assert Forked(*UNFREEZING, "hydra.run.dir=whole").wait() == 0
-    return place / "whole"
+    return undisturbed(tmp_path_factory.mktemp("thawed"), UNFREEZING)
 
 
 def test_what_is_frozen_stays_and_is_trained_from_the_epoch_on_that_is_named(run: Run, thawed: Path) -> None:

@@ -54,7 +54,6 @@ class Graphs:
     def __init__(self, modules: nn.Module, parameters: Sequence[nn.Parameter]) -> None:
         self.modules, self.parameters = modules, parameters
         device = parameters[0].device
-        self._draws_on = [device] if device.type == "cuda" else []
         self._place = Place(device) if device.type == "cuda" else None
         self._calls = Counter[Hashable]()
         self._recorded: dict[Hashable, Recording] = {}
@@ -82,7 +81,7 @@ class Graphs:
     def _checked(self, compute: Compute, kind: Hashable, batches: Sequence[Batch]) -> Found:
         """Compute a step, compute it again by replaying it, and compare."""
         before, drawn = nonfinite.copies(self.modules), _drawn_on_the_host()
-        with torch.random.fork_rng(self._draws_on):
+        with torch.random.fork_rng([] if self._place is None else [self._place.device]):
             found = compute(batches)
             if _drawn_on_the_host() != drawn:
                 raise _refused("a step draws random numbers on the CPU, and a graph would repeat them")
