@@ -66,7 +66,7 @@ def main(opened: Opened) -> None:
     if _may_show_mistakes(part):
         tables |= report.mistakes_table(run.task, run.classes, part.name, predicted)
     record = _record(opened, run, part, values, tables)
-    pictures = _pictures(run, part, predicted)
+    pictures = _pictures(run, part, predicted) if options.figures else {}
     _show(part, values, tables, run.readout.temperature)
     with place:
         write(place.path / "result.json", (to_json(record | {"seconds": _since(begun)}, 2) + "\n").encode())

@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from runner.checks import schema
-from runner.keys import leaves
+from runner.keys import from_yaml, leaves
 
 ABOUT_A_START = ("resume", "check", "sweep")
 """Keys and groups that are not about the run."""
@@ -70,8 +68,7 @@ def _option(group: str, name: str) -> dict[str, Any]:
 
 @functools.cache
 def _read(name: str) -> dict[str, Any]:
-    text = (home() / f"{name}.yaml").read_text(encoding="utf-8")
-    content = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
+    content = from_yaml((home() / f"{name}.yaml").read_text(encoding="utf-8")) or {}
     assert isinstance(content, dict)
     return content
 

@@ -24,7 +24,7 @@ key.
 """
 
 OF_A_COMMAND = """\
-In addition: dataset, metric, loader, trainer, device, figures and allow_targets. All other keys are fixed by the run.
+In addition: dataset, metric, loader, trainer, device and allow_targets. All other keys are fixed by the run.
 """
 
 

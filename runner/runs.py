@@ -7,14 +7,13 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from runner.errors import Problem, RunFolderError
-from runner.keys import leaves
+from runner.keys import from_yaml, leaves
 from runner.part_names import PARTS
 from runner.ranking import Repetition
 
@@ -155,8 +154,7 @@ def read_config(place: Path) -> dict[str, Any]:
     Raises:
         RunFolderError: it is not there, or no such file.
     """
-    # The loader of libyaml takes a seventh of the time, and is not there on every machine.
-    return _mapping(place / "config.yaml", partial(yaml.load, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    return _mapping(place / "config.yaml", from_yaml)
 
 
 def read_json(path: Path) -> dict[str, Any]:

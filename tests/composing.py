@@ -1,8 +1,8 @@
 """What Hydra made of the same files is made once in each process of the tests, of which composing was a third.
 
 Three steps of Hydra's are remembered: what a file of ours holds, which files the defaults lists come to, and what those
-files make together; the latter two also with files of a test's own, as long as they hold the same. Values from the
-command line are applied anew each time. Nothing is remembered of a run.
+files make together; the latter two also with files of a test's own and with the configuration of a run folder, as long
+as they hold the same. Values from the command line are applied anew each time. Nothing else is remembered of a run.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from typing import Any
 
 from hydra._internal import defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from runner import compose, options
 
@@ -65,6 +66,12 @@ def _held(place: str) -> object:
     return sorted(found.items())
 
 
+def _saved() -> DictConfig:
+    """The configuration of a run folder that Hydra was given as the primary one."""
+    node: DictConfig = ConfigStore.instance().repo[f"{compose.SAVED}.yaml"].node
+    return node
+
+
 def _files(load: Callable[..., ConfigResult]) -> Callable[..., ConfigResult]:
     loaded: dict[str, bytes] = {}
 
@@ -83,10 +90,11 @@ def _lists(make: Callable[..., Any]) -> Callable[..., Any]:
 
     def lists(repo: Any, config_name: str | None, overrides: Any, **options: Any) -> Any:
         files = _state(repo)
-        if config_name == compose.SAVED or files is None:
+        if files is None:
             return make(repo, config_name, overrides, **options)
         chosen = overrides.override_choices, overrides.append_group_defaults, overrides.deletions
-        key = config_name, repr(chosen), repr(options), repr(files)
+        saved = _saved()["defaults"] if config_name == compose.SAVED else None
+        key = config_name, repr(saved), repr(chosen), repr(options), repr(files)
         if key not in made:
             found = make(repo, config_name, overrides, **options)
             made[key] = found, {name: copy.deepcopy(getattr(overrides, name)) for name in STATE}
@@ -99,13 +107,14 @@ def _lists(make: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _trees(make: Callable[..., Any]) -> Callable[..., Any]:
-    made: dict[str, bytes] = {}
+    made: dict[object, bytes] = {}
 
     def trees(self: Any, defaults: list[Any], repo: Any) -> Any:
         files = _state(repo)
-        if files is None or any(default.config_path == compose.SAVED for default in defaults):
+        if files is None:
             return make(self, defaults=defaults, repo=repo)
-        key = repr(defaults) + repr(files)
+        has_saved = any(default.config_path == compose.SAVED for default in defaults)
+        key = repr(defaults), repr(files), pickle.dumps(_saved()) if has_saved else None
         if key not in made:
             tree = make(self, defaults=defaults, repo=repo)
             OmegaConf.clear_cache(tree)  # of the time at which it was made

@@ -384,6 +384,7 @@ class Evaluate:
         "softmax temperature, which divides the logits; val: fitted on val (minimum log loss)", above=0
     )
     output: str | None = key("output folder; null: evaluate/<time> in the run folder")
+    figures: bool = key("draw the plots: figures/*.png")
 
 
 @dataclasses.dataclass

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from runner import compose, config, folder, options
@@ -16,11 +15,12 @@ from runner.checks import schema
 from runner.command_line import parse, read_for
 from runner.errors import ConfigError, Problem
 from runner.files import typed
+from runner.keys import from_yaml
 
 GROUPS = ("dataset", "metric")
 """Groups of which another option may be taken: other data, other metrics."""
 
-KEYS = (*GROUPS, "loader", "trainer", "device", "figures", "allow_targets")
+KEYS = (*GROUPS, "loader", "trainer", "device", "allow_targets")
 """What may be other than in training, beside the command's own keys."""
 
 
@@ -117,7 +117,7 @@ def _check_keys(command: str, overrides: Iterable[str]) -> None:
     found = []
     for override in overrides:
         key = override.partition("=")[0].lstrip("+~")
-        known = set(schema.Config.__dataclass_fields__)
+        known = set(schema.Config.__dataclass_fields__) - set(own)
         if key.partition(".")[0] in known - set(KEYS):
             what = "cannot be changed, because the run was trained with it"
             found.append(Problem(key, what, ", ".join([*own, *KEYS]), f"remove {override}"))
@@ -129,7 +129,7 @@ def _check_keys(command: str, overrides: Iterable[str]) -> None:
 
 
 def _own(command: str) -> dict[str, Any]:
-    tree: dict[str, Any] = yaml.safe_load((options.home() / f"{command}.yaml").read_text(encoding="utf-8"))
+    tree: dict[str, Any] = from_yaml((options.home() / f"{command}.yaml").read_text(encoding="utf-8"))
     return tree
 
 
@@ -147,11 +147,12 @@ def _open(
     compose.save_as_primary({**tree, **own}, *({key: option} for key, option in swapped.items()))
     # What stands for the run in each of several is its own folder.
     rest = [o for o, key in zip(overrides, typed, strict=True) if key not in (*GROUPS, "run")]
-    cfg = config.job(compose.composed(compose.SAVED, config_dir, rest, own))
+    beside = own.keys() - schema.Config.__dataclass_fields__.keys()
+    cfg = config.job(compose.composed(compose.SAVED, config_dir, rest, beside))
     with read_write(cfg), open_dict(cfg):
         cfg.run = str(run_dir)
         options = OmegaConf.create(config.value(OmegaConf.masked_copy(cfg, list(own))))
-        for key in own:
+        for key in beside:
             del cfg[key]
         if "dataset" in swapped:
             _inherit(cfg, before.dataset, typed)
