@@ -118,9 +118,16 @@ def _composed(*overrides: str) -> DictConfig:
 
 
 QUICK = (
-    "model=mlp", "model.hidden=[16]", "trainer.max_epochs=2", "trainer.threads=1", "tensorboard.pictures=false"
+    "model=mlp", "model.hidden=[16]", "trainer.max_epochs=2", "trainer.threads=1", "tensorboard.pictures=false",
+    "tensorboard.enabled=false", "hydra.output_subdir=null",
 )  # fmt: skip
 """Overrides of a run that takes a fraction of a second."""
+
+BOARD = (*QUICK, "tensorboard.enabled=true")
+"""The same, with curves and tables in TensorBoard."""
+
+DRAWN = (*BOARD, "tensorboard.pictures=true")
+"""The same, with pictures, too."""
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import QUICK, result_of
+from conftest import BOARD, result_of
 
 from runner.__main__ import main
 
@@ -40,7 +40,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         write_pictures(place / "pictures")
-        shared = (*QUICK, "dataset=image_folder", "dataset.root=pictures", "dataset.cache=null")
+        shared = (*BOARD, "dataset=image_folder", "dataset.root=pictures", "dataset.cache=null")
         for number, rate in enumerate(("0.01", "0.001")):
             pictures = f"tensorboard.pictures={'true' if number == 0 else 'false'}"
             assert main([*shared, pictures, f"optimizer.lr={rate}", f"hydra.run.dir=runs/{number}"]) == 0

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import QUICK, Run, composed, only_run, records_of
+from conftest import BOARD, DRAWN, QUICK, Run, composed, only_run, records_of
 from omegaconf import DictConfig, OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
@@ -55,7 +55,7 @@ def applied(run: Run, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> list[
 
 
 def test_the_rules_of_a_configuration(run: Run) -> None:
-    assert run(*QUICK, "tensorboard.pictures=true", GROUPS, "optimizer.decay_norms_and_biases=false") == 0
+    assert run(*DRAWN, GROUPS, "optimizer.decay_norms_and_biases=false") == 0
     saved = yaml.safe_load((only_run() / "config.yaml").read_text())
     assert saved["facts"]["param_groups"] == [
         {"group": r"^1\.", "rule": 0, "tensors": 1, "parameters": 1024, "lr": 0.01, "weight decay": 0.01},
@@ -194,7 +194,7 @@ def test_plateau_knows_which_way_is_better(monitor: str, mode: str) -> None:
 def test_plateau_in_a_run(run: Run) -> None:
     """The rate falls after each evaluation that is no better by 10, which none is."""
     options = ("scheduler=plateau", "scheduler.patience=0", "scheduler.threshold=10", "scheduler.threshold_mode=abs")
-    assert run(*QUICK, "trainer.max_epochs=4", *options) == 0
+    assert run(*BOARD, "trainer.max_epochs=4", *options) == 0
     events = EventAccumulator(str(only_run() / "tensorboard")).Reload()
     rates = [event.value for event in events.Scalars("learning_rate/all")]
     assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-5])  # the first evaluation is better than none

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import QUICK, Run, only_run, result_of
+from conftest import BOARD, DRAWN, QUICK, Run, only_run, result_of
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -29,7 +29,7 @@ def texts(figure: object) -> list[str]:
 
 
 def test_a_run_leaves_its_pictures_on_the_board_and_as_files(run: Run) -> None:
-    assert run(*QUICK, "tensorboard.pictures=true", "figures=true", "transform=crop_flip") == 0
+    assert run(*DRAWN, "figures=true", "transform=crop_flip") == 0
     made = only_run()
     tags = {
         "train/samples", "optimizer/schedule", "val/mistakes", *(f"{part}/confusion" for part in ("val", "test")),
@@ -46,7 +46,7 @@ def test_a_run_leaves_its_pictures_on_the_board_and_as_files(run: Run) -> None:
 
 
 def test_figures_without_a_board(run: Run) -> None:
-    assert run(*QUICK, "tensorboard.enabled=false", "figures=true") == 0
+    assert run(*QUICK, "figures=true") == 0
     assert len(list((only_run() / "figures").glob("*.png"))) == 7
 
 
@@ -141,15 +141,14 @@ def test_distances_between_classes() -> None:
 
 
 def test_values_have_residuals(run: Run) -> None:
-    quick = [o for o in QUICK if "pictures" not in o]
-    assert run(*quick, "dataset=diabetes", "loss=mse", "metric=regression", "transform=normalize") == 0
+    assert run(*DRAWN, "dataset=diabetes", "loss=mse", "metric=regression", "transform=normalize") == 0
     board = EventAccumulator(str(only_run() / "tensorboard")).Reload()
     assert set(board.Tags()["images"]) == {"val/residuals", "test/residuals", "optimizer/schedule"}
 
 
 def test_embeddings_and_how_far_classes_are_apart(run: Run) -> None:
     layer = "tensorboard.embeddings='1'"
-    assert run(*QUICK, layer) == 0
+    assert run(*BOARD, layer) == 0
     made = only_run()
     vectors = np.loadtxt(made / "tensorboard/projector/vectors.tsv")
     assert vectors.shape[0] == 359
@@ -174,7 +173,7 @@ def test_without_pictures_matplotlib_is_not_imported(run: Run, monkeypatch: pyte
 
 
 def test_weights_and_gradients_of_each_layer_are_counted_and_drawn(run: Run) -> None:
-    assert run(*QUICK, "tensorboard.histograms=true", "tensorboard.gradients=true", "hydra.run.dir=here") == 0
+    assert run(*BOARD, "tensorboard.histograms=true", "tensorboard.gradients=true", "hydra.run.dir=here") == 0
     curves = EventAccumulator("here/tensorboard", size_guidance={"histograms": 0, "tensors": 0}).Reload()
     state = torch.load("here/checkpoints/last.pt", weights_only=True)["model"]
     drawn = set(curves.Tags()["histograms"])
@@ -206,10 +205,9 @@ def test_targets_that_are_ignored_have_no_name(run: Run, monkeypatch: pytest.Mon
     Path("mine/dataset/own.yaml").write_text("_target_: own_data.digits\nignored: 0\n")
     seen: list[str] = []
     monkeypatch.setattr(plots, "pictures", lambda rows, captions, *rest: seen.extend(captions) or plots._figure(1, 1))
-    quick = [o for o in QUICK if "pictures" not in o]
     assert run(
         "--config-dir", "mine", "dataset=own", f"dataset.ignored={ignored}", f"loss.ignore_index={ignored}",
-        "allow_targets=[own_data.*]", "transform=none", "split=random", "tensorboard.embeddings='1'", *quick,
+        "allow_targets=[own_data.*]", "transform=none", "split=random", "tensorboard.embeddings='1'", *DRAWN,
     ) == 0  # fmt: skip
     samples = dict(caption.split(": ") for caption in seen[: gallery.SHOWN])
     assert all((name == "–") == (int(index) % 2 == 0) for index, name in samples.items())
@@ -219,9 +217,8 @@ def test_targets_that_are_ignored_have_no_name(run: Run, monkeypatch: pytest.Mon
 
 
 def test_a_model_that_blew_up_is_no_traceback(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    quick = [o for o in QUICK if "pictures" not in o]
     assert run(
-        *quick, "dataset=diabetes", "loss=mse", "metric=regression", "transform=normalize", "split=random",
+        *DRAWN, "dataset=diabetes", "loss=mse", "metric=regression", "transform=normalize", "split=random",
         "optimizer=sgd", "optimizer.lr=1e13", "trainer.evaluate_every=1 step", "trainer.max_steps=1",
         "trainer.max_epochs=null", "scheduler=constant",
     ) == 0  # fmt: skip
@@ -231,5 +228,5 @@ def test_a_model_that_blew_up_is_no_traceback(run: Run, capsys: pytest.CaptureFi
 
 def test_maps_that_were_asked_for_are_drawn_as_files_without_a_board(run: Run) -> None:
     maps = ("model=cnn", "tensorboard.feature_maps=['0']", "tensorboard.samples=2")
-    assert run(*QUICK[2:], *maps, "tensorboard.enabled=false", "figures=true", "trainer.max_steps=2") == 0
+    assert run(*QUICK[2:], *maps, "figures=true", "trainer.max_steps=2") == 0
     assert (only_run() / "figures/feature_maps-0.png").is_file()

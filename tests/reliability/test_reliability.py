@@ -204,6 +204,7 @@ def long_and_short(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with contextlib.chdir(place):
         for name, epochs in (("whole", 4), ("here", 2)):
             options = (*QUICK, "scheduler=constant", f"trainer.max_epochs={epochs}", f"hydra.run.dir={name}")
+            options += ("hydra.output_subdir=.hydra",)
             assert Forked(*options).wait() == 0
     return place
 
