@@ -33,6 +33,7 @@ STATE = ("known_choices", "known_choices_per_group", "override_metadata", "delet
 
 def remember() -> None:
     """Have Hydra remember the three steps."""
+    ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined] # there is one, and all read it
     source: Any = sys.modules["hydra._internal.core_plugins.file_config_source"]
     source.FileConfigSource.load_config = _files(source.FileConfigSource.load_config)
     defaults_list._create_defaults_list = _lists(defaults_list._create_defaults_list)

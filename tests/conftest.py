@@ -14,20 +14,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import composing
-import numpy as np
 import pytest
-import sklearn.datasets
-import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
-from PIL import Image
-from sklearn.datasets import load_wine
 
-from runner import options
 from runner.__main__ import main
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+# torch and the like are imported where they are used: of the processes of `pytest -n 2` one only hands out the tests.
 
 Run = Callable[..., int]
 
@@ -37,10 +33,6 @@ if Path("/dev/shm").is_dir() and shutil.disk_usage("/dev/shm").free > 2 << 30:
 
 os.environ.pop("UV_RUN_RECURSION_DEPTH", None)  # by which messages would know that `uv run` started the tests
 
-torch.set_num_threads(1)  # from the first fixture on: a fork after a computation with several threads can hang
-
-composing.remember()
-
 
 def _once(load: Callable[..., Any]) -> Callable[..., Any]:
     """A loader of scikit-learn's that parses its file once, for most tests train on digits."""
@@ -48,16 +40,28 @@ def _once(load: Callable[..., Any]) -> Callable[..., Any]:
     return lambda **options: copy.deepcopy(loaded(**options))
 
 
-sklearn.datasets.load_digits = _once(sklearn.datasets.load_digits)
-
-
 def pytest_configure(config: pytest.Config) -> None:
     """Tests are of the CPU, also where ``device=auto`` would take a card, but for those of ``pytest -m cuda``."""
     if "cuda" not in config.option.markexpr:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        _prepare()
+
+
+def _prepare() -> None:
+    """What a process needs that runs tests."""
+    import composing
+    import sklearn.datasets
+    import torch
+
+    torch.set_num_threads(1)  # from the first fixture on: a fork after a computation with several threads can hang
+    sklearn.datasets.load_digits = _once(sklearn.datasets.load_digits)
+    composing.remember()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    import torch
+
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("cuda"):
@@ -77,6 +81,8 @@ def pytest_unconfigure() -> None:
 @pytest.fixture(autouse=True)
 def _own_process_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every test works in an empty folder, and leaves torch, logging and the imported modules as it found them."""
+    import torch
+
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["pytest"])
     threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
@@ -113,6 +119,10 @@ def composed(*overrides: str) -> DictConfig:
 
 @functools.cache
 def _composed(*overrides: str) -> DictConfig:
+    from hydra import compose, initialize_config_dir
+
+    from runner import options
+
     with initialize_config_dir(str(options.home()), version_base="1.3"):
         return compose("config", list(overrides))
 
@@ -181,6 +191,8 @@ def crossed(_crossed: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def _tabular(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from sklearn.datasets import load_wine
+
     place = tmp_path_factory.mktemp("tabular")
     frame = load_wine(as_frame=True).frame
     frame = frame.assign(colour=[("red", None, "white")[row % 3] for row in range(178)])
@@ -254,6 +266,8 @@ def records_of(folder: str | Path) -> list[dict[str, Any]]:
 
 def weights_of(folder: str | Path, name: str = "last.pt", of: str = "model") -> dict[str, Any]:
     """What a checkpoint holds under a key."""
+    import torch
+
     found: dict[str, Any] = torch.load(Path(folder) / "checkpoints" / name, weights_only=True)[of]
     return found
 
@@ -372,6 +386,8 @@ class Forked:
 
 def photos_of_several_sizes(count: int) -> None:
     """The first digits, in a folder of ``photos`` for each class, brought to pictures of several widths."""
+    import numpy as np
+    from PIL import Image
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
