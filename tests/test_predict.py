@@ -26,7 +26,7 @@ from sklearn.datasets import load_digits, load_wine
 
 from runner import load_run
 from runner.__main__ import main
-from runner.dataset.table import GAPS
+from runner.dataset.codes import GAPS
 from runner.errors import DataError
 from runner.trained.opening import opened
 from runner.trained.writing import Layout, Writer

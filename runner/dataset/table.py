@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import re
-import shlex
-import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 
 from runner.dataset.arrays import ArrayDataset
-from runner.errors import ConfigError, DataError, Problem, counted, for_shell, nearest
-from runner.files import absent, typed
+from runner.dataset.columns import Name, columns_of, listed, override
+from runner.dataset.table_file import is_number, line_of, read
+from runner.errors import ConfigError, DataError, Problem, counted
+from runner.files import typed
 
 if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger("runner")
-
-Name = str | int
 
 DECIMAL_COMMA = re.compile(r"-?(\d+|\d{1,3}(\.\d{3})+)(,\d+)?")
 """A number as it is written with a decimal comma, or a whole one."""
@@ -40,7 +34,7 @@ AS_VALUES = "dataset.task=regression loss=mse metric=regression"
 
 def look_like_values(classes: Sequence[str]) -> bool:
     """Whether the classes of a column are numbers, and more than one would have as classes."""
-    return len(classes) > MANY and all(map(_is_number, classes))
+    return len(classes) > MANY and all(map(is_number, classes))
 
 
 def table(
@@ -74,15 +68,15 @@ def table(
         ConfigError: a column that is not there, or a value that is not allowed.
         DataError: the file is missing or cannot be read, numbers have a decimal comma, or a row has no target.
     """
-    frame = _read(typed(path), header)
+    frame = read(typed(path), header)
     if duplicates == "drop":
         frame = frame.drop_duplicates()  # with the numbers of the rows that stay
-    if not _listed(target):
+    if not listed(target):
         raise ConfigError(Problem("dataset.target", "[] names no column", "a column, or several"))
-    goals = _columns(frame, target, "dataset.target")
-    frame = _with_targets(frame, goals, missing_target, partial(_line, typed(path), header)).reset_index(drop=True)
-    left_out = {*goals, *_columns(frame, drop, "dataset.drop")}
-    wanted = frame.columns if features is None else _columns(frame, features, "dataset.features")
+    goals = columns_of(frame, target, "dataset.target")
+    frame = _with_targets(frame, goals, missing_target, partial(line_of, typed(path), header)).reset_index(drop=True)
+    left_out = {*goals, *columns_of(frame, drop, "dataset.drop")}
+    wanted = frame.columns if features is None else columns_of(frame, features, "dataset.features")
     names = [name for name in wanted if name not in left_out]
     if not names:
         raise ConfigError(
@@ -99,54 +93,6 @@ def table(
         inputs, targets, classes, columns=columns, features=list(map(str, names)), categories=categories,
         goals=list(map(str, goals)),
     )  # fmt: skip
-
-
-def _listed(names: Name | Sequence[Name]) -> Sequence[Name]:
-    return [names] if isinstance(names, (str, int)) else names
-
-
-def _read(path: Path, header: bool | str) -> pd.DataFrame:
-    import pandas as pd
-
-    if problem := absent("dataset.path", path, "a .csv or .parquet file"):
-        raise DataError(problem)
-    try:
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path).reset_index(drop=True)
-        with path.open(newline="", encoding="utf-8") as file:
-            delimiter, named = dialect(file.readline(), header)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            # Without index_col, pandas would take cells that there are too many of for the names of the rows; with
-            # low_memory it finds the type of a column piece by piece, and 1 and 1.0 become two categories.
-            return pd.read_csv(
-                path, sep=delimiter, header=0 if named else None, index_col=False, skipinitialspace=True,
-                low_memory=False,
-            )  # fmt: skip
-    except pd.errors.ParserWarning as error:
-        what = f"{path} cannot be read as a table: its rows have more cells than its first line"
-        raise DataError(Problem("dataset.path", what, "a name for each column")) from error
-    except ImportError as error:
-        raise DataError(
-            Problem("dataset.path", "Parquet files need pyarrow", remedy="uv pip install pyarrow")
-        ) from error
-    except (ValueError, OSError, StopIteration) as error:
-        reason = (str(error) or "it is empty").strip().splitlines()[0]
-        raise DataError(Problem("dataset.path", f"{path} cannot be read as a table: {reason}")) from error
-
-
-def dialect(first: str, header: bool | str) -> tuple[str, bool]:
-    """What separates the cells of a CSV file, and whether its `first` line names the columns.
-
-    Args:
-        header: see `table`.
-
-    Raises:
-        StopIteration: the line is empty.
-    """
-    delimiter = max(",;\t", key=first.count)
-    cells = next(csv.reader([first], delimiter=delimiter))
-    return delimiter, header if isinstance(header, bool) else not any(map(_is_number, cells))
 
 
 def _with_targets(frame: pd.DataFrame, goals: Sequence[Any], missing: str, line: Callable[[int], str]) -> pd.DataFrame:
@@ -180,81 +126,6 @@ def _whole(column: pd.Series[Any]) -> pd.Series[Any]:
 
     is_whole = pd.api.types.is_float_dtype(column) and bool(((column % 1 == 0) & (column.abs() < 2**53)).all())
     return column.astype("int64") if is_whole else column
-
-
-def _line(path: Path, header: bool | str, row: int) -> str:
-    """Where in a CSV file a row is, as an editor counts lines: ``, line 5 of pets.csv``."""
-    if path.suffix == ".parquet":
-        return ""
-    with path.open(newline="", encoding="utf-8") as file, suppress(csv.Error):  # of very long cells
-        delimiter, named = dialect(file.readline(), header)
-        file.seek(0)
-        rows, begins, number = csv.reader(file, delimiter=delimiter, skipinitialspace=True), 1, -int(named)
-        for cells in rows:
-            if any(cells) or len(cells) > 1:  # pandas takes no row from an empty line
-                if number == row:
-                    return f", line {begins} of {path.name}"
-                number += 1
-            begins = rows.line_num + 1
-    return ""
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _columns(frame: pd.DataFrame, given: Name | Sequence[Name], key: str) -> list[Any]:
-    """The labels of the columns that are meant by name or by number."""
-    found = {name: _column(frame, name) for name in _listed(given)}
-    missing = [name for name, label in found.items() if label is None]
-    if missing:
-        raise ConfigError(_missing(frame, missing[0], given, key))
-    return list(found.values())
-
-
-def _column(frame: pd.DataFrame, name: Name) -> Any:
-    if name in frame.columns:
-        return name
-    if isinstance(name, int) and -len(frame.columns) <= name < len(frame.columns):
-        return frame.columns[name]
-    return None
-
-
-def _missing(frame: pd.DataFrame, name: Name, given: Name | Sequence[Name], key: str) -> Problem:
-    names = [str(column) for column in frame.columns]
-    if names == [str(number) for number in range(len(names))]:  # of a file without names
-        allowed = f"0 … {len(names) - 1}"
-        if isinstance(name, int):
-            return Problem(key, f"the table has no column {name}", allowed)
-        what = f"the first line was not read as column names, so {name!r} is unknown"
-        is_there = len(frame) > 0 and name in [str(cell) for cell in frame.iloc[0]]
-        remedy = "dataset.header=true" if is_there else "a column number, or dataset.header=true"
-        return Problem(key, what, allowed, remedy)
-    close = {each: each if _column(frame, each) is not None else nearest(str(each), names) for each in _listed(given)}
-    remedy = ""
-    if all(str(each) for each in close.values()):
-        right: list[Name] = list(dict.fromkeys(close.values()))
-        remedy = _override(key, right[0] if isinstance(given, (str, int)) else right)
-    return Problem(key, f"the table has no column {name!r}", ", ".join(names), remedy)
-
-
-def _override(key: str, names: Name | Sequence[Name]) -> str:
-    """Columns as they are typed."""
-    text = f"[{','.join(map(_typed, names))}]" if not isinstance(names, (str, int)) else _typed(names)
-    override = f"{key}={text}"
-    return shlex.quote(override) if "'" in override else for_shell(override)
-
-
-def _typed(name: Name) -> str:
-    """A column's name as Hydra reads it: in quotes if it would be taken for something else."""
-    if isinstance(name, int):
-        return str(name)
-    plain = re.fullmatch(r"(?!(true|false|null|nan|inf)$)[a-z_][a-z0-9_-]*", name, re.ASCII | re.IGNORECASE)
-    return name if plain else '"' + name.replace('"', r"\"") + '"'
 
 
 def _check_decimals(frame: pd.DataFrame, categories: dict[Any, list[str] | None], values: Sequence[Any]) -> None:
@@ -298,7 +169,7 @@ def _say_ids(rows: int, counts: dict[Any, int], drop: Sequence[Name]) -> None:
     if found:
         said = [f"column {name!r} has {count:,}" for name, count in found.items()]
         said[0] += f" different values in {rows:,} rows"
-        remedy = _override("dataset.drop", [*drop, *found])
+        remedy = override("dataset.drop", [*drop, *found])
         log.warning("%s; each of these values becomes a one-hot input\n  try: %s", ", ".join(said), remedy)
 
 
@@ -363,66 +234,3 @@ def _codes(column: pd.Series[Any]) -> tuple[np.ndarray[Any, Any], list[str] | No
         return column.to_numpy(np.float64, na_value=np.nan), None
     codes, names = pd.factorize(column.astype("string"), sort=True)
     return np.where(codes < 0, np.nan, codes), [str(name) for name in names]
-
-
-GAPS = frozenset([
-    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
-    "NULL", "NaN", "None", "n/a", "nan", "null",
-])  # fmt: skip
-"""Texts that pandas takes for a gap."""
-
-
-LARGEST = float(np.finfo(np.float32).max)
-
-
-class Codes:
-    """Reads rows of other tables as those of one table were read: numbers as they are, categories as their codes there.
-
-    Args:
-        features, categories: see `ArrayDataset`.
-
-    Attributes:
-        unknown: by column, how many cells held a category that the table did not have; each is a gap.
-    """
-
-    def __init__(self, features: Sequence[str], categories: Sequence[Sequence[str] | None]) -> None:
-        self.features = list(features)
-        self.codes = [None if names is None else {name: i for i, name in enumerate(names)} for names in categories]
-        self.unknown: Counter[str] = Counter()
-
-    def read(self, rows: Sequence[Sequence[Any]]) -> tuple[torch.Tensor, dict[int, str]]:
-        """Rows with a cell for each feature, as texts or values.
-
-        Returns:
-            (N, F) float32 inputs, NaN where there is a gap; and what is wrong with a row, by its position.
-        """
-        inputs = np.full((len(rows), len(self.features)), np.nan, dtype=np.float32)
-        wrong: dict[int, str] = {}
-        for number, row in enumerate(rows):
-            try:
-                inputs[number] = [
-                    self._code(name, codes, cell)
-                    for name, codes, cell in zip(self.features, self.codes, row, strict=True)
-                ]
-            except ValueError as error:
-                wrong[number] = str(error)
-        return torch.from_numpy(inputs), wrong
-
-    def _code(self, feature: str, codes: dict[str, int] | None, cell: Any) -> float:
-        text = str(cell)
-        if text in GAPS:
-            return np.nan
-        if codes is None:
-            try:
-                value = float(text) if "_" not in text else None  # which Python reads as a number, and pandas does not
-            except ValueError:
-                value = None
-            if value is None or abs(value) > LARGEST:
-                what = "too large a number" if value is not None else "not a number"
-                raise ValueError(f"column {feature!r} holds {text!r}, which is {what}")
-            return value
-        if codes.keys() <= {"True", "False"}:
-            text = text.capitalize()  # as pandas reads true and TRUE
-        if text not in codes:
-            self.unknown[feature] += 1
-        return codes.get(text, np.nan)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from runner.dataset.pictures import EXTENSIONS
-from runner.dataset.table import dialect
+from runner.dataset.table_file import dialect
 from runner.device import cores
 from runner.errors import ConfigError, DataError, Problem, for_shell, nearest, reason_of
 from runner.files import typed

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from runner import data
 from runner.batch import by
 from runner.dataset import ArrayDataset, Samples, Stream
-from runner.dataset.table import Codes
+from runner.dataset.codes import Codes
 from runner.errors import DataError, Problem, counted, few, reason_of
 from runner.loader import Loader
 from runner.trained.opening import Opened

@@ -1,0 +1,130 @@
+"""What a split is of, what it is, and its files."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runner.errors import DataError, Problem, reason_of
+from runner.files import write
+from runner.part_names import PARTS
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a split may look at.
+
+    Args:
+        targets: (N,) class indices or values, or (N, K) of both kinds.
+        column: gives the (N,) values of a column by its name; see `Samples.column`.
+        official: the sizes of the val and test parts that the data set comes with.
+        fingerprint: tells these data from others.
+        counted: (N,) which targets stand for something; None for all.
+        classes: the name of each class.
+        as_values: what to type to have the classes taken as values, if that may have been meant.
+    """
+
+    targets: NDArray[Any]
+    column: Callable[[str], NDArray[Any]] = field(default=lambda name: np.empty(0))
+    official: Mapping[str, int] = field(default_factory=dict)
+    fingerprint: str = ""
+    counted: NDArray[Any] | None = None
+    classes: Sequence[str] = ()
+    as_values: str = ""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which samples belong to which part.
+
+    `parts` maps each of ``train``, ``val`` and ``test`` to the ascending int64 indices of its samples; those of a part
+    named in `official` count within that part of the data set, all others within its train part.
+    """
+
+    method: str
+    parts: dict[str, Indices]
+    seed: int | None = None
+    official: tuple[str, ...] = ()
+    fold: int | None = None
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over the parts' names and indices: two splits are the same if and only if their hashes are."""
+        digest = hashlib.sha256()
+        for name in PARTS:
+            indices = self.parts[name]
+            digest.update(f"{name}:{name in self.official}:{len(indices)}:".encode())
+            digest.update(indices.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+    def save(self, folder: Path, classes: Mapping[str, Mapping[str, int]], fingerprint: str) -> None:
+        """Write ``split.json`` (for people) and ``split.npz`` (the indices) into `folder`.
+
+        Args:
+            classes: for each part, how many samples each class has.
+        """
+        manifest = {
+            "method": self.method,
+            "seed": self.seed,
+            "fold": self.fold,
+            "official": list(self.official),
+            "hash": self.hash,
+            "data": fingerprint,
+            "samples": {name: len(indices) for name, indices in self.parts.items()},
+            "classes": {name: dict(row) for name, row in classes.items()},
+        }
+        indices = io.BytesIO()
+        np.savez(indices, **self.parts)  # type: ignore[arg-type]  # numpy types its flag as a keyword
+        write(folder / "split.npz", indices.getvalue())
+        write(folder / "split.json", json.dumps(manifest, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+def load(path: Path, subject: Subject) -> Split:
+    """The split that a manifest or a file of indices holds.
+
+    Args:
+        path: ``split.json`` or ``split.npz`` of a run (or the run folder), or any ``.npz`` with the arrays ``train``,
+            ``val`` and ``test``.
+
+    Raises:
+        DataError: the file cannot be read, or is of other data.
+    """
+    folder = path if path.is_dir() else path.parent
+    arrays = path if path.suffix == ".npz" else folder / "split.npz"
+    allowed = "split.json or split.npz of a run, or an .npz of indices"
+    if not path.exists():
+        raise DataError(Problem("split.path", f"{str(path)!r} does not exist", allowed))
+    try:
+        with arrays.open("rb") as file, np.load(file, allow_pickle=False) as held:
+            parts = {name: np.sort(_whole(held[name])) for name in PARTS}
+        written = folder / "split.json"
+        is_ours = arrays.name == "split.npz" and written.is_file()
+        manifest = json.loads(written.read_text(encoding="utf-8")) if is_ours else {}
+        method, official, data = (
+            manifest.get("method", "predefined"),
+            manifest.get("official", ()),
+            manifest.get("data"),
+        )
+        made = Split(method, parts, manifest.get("seed"), tuple(official), manifest.get("fold"))
+    except Exception as error:  # whatever a damaged file makes of NumPy, of its archives and of JSON
+        what = f"{str(path)!r} is not a split ({type(error).__name__}: {reason_of(error)})"
+        raise DataError(Problem("split.path", what, allowed)) from error
+    if data not in (None, "", subject.fingerprint):
+        what = f"{str(path)!r} was made for other data"
+        raise DataError(Problem("split.path", what, "a split of these samples", "split.path=null"))
+    return made
+
+
+def _whole(held: NDArray[Any]) -> Indices:
+    # An empty list is an array of floats to NumPy.
+    return held.astype(np.int64, casting="same_kind" if held.size else "unsafe")
