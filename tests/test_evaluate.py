@@ -383,7 +383,7 @@ def test_data_without_targets_are_for_predict(run: Run, tabular: Path, capsys: p
         (("run=digits", "dataset=wine"), "dataset: its classes are not those of the run: it has class_0"),
         (("run=digits", "dataset=synthetic", "dataset.size=20"), "samples are 3×32×32 after the transforms"),
         (("run=digits", "dataset=diabetes"), "dataset: has regression targets"),
-        (("run=digits", "resume=digits"), "resume: cannot be changed, because the run was trained with it"),
+        (("run=digits", "resume=digits"), "resume: has no effect on a trained run"),
     ],
 )
 def test_what_is_wrong_is_said_and_nothing_is_written(

@@ -15,7 +15,7 @@ from runner.checks import schema
 from runner.command_line import parse, read_for
 from runner.errors import ConfigError, Problem
 from runner.files import typed
-from runner.keys import from_yaml
+from runner.keys import from_yaml, is_below
 
 GROUPS = ("dataset", "metric")
 """Groups of which another option may be taken: other data, other metrics."""
@@ -119,7 +119,9 @@ def _check_keys(command: str, overrides: Iterable[str]) -> None:
         key = override.partition("=")[0].lstrip("+~")
         known = set(schema.Config.__dataclass_fields__) - set(own)
         if key.partition(".")[0] in known - set(KEYS):
+            of_a_start = is_below(key, *schema.resumable())
             what = "cannot be changed, because the run was trained with it"
+            what = "has no effect on a trained run" if of_a_start else what
             found.append(Problem(key, what, ", ".join([*own, *KEYS]), f"remove {override}"))
         elif key in known - set(GROUPS) and (options.home() / key).is_dir():
             what = f"another option cannot be chosen, but single keys can be set ({key}.KEY=VALUE)"
