@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import shlex
 import signal
@@ -8,6 +9,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -155,6 +157,23 @@ def test_one_process_at_a_time() -> None:
     assert not Path("run/.lock").exists()
     with other("print('held')") as next_one:
         assert next_one.communicate()[0] == "held\n"
+
+
+def test_a_lock_that_was_taken_away_in_between_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever leaves takes the file away, of which another process may already have opened the old one."""
+    Path("run").mkdir()
+    really, taken = fcntl.lockf, []
+
+    def lockf(file: Any, how: int) -> None:
+        if not taken:
+            taken.append(Path("run/.lock").unlink())
+        really(file, how)
+
+    monkeypatch.setattr(fcntl, "lockf", lockf)
+    folder.lock(Path("run"), "resume")
+    with other("") as refused:
+        assert "is in use by process" in refused.communicate()[1]
+    folder.leave()
 
 
 def test_a_worker_that_outlives_its_run_holds_nothing() -> None:

@@ -117,7 +117,7 @@ def _check_rules(node: Mapping[str, Any]) -> list[Problem]:
             for key, value in usual.items()
             if key in node and node[key] != value
         ]
-    if rules is None or not isinstance(rules, list):  # the schema says so
+    if not isinstance(rules, list):  # the schema says so
         return []
     found = []
     for number, rule in enumerate(rules):

@@ -156,6 +156,7 @@ def test_flags_may_be_floats() -> None:
     assert samples((X, [0.0, 1.0]), (X, [1.0, 1.0])).task == "multilabel"
     assert samples((X, [0.0, 1.0]), (X, [1.0, 0.0])).task == "soft"
     assert samples((X, [0.0, 1.5]), (X, [1.0, 1.0])).task == "regression"
+    assert samples((X, [0.0]), (X, [1.0])).task == "regression"  # of one, nobody knows
 
 
 def test_parts_call_their_classes_alike() -> None:
