@@ -334,6 +334,54 @@ def wait_for(path: Path, newer_than: int = 0) -> None:
         time.sleep(0.01)
 
 
+@contextlib.contextmanager
+def left_at(step: int, place: str = "part") -> Iterator[None]:
+    """While entered, a run leaves a copy of its folder, as it is when the checkpoint of a step is on the disk.
+
+    That is what a run leaves that is killed then, without a second one that is: ``checkpoint.every`` has to be due.
+    """
+    import torch
+
+    from runner import checkpoint
+
+    write = checkpoint.write
+
+    def copying(path: Path, data: bytes) -> None:
+        write(path, data)
+        if path.name == checkpoint.LAST and torch.load(path, weights_only=True)["progress"]["step"] == step:
+            shutil.copytree(path.parents[1], place)
+
+    checkpoint.write = copying
+    try:
+        yield
+    finally:
+        checkpoint.write = write
+    assert Path(place).is_dir()
+
+
+def goes_on(run: Run, *options: str, step: int = 7, typed: tuple[str, ...] = ()) -> tuple[dict[str, Any], ...]:
+    """Train in ``whole``, go on from a copy of it at a step in ``part``, and return the last checkpoints of both.
+
+    Args:
+        typed: for the run that goes on.
+    """
+    import torch
+
+    with left_at(step):
+        assert run(*options, f"checkpoint.every={step} steps", "hydra.run.dir=whole") == 0
+    assert run("resume=part", *typed) == 0
+    found = tuple(torch.load(f"{n}/checkpoints/last.pt", weights_only=True) for n in ("whole", "part"))
+    assert found[0]["progress"]["step"] == found[1]["progress"]["step"] > step
+    return found
+
+
+def same_tensors(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two states hold the same tensors, bit for bit."""
+    import torch
+
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
 @functools.cache
 def warm() -> None:
     """Import what a run imports, once: each process that is forked from this one would do it anew, for seconds."""

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import QUICK, Run, only_run, own_model, records_of, result_of
+from conftest import QUICK, Run, composed, only_run, own_model, records_of, result_of
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from runner import overfit
+from runner import config, overfit
 from runner import trainer as trainers
 from runner.batch import Batch
 from runner.loss import Loss, Term
@@ -25,6 +25,7 @@ from runner.trainer import Trainer
 from runner.trainer.nonfinite import Latch, NonFinite, describe
 from runner.trainer.precision import Precision, wants_channels_last
 from runner.trainer.progress import Limits
+from runner.updates import limits_of
 
 CPU = torch.device("cpu")
 GENERATOR = torch.Generator().manual_seed(0)
@@ -89,15 +90,6 @@ class TestAverage:
         assert [r["train/loss"] for r in records_of(only_run())] == [r["train/loss"] for r in records_of(digits)]
         assert records_of(only_run())[-1]["val/loss"] != records_of(digits)[-1]["val/loss"]
         assert result_of(only_run())["metrics"]["val/loss"] == pytest.approx(records_of(only_run())[-1]["val/loss"])
-
-    def test_it_goes_on_to_the_same_bytes(self, run: Run) -> None:
-        options = (*QUICK, "trainer.ema=0.9", "scheduler=constant")
-        assert run(*options, "hydra.run.dir=whole", "trainer.max_steps=25") == 0
-        assert run(*options, "hydra.run.dir=part", "trainer.max_steps=11") == 0
-        assert run("resume=part", "trainer.max_steps=25") == 0
-        part, whole = (torch.load(f"{n}/checkpoints/last.pt", weights_only=True) for n in ("part", "whole"))
-        assert all(torch.equal(a, b) for a, b in zip(part["ema"].values(), whole["ema"].values(), strict=True))
-        assert part["ema_updates"] == whole["ema_updates"] == 25
 
 
 class TestNonFinite:
@@ -243,23 +235,25 @@ class TestLength:
         assert records_of(only_run())[-1]["step"] == found["steps"]
 
     @pytest.mark.parametrize(
-        ("every", "steps"),
-        [
-            ("3 epochs", [51, 68]),
-            ("20 steps", [20, 40, 60, 68]),
-            ("25%", [17, 34, 51, 68]),
-            ("1.5 epochs", [26, 52, 68]),
-        ],
+        ("every", "epochs", "steps"),
+        [("3 epochs", 3, None), ("20 steps", None, 20), ("25%", None, 17), ("1.5 epochs", None, 26)],
     )
-    def test_how_often_val_is_looked_at(self, run: Run, every: str, steps: list[int]) -> None:
-        assert run(*QUICK, "trainer.max_epochs=4", f"trainer.evaluate_every={every}") == 0
-        assert [r["step"] for r in records_of(only_run())] == steps
+    def test_how_often_val_is_looked_at(self, every: str, epochs: int | None, steps: int | None) -> None:
+        cfg = composed(f"trainer.evaluate_every={every}")
+        config.fill(cfg, {"steps_per_epoch": 17, "total_steps": 68})
+        limits = limits_of(cfg)
+        assert (limits.evaluate_epochs, limits.evaluate_steps) == (epochs, steps)
+
+    def test_val_is_looked_at_after_some_epochs_and_at_the_end(self, run: Run) -> None:
+        assert run(*QUICK, "trainer.max_epochs=4", "trainer.evaluate_every=3 epochs") == 0
+        assert [r["step"] for r in records_of(only_run())] == [51, 68]
         state = torch.load(only_run() / "checkpoints/last.pt", weights_only=True)
         assert state["progress"]["step"] == 68
 
-    def test_evaluations_inside_an_epoch_survive_a_stop(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_evaluations_inside_an_epoch_survive_stops(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         options = (*QUICK, "trainer.max_epochs=3", "trainer.evaluate_every=20 steps")
         assert run(*options, "hydra.run.dir=whole") == 0
+        assert [r["step"] for r in records_of("whole")] == [20, 40, 51]
         step = trainers.Trainer.step
 
         def stopping(self: Trainer, batches: list[Batch]) -> None:
@@ -267,15 +261,16 @@ class TestLength:
             if self.progress.step == stop:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        for stop in (20, 34):
-            part = Path(f"part{stop}")
+        # With an evaluation, and with the end of an epoch that is none.
+        for stop, typed in ((20, (*options, "hydra.run.dir=part")), (34, ("resume=part",))):
             with monkeypatch.context() as patch:
                 patch.setattr(trainers.Trainer, "step", stopping)
-                assert run(*options, f"hydra.run.dir={part}") == 143
-            assert run(f"resume={part}") == 0
-            assert (part / "metrics.jsonl").read_bytes() == Path("whole/metrics.jsonl").read_bytes()
-            states = [torch.load(f"{n}/checkpoints/best.pt", weights_only=True)["model"] for n in (part, "whole")]
-            assert all(torch.equal(a, b) for a, b in zip(*(s.values() for s in states), strict=True))
+                assert run(*typed) == 143
+            assert torch.load("part/checkpoints/last.pt", weights_only=True)["progress"]["step"] == stop
+        assert run("resume=part") == 0
+        assert Path("part/metrics.jsonl").read_bytes() == Path("whole/metrics.jsonl").read_bytes()
+        states = [torch.load(f"{name}/checkpoints/best.pt", weights_only=True)["model"] for name in ("part", "whole")]
+        assert all(torch.equal(a, b) for a, b in zip(*(s.values() for s in states), strict=True))
 
     def test_two_batches_of_everything(self, run: Run) -> None:
         assert run(*QUICK, "trainer.limit_batches=2", "loader.batch_size=8", "loader.eval_batch_size=4") == 0
@@ -336,12 +331,10 @@ class TestDebug:
         assert "dev run passed in" in said
         assert not Path("outputs").exists()
 
-    @pytest.mark.parametrize(
-        "override", ["scheduler=multistep", "scheduler.warmup=100 steps", "trainer.evaluate_every=10%"]
-    )
-    def test_lengths_are_those_of_the_real_run(self, run: Run, override: str) -> None:
+    def test_lengths_are_those_of_the_real_run(self, run: Run) -> None:
         """Of which a trial of two batches has none."""
-        assert run(*QUICK, "trainer.max_epochs=30", "debug=dev_run", override) == 0
+        lengths = ("scheduler=multistep", "scheduler.warmup=100 steps", "trainer.evaluate_every=10%")
+        assert run(*QUICK, "trainer.max_epochs=30", "debug=dev_run", *lengths) == 0
 
     def test_one_batch_by_heart(self, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
         assert run("model=mlp", "debug=overfit", "trainer.threads=1", "tensorboard.pictures=false") == 0
@@ -397,7 +390,7 @@ class TestDebug:
 
 
 def test_a_profile(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(*QUICK, "trainer.profile=true") == 0
+    assert run(*QUICK, "trainer.profile=true", "trainer.max_epochs=1") == 0
     said = capsys.readouterr().out
     assert "Profile of 10 steps" in said
     assert re.search(r"aten::addmm +2 +\d", said)  # two linear layers
@@ -476,7 +469,7 @@ def test_a_model_that_takes_some_samples_at_once(
         "    return Tight(*layers)\n"
     )
     own = ("~model", "+model={_target_: tight.build}", "allow_targets=[tight.*]", "trainer.micro_batch=auto")
-    assert run(*own, "trainer.max_epochs=1", "trainer.threads=1") == status
+    assert run(*own, "trainer.max_epochs=1", "trainer.threads=1", "tensorboard.enabled=false") == status
     said = "".join(capsys.readouterr())
     if status == 0:
         assert "out of memory with 64 samples at once: continuing with micro-batches of 32" in said

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import BOARD, DRAWN, QUICK, Run, composed, only_run, records_of
+from conftest import BOARD, QUICK, Run, composed, goes_on, only_run, records_of, same_tensors
 from omegaconf import DictConfig, OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
@@ -55,7 +55,7 @@ def applied(run: Run, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> list[
 
 
 def test_the_rules_of_a_configuration(run: Run) -> None:
-    assert run(*DRAWN, GROUPS, "optimizer.decay_norms_and_biases=false") == 0
+    assert run(*BOARD, GROUPS, "optimizer.decay_norms_and_biases=false") == 0
     saved = yaml.safe_load((only_run() / "config.yaml").read_text())
     assert saved["facts"]["param_groups"] == [
         {"group": r"^1\.", "rule": 0, "tensors": 1, "parameters": 1024, "lr": 0.01, "weight decay": 0.01},
@@ -68,42 +68,49 @@ def test_the_rules_of_a_configuration(run: Run) -> None:
         "| bias$ | 1 | 1 | 10 | 0.5 | 0 |"
         in events.Tensors("optimizer/groups/text_summary")[0].tensor_proto.string_val[0].decode()
     )
-    assert len(events.Images("optimizer/schedule")) == 1
     assert [event.step for event in events.Scalars("learning_rate/rest")] == [17, 34]
 
 
-SCHEDULES = {
-    "cosine": ("scheduler=cosine", "scheduler.warmup=5"),
-    "step": ("scheduler=step", "scheduler.step_size=1"),
-    "one_cycle": ("scheduler=one_cycle",),
-    "linear": ("scheduler=linear", "scheduler.interval=epoch", "scheduler.warmup=3%"),
+PLANS = {
+    # Each rule has a schedule of its own, of steps and of epochs, with a warm-up and without.
+    "rules": (
+        "scheduler=cosine",
+        "scheduler.warmup=10%",
+        r"optimizer.param_groups=[{match: '^1\.', lr_scale: 10, scheduler: {_target_: torch.optim.lr_scheduler.StepLR, "
+        "interval: epoch, step_size: 1}}, {match: bias$, lr: 0.5, weight_decay: 0, scheduler: "
+        "{_target_: torch.optim.lr_scheduler.LinearLR, interval: epoch, warmup: 20%, start_factor: 1.0, "
+        "end_factor: 0.0, total_iters: null}}]",
+        "trainer.accumulate=3",
+    ),
+    "one_cycle": ("scheduler=one_cycle", GROUPS),
 }
 
 
-def previewed(accumulate: int, *overrides: str) -> list[list[float]]:
-    """The rates of every step of the run that `applied` does with these."""
-    cfg, steps = described("model=mlp", *overrides), math.ceil(17 / accumulate)
-    config.fill(cfg, {"steps_per_epoch": steps, "total_steps": 2 * steps})
+def previewed(name: str, epochs: int = 2) -> list[list[float]]:
+    """The rates of every step of a run with one of `PLANS`."""
+    cfg = described("model=mlp", *PLANS[name])
+    steps = math.ceil(17 / cfg.trainer.accumulate)
+    config.fill(cfg, {"steps_per_epoch": steps, "total_steps": epochs * steps})
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Dropout(), nn.Linear(16, 10))
     rates = make_schedule(cfg, make_optimizer(cfg, model, nn.Identity())).preview()
     return list(map(list, zip(*rates.values(), strict=True)))
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize(("name", "steps", "stop"), [("rules", 12, 8), ("one_cycle", 34, 20)])
 def test_a_run_applies_what_was_previewed_and_one_that_is_stopped_goes_on_with_it(
-    run: Run, monkeypatch: pytest.MonkeyPatch, name: str
+    run: Run, monkeypatch: pytest.MonkeyPatch, name: str, steps: int, stop: int
 ) -> None:
-    overrides = (*QUICK, *SCHEDULES[name], GROUPS)
+    overrides = (*QUICK, *PLANS[name])
     whole = applied(run, monkeypatch, *overrides, "hydra.run.dir=whole")
-    assert len(whole) == 34
-    assert whole == previewed(1, *SCHEDULES[name], GROUPS)
+    assert len(whole) == steps
+    assert whole == previewed(name)
     seen: list[list[float]] = []
     step = trainer.Trainer.step
 
     def stopping(self: trainer.Trainer, batches: list[object]) -> None:
         seen.append([group["lr"] for group in self.optimizer.param_groups])
         step(self, batches)  # type: ignore[arg-type]
-        if len(seen) == 20:
+        if len(seen) == stop:
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(trainer.Trainer, "step", stopping)
@@ -112,34 +119,25 @@ def test_a_run_applies_what_was_previewed_and_one_that_is_stopped_goes_on_with_i
     seen += applied(run, monkeypatch, "resume=part")
     assert seen == whole
     assert Path("part/metrics.jsonl").read_bytes() == Path("whole/metrics.jsonl").read_bytes()
+    # A longer run gets the longer schedule.
+    if name == "rules":
+        assert applied(run, monkeypatch, "resume=part", "trainer.max_epochs=4") == previewed(name, 4)[steps:]
 
 
-@pytest.mark.parametrize("name", ["cosine", "linear"])
-def test_what_was_previewed_is_applied_to_steps_of_several_batches_too(
-    run: Run, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    seen = applied(run, monkeypatch, *QUICK, *SCHEDULES[name], GROUPS, "trainer.accumulate=3")
-    assert len(seen) == 12
-    assert seen == previewed(3, *SCHEDULES[name], GROUPS, "trainer.accumulate=3")
-
-
-def test_a_longer_run_gets_the_longer_schedule(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    overrides = (*QUICK, "scheduler=cosine", "scheduler.warmup=10%", GROUPS)
-    long = applied(run, monkeypatch, *overrides, "trainer.max_epochs=4", "hydra.run.dir=long")
-    assert run(*overrides, "hydra.run.dir=short") == 0
-    more = applied(run, monkeypatch, "resume=short", "trainer.max_epochs=4")
-    assert more == long[34:]
-
-
-@pytest.mark.parametrize("optimizer", ["lbfgs", "muon", "adagrad"])
-def test_every_kind_of_optimizer_goes_on_to_the_same_bytes(run: Run, optimizer: str) -> None:
-    overrides = [*QUICK, f"optimizer={optimizer}", "model.dropout=0.5", "scheduler=constant"]
-    overrides += ["optimizer.max_iter=3"] if optimizer == "lbfgs" else []
-    assert run(*overrides, "hydra.run.dir=whole", "trainer.max_steps=12") == 0
-    assert run(*overrides, "hydra.run.dir=part", "trainer.max_steps=7") == 0
-    assert run("resume=part", "trainer.max_steps=12") == 0
-    states = [torch.load(f"{name}/checkpoints/last.pt", weights_only=True)["model"] for name in ("part", "whole")]
-    assert all(torch.equal(a, b) for a, b in zip(*(s.values() for s in states), strict=True))
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("optimizer=lbfgs", "optimizer.max_iter=3", "trainer.step={_target_:runner.trainer.step.noisy}"),
+        ("optimizer=muon", "trainer.step={_target_:runner.trainer.step.cutmix}"),
+        ("optimizer=adagrad", "trainer.step={_target_:runner.trainer.step.mixup}", "trainer.ema=0.9"),
+    ],
+)
+def test_every_kind_of_optimizer_and_step_goes_on_to_the_same_bytes(run: Run, options: tuple[str, ...]) -> None:
+    whole, part = goes_on(run, *QUICK, *options, "model.dropout=0.5", "trainer.max_steps=12")
+    assert same_tensors(part["model"], whole["model"])
+    if "trainer.ema=0.9" in options:
+        assert same_tensors(part["ema"], whole["ema"])
+        assert part["ema_updates"] == whole["ema_updates"] == 12
 
 
 def test_lbfgs_solves_a_linear_problem_that_has_one_solution(run: Run) -> None:
@@ -149,8 +147,8 @@ def test_lbfgs_solves_a_linear_problem_that_has_one_solution(run: Run) -> None:
     assert run(
         "dataset=diabetes", "model=linear", "loss=mse", "loss.standardize=false", "metric=regression", "transform=none",
         "optimizer=lbfgs", "optimizer.max_iter=50", "optimizer.tolerance_grad=1e-12",
-        "optimizer.tolerance_change=1e-14", "scheduler=constant", "loader.batch_size=1000", "trainer.max_epochs=60",
-        "trainer.threads=1", "tensorboard.pictures=false",
+        "optimizer.tolerance_change=1e-14", "scheduler=constant", "loader.batch_size=1000", "trainer.max_epochs=12",
+        "trainer.evaluate_every=12 epochs", "trainer.threads=1", "tensorboard.enabled=false",
     ) == 0  # fmt: skip
     x, y = load_diabetes(return_X_y=True)
     rows = np.load(only_run() / "split.npz")["train"]
@@ -242,14 +240,37 @@ BAD = [
     ("scheduler=step scheduler.step_size=null", "scheduler.step_size: is null"),
     ("scheduler=exponential scheduler.gamma=-1", "scheduler: the learning rate is -0.001 at step 17"),
     ("scheduler=linear scheduler.total_iters=10", "scheduler: the learning rate is 0 for the last 500 of 510 steps"),
-    ("scheduler=plateau scheduler.monitor=null", "scheduler.monitor: is not given"),
-    ("+scheduler.monitor=val/loss", "scheduler.monitor: 'val/loss' has no effect"),
     ("scheduler=lambda", "scheduler.lr_lambda._target_: is not given"),
     ("scheduler=one_cycle optimizer=adagrad", "scheduler: cannot be built: optimizer must support momentum"),
 ]
 
 
 @pytest.mark.parametrize(("line", "message"), BAD, ids=[line for line, _ in BAD])
+def test_a_mistake_is_found(line: str, message: str) -> None:
+    typed = re.split(r" (?=[+a-zA-Z_.]+=)", line)
+    cfg = described("model=mlp", *(override for override in typed if "." not in override.partition("=")[0]))
+    config.fill(cfg, {"steps_per_epoch": 17, "total_steps": 510})
+    for key, _, value in (override.partition("=") for override in typed):
+        if "." in key:  # composing anew takes longer than all that is checked
+            OmegaConf.update(cfg, key.lstrip("+"), yaml.safe_load(value), force_add=key.startswith("+"))
+    found = config.check(cfg)
+    if not found:  # before there is a model
+        model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.Linear(3, 2))
+        with pytest.raises(ConfigError) as raised:
+            make_schedule(cfg, make_optimizer(cfg, model, nn.Identity()))
+        found = list(raised.value.problems)
+    assert len(found) == 1
+    assert f"{found[0].key}: {found[0].what}".startswith(message)
+
+
+ON_THE_LINE = [
+    *BAD[:2],
+    ("scheduler=plateau scheduler.monitor=null", "scheduler.monitor: is not given"),
+    ("+scheduler.monitor=val/loss", "scheduler.monitor: 'val/loss' has no effect"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), ON_THE_LINE, ids=[line for line, _ in ON_THE_LINE])
 def test_a_mistake_is_found_before_training(
     run: Run, capsys: pytest.CaptureFixture[str], line: str, message: str
 ) -> None:
@@ -287,7 +308,7 @@ def test_a_projects_own_optimizer_and_schedule(run: Run, capsys: pytest.CaptureF
         Path(f"my_conf/{group}.yaml").parent.mkdir(parents=True, exist_ok=True)
         Path(f"my_conf/{group}.yaml").write_text(text)
     options = (*QUICK, "--config-dir", "my_conf", "allow_targets=[mine.*]")
-    assert run(*options, "optimizer=signs", "scheduler=constant") == 0
+    assert run(*options, "optimizer=signs", "scheduler=constant", "trainer.max_epochs=1") == 0
     assert run(*options, "optimizer=signs", "hydra.run.dir=a") == 2
     assert "mine.Signs has no learning rate for a schedule to change" in "".join(capsys.readouterr())
     # An array cannot be read back from a checkpoint: said before training, and not when the run is to go on.
@@ -310,13 +331,12 @@ def test_a_search_does_not_go_with_a_scaled_loss() -> None:
         make_trainer(cfg, held, searching, Schedule(searching, None, 1.0), Limits())
 
 
-@pytest.mark.parametrize(
-    ("overrides", "count"), [([], 1079), (["loader.subset=100"], 100), (["loader.drop_last=true"], 1056)]
-)
-def test_the_samples_of_an_epoch_are_those_that_are_visited(run: Run, overrides: list[str], count: int) -> None:
-    assert run(*QUICK, "loader.batch_size=96", *overrides) == 0
-    saved = yaml.safe_load((only_run() / "config.yaml").read_text())
-    assert saved["facts"]["epoch_samples"] == count
+def test_the_samples_of_an_epoch_are_those_that_are_visited(run: Run, digits: Path) -> None:
+    options = ("loader.batch_size=96", "loader.subset=100", "loader.drop_last=true", "trainer.max_epochs=1")
+    assert run(*QUICK, *options, "hydra.run.dir=fewer") == 0
+    for folder, count in ((digits, 1079), (Path("fewer"), 96)):
+        saved = yaml.safe_load((folder / "config.yaml").read_text())
+        assert saved["facts"]["epoch_samples"] == count
 
 
 @pytest.mark.parametrize(("mode", "stops"), [("auto", False), ("min", True)])

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import QUICK, Run, only_run
+from conftest import QUICK, Run, goes_on, same_tensors
 from torch import Tensor, nn
 
 from runner.batch import Batch
@@ -102,15 +102,10 @@ def test_a_run_that_was_stopped_goes_on_with_what_fitted(run: Run, monkeypatch: 
         return sums(self, batches, weights)
 
     monkeypatch.setattr(Gradient, "_sums", limited)
-    options = (*QUICK, "trainer.micro_batch=auto", "scheduler=constant")
-    assert run(*options, "hydra.run.dir=whole", "trainer.max_steps=9") == 0
-    assert run(*options, "trainer.max_steps=4") == 0
-    tried.clear()
-    assert run(f"resume={only_run()}", "trainer.max_steps=9") == 0
-    assert tried == [64] + [16] * 5  # the first one is tried before the state is read
-    whole, part = (torch.load(f"{f}/checkpoints/last.pt", weights_only=True) for f in ("whole", only_run()))
+    whole, part = goes_on(run, *QUICK, "trainer.micro_batch=auto", "trainer.max_steps=9", step=4)
+    assert tried[-6:] == [64] + [16] * 5  # the first one is tried before the state is read
     assert part["micro_batch"] == whole["micro_batch"] == 16
-    assert all(torch.equal(a, b) for a, b in zip(part["model"].values(), whole["model"].values(), strict=True))
+    assert same_tensors(part["model"], whole["model"])
 
 
 def test_what_a_gradient_needs_again_is_not_changed() -> None:

@@ -105,29 +105,17 @@ def test_a_step_of_ones_own_with_an_autograd_function_of_ones_own(run: Run) -> N
     Path("my_steps.py").write_text(OWN)
     for name in ("mean_loss", "plain_clamped"):
         options = (f"trainer.step={{_target_:my_steps.{name}}}", "allow_targets=[my_steps.*]", "trainer.accumulate=3")
-        assert run(*QUICK, *options, f"hydra.run.dir={name}") == 0
-    metrics = [Path(f"{name}/metrics.jsonl").read_text() for name in ("mean_loss", "plain_clamped")]
+        assert run(*QUICK, *options, "trainer.max_epochs=1", f"hydra.run.dir={name}") == 0
     states = [
         torch.load(f"{n}/checkpoints/last.pt", weights_only=True)["model"] for n in ("mean_loss", "plain_clamped")
     ]
     for one, other in zip(*(state.values() for state in states), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
-    assert metrics[0] != ""
 
     import my_steps
 
     x = torch.randn(6, dtype=torch.double, requires_grad=True)
     assert torch.autograd.gradcheck(my_steps.Clamp.apply, (x,))
-
-
-@pytest.mark.parametrize("name", ["mixup", "cutmix", "noisy"])
-def test_steps_go_on_to_the_same_bytes(run: Run, name: str) -> None:
-    options = (*QUICK, f"trainer.step={{_target_:runner.trainer.step.{name}}}", "scheduler=constant")
-    assert run(*options, "hydra.run.dir=whole", "trainer.max_steps=25") == 0
-    assert run(*options, "hydra.run.dir=part", "trainer.max_steps=11") == 0
-    assert run("resume=part", "trainer.max_steps=25") == 0
-    states = [torch.load(f"{name}/checkpoints/last.pt", weights_only=True)["model"] for name in ("part", "whole")]
-    assert all(torch.equal(a, b) for a, b in zip(*(s.values() for s in states), strict=True))
 
 
 @pytest.mark.parametrize(
