@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import BOARD, QUICK, Forked, Run, only_run, records_of, result_of, weights_of
+from conftest import BOARD, QUICK, Forked, Run, left_at, only_run, records_of, result_of, same_tensors, weights_of
 from sklearn.datasets import load_digits
 from sklearn.metrics import accuracy_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -30,8 +30,7 @@ from runner.split import Subject, stratified
 from runner.trainer import Trainer
 from runner.transform import Normalize, Pipeline
 
-LONGER = ("model=mlp", "model.hidden=[16]", "model.dropout=0.5", "trainer.threads=1", "trainer.max_epochs=3",
-          "tensorboard.pictures=false")  # fmt: skip
+LONGER = (*QUICK, "model.dropout=0.5", "trainer.max_epochs=3")
 
 
 def same_run(a: Path, b: Path) -> None:
@@ -44,8 +43,8 @@ def same_run(a: Path, b: Path) -> None:
         assert all(torch.equal(one[key], other[key]) for key in one.keys() | other.keys())
 
 
-def test_the_default_run(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("trainer.threads=1", "trainer.max_epochs=8") == 0
+def test_the_default_run_and_its_log(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("trainer.threads=1", "trainer.max_epochs=4") == 0
     made = only_run()
     result = result_of(made)
     assert result["state"] == "completed"
@@ -55,6 +54,9 @@ def test_the_default_run(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert "baseline (majority class)" in printed
     assert str(made) in printed
     assert sum(line.split()[:1] == ["epoch"] for line in printed.splitlines()) == 1  # one head for all epochs
+    logged = (made / "runner.log").read_text()
+    assert [line for line in printed.splitlines() if line.strip() and line not in logged] == []
+    assert "\x1b" not in logged
     assert sorted(path.name for path in made.iterdir()) == [
         ".hydra", "checkpoints", "config.yaml", "metrics.jsonl", "result.json", "runner.log", "split.json", "split.npz",
         "tensorboard",
@@ -146,14 +148,6 @@ def test_tensorboard_has_the_points_of_the_metrics_and_the_tables(run: Run) -> N
     assert f"{result_of(made)['metrics']['test/accuracy']:.4f}" in texts["result/text_summary"]
 
 
-def test_the_log_has_what_was_printed(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(*QUICK) == 0
-    printed = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
-    logged = (only_run() / "runner.log").read_text()
-    assert [line for line in printed if line not in logged] == []
-    assert "\x1b" not in logged
-
-
 @pytest.fixture(scope="session")
 def longer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of `LONGER` that nothing happened to."""
@@ -175,32 +169,31 @@ def test_a_seed_repeats_a_run_byte_for_byte_and_another_one_does_not(run: Run, l
     assert (longer / "split.npz").read_bytes() == (Path("c") / "split.npz").read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("stop", "signum", "status"),
-    [(1, signal.SIGINT, 130), (17, signal.SIGTERM, 143), (25, signal.SIGINT, 130), (34, signal.SIGTERM, 143)],
-)
-def test_a_stopped_run_goes_on_to_the_same_bytes(
-    run: Run,
-    longer: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    stop: int,
-    signum: int,
-    status: int,
-) -> None:
+def stopping(monkeypatch: pytest.MonkeyPatch, at: int, signum: int = signal.SIGINT) -> None:
+    """Have a run be sent a signal in a step."""
     step = Trainer.step
 
-    def stopping(self: Trainer, batches: Any) -> None:
+    def stopped(self: Trainer, batches: Any) -> None:
         step(self, batches)
-        if self.progress.step == stop:
+        if self.progress.step == at:
             signal.raise_signal(signum)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "step", stopping)
-        assert run(*LONGER, "hydra.run.dir=parts") == status
-    assert result_of(Path("parts"))["state"] == "interrupted"
-    assert "to resume: python -m runner resume=parts" in capsys.readouterr().out
-    assert torch.load("parts/checkpoints/last.pt", weights_only=True)["progress"]["step"] == stop
+    monkeypatch.setattr(Trainer, "step", stopped)
+
+
+def test_a_run_that_is_stopped_again_and_again_goes_on_to_the_same_bytes(
+    run: Run, longer: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In its first step, at the end of an epoch, and inside one."""
+    typed: tuple[str, ...] = (*LONGER, "hydra.run.dir=parts")
+    for at, signum, status in ((1, signal.SIGINT, 130), (17, signal.SIGTERM, 143), (25, signal.SIGINT, 130)):
+        with monkeypatch.context() as patch:
+            stopping(patch, at, signum)
+            assert run(*typed) == status
+        assert result_of(Path("parts"))["state"] == "interrupted"
+        assert "to resume: python -m runner resume=parts" in capsys.readouterr().out
+        assert torch.load("parts/checkpoints/last.pt", weights_only=True)["progress"]["step"] == at
+        typed = ("resume=parts",)
     assert run("resume=parts") == 0
     same_run(longer, Path("parts"))
 
@@ -327,25 +320,19 @@ def test_settings_of_the_trainer_reach_it(run: Run, monkeypatch: pytest.MonkeyPa
         2,
     )
     assert (torch.get_num_threads(), torch.get_deterministic_debug_mode()) == (2, 2)
-    assert run(*QUICK, "trainer.deterministic=false") == 0
+    assert run(*QUICK, "trainer.deterministic=false", "check=only") == 0
     assert torch.get_deterministic_debug_mode() == 0
 
 
-@pytest.mark.parametrize("shorter", ["trainer.max_epochs=1", "trainer.max_steps=20"])
-def test_a_stopped_run_can_be_ended_early(run: Run, monkeypatch: pytest.MonkeyPatch, shorter: str) -> None:
-    step = Trainer.step
-
-    def stopping(self: Trainer, batches: Any) -> None:
-        step(self, batches)
-        if self.progress.step == 30:
-            signal.raise_signal(signal.SIGINT)
-
+def test_a_stopped_run_can_be_ended_early(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "step", stopping)
-        assert run(*LONGER, "hydra.run.dir=here") == 130
-    assert run("resume=here", shorter) == 0
-    result = result_of(Path("here"))
-    assert (result["state"], result["steps"]) == ("completed", 30)
+        stopping(patch, 30)
+        assert run(*LONGER, "hydra.run.dir=max_epochs") == 130
+    shutil.copytree("max_epochs", "max_steps")
+    for key, value in (("max_epochs", 1), ("max_steps", 20)):
+        assert run(f"resume={key}", f"trainer.{key}={value}") == 0
+        result = result_of(key)
+        assert (result["state"], result["steps"]) == ("completed", 30)
 
 
 def test_a_failure_after_the_start_keeps_the_folder_and_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -428,7 +415,7 @@ def test_tensorboard_can_be_left_out(made: Path) -> None:
 
 ROWS = np.random.default_rng(0).normal(size=(150, 3))
 TABLE = ("dataset=table", "dataset.path=table.csv", "transform=table", "model=mlp", "optimizer.lr=0.01",
-         "trainer.threads=1", "tensorboard.pictures=false")  # fmt: skip
+         "trainer.threads=1", "tensorboard.enabled=false")  # fmt: skip
 
 
 def write_table(**columns: Any) -> None:
@@ -507,7 +494,7 @@ def test_targets_that_stand_for_none_are_left_out_everywhere(run: Run) -> None:
     )
     np.savez("marked.npz", x=ROWS, y=kind)
     overrides = ("~dataset", "+dataset._target_=marked.make", "allow_targets=[marked.*]", "model=mlp", "transform=none")
-    overrides += ("loss=weighted_ce", "trainer.max_epochs=40", "trainer.threads=1", "tensorboard.pictures=false")
+    overrides += ("loss=weighted_ce", "trainer.max_epochs=40", "trainer.threads=1", "tensorboard.enabled=false")
     assert run(*overrides, "trainer.evaluate_every=20 epochs") == 0
     made = only_run()
     manifest = json.loads((made / "split.json").read_text())
@@ -560,8 +547,8 @@ def test_probability_metrics_are_left_out_where_there_are_no_probabilities(
     assert 0.5 < found["val/accuracy"] < 1
 
 
-CNN = ("model=cnn", "model.channels=[4,4]", "trainer.max_epochs=3", "trainer.threads=1", "loader.subset=200",
-       "tensorboard.pictures=false")  # fmt: skip
+CNN = ("model=cnn", "model.channels=[4,4]", "trainer.max_epochs=2", "trainer.threads=1", "loader.subset=200",
+       "tensorboard.enabled=false")  # fmt: skip
 
 
 UNFREEZING = (*CNN, "model.freeze=['0']", "model.unfreeze_at_epoch=2", "scheduler=constant")
@@ -574,22 +561,22 @@ def thawed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_what_is_frozen_stays_and_is_trained_from_the_epoch_on_that_is_named(run: Run, thawed: Path) -> None:
-    assert run(*CNN, "model.freeze=['0']", "hydra.run.dir=frozen") == 0
-    assert run(*CNN, "model.freeze=['0']", "trainer.max_epochs=1", "hydra.run.dir=begun") == 0
-    first, last = (weights_of(Path(name), "last.pt", "model") for name in ("begun", "frozen"))
+    assert run(*CNN, "model.freeze=['0']", "checkpoint.keep=2", "hydra.run.dir=frozen") == 0
+    first, last = (weights_of("frozen", name) for name in ("step-4.pt", "step-8.pt"))
     assert all(
         torch.equal(first[name], last[name]) for name in first if name.startswith("0.")
     )  # BatchNorm's buffers too
     assert not torch.equal(list(first.values())[-2], list(last.values())[-2])  # of the last layer
-    assert not torch.equal(weights_of(thawed, "last.pt", "model")["0.0.weight"], first["0.0.weight"])
+    assert not torch.equal(weights_of(thawed)["0.0.weight"], first["0.0.weight"])
 
 
 def test_a_run_that_unfreezes_resumes_to_the_same_bytes(run: Run, thawed: Path) -> None:
-    for steps in (2, 6):
-        assert run(*UNFREEZING, f"trainer.max_steps={steps}", f"hydra.run.dir=part{steps}") == 0
-        assert run(f"resume=part{steps}", "trainer.max_steps=null") == 0
-        whole, part = (weights_of(place, "last.pt", "model") for place in (thawed, f"part{steps}"))
-        assert all(torch.equal(whole[name], part[name]) for name in whole)
+    """Before it unfreezes, and after."""
+    assert run(*UNFREEZING, "trainer.max_steps=2", "hydra.run.dir=part") == 0
+    for steps in (6, "null"):
+        assert run("resume=part", f"trainer.max_steps={steps}") == 0
+    whole, part = (weights_of(place) for place in (thawed, Path("part")))
+    assert all(torch.equal(whole[name], part[name]) for name in whole)
 
 
 def test_weights_of_another_run_start_this_one_and_are_not_asked_for_again(
@@ -618,7 +605,7 @@ def test_initial_weights_follow_the_rules_of_the_configuration(run: Run) -> None
         (["model.init={method: zeros, layers: Conv2d}"], "model.init.layers: ['Conv2d'] matches no layer of the model"),
         (["model.unfreeze_at_epoch=0"], "model.unfreeze_at_epoch: 0 is not allowed\n  allowed: a whole number >= 1"),
         (["model=lenet"], "model: cannot be built: images of 8×8 are too small"),
-        (["model=torchvision", "model.name=alexnet"], "model: cannot take inputs of shape 1×8×8"),
+        (["model=torchvision", "model.name=squeezenet1_0"], "model: cannot take inputs of shape 1×8×8"),
     ],
 )  # fmt: skip
 def test_models_that_cannot_be_meant_end_before_training(
@@ -664,22 +651,20 @@ def broken(how):
 """
 STREAMED = ("~dataset", "allow_targets=[streams.*]", "model=mlp", "model.hidden=[8]", "transform=none",
             "loader.batch_size=16", "loader.epoch_samples=80", "trainer.threads=1",
-            "tensorboard.pictures=false")  # fmt: skip
+            "tensorboard.enabled=false")  # fmt: skip
 
 
 def test_a_run_on_a_stream_resumes_to_the_same_bytes(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     Path("streams.py").write_text(STREAM)
-    overrides = (*STREAMED, "+dataset._target_=streams.make", "loader.num_workers=2", "trainer.max_epochs=2",
-                 "scheduler=constant")  # fmt: skip
-    assert run(*overrides, "hydra.run.dir=whole") == 0
-    assert run(*overrides, "trainer.max_steps=7", "hydra.run.dir=part") == 0
-    again = ("resume=part", "trainer.max_steps=null", "allow_targets=[streams.*]")
+    overrides = (*STREAMED, "+dataset._target_=streams.make", "loader.num_workers=2", "trainer.max_epochs=2")
+    with left_at(7):
+        assert run(*overrides, "checkpoint.every=7 steps", "hydra.run.dir=whole") == 0
+    again = ("resume=part", "allow_targets=[streams.*]")
     assert run(*again, "loader.num_workers=0") == 2
     assert "loader.num_workers: 0: part began with 2" in capsys.readouterr().err
     assert run(*again) == 0
-    whole, part = (weights_of(Path(name), "last.pt", "model") for name in ("whole", "part"))
-    assert all(torch.equal(whole[name], part[name]) for name in whole)
-    assert records_of(Path("whole"))[-1] == records_of(Path("part"))[-1]
+    assert same_tensors(*(weights_of(name) for name in ("whole", "part")))
+    assert records_of("whole") == records_of("part")
 
 
 @pytest.mark.parametrize(
