@@ -18,7 +18,7 @@ import torchvision
 from conftest import composed
 from PIL import Image
 
-from runner import config
+from runner import config, options
 from runner.checks import targets
 from runner.dataset import ArrayDataset, Parts, read
 from runner.dataset.vision import torchvision_dataset
@@ -230,7 +230,7 @@ def any_md5(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def opened(name: str, *overrides: str) -> Parts:
-    cfg = composed(f"dataset={name}", f"dataset.root={ROOT}", *overrides)
+    cfg = composed(f"dataset={name}", *overrides)
     assert targets.check(config.plain(cfg)[0]) == []
     return config.factory(cfg.dataset)()
 
@@ -250,21 +250,29 @@ def test_what_is_read_is_what_torchvision_reads(name: str) -> None:
     assert len(parts["train"].classes) == classes
     assert isinstance(parts["train"].source, ArrayDataset) == (name not in READ_ONE_BY_ONE)
 
-    options = composed(f"dataset={name}", f"dataset.root={ROOT}").dataset
-    kind = getattr(torchvision.datasets, options.name)
+    cfg = composed(f"dataset={name}")
+    assert config.check(cfg) == []
+    assert config.written(cfg.dataset) == options.of("dataset")[name]
+    chosen = cfg.dataset
+    kind = getattr(torchvision.datasets, chosen.name)
     if name in ("fashion_mnist", "emnist"):
         for path in ROOT.rglob("*.gz"):  # torchvision itself reads extracted files only
             path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
-    extra = {"split": options.split} if "split" in options else {}
+    extra = {"split": chosen.split} if "split" in chosen else {}
     place = shutil.copytree(ROOT, "copy") if name == "lsun" else ROOT  # an LMDB file cannot be opened twice
     for part, samples in parts.items():
-        source = kind(place, **extra, **options.parts[part])
+        source = kind(place, **extra, **chosen.parts[part])
         for index in range(len(source)):
             picture, target = source[index]
             given, found, _ = samples.read(index)
             assert torch.equal(given, torch.from_numpy(np.array(picture)).view(*given.shape[1:], -1).permute(2, 0, 1))
             assert found == target
         assert samples.targets.tolist() == [target for _, target in source]
+
+
+def test_every_data_set_of_torchvisions_is_read_here() -> None:
+    texts = {path.stem: path.read_text() for path in (options.home() / "dataset").glob("*.yaml")}
+    assert {name for name, text in texts.items() if "_target_: runner.dataset.torchvision" in text} == set(WRITERS)
 
 
 @pytest.mark.parametrize("name", WRITERS)
