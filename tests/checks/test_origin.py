@@ -23,33 +23,35 @@ def mine(name: str, text: str) -> None:
     path.write_text(text)
 
 
-@pytest.mark.parametrize(
-    ("option", "text", "override", "said"),
-    [
-        ("optimizer/own", "defaults: [sgd]\n\nlr: abc\n", (), "mine/optimizer/own.yaml, line 3: optimizer.lr: 'abc'"),
-        ("optimizer/own", "defaults: [sgd]\nlr: abc\n", ("optimizer.lr=x",), "optimizer.lr: 'x' is not allowed"),
-        (
-            "optimizer/own", "defaults: [sgd]\nparam_groups:\n  - match: fc\n  - match: bias\n    lr: -1\n", (),
-            "mine/optimizer/own.yaml, line 5: optimizer.param_groups.1.lr: -1 is not allowed",
-        ),
-        (
-            "model/own", "# mine\n_target_: nets.Net\nnum_outputs: ${facts.num_outputs}\nwidth: 3\n", (),
-            "mine/model/own.yaml, line 4: model.width: nets.Net has no argument 'width'",
-        ),
-        (
-            "experiment/own", "# @package _global_\ntrainer:\n  max_epochs: 0\n", (),
-            "mine/experiment/own.yaml, line 3: trainer.max_epochs: 0 is not allowed",
-        ),
-    ],
-)  # fmt: skip
+LINES: list[tuple[str, str, tuple[str, ...], str]] = [
+    ("optimizer/own", "defaults: [sgd]\n\nlr: abc\n", (), "FILE, line 3: optimizer.lr: 'abc'"),
+    ("optimizer/own", "defaults: [sgd]\nlr: abc\n", ("optimizer.lr=x",), "optimizer.lr: 'x' is not allowed"),
+    (
+        "optimizer/own", "defaults: [sgd]\nparam_groups:\n  - match: fc\n  - match: bias\n    lr: -1\n", (),
+        "FILE, line 5: optimizer.param_groups.1.lr: -1 is not allowed",
+    ),
+    (
+        "model/own", "# mine\n_target_: nets.Net\nnum_outputs: ${facts.num_outputs}\nwidth: 3\n", (),
+        "FILE, line 4: model.width: nets.Net has no argument 'width'",
+    ),
+    (
+        "experiment/own", "# @package _global_\ntrainer:\n  max_epochs: 0\n", (),
+        "FILE, line 3: trainer.max_epochs: 0 is not allowed",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(len(LINES)), ids=[said for *_, said in LINES])
 def test_a_mistake_in_a_file_of_ones_own_has_its_line(
-    run: Run, capsys: pytest.CaptureFixture[str], option: str, text: str, override: tuple[str, ...], said: str
+    run: Run, capsys: pytest.CaptureFixture[str], number: int
 ) -> None:
     Path("nets.py").write_text(NET)
-    mine(f"{option}.yaml", text)
-    group = option.partition("/")[0]
-    assert run(*OPTIONS, f"{group}=own", *override) == 2
-    assert capsys.readouterr().err.startswith(f"error: {said}")
+    for other, (file, text, *_) in enumerate(LINES):
+        mine(f"{file}{other}.yaml", text)
+    file, _, override, said = LINES[number]
+    group, _, name = f"{file}{number}".rpartition("/")
+    assert run(*OPTIONS, f"{group}={name}", *override) == 2
+    assert capsys.readouterr().err.startswith(f"error: {said.replace('FILE', f'mine/{file}{number}.yaml')}")
     assert not Path("outputs").exists()
 
 
@@ -66,53 +68,54 @@ def test_of_ours_the_key_is_enough(run: Run, capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().err.startswith("error: trainer.max_epochs: 0 is not allowed")
 
 
-@pytest.mark.parametrize(
-    ("file", "text", "said"),
-    [
-        ("model/own", "_target_: nets.Net\nwidth: 3\nwidth: 4\n", "FILE, line 3: is not YAML: found duplicate key"),
-        ("model/own", "_target_: nets.Net\n\twidth: 3\n", "FILE, line 2: is not YAML: found character '\\t'"),
-        ("model/own", "- a\n- b\n", "FILE: contains a list\n  allowed: a mapping of keys to values"),
-        ("model/own", "only words\n", "FILE: model._target_: is missing"),
-        ("model/own", "", "FILE: model._target_: is missing"),
-        ("model/own", "_target_: nets.Net\nnum_outputs: ${facts.num_outputs\n", "FILE: cannot be read: no viable"),
-        (
-            "model/own", "_target_: nets.Net\n",
-            "FILE: model.num_outputs: is missing: nets.Net needs it\n  try: num_outputs: ${facts",
-        ),
-        ("model/own", "defaults:\n  - mpl\n", "FILE, line 2: model: there is no option 'mpl'"),
-        ("model/own", "_target_: os.system\ncommand: ls\n", "FILE, line 1: model._target_: 'os.system' is blocked"),
-        ("experiment/own", "# @package _global_\ntrainer: {max_epoch: 3}\n", "FILE, line 2: trainer.max_epoch: there"),
-        ("experiment/own", "trainer: {max_epochs: 3}\n", "experiment: is not a recipe\n  try: # @package _global_ as"),
-        (
-            "experiment/own", "# @package _global_\ndefaults:\n  - override /modle: mlp\n",
-            "FILE, line 3: there is no group 'modle'",
-        ),
-        (
-            "experiment/own", "# @package _global_\ndefaults:\n  - override /model: mpl\n",
-            "FILE, line 3: model: there is no option 'mpl'",
-        ),
-        (
-            "experiment/own", "# @package _global_\ndefaults:\n  - model: mlp\n",
-            "FILE, line 3: there is no group 'model' inside the group 'experiment'\n  try: override /model: mlp",
-        ),
-        ("study", "defaults:\n  - config\n  - override model: mpl\n", "FILE, line 3: model: there is no option 'mpl'"),
-        ("study", "defaults:\n  - config\n  - model: mlp\n", "FILE, line 3: model is already in the defaults list"),
-        ("study", "defaults: [confg]\n", "--config-name: there is no confg.yaml in runner's own conf/"),
-        ("study", "seed: 3\n", "--config-name: the file sets none of runner's groups\n  try: defaults: [config,"),
-    ],
-)  # fmt: skip
-def test_files_of_every_kind_of_broken(
-    run: Run, capsys: pytest.CaptureFixture[str], file: str, text: str, said: str
-) -> None:
+BROKEN = [
+    ("model/own", "_target_: nets.Net\nwidth: 3\nwidth: 4\n", "FILE, line 3: is not YAML: found duplicate key"),
+    ("model/own", "a: 1\nb: {x: 1, y\nc: 2\n", "FILE, line 3: is not YAML: "),
+    ("model/own", "_target_: nets.Net\n\twidth: 3\n", "FILE, line 2: is not YAML: found character '\\t'"),
+    ("model/own", "- a\n- b\n", "FILE: contains a list\n  allowed: a mapping of keys to values"),
+    ("model/own", "only words\n", "FILE: model._target_: is missing"),
+    ("model/own", "", "FILE: model._target_: is missing"),
+    ("model/own", "_target_: nets.Net\nnum_outputs: ${facts.num_outputs\n", "FILE: cannot be read: no viable"),
+    (
+        "model/own", "_target_: nets.Net\n",
+        "FILE: model.num_outputs: is missing: nets.Net needs it\n  try: num_outputs: ${facts",
+    ),
+    ("model/own", "defaults:\n  - mpl\n", "FILE, line 2: model: there is no option 'mpl'"),
+    ("model/own", "_target_: os.system\ncommand: ls\n", "FILE, line 1: model._target_: 'os.system' is blocked"),
+    ("experiment/own", "# @package _global_\ntrainer: {max_epoch: 3}\n", "FILE, line 2: trainer.max_epoch: there"),
+    ("experiment/own", "trainer: {max_epochs: 3}\n", "experiment: is not a recipe\n  try: # @package _global_ as"),
+    (
+        "experiment/own", "# @package _global_\ndefaults:\n  - override /modle: mlp\n",
+        "FILE, line 3: there is no group 'modle'",
+    ),
+    (
+        "experiment/own", "# @package _global_\ndefaults:\n  - override /model: mpl\n",
+        "FILE, line 3: model: there is no option 'mpl'",
+    ),
+    (
+        "experiment/own", "# @package _global_\ndefaults:\n  - model: mlp\n",
+        "FILE, line 3: there is no group 'model' inside the group 'experiment'\n  try: override /model: mlp",
+    ),
+    ("study", "defaults:\n  - config\n  - override model: mpl\n", "FILE, line 3: model: there is no option 'mpl'"),
+    ("study", "defaults:\n  - config\n  - model: mlp\n", "FILE, line 3: model is already in the defaults list"),
+    ("study", "defaults: [confg]\n", "--config-name: there is no confg.yaml in runner's own conf/"),
+    ("study", "seed: 3\n", "--config-name: the file sets none of runner's groups\n  try: defaults: [config,"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(len(BROKEN)), ids=[f"{file}-{said}" for file, _, said in BROKEN])
+def test_files_of_every_kind_of_broken(run: Run, capsys: pytest.CaptureFixture[str], number: int) -> None:
     Path("nets.py").write_text(NET)
-    mine(f"{file}.yaml", text)
-    group, _, name = file.rpartition("/")
+    for other, (file, text, _) in enumerate(BROKEN):  # all of them, for what Hydra makes of the same files is kept
+        mine(f"{file}{other}.yaml", text)
+    file, _, said = BROKEN[number]
+    group, _, name = f"{file}{number}".rpartition("/")
     assert run(*OPTIONS, *([f"{group}={name}"] if group else ["--config-name", name])) == 2
     output = capsys.readouterr().err
     assert (
         output.removeprefix("error: ")
         .replace(f"{Path.cwd()}/", "")
-        .startswith(said.replace("FILE", f"mine/{file}.yaml"))
+        .startswith(said.replace("FILE", f"mine/{file}{number}.yaml"))
     )
     assert len(output.splitlines()) <= 3
     assert not Path("outputs").exists()
