@@ -65,7 +65,7 @@ def test_the_declared_shape_is_that_of_the_samples(run: Run, capsys: pytest.Capt
         capsys.readouterr().err
         == "error: dataset.shape: [1, 9, 9], but a sample has shape [1, 8, 8]\n  allowed: [1, 8, 8]\n"
     )
-    assert run(*QUICK, "dataset.shape=null") == 0
+    assert run(*QUICK, "dataset.shape=null", "check=only") == 0
 
 
 def test_the_facts_of_a_trial_without_data_are_not_kept() -> None:
@@ -84,7 +84,7 @@ def test_what_the_meta_device_cannot_do_is_tried_on_the_cpu(run: Run, monkeypatc
         "        return super().forward(x * (2.0 if x.sum().item() > 0 else 1.0))\n"
         "def Net(num_outputs): return Looking(nn.Flatten(), nn.Linear(64, num_outputs))\n"
     )
-    assert run(*options, "trainer.max_epochs=1") == 0
+    assert run(*options, "trainer.max_steps=1", "tensorboard.enabled=false") == 0
 
 
 def net(body: str, layers: str = "nn.Flatten(), nn.Linear(64, num_outputs)") -> tuple[str, ...]:
@@ -95,7 +95,7 @@ def net(body: str, layers: str = "nn.Flatten(), nn.Linear(64, num_outputs)") -> 
         f"        self.layers = nn.Sequential({layers})\n\n"
         f"    def forward(self, x):\n        {body}\n"
     )
-    return (*own_model(code), "trainer.max_epochs=1")
+    return (*own_model(code), "trainer.max_epochs=1", "tensorboard.enabled=false")
 
 
 @pytest.mark.parametrize(
@@ -129,12 +129,12 @@ def test_one_sample_alone_in_the_last_batch(run: Run, capsys: pytest.CaptureFixt
     said = capsys.readouterr().err
     assert "loader.drop_last: false, but the model cannot be trained on a batch of 1: Expected more than" in said
     assert "try: loader.drop_last=true" in said
-    assert run(*options, "loader.batch_size=49", "loader.drop_last=true") == 0
+    assert run(*options, "loader.batch_size=49", "loader.drop_last=true", "check=only") == 0
 
 
 def test_the_trial_changes_nothing_in_the_model(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     options = ("model.channels=[4]", "trainer.max_epochs=1", "trainer.threads=1", "model.dropout=0.5",
-               "tensorboard.pictures=false")  # fmt: skip
+               "tensorboard.enabled=false", "trainer.max_steps=2")  # fmt: skip
     assert run(*options, "hydra.run.dir=with") == 0
     monkeypatch.setattr("runner.train.try_step", lambda *arguments: None)
     assert run(*options, "hydra.run.dir=without") == 0
