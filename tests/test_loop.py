@@ -244,9 +244,13 @@ class TestLength:
         limits = limits_of(cfg)
         assert (limits.evaluate_epochs, limits.evaluate_steps) == (epochs, steps)
 
-    def test_val_is_looked_at_after_some_epochs_and_at_the_end(self, run: Run) -> None:
-        assert run(*QUICK, "trainer.max_epochs=4", "trainer.evaluate_every=3 epochs") == 0
-        assert [r["step"] for r in records_of(only_run())] == [51, 68]
+    @pytest.mark.parametrize(
+        ("every", "steps"),
+        [("3 epochs", [51, 68]), ("25%", [17, 34, 51, 68])],  # the latter with the ends of epochs, and once
+    )
+    def test_val_is_looked_at_after_some_time_and_at_the_end(self, run: Run, every: str, steps: list[int]) -> None:
+        assert run(*QUICK, "trainer.max_epochs=4", f"trainer.evaluate_every={every}") == 0
+        assert [r["step"] for r in records_of(only_run())] == steps
         state = torch.load(only_run() / "checkpoints/last.pt", weights_only=True)
         assert state["progress"]["step"] == 68
 
