@@ -22,6 +22,9 @@ from runner.sweep import folds
 
 FOLDS = 3
 
+SMALL = (*CROSS, "dataset=iris", "split.n_splits=2")
+"""Overrides of a smaller cross-validation, where it does not matter of what."""
+
 
 def read(folder: str | Path) -> Any:
     return json.loads((Path(folder) / "result.json").read_text())
@@ -84,27 +87,6 @@ def test_every_fold_begins_with_a_new_model_and_is_the_run_that_it_would_be_alon
     assert not Path("alone/fold-0").exists()
 
 
-def test_a_fold_that_is_missing_is_trained_and_no_other(
-    run: Run, crossed: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before, first = read("here"), Path("here/fold-0/checkpoints/last.pt").stat().st_mtime_ns
-    assert run("resume=here") == 0
-    assert "here is complete" in capsys.readouterr().out
-    shutil.rmtree("here/fold-1")
-    Path("here/out_of_fold.csv").unlink()
-    assert run("resume=here") == 0
-    assert "3 folds, 2 of them done" in capsys.readouterr().out
-    assert read("here")["metrics"] == before["metrics"]
-    assert Path("here/fold-0/checkpoints/last.pt").stat().st_mtime_ns == first
-    assert len(out_of_fold("here")) == 1797
-
-
-def test_a_longer_training_goes_on_in_every_fold(run: Run, crossed: Path) -> None:
-    assert run("resume=here", "trainer.max_epochs=2") == 0
-    assert [read(f"here/fold-{n}")["epochs"] for n in range(FOLDS)] == [2, 2, 2]
-    assert "the end of epoch 1" in Path("here/fold-1/runner.log").read_text()
-
-
 def test_where_there_is_an_official_test_part_the_fold_is_val_and_all_folds_say_it_together(run: Run) -> None:
     images = np.random.default_rng(0).normal(size=(120, 1, 4, 4)).astype(np.float32)
     labels = (images.mean((1, 2, 3)) > 0).astype(np.int64)
@@ -131,20 +113,27 @@ def test_where_there_is_an_official_test_part_the_fold_is_val_and_all_folds_say_
     assert "ensemble/auroc" in whole["metrics"] or "ensemble/roc_auc" in whole["metrics"]
 
 
-def test_values_are_averaged_and_kept_for_every_sample(run: Run) -> None:
+def test_values_are_averaged_and_kept_for_every_sample(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also of a length that refers to another key, which is a length all the same."""
     values = "dataset=diabetes", "loss=mse", "metric=regression"
-    folds = "split=kfold", "split.n_splits=2", "split.seed=7"
-    assert run(*QUICK, *values, *folds, "trainer.max_epochs=1", "hydra.run.dir=here") == 0
+    folds = "split=kfold", "split.n_splits=2", "split.seed=7", "trainer.max_epochs=${split.n_splits}"
+    assert run(*QUICK, *values, *folds, "hydra.run.dir=here") == 0
     held_out_in_turn(load_diabetes, KFold(2, shuffle=True, random_state=7))
     said = out_of_fold("here")
     errors = [abs(float(row["target"]) - float(row["prediction"])) for row in said]
     assert len(said) == 442
     assert read("here")["metrics"]["out_of_fold/mae"] == pytest.approx(statistics.fmean(errors), rel=1e-4)
+    assert read("here")["epochs"] == 2
+    before = Path("here/fold-1/checkpoints/last.pt").stat().st_mtime_ns
+    capsys.readouterr()
+    assert run("resume=here") == 0
+    assert "here is complete" in capsys.readouterr().out
+    assert Path("here/fold-1/checkpoints/last.pt").stat().st_mtime_ns == before
 
 
 def test_in_a_sweep_folds_and_seeds_count_apart(run: Run) -> None:
-    several = "split.n_splits=2", "seed=0,1", "optimizer.lr=0.01,0.001", "sweep.n_jobs=2"
-    assert run("-m", *CROSS, *several, "hydra.sweep.dir=sweep") == 0
+    several = "seed=0,1", "optimizer.lr=0.01,0.001", "sweep.n_jobs=2"
+    assert run("-m", *SMALL, *several, "hydra.sweep.dir=sweep") == 0
     with open("sweep/results.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 8
@@ -155,6 +144,9 @@ def test_in_a_sweep_folds_and_seeds_count_apart(run: Run) -> None:
     assert read("sweep/seed=0,optimizer.lr=0.01")["metrics"]["test/accuracy_std"] > 0
     assert run("resume='sweep/seed=0,optimizer.lr=0.01'", "trainer.max_epochs=2") == 0
     assert read("sweep/seed=0,optimizer.lr=0.01")["epochs"] == 2
+    for fold in (Path(f"sweep/seed=0,optimizer.lr=0.01/fold-{n}") for n in range(2)):  # each goes on where it was
+        assert read(fold)["epochs"] == 2
+        assert "the end of epoch 1" in (fold / "runner.log").read_text()
 
 
 def test_a_fold_that_fails_is_named(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,17 +174,25 @@ def test_what_is_no_cross_validation(
 
 
 def test_folds_that_are_values_of_a_key_are_folds_all_the_same(run: Run) -> None:
-    assert run("-m", *CROSS, "split.fold=0,1", "seed=0,1", "hydra.sweep.dir=sweep") == 0
+    assert run("-m", *SMALL, "split.fold=0,1", "seed=0,1", "hydra.sweep.dir=sweep") == 0
     assert "| 2 seeds × 2 folds |" in Path("sweep/results.md").read_text()
 
 
-def test_what_is_damaged_is_made_again(run: Run, crossed: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = read("here")["metrics"]
-    Path("here/fold-0/predictions.npz").unlink()
-    shutil.copytree("here/fold-1", "here/fold-backup1")  # not a fold
-    shutil.rmtree("here/fold-2")
+def test_what_is_missing_or_damaged_is_made_again_and_nothing_else(
+    run: Run, crossed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, kept = read("here")["metrics"], Path("here/fold-1/checkpoints/last.pt").stat().st_mtime_ns
     assert run("resume=here") == 0
+    assert "here is complete" in capsys.readouterr().out
+    shutil.copytree("here/fold-1", "here/fold-backup1")  # not a fold
+    Path("here/fold-0/predictions.npz").unlink()
+    shutil.rmtree("here/fold-2")
+    Path("here/out_of_fold.csv").unlink()
+    assert run("resume=here") == 0
+    assert "3 folds, 1 of them done" in capsys.readouterr().out
     assert read("here")["metrics"] == before
+    assert Path("here/fold-1/checkpoints/last.pt").stat().st_mtime_ns == kept
+    assert len(out_of_fold("here")) == 1797
     Path("here/fold-1/predictions.npz").write_bytes(b"PK")
     shutil.rmtree("here/fold-2")
     assert run("resume=here") == 1
@@ -201,16 +201,6 @@ def test_what_is_damaged_is_made_again(run: Run, crossed: Path, capsys: pytest.C
     Path("here/fold-1/predictions.npz").unlink()
     assert run("resume=here") == 0
     assert read("here")["metrics"] == before
-
-
-def test_a_length_that_refers_to_another_key_is_a_length(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    folds = "split=kfold", "split.n_splits=2", "trainer.max_epochs=${split.n_splits}"
-    assert run(*QUICK, *folds, "hydra.run.dir=r") == 0
-    before = Path("r/fold-1/checkpoints/last.pt").stat().st_mtime_ns
-    capsys.readouterr()
-    assert run("resume=r") == 0
-    assert "r is complete" in capsys.readouterr().out
-    assert Path("r/fold-1/checkpoints/last.pt").stat().st_mtime_ns == before
 
 
 def test_a_disk_that_is_full_for_a_moment_ends_no_fold(
@@ -224,6 +214,6 @@ def test_a_disk_that_is_full_for_a_moment_ends_no_fold(
         return summarise(cfg, run_dir)
 
     monkeypatch.setattr(folds, "summarise", full)
-    assert run(*CROSS, "split.n_splits=2", "hydra.run.dir=here") == 0
+    assert run(*SMALL, "hydra.run.dir=here") == 0
     assert "result.json could not be written: [Errno 28] No space left on device" in capsys.readouterr().out
     assert read("here")["state"] == "completed"

@@ -19,11 +19,17 @@ from runner.__main__ import main
 from runner.sweep import study
 
 SEARCH = ("-m", *QUICK, "sweep=optuna", "sweep.points=3", "optimizer.lr=tag(log,interval(1e-5,1e-1))",
-          "model.dropout=interval(0,0.5)", "hydra.sweep.dir=sweep")  # fmt: skip
+          "loader.batch_size=32,64", "hydra.sweep.dir=sweep")  # fmt: skip
 
 
 def trials(folder: str = "sweep") -> list[optuna.trial.FrozenTrial]:
     return optuna.load_study(storage=study.storage(Path(folder)), study_name=study.NAME).get_trials()
+
+
+def direction() -> str:
+    """Whether more is better."""
+    found = optuna.load_study(storage=study.storage(Path("sweep")), study_name=study.NAME)
+    return str(found.direction.name)
 
 
 @pytest.fixture(scope="module")
@@ -69,24 +75,39 @@ def test_what_does_not_look_good_is_given_up(run: Run) -> None:
         assert list(trial.intermediate_values.values()) == reported
 
 
-def test_more_points_go_on_from_those_that_were_tried(
+def test_more_points_go_on_from_those_that_were_tried_with_the_choices_that_it_began_with(
     run: Run, searched: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = rows()
-    assert run("resume=sweep", "sweep.points=4") == 0
+    before, kept = rows(), (searched / "sweep.json").read_bytes()
+    others = "loader.batch_size=32,64,128", "optimizer.lr=interval(0.001,0.1)", "sweep.points=4"
+    assert run("resume=sweep", *others) == 2
+    said = capsys.readouterr().err
+    assert "batch_size: 32,64,128 is not compatible with the values that this search started with" in said
+    assert "  allowed: 32,64\n" in said
+    assert "  allowed: tag(log,interval(1e-05,0.1))\n" in said
+    assert (searched / "sweep.json").read_bytes() == kept
+    assert run("resume=sweep", "optimizer.lr=tag(log,interval(1e-2,1))", "sweep.points=4") == 0
     assert "4 points to try, 3 of them done" in capsys.readouterr().out
     assert [row["folder"] for row in rows()][:3] == [row["folder"] for row in before]
     assert len({row["optimizer.lr"] for row in rows()}) == 4
+    assert len(trials()) == 4
+    assert 1e-2 <= trials()[3].params["optimizer.lr"] <= 1
 
 
-def test_a_point_is_tried_with_every_seed(run: Run) -> None:
-    assert run(*SEARCH, "sweep.points=2", "seed=0,1") == 0
+def test_a_point_is_tried_with_every_seed_and_it_searches_by_what_the_table_ranks_by(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The mode of one metric says nothing of another."""
+    ranked = "checkpoint.monitor=val/accuracy", "checkpoint.mode=max", "sweep.rank_by=val/loss"
+    assert run(*SEARCH, "sweep.points=2", "seed=0,1", *ranked) == 0
+    assert "Ranked by val/loss (" in capsys.readouterr().out
     assert len(rows()) == 4
     for trial in trials():
         rate = pytest.approx(trial.params["optimizer.lr"], rel=1e-5)
         mine = [row for row in rows() if float(row["optimizer.lr"]) == rate]
         assert {row["seed"] for row in mine} == {"0", "1"}
         assert trial.value == pytest.approx(sum(float(row["val/loss"]) for row in mine) / 2)
+    assert direction() == "MINIMIZE"
 
 
 def test_killed_in_the_middle_it_goes_on_with_what_it_was_at(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,48 +153,19 @@ def test_only_samplers_and_pruners_can_be_named(run: Run, capsys: pytest.Capture
     assert "sweep.sampler._target_: 'os.system' is blocked for safety" in capsys.readouterr().err
 
 
-def test_a_point_that_is_drawn_while_it_runs_is_told_and_not_run_again(run: Run) -> None:
-    arguments = "-m", *QUICK[2:], "sweep=optuna", "sweep.points=4", "sweep.n_jobs=2", "hydra.sweep.dir=sweep"
-    assert run(*arguments, "model=mlp,linear", "sweep.pruner=null") == 0
-    reached = {row["model"]: float(row["val/loss"]) for row in rows()}
-    assert set(reached) <= {"mlp", "linear"}
-    assert len(rows()) == len(reached)
-    assert [trial.state for trial in trials()] == [TrialState.COMPLETE] * 4
-    assert [trial.value for trial in trials()] == [reached[trial.params["model"]] for trial in trials()]
-
-
-@pytest.mark.parametrize(
-    ("overrides", "tag", "direction"),
-    [
-        # The mode of one metric says nothing of another.
-        (("checkpoint.monitor=val/accuracy", "checkpoint.mode=max", "sweep.rank_by=val/loss"), "val/loss", "MINIMIZE"),
-        # Figures of two losses cannot be compared, in the search as little as in the table.
-        (("loss=cross_entropy,focal",), "val/accuracy", "MAXIMIZE"),
-    ],
-)
-def test_it_searches_by_what_the_table_ranks_by(
-    run: Run, capsys: pytest.CaptureFixture[str], overrides: tuple[str, ...], tag: str, direction: str
+def test_a_point_that_is_drawn_while_it_runs_is_told_and_not_run_again(
+    run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(*SEARCH, "sweep.points=2", "sweep.seed=1", *overrides) == 0
-    assert f"Ranked by {tag} (" in capsys.readouterr().out
-    found = optuna.load_study(storage=study.storage(Path("sweep")), study_name=study.NAME)
-    assert found.direction.name == direction
-    assert [trial.value for trial in trials()] == [float(row[tag]) for row in rows()]
-
-
-def test_a_search_goes_on_with_the_choices_that_it_began_with(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = "-m", *QUICK[2:], "sweep=optuna", "sweep.points=1", "hydra.sweep.dir=sweep"
-    assert run(*arguments, "model=mlp,linear", "optimizer.lr=tag(log,interval(1e-3,1e-1))") == 0
-    kept = Path("sweep/sweep.json").read_bytes()
-    others = "model=mlp,linear,cnn", "optimizer.lr=interval(0.001,0.1)", "sweep.points=2"
-    assert run("resume=sweep", *others) == 2
-    said = capsys.readouterr().err
-    assert "model: mlp,linear,cnn is not compatible with the values that this search started with" in said
-    assert "  allowed: mlp,linear\n" in said
-    assert "  allowed: tag(log,interval(0.001,0.1))\n" in said
-    assert Path("sweep/sweep.json").read_bytes() == kept
-    assert run("resume=sweep", "optimizer.lr=tag(log,interval(1e-2,1))", "sweep.points=2") == 0
-    assert len(trials()) == 2
+    """Figures of two losses cannot be compared, in the search as little as in the table."""
+    arguments = "-m", *QUICK, "sweep=optuna", "sweep.points=4", "sweep.n_jobs=2", "hydra.sweep.dir=sweep"
+    assert run(*arguments, "loss=cross_entropy,focal", "sweep.pruner=null") == 0
+    assert "Ranked by val/accuracy (" in capsys.readouterr().out
+    assert direction() == "MAXIMIZE"
+    reached = {row["loss"]: float(row["val/accuracy"]) for row in rows()}
+    assert set(reached) == {"cross_entropy", "focal"}
+    assert len(rows()) == len(set(reached.values())) == 2
+    assert [trial.state for trial in trials()] == [TrialState.COMPLETE] * 4
+    assert [trial.value for trial in trials()] == [reached[trial.params["loss"]] for trial in trials()]
 
 
 def test_a_launcher_is_refused(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
