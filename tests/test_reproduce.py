@@ -21,7 +21,9 @@ def test_a_run_again_is_the_same(run: Run, digits: Path, capsys: pytest.CaptureF
 
 
 def test_every_fold_again(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(*QUICK, "split=kfold", "split.n_splits=2", "trainer.max_epochs=1", "hydra.run.dir=r") == 0
+    assert (
+        run(*QUICK, "dataset=iris", "split=kfold", "split.n_splits=2", "trainer.max_epochs=1", "hydra.run.dir=r") == 0
+    )
     assert run("reproduce", "run=r", "hydra.run.dir=again") == 0
     # of each fold 5 at its evaluation and 8 at its end; of all of them 8, their deviations, and 3 out of fold
     assert "r reproduced: all 45 metric values and the weights are identical" in capsys.readouterr().out
@@ -70,7 +72,7 @@ def test_a_run_that_draws_from_no_seed(run: Run, capsys: pytest.CaptureFixture[s
     Path("mine/dataset").mkdir(parents=True)
     Path("mine/dataset/own.yaml").write_text("_target_: own_data.data\n")
     own = ("--config-dir", "mine", "allow_targets=[own_data.*]")
-    assert run(*own, *QUICK, "dataset=own", "hydra.run.dir=r") == 0
+    assert run(*own, *QUICK, "trainer.max_epochs=1", "dataset=own", "hydra.run.dir=r") == 0
     assert run(*own, "reproduce", "run=r") == 2  # the command comes first
     assert run("reproduce", "run=r", "hydra.run.dir=again", "allow_targets=[own_data.*]") == 1
     assert "no other difference was found: something random does not depend on the seed" in capsys.readouterr().out

@@ -74,7 +74,7 @@ def test_a_terminal_that_goes_away_ends_no_run() -> None:
 
 
 def test_a_terminal_with_few_characters_gets_what_it_can_show() -> None:
-    assert Forked(*QUICK, encoding="ascii").wait() == 0
+    assert Forked(*QUICK, "trainer.max_steps=5", encoding="ascii").wait() == 0
     said = Path("output.txt").read_text(encoding="ascii")
     assert "|accuracy " in said
     (folder,) = Path("outputs").glob("*/*")

@@ -49,6 +49,7 @@ MODELS = {
     "mlp": ("model=mlp", "model.hidden=[32]", "model.dropout=0.3"),
     "cnn": ("model=cnn", "model.channels=[4,8]", "model.dropout=0.3", "optimizer=sgd"),
 }
+OFTEN = ("trainer.max_epochs=6", "checkpoint.every=1 steps")
 AUGMENTED = ("transform=crop_flip", "transform.train.0.padding=1")
 LOADERS: dict[str, tuple[str, ...]] = {
     "resident": (),
@@ -367,7 +368,7 @@ def read_only(place: Path) -> Iterator[None]:
 
 def disks(count: int, draw: random.Random) -> Outcome:
     """A file system that is full, or becomes read-only, while checkpoints are written."""
-    arguments = (*COMMON, *MODELS["mlp"], "trainer.max_epochs=6", "checkpoint.every=1 steps")
+    arguments = (*COMMON, *MODELS["mlp"], *OFTEN)
     seconds = whole(Path("reference"), arguments)
     expected = content(Path("reference"))
     unreadable = unlike = silent = 0
