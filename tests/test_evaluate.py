@@ -52,6 +52,7 @@ def test_the_figures_are_those_of_training_to_the_last_digit(
     names = [f"2026-01-02_03-04-05{end}" for end in ("", "-1", "-2")]
     assert sorted(path.name for path in (digits / "evaluate").iterdir()) == names
     val, test, last = (result_of(digits / "evaluate" / name) for name in names)
+    assert [Path(each["weights"]["path"]).name for each in (val, test, last)] == ["best.pt", "best.pt", "last.pt"]
     assert val["metrics"] == recorded(digits, "val")
     assert test["metrics"] == recorded(digits, "test")
     assert last["metrics"] == {tag: value for tag, value in records_of(digits)[-1].items() if tag.startswith("val/")}
