@@ -435,10 +435,10 @@ def test_classes_in_another_order_are_the_same_classes(run: Run) -> None:
     Path("mine/dataset").mkdir(parents=True)
     keys = "keys: {input: xy, target: arm, mask: m}"
     for name, order, first in (("here", "left, right, none", 0), ("there", "none, left, right", 20)):
-        text = f"_target_: arms.Dicts\nclasses: [{order}]\nignored: -1\nfirst: {first}\n{keys}\n"
+        text = f"_target_: arms.Dicts\nclasses: [{order}]\nignored: -7\nfirst: {first}\n{keys}\n"
         Path(f"mine/dataset/{name}.yaml").write_text(text)
     own = ("--config-dir", "mine", "allow_targets=[arms.*]")
-    over = ("dataset=here", "loss.ignore_index=-1", "transform=none", "split=random", "loader.batch_size=8")
+    over = ("dataset=here", "loss.ignore_index=-7", "transform=none", "split=random", "loader.batch_size=8")
     assert run(*own, *QUICK, *over, "hydra.run.dir=r") == 0
     assert run("evaluate", *own, "run=r", "dataset=there", "output=e", UNDRAWN) == 0
     measured = result_of("e")["metrics"]["test/accuracy"]
