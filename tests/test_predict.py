@@ -227,7 +227,8 @@ def test_columns_are_copied_that_tell_rows_from_one_another(
 
 @pytest.mark.parametrize("name", ["index", "prediction", "probability", "probabilities", "error"])
 def test_a_column_that_is_copied_has_no_name_of_ours(name: str) -> None:
-    layout = Layout("classification", ["a", "b"], ("index", name, "hue"), fails=True)
+    keys = tuple(dict.fromkeys(("index", name, "hue")))  # of a piece, whose keys are names once each
+    layout = Layout("classification", ["a", "b"], keys, fails=True)
     with pytest.raises(ConfigError, match=f"keep: '{name}' is also the name of a column of the predictions"):
         predict._check_names([name, "hue"], layout)
     predict._check_names(["hue"], Layout("classification", ["a", "b"], ("index", "hue"), fails=True))
