@@ -185,7 +185,7 @@ class TestSeveralBest:
         }  # fmt: skip
 
     def test_in_a_run(self, run: Run) -> None:
-        assert run(*QUICK, "trainer.max_epochs=6", "checkpoint.keep=3") == 0
+        assert run(*QUICK, "loader.batch_size=256", "trainer.max_epochs=6", "checkpoint.keep=3") == 0
         history = records_of(only_run())
         best = sorted(history, key=lambda record: record["val/loss"])[:3]
         kept = {path.name: read(path) for path in (only_run() / "checkpoints").glob("*.pt")}
@@ -261,9 +261,9 @@ def test_when_it_is_time(every: Every, ended: int | None, step: int, since: floa
 @pytest.mark.parametrize(
     ("every", "steps"),
     [
-        ("2 epochs", [34, 51]),
-        ("20 steps", [20, 40, 51]),
-        ("50%", [26, 51]),
+        ("2 epochs", [10, 15]),
+        ("6 steps", [6, 12, 15]),
+        ("50%", [8, 15]),
         ("0.0000001 seconds", None),
     ],
 )
@@ -279,11 +279,12 @@ def test_how_often_the_state_is_written(
         saving(self, state, *arguments)
 
     monkeypatch.setattr(Checkpoints, "save", watched)
-    assert run(*QUICK, "trainer.max_epochs=3", "optimizer.lr=0", f"checkpoint.every={every}") == 0
+    of_five_steps = ("trainer.max_epochs=3", "loader.batch_size=256")
+    assert run(*QUICK, *of_five_steps, "optimizer.lr=0", f"checkpoint.every={every}") == 0
     if steps is None:
-        assert set(seen) == set(range(1, 52))
+        assert set(seen) == set(range(1, 16))
     else:
-        assert sorted({*seen}) == sorted({17, *steps})
+        assert sorted({*seen}) == sorted({5, *steps})
 
 
 def test_what_is_no_interval(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,14 +22,14 @@ def test_parts_of_ones_own(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert f"python -m runner {shlex.join(command)}".replace("'", '"') in (SPIRALS / "spirals.py").read_text()
     shutil.copytree(SPIRALS, ".", dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", "outputs"))
     monkeypatch.syspath_prepend(Path.cwd())
-    short = (*command, "dataset.size=600", "trainer.max_epochs=2", "scheduler=constant", "tensorboard.pictures=false")
+    short = (*command, "dataset.size=600", "trainer.max_epochs=2", "scheduler=constant", "tensorboard.enabled=false")
     assert run(*short, "hydra.run.dir=whole") == 0
     assert run(*short, "trainer.max_steps=7") == 0
     assert run(f"resume={only_run()}", "trainer.max_steps=null", command[-1]) == 0
     whole, part = weights_of("whole"), weights_of(only_run())
     assert all(torch.equal(whole[name], part[name]) for name in whole)
     assert result_of("whole")["metrics"]["test/worst_recall"] > 0.3  # of a class by chance
-    assert run("evaluate", "run=whole", command[-1]) == 0
+    assert run("evaluate", "run=whole", command[-1], "figures=false") == 0
     assert run("predict", "run=whole", "input=test", "output=predictions.csv", command[-1]) == 0
     assert len(Path("predictions.csv").read_text().splitlines()) == 121
 

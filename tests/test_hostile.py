@@ -91,7 +91,7 @@ def no_share(said, right):
 """
 BASE = (
     "--config-dir", "mine", "allow_targets=[hostile.*]", "dataset=own", "transform=none", "model=own",
-    "trainer.max_epochs=1", "trainer.threads=1", "tensorboard.pictures=false",
+    "trainer.max_epochs=1", "trainer.threads=1", "tensorboard.enabled=false", "hydra.output_subdir=null",
 )  # fmt: skip
 
 
@@ -191,19 +191,21 @@ def test_a_metric_that_is_no_number_is_said(
     assert capsys.readouterr().err == f"error: metric.own: {said}, not one number\n  allowed: one number\n"
 
 
-@pytest.mark.parametrize("override", ["model.how=lock", "model.how=parametrised", "+metric.own._target_=hostile.share"])
-def test_what_is_unusual_and_right_is_run(run: Run, override: str) -> None:
+@pytest.mark.parametrize(
+    "overrides", [["model.how=lock"], ["model.how=parametrised", "+metric.own._target_=hostile.share"]]
+)
+def test_what_is_unusual_and_right_is_run(run: Run, overrides: list[str]) -> None:
     """A model that cannot be copied, one that FLOPs cannot be counted of, arguments with other names than usual."""
-    assert run(*BASE, override) == 0
+    assert run(*BASE, *overrides) == 0
 
 
 def test_values_of_a_sweep_may_have_any_characters_and_every_job_has_its_own_number(run: Run) -> None:
-    assert run(*BASE, "-m", "model.tag=a(1),ä,x=2", "model.width=${hydra:job.num}") == 0
+    assert run(*BASE, "-m", "model.tag=ä(1),x=2", "model.width=${hydra:job.num}") == 0
     results = [json.loads(path.read_text()) for path in sorted(Path("outputs/multirun").glob("*/*/*/result.json"))]
     tags = [row["value"] for r in results for row in r["tables"]["config/difference"] if row["key"] == "model.tag"]
-    assert sorted(tags) == ["a(1)", "x=2", "ä"]
+    assert sorted(tags) == ["x=2", "ä(1)"]
     models = [yaml.safe_load(path.read_text())["model"] for path in Path("outputs/multirun").glob("*/*/*/config.yaml")]
-    assert {model["tag"]: model["width"] for model in models} == {"a(1)": 0, "ä": 1, "x=2": 2}
+    assert {model["tag"]: model["width"] for model in models} == {"ä(1)": 0, "x=2": 1}
 
 
 @pytest.mark.parametrize("override", ["++check=only", "check='only'"])
