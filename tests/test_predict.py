@@ -580,6 +580,7 @@ def test_head_ends_it_without_a_word(digits: Path, monkeypatch: pytest.MonkeyPat
         os.close(reading)  # or the process itself would be there to read what it writes
         command()
 
+    conftest.warm()  # before what it calls is another function, which ends the process
     monkeypatch.setattr(conftest, "main", as_typed)
     with open(reading, "rb") as head, open("said.txt", "wb") as said:
         with open(writing, "wb") as pipe:
