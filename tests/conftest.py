@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import csv
+import fcntl
 import functools
 import gc
 import json
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 # torch and the like are imported where they are used: of the processes of `pytest -n 2` one only hands out the tests.
 
 Run = Callable[..., int]
+Once = Callable[[Callable[[], None]], Path]
 
 if Path("/dev/shm").is_dir() and shutil.disk_usage("/dev/shm").free > 2 << 30:
     # Each checkpoint is synchronised to the disk, which takes a hundred times as long on one.
@@ -148,109 +150,103 @@ DRAWN = (*BOARD, "tensorboard.pictures=true")
 
 
 @pytest.fixture(scope="session")
-def _trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("trained") / "digits"
-    assert main([*QUICK, f"hydra.run.dir={place}"]) == 0
-    _leave_logging()  # or the first test that asks for this run would see its lines twice
-    return place
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Calls a function in a new folder, and returns that: of the processes that run tests one does so for all."""
+    own = tmp_path_factory.getbasetemp()
+    above = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def called(make: Callable[[], None]) -> Path:
+        place, half = above / make.__name__, above / f"{make.__name__}.part"
+        with open(above / f"{make.__name__}.lock", "w") as lock:
+            fcntl.lockf(lock, fcntl.LOCK_EX)
+            if not place.exists():
+                shutil.rmtree(half, ignore_errors=True)
+                half.mkdir()
+                with contextlib.chdir(half):
+                    make()
+                _leave_logging()  # or the first test that asks for this would see its lines twice
+                half.rename(place)
+        return place
+
+    return called
+
+
+def _trained() -> None:
+    assert main([*QUICK, "hydra.run.dir=digits"]) == 0
 
 
 @pytest.fixture
-def digits(_trained: Path) -> Path:
+def digits(once: Once) -> Path:
     """A folder of a run that was trained on digits, moved from where it was made: for the test alone."""
-    return Path(shutil.copytree(_trained, "digits"))
+    return Path(shutil.copytree(once(_trained) / "digits", "digits"))
 
 
-@pytest.fixture(scope="session")
-def _swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("swept")
-    with contextlib.chdir(place):
-        assert main(["-m", *QUICK, "optimizer.lr=0.01,0.001", "seed=0,1", "hydra.sweep.dir=sweep"]) == 0
-    _leave_logging()
-    return place / "sweep"
+def _swept() -> None:
+    assert main(["-m", *QUICK, "optimizer.lr=0.01,0.001", "seed=0,1", "hydra.sweep.dir=sweep"]) == 0
 
 
 @pytest.fixture
-def sweep(_swept: Path) -> Path:
+def sweep(once: Once) -> Path:
     """The folder of a completed sweep over two learning rates and two seeds: for the test alone."""
-    return Path(shutil.copytree(_swept, "sweep"))
+    return Path(shutil.copytree(once(_swept) / "sweep", "sweep"))
 
 
 CROSS = (*QUICK, "trainer.max_epochs=1", "split=stratified_kfold", "split.n_splits=3", "split.seed=7")
 """Overrides of a quick cross-validation."""
 
 
-@pytest.fixture(scope="session")
-def _crossed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("crossed")
-    with contextlib.chdir(place), open("printed.txt", "w") as file, contextlib.redirect_stdout(file):
+def _crossed() -> None:
+    with open("printed.txt", "w") as file, contextlib.redirect_stdout(file):
         assert main([*CROSS, "hydra.run.dir=here"]) == 0
-    _leave_logging()
-    return place
 
 
 @pytest.fixture
-def crossed(_crossed: Path) -> Path:
+def crossed(once: Once) -> Path:
     """The folder of a completed cross-validation, ``here``, beside what it ``printed.txt``: for the test alone."""
-    shutil.copytree(_crossed, ".", dirs_exist_ok=True)
+    shutil.copytree(once(_crossed), ".", dirs_exist_ok=True)
     return Path("here")
 
 
-@pytest.fixture(scope="session")
-def _tabular(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _tabular() -> None:
     from sklearn.datasets import load_wine
 
-    place = tmp_path_factory.mktemp("tabular")
     frame = load_wine(as_frame=True).frame
     frame = frame.assign(colour=[("red", None, "white")[row % 3] for row in range(178)])
     frame.loc[::7, "alcohol"] = None
+    frame.to_csv("wine.csv", index=False)
     table = ("dataset=table", "dataset.path=wine.csv", "dataset.target=target", "transform=table", "hydra.run.dir=r")
-    with contextlib.chdir(place):
-        frame.to_csv("wine.csv", index=False)
-        assert main([*QUICK, *table]) == 0
-    _leave_logging()
-    return place
+    assert main([*QUICK, *table]) == 0
 
 
 @pytest.fixture
-def tabular(_tabular: Path) -> Path:
+def tabular(once: Once) -> Path:
     """A run on a table with a column of categories and gaps, ``r``, beside the table: for the test alone."""
-    shutil.copytree(_tabular, ".", dirs_exist_ok=True)
+    shutil.copytree(once(_tabular), ".", dirs_exist_ok=True)
     return Path("r")
 
 
-@pytest.fixture(scope="session")
-def _diabetes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("diabetes") / "r"
+def _diabetes() -> None:
     values = "dataset=diabetes", "loss=mse", "metric=regression", "split=random", "loss.standardize=true"
-    assert main([*QUICK, *values, f"hydra.run.dir={place}"]) == 0
-    _leave_logging()
-    return place
+    assert main([*QUICK, *values, "hydra.run.dir=r"]) == 0
 
 
 @pytest.fixture
-def diabetes(_diabetes: Path) -> Path:
+def diabetes(once: Once) -> Path:
     """A run of a regression of standardized values, in ``r``: for the test alone."""
-    return Path(shutil.copytree(_diabetes, "r"))
+    return Path(shutil.copytree(once(_diabetes) / "r", "r"))
 
 
-@pytest.fixture(scope="session")
-def _resized(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("resized")
+def _resized() -> None:
+    photos_of_several_sizes(60)
     steps = "[{_target_: torchvision.transforms.v2.Resize, size: [16, 16]}, {_target_: runner.transform.Normalize}]"
     over = ("dataset=image_folder", "dataset.root=photos", "dataset.cache=null", "split=random", "dataset.channels=1")
-    with contextlib.chdir(place):
-        photos_of_several_sizes(60)
-        both = f"transform.train={steps}", f"transform.eval={steps}"
-        assert main([*QUICK, *over, *both, "hydra.run.dir=r"]) == 0
-    _leave_logging()
-    return place
+    assert main([*QUICK, *over, f"transform.train={steps}", f"transform.eval={steps}", "hydra.run.dir=r"]) == 0
 
 
 @pytest.fixture
-def resized(_resized: Path) -> Path:
+def resized(once: Once) -> Path:
     """A run whose transform resizes pictures of several sizes, ``r``, beside the ``photos``: for the test alone."""
-    shutil.copytree(_resized, ".", dirs_exist_ok=True)
+    shutil.copytree(once(_resized), ".", dirs_exist_ok=True)
     return Path("r")
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import QUICK, Forked, Run, photos_of_several_sizes, result_of
+from conftest import QUICK, Forked, Once, Run, photos_of_several_sizes, result_of
 from PIL import Image
 from sklearn.datasets import load_digits, load_wine
 
@@ -129,8 +129,8 @@ def test_nothing_but_broken_files_are_rows_too(run: Run, digits: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def _wine(_tabular: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = Path(shutil.copytree(_tabular, tmp_path_factory.mktemp("wine"), dirs_exist_ok=True))
+def _wine(once: Once, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = Path(shutil.copytree(once(conftest._tabular), tmp_path_factory.mktemp("wine"), dirs_exist_ok=True))
     with contextlib.chdir(place):
         frame = pd.read_csv("wine.csv")
         assert main(["predict", "run=r", "input=test", "output=test.csv"]) == 0
