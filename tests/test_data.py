@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import QUICK, Run
+from conftest import QUICK, Run, composed
 from omegaconf import OmegaConf
 from torchvision.transforms import v2
 
 from runner.batch import stacked
-from runner.data import _batches, _check_finite, _fit_transforms, _report_duplicates
+from runner.data import _batches, _check_finite, _fit_transforms, _report_duplicates, evaluation_loader
 from runner.dataset import ArrayDataset, Samples
 from runner.errors import DataError
 from runner.transform import Flip, Float, Pipeline, Table
@@ -185,6 +185,13 @@ def test_transforms_are_fitted_on_blocks_of_limited_size(monkeypatch: pytest.Mon
     samples = Samples(ArrayDataset(inputs, torch.zeros(50).long(), ["a"]))
     seen = [len(block) for block in _batches(samples, torch.arange(50), [])]
     assert seen == [8] * 6 + [2]
+
+
+def test_on_a_cpu_batches_of_val_are_as_large_as_those_of_train() -> None:
+    samples = Samples(ArrayDataset(torch.zeros(100, 4), torch.zeros(100, dtype=torch.long)))
+    for typed, sizes in (((), [64, 36]), (("loader.eval_batch_size=80",), [80, 20])):
+        loader = evaluation_loader(composed(*typed), samples, torch.arange(100), Pipeline([]), torch.device("cpu"))
+        assert [len(batch) for batch in loader.epoch()] == sizes
 
 
 def test_a_pipeline_for_both_is_fitted_once() -> None:

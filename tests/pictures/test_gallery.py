@@ -15,6 +15,7 @@ from sklearn.metrics import confusion_matrix
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from runner import metric
+from runner.dataset import ArrayDataset, Samples
 from runner.metric import Predicted
 from runner.pictures import gallery, plots
 from runner.transform import Crop, Float, Normalize, Pipeline
@@ -81,6 +82,20 @@ def test_the_surest_mistakes_come_first() -> None:
     assert metric.most_confident_mistakes(said, 2) == [3, 0]
     rows = metric.mistakes("val", said, ["a", "b"]).rows
     assert rows == [[10, "a", "b", 0.99], [7, "b", "a", 0.9], [9, "a", "b", 0.55]]
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(("sure", "caption"), [(True, "8: a\n→ b 80%"), (False, "8: a\n→ b")])
+def test_a_mistake_has_its_classes_and_how_sure_the_model_was(
+    monkeypatch: pytest.MonkeyPatch, sure: bool, caption: str
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(plots, "pictures", lambda rows, captions, *rest: seen.extend(captions) or plots._figure(1, 1))
+    chances = np.array([[0.9, 0.1], [0.2, 0.8]])
+    said = Predicted(np.array([0, 0]), chances.argmax(1), chances if sure else None, np.array([7, 8]))
+    samples = Samples(ArrayDataset(torch.zeros(9, 1, 4, 4, dtype=torch.uint8), torch.zeros(9, dtype=torch.long)))
+    gallery.mistakes("classification", ["a", "b"], "val", samples, said)
+    assert seen == [caption]
 
 
 def test_what_was_normalised_is_undone() -> None:
