@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -120,9 +121,12 @@ def test_the_saved_configuration_has_every_fact(made: Path) -> None:
 
 
 def test_tensorboard_has_the_points_of_the_metrics_and_the_tables(run: Run) -> None:
-    assert run(*BOARD, "hydra.run.dir=here") == 0
+    assert run(*BOARD, "tensorboard.steps=10", "hydra.run.dir=here") == 0
     made = Path("here")
     events = EventAccumulator(str(made / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("steps/train_loss")] == [10, 20, 30]  # of 34
+    rates = {event.step: event.value for event in events.Scalars("steps/learning_rate/all")}
+    assert rates[20] == pytest.approx(0.001 * (1 + math.cos(math.pi * 19 / 34)) / 2)  # with which the 20th was done
     for name in ("train/loss", "val/loss", "val/accuracy"):
         points = [(event.step, event.value) for event in events.Scalars(name)]
         assert points == [(r["step"], pytest.approx(r[name], rel=1e-6)) for r in records_of(made)]
