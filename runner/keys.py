@@ -1,4 +1,5 @@
-"""The keys of configurations as a tree of plain containers has them: their values, and both as text."""
+"""The keys of configurations as a tree of plain containers has them: read from YAML, their values, and those values as
+text."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ if Path("/dev/shm").is_dir() and shutil.disk_usage("/dev/shm").free > 2 << 30:
 os.environ.pop("UV_RUN_RECURSION_DEPTH", None)  # by which messages would know that `uv run` started the tests
 
 
-def _once(load: Callable[..., Any]) -> Callable[..., Any]:
+def _parsed_once(load: Callable[..., Any]) -> Callable[..., Any]:
     """A loader of scikit-learn's that parses its file once, for most tests train on digits."""
     loaded = functools.cache(load)
     return lambda **options: copy.deepcopy(loaded(**options))
@@ -64,7 +64,7 @@ def _prepare() -> None:
     import torch
 
     torch.set_num_threads(1)  # from the first fixture on: a fork after a computation with several threads can hang
-    sklearn.datasets.load_digits = _once(sklearn.datasets.load_digits)
+    sklearn.datasets.load_digits = _parsed_once(sklearn.datasets.load_digits)
     composing.remember()
 
 
@@ -156,8 +156,9 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
     above = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
     def called(make: Callable[[], None]) -> Path:
-        place, half = above / make.__name__, above / f"{make.__name__}.part"
-        with open(above / f"{make.__name__}.lock", "w") as lock:
+        place = above / f"{make.__module__}.{make.__name__}"
+        half = Path(f"{place}.part")
+        with open(f"{place}.lock", "w") as lock:
             fcntl.lockf(lock, fcntl.LOCK_EX)
             if not place.exists():
                 shutil.rmtree(half, ignore_errors=True)
@@ -337,9 +338,23 @@ def wait_for(path: Path, newer_than: int = 0) -> None:
         time.sleep(0.01)
 
 
+def stopping(monkeypatch: pytest.MonkeyPatch, at: int, signum: int = signal.SIGINT) -> None:
+    """Have a run be sent a signal in a step."""
+    from runner.trainer import Trainer
+
+    step = Trainer.step
+
+    def stopped(self: Trainer, batches: Any) -> None:
+        step(self, batches)
+        if self.progress.step == at:
+            signal.raise_signal(signum)
+
+    monkeypatch.setattr(Trainer, "step", stopped)
+
+
 @contextlib.contextmanager
-def left_at(step: int, place: str = "part") -> Iterator[None]:
-    """While entered, a run leaves a copy of its folder, as it is when the checkpoint of a step is on the disk.
+def left_at(step: int) -> Iterator[None]:
+    """While entered, a run leaves ``part``: a copy of its folder, when the checkpoint of a step is on the disk.
 
     That is what a run leaves that is killed then, without a second one that is: ``checkpoint.every`` has to be due.
     """
@@ -352,27 +367,23 @@ def left_at(step: int, place: str = "part") -> Iterator[None]:
     def copying(path: Path, data: bytes) -> None:
         write(path, data)
         if path.name == checkpoint.LAST and torch.load(path, weights_only=True)["progress"]["step"] == step:
-            shutil.copytree(path.parents[1], place)
+            shutil.copytree(path.parents[1], "part")
 
     checkpoint.write = copying
     try:
         yield
     finally:
         checkpoint.write = write
-    assert Path(place).is_dir()
+    assert Path("part").is_dir()
 
 
-def goes_on(run: Run, *options: str, step: int = 7, typed: tuple[str, ...] = ()) -> tuple[dict[str, Any], ...]:
-    """Train in ``whole``, go on from a copy of it at a step in ``part``, and return the last checkpoints of both.
-
-    Args:
-        typed: for the run that goes on.
-    """
+def goes_on(run: Run, *options: str, step: int = 7) -> tuple[dict[str, Any], ...]:
+    """Train in ``whole``, go on from a copy of it at a step in ``part``, and return the last checkpoints of both."""
     import torch
 
     with left_at(step):
         assert run(*options, f"checkpoint.every={step} steps", "hydra.run.dir=whole") == 0
-    assert run("resume=part", *typed) == 0
+    assert run("resume=part") == 0
     found = tuple(torch.load(f"{n}/checkpoints/last.pt", weights_only=True) for n in ("whole", "part"))
     assert found[0]["progress"]["step"] == found[1]["progress"]["step"] > step
     return found

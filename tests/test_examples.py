@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Run, only_run, result_of, weights_of
+from conftest import Run, only_run, result_of, same_tensors, weights_of
 from torch.nn import functional
 
 SPIRALS = Path(__file__).parents[1] / "examples/spirals"
@@ -26,8 +26,7 @@ def test_parts_of_ones_own(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(*short, "hydra.run.dir=whole") == 0
     assert run(*short, "trainer.max_steps=7") == 0
     assert run(f"resume={only_run()}", "trainer.max_steps=null", command[-1]) == 0
-    whole, part = weights_of("whole"), weights_of(only_run())
-    assert all(torch.equal(whole[name], part[name]) for name in whole)
+    assert same_tensors(weights_of("whole"), weights_of(only_run()))
     assert result_of("whole")["metrics"]["test/worst_recall"] > 0.3  # of a class by chance
     assert run("evaluate", "run=whole", command[-1], "figures=false") == 0
     assert run("predict", "run=whole", "input=test", "output=predictions.csv", command[-1]) == 0

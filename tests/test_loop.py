@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import re
 import signal
 from pathlib import Path
@@ -12,7 +11,18 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import QUICK, Run, composed, only_run, own_model, records_of, result_of
+from conftest import (
+    QUICK,
+    Run,
+    composed,
+    only_run,
+    own_model,
+    records_of,
+    result_of,
+    same_tensors,
+    stopping,
+    weights_of,
+)
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -258,23 +268,15 @@ class TestLength:
         options = (*QUICK, "trainer.max_epochs=3", "trainer.evaluate_every=20 steps")
         assert run(*options, "hydra.run.dir=whole") == 0
         assert [r["step"] for r in records_of("whole")] == [20, 40, 51]
-        step = trainers.Trainer.step
-
-        def stopping(self: Trainer, batches: list[Batch]) -> None:
-            step(self, batches)
-            if self.progress.step == stop:
-                os.kill(os.getpid(), signal.SIGTERM)
-
         # With an evaluation, and with the end of an epoch that is none.
         for stop, typed in ((20, (*options, "hydra.run.dir=part")), (34, ("resume=part",))):
             with monkeypatch.context() as patch:
-                patch.setattr(trainers.Trainer, "step", stopping)
+                stopping(patch, stop, signal.SIGTERM)
                 assert run(*typed) == 143
             assert torch.load("part/checkpoints/last.pt", weights_only=True)["progress"]["step"] == stop
         assert run("resume=part") == 0
         assert Path("part/metrics.jsonl").read_bytes() == Path("whole/metrics.jsonl").read_bytes()
-        states = [torch.load(f"{name}/checkpoints/best.pt", weights_only=True)["model"] for name in ("part", "whole")]
-        assert all(torch.equal(a, b) for a, b in zip(*(s.values() for s in states), strict=True))
+        assert same_tensors(*(weights_of(name, "best.pt") for name in ("part", "whole")))
 
     def test_two_batches_of_everything(self, run: Run) -> None:
         assert run(*QUICK, "trainer.limit_batches=2", "loader.batch_size=8", "loader.eval_batch_size=4") == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import gc
 import io
@@ -128,24 +127,21 @@ def test_nothing_but_broken_files_are_rows_too(run: Run, digits: Path) -> None:
     assert [row["prediction"] for row in lines("p.csv")] == ["", ""]
 
 
-@pytest.fixture(scope="module")
-def _wine(once: Once, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = Path(shutil.copytree(once(conftest._tabular), tmp_path_factory.mktemp("wine"), dirs_exist_ok=True))
-    with contextlib.chdir(place):
+@pytest.fixture
+def wine(once: Once, tabular: Path) -> list[dict[str, str]]:
+    """What a run on a table, ``r``, says of the rows of its test part, which are in new tables."""
+    trained = Path.cwd()
+
+    def _asked() -> None:
+        shutil.copytree(trained, ".", dirs_exist_ok=True)
         frame = pd.read_csv("wine.csv")
-        assert main(["predict", "run=r", "input=test", "output=test.csv"]) == 0
-        with np.load("r/split.npz") as held:
+        assert main(["predict", f"run={tabular}", "input=test", "output=test.csv"]) == 0
+        with np.load(tabular / "split.npz") as held:
             frame = frame.iloc[held["test"]].drop(columns="target")
         frame.to_csv("new.csv", index=False)
         frame.sample(frac=1, axis=1, random_state=0).to_parquet("new.parquet", index=False)
-    conftest._leave_logging()
-    return place
 
-
-@pytest.fixture
-def wine(_wine: Path) -> list[dict[str, str]]:
-    """What a run on a table, ``r``, says of the rows of its test part, which are in new tables."""
-    shutil.copytree(_wine, ".", dirs_exist_ok=True)
+    shutil.copytree(once(_asked), ".", dirs_exist_ok=True)
     return lines("test.csv")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
@@ -10,7 +9,6 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,20 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import BOARD, QUICK, Forked, Run, left_at, only_run, records_of, result_of, same_tensors, weights_of
+from conftest import (
+    BOARD,
+    QUICK,
+    Forked,
+    Once,
+    Run,
+    left_at,
+    only_run,
+    records_of,
+    result_of,
+    same_tensors,
+    stopping,
+    weights_of,
+)
 from sklearn.datasets import load_digits
 from sklearn.metrics import accuracy_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -40,8 +51,7 @@ def same_run(a: Path, b: Path) -> None:
         assert (a / name).read_bytes() == (b / name).read_bytes()
     assert result_of(a)["metrics"] == result_of(b)["metrics"]
     for name in ("last.pt", "best.pt"):
-        one, other = weights_of(a, name), weights_of(b, name)
-        assert all(torch.equal(one[key], other[key]) for key in one.keys() | other.keys())
+        assert same_tensors(weights_of(a, name), weights_of(b, name))
 
 
 def test_the_default_run_and_its_log(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,17 +162,14 @@ def test_tensorboard_has_the_points_of_the_metrics_and_the_tables(run: Run) -> N
     assert f"{result_of(made)['metrics']['test/accuracy']:.4f}" in texts["result/text_summary"]
 
 
-@pytest.fixture(scope="session")
-def longer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of `LONGER` that nothing happened to."""
-    return undisturbed(tmp_path_factory.mktemp("longer"), LONGER)
+def _longer() -> None:
+    assert Forked(*LONGER, "hydra.run.dir=whole").wait() == 0
 
 
-def undisturbed(place: Path, options: Sequence[str]) -> Path:
-    """Train in a process of its own, and return the folder of the run."""
-    with contextlib.chdir(place):
-        assert Forked(*options, "hydra.run.dir=whole").wait() == 0
-    return place / "whole"
+@pytest.fixture
+def longer(once: Once) -> Path:
+    """A run of `LONGER`, in a process of its own, that nothing happened to: to be looked at."""
+    return once(_longer) / "whole"
 
 
 def test_a_seed_repeats_a_run_byte_for_byte_and_another_one_does_not(run: Run, longer: Path) -> None:
@@ -171,18 +178,6 @@ def test_a_seed_repeats_a_run_byte_for_byte_and_another_one_does_not(run: Run, l
     same_run(longer, Path("b"))
     assert (longer / "metrics.jsonl").read_bytes() != (Path("c") / "metrics.jsonl").read_bytes()
     assert (longer / "split.npz").read_bytes() == (Path("c") / "split.npz").read_bytes()
-
-
-def stopping(monkeypatch: pytest.MonkeyPatch, at: int, signum: int = signal.SIGINT) -> None:
-    """Have a run be sent a signal in a step."""
-    step = Trainer.step
-
-    def stopped(self: Trainer, batches: Any) -> None:
-        step(self, batches)
-        if self.progress.step == at:
-            signal.raise_signal(signum)
-
-    monkeypatch.setattr(Trainer, "step", stopped)
 
 
 def test_a_run_that_is_stopped_again_and_again_goes_on_to_the_same_bytes(
@@ -558,10 +553,14 @@ CNN = ("model=cnn", "model.channels=[4,4]", "trainer.max_epochs=2", "trainer.thr
 UNFREEZING = (*CNN, "model.freeze=['0']", "model.unfreeze_at_epoch=2", "scheduler=constant")
 
 
-@pytest.fixture(scope="session")
-def thawed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of `UNFREEZING` that nothing happened to."""
-    return undisturbed(tmp_path_factory.mktemp("thawed"), UNFREEZING)
+def _thawed() -> None:
+    assert Forked(*UNFREEZING, "hydra.run.dir=whole").wait() == 0
+
+
+@pytest.fixture
+def thawed(once: Once) -> Path:
+    """A run of `UNFREEZING`, in a process of its own, that nothing happened to: to be looked at."""
+    return once(_thawed) / "whole"
 
 
 def test_what_is_frozen_stays_and_is_trained_from_the_epoch_on_that_is_named(run: Run, thawed: Path) -> None:
@@ -579,8 +578,7 @@ def test_a_run_that_unfreezes_resumes_to_the_same_bytes(run: Run, thawed: Path) 
     assert run(*UNFREEZING, "trainer.max_steps=2", "hydra.run.dir=part") == 0
     for steps in (6, "null"):
         assert run("resume=part", f"trainer.max_steps={steps}") == 0
-    whole, part = (weights_of(place) for place in (thawed, Path("part")))
-    assert all(torch.equal(whole[name], part[name]) for name in whole)
+    assert same_tensors(*(weights_of(place) for place in (thawed, "part")))
 
 
 def test_weights_of_another_run_start_this_one_and_are_not_asked_for_again(

@@ -120,8 +120,8 @@ def _check_keys(command: str, overrides: Iterable[str]) -> None:
         known = set(schema.Config.__dataclass_fields__) - set(own)
         if key.partition(".")[0] in known - set(KEYS):
             of_a_start = is_below(key, *schema.resumable())
-            what = "cannot be changed, because the run was trained with it"
-            what = "has no effect on a trained run" if of_a_start else what
+            trained = "cannot be changed, because the run was trained with it"
+            what = "has no effect on a trained run" if of_a_start else trained
             found.append(Problem(key, what, ", ".join([*own, *KEYS]), f"remove {override}"))
         elif key in known - set(GROUPS) and (options.home() / key).is_dir():
             what = f"another option cannot be chosen, but single keys can be set ({key}.KEY=VALUE)"

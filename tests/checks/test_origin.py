@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,17 @@ def mine(name: str, text: str) -> None:
     path = Path("mine") / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
+
+
+def chosen(files: Sequence[tuple[str, str]], number: int) -> tuple[list[str], str]:
+    """What is typed for one of several files of one's own, and its path. All of them are laid down each time, for what
+    Hydra makes of the same files is remembered."""
+    Path("nets.py").write_text(NET)
+    for other, (file, text) in enumerate(files):
+        mine(f"{file}{other}.yaml", text)
+    own = f"{files[number][0]}{number}"
+    group, _, name = own.rpartition("/")
+    return [f"{group}={name}"] if group else ["--config-name", name], f"mine/{own}.yaml"
 
 
 LINES: list[tuple[str, str, tuple[str, ...], str]] = [
@@ -45,13 +57,10 @@ LINES: list[tuple[str, str, tuple[str, ...], str]] = [
 def test_a_mistake_in_a_file_of_ones_own_has_its_line(
     run: Run, capsys: pytest.CaptureFixture[str], number: int
 ) -> None:
-    Path("nets.py").write_text(NET)
-    for other, (file, text, *_) in enumerate(LINES):
-        mine(f"{file}{other}.yaml", text)
-    file, _, override, said = LINES[number]
-    group, _, name = f"{file}{number}".rpartition("/")
-    assert run(*OPTIONS, f"{group}={name}", *override) == 2
-    assert capsys.readouterr().err.startswith(f"error: {said.replace('FILE', f'mine/{file}{number}.yaml')}")
+    _, _, override, said = LINES[number]
+    typed, file = chosen([(name, text) for name, text, *_ in LINES], number)
+    assert run(*OPTIONS, *typed, *override) == 2
+    assert capsys.readouterr().err.startswith(f"error: {said.replace('FILE', file)}")
     assert not Path("outputs").exists()
 
 
@@ -71,6 +80,8 @@ def test_of_ours_the_key_is_enough(run: Run, capsys: pytest.CaptureFixture[str])
 BROKEN = [
     ("model/own", "_target_: nets.Net\nwidth: 3\nwidth: 4\n", "FILE, line 3: is not YAML: found duplicate key"),
     ("model/own", "a: 1\nb: {x: 1, y\nc: 2\n", "FILE, line 3: is not YAML: "),
+    ("model/own", "_target_: runner.model.MLP\n  hidden: [1\n", "FILE, line 2: is not YAML: "),
+    ("model/own", "hidden: 'open\n", "FILE, line 2: is not YAML: "),
     ("model/own", "_target_: nets.Net\n\twidth: 3\n", "FILE, line 2: is not YAML: found character '\\t'"),
     ("model/own", "- a\n- b\n", "FILE: contains a list\n  allowed: a mapping of keys to values"),
     ("model/own", "only words\n", "FILE: model._target_: is missing"),
@@ -105,18 +116,11 @@ BROKEN = [
 
 @pytest.mark.parametrize("number", range(len(BROKEN)), ids=[f"{file}-{said}" for file, _, said in BROKEN])
 def test_files_of_every_kind_of_broken(run: Run, capsys: pytest.CaptureFixture[str], number: int) -> None:
-    Path("nets.py").write_text(NET)
-    for other, (file, text, _) in enumerate(BROKEN):  # all of them, for what Hydra makes of the same files is kept
-        mine(f"{file}{other}.yaml", text)
-    file, _, said = BROKEN[number]
-    group, _, name = f"{file}{number}".rpartition("/")
-    assert run(*OPTIONS, *([f"{group}={name}"] if group else ["--config-name", name])) == 2
+    typed, file = chosen([(name, text) for name, text, _ in BROKEN], number)
+    assert run(*OPTIONS, *typed) == 2
     output = capsys.readouterr().err
-    assert (
-        output.removeprefix("error: ")
-        .replace(f"{Path.cwd()}/", "")
-        .startswith(said.replace("FILE", f"mine/{file}{number}.yaml"))
-    )
+    said = BROKEN[number][2].replace("FILE", file)
+    assert output.removeprefix("error: ").replace(f"{Path.cwd()}/", "").startswith(said)
     assert len(output.splitlines()) <= 3
     assert not Path("outputs").exists()
 

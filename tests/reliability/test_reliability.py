@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import shutil
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import QUICK, Forked, Run, _leave_logging, result_of, wait_for, warm
+from conftest import QUICK, Forked, Once, Run, result_of, wait_for, warm
 from reliability import bench
 from reliability.bench import COMMON, EXPERIMENTS, MODELS, whole
 
@@ -26,13 +25,9 @@ SHORT = ("trainer.max_epochs=2", "loader.subset=400", "loader.batch_size=16")
 evaluation in between and an end."""
 
 
-@pytest.fixture(scope="session")
-def _spoilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("spoilt")
+def _spoilt() -> None:
     warm()
-    with contextlib.chdir(place):
-        whole(Path("damaged"), (*COMMON, *SHORT, *MODELS["mlp"]))
-    return place / "damaged"
+    whole(Path("damaged"), (*COMMON, *SHORT, *MODELS["mlp"]))
 
 
 @pytest.mark.parametrize(
@@ -49,7 +44,7 @@ def _spoilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_nothing_is_lost_and_nothing_differs(
-    request: pytest.FixtureRequest,
+    once: Once,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     experiment: str,
@@ -59,7 +54,7 @@ def test_nothing_is_lost_and_nothing_differs(
     monkeypatch.setattr(bench, "COMMON", (*COMMON, *SHORT))
     monkeypatch.setattr(bench, "OFTEN", ("trainer.max_epochs=3", "checkpoint.every=1 steps"))
     if experiment in ("flips", "truncations", "zeros", "foreign"):
-        shutil.copytree(request.getfixturevalue("_spoilt"), "damaged")
+        shutil.copytree(once(_spoilt) / "damaged", "damaged")
     seed = os.getpid()  # other moments each time
     said, wrong = EXPERIMENTS[experiment][0](count, random.Random(seed))
     assert wrong == 0, f"seed {seed}: {said}\n{capsys.readouterr().out}"
@@ -198,27 +193,21 @@ def test_the_checkpoint_of_another_run_is_not_taken(run: Run, digits: Path, caps
     assert "resume: the seed has changed since digits began (1, now 0)" in said
 
 
-@pytest.fixture(scope="session")
-def long_and_short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _long_and_short() -> None:
     """A run of 3 epochs, and one of 1 that could become it."""
-    place = tmp_path_factory.mktemp("long_and_short")
-    with contextlib.chdir(place):
-        for name, epochs in (("whole", 3), ("here", 1)):
-            options = (*QUICK, "scheduler=constant", f"trainer.max_epochs={epochs}", f"hydra.run.dir={name}")
-            assert main([*options, "hydra.output_subdir=.hydra"]) == 0
-    _leave_logging()
-    return place
+    for name, epochs in (("whole", 3), ("here", 1)):
+        options = (*QUICK, "scheduler=constant", f"trainer.max_epochs={epochs}", f"hydra.run.dir={name}")
+        assert main([*options, "hydra.output_subdir=.hydra"]) == 0
 
 
 @pytest.mark.parametrize(
     "names", [["split.json"], ["split.npz"], ["result.json"], ["metrics.jsonl"], ["runner.log", ".hydra"]]
 )
 def test_what_else_is_lost_or_damaged(
-    run: Run, capsys: pytest.CaptureFixture[str], long_and_short: Path, names: list[str]
+    run: Run, capsys: pytest.CaptureFixture[str], once: Once, names: list[str]
 ) -> None:
     """A run goes on without what it can make again, and says what it cannot do without."""
-    for part in ("whole", "here"):
-        shutil.copytree(long_and_short / part, part)
+    shutil.copytree(once(_long_and_short), ".", dirs_exist_ok=True)
     for damage in ("missing", "damaged"):
         for path in (Path("here") / name for name in names):
             if path.is_dir():

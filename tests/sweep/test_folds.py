@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import CROSS, QUICK, Run
+from conftest import CROSS, QUICK, Run, same_tensors
 from sklearn.datasets import load_diabetes, load_digits
 from sklearn.metrics import accuracy_score
 from sklearn.model_selection import KFold, StratifiedKFold
@@ -83,7 +83,7 @@ def test_the_parts_of_its_folds_are_no_one_part_but_their_predictions_are_there(
 def test_every_fold_begins_with_a_new_model_and_is_the_run_that_it_would_be_alone(run: Run, crossed: Path) -> None:
     assert run(*CROSS, "split.fold=2", "hydra.run.dir=alone") == 0
     of_fold, alone = (torch.load(f"{f}/checkpoints/last.pt", weights_only=True) for f in ("here/fold-2", "alone"))
-    assert all(torch.equal(of_fold["model"][name], alone["model"][name]) for name in alone["model"])
+    assert same_tensors(of_fold["model"], alone["model"])
     assert not Path("alone/fold-0").exists()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from conftest import QUICK, Forked, Run, _leave_logging, result_of, rows, states, wait_for
+from conftest import QUICK, Forked, Once, Run, result_of, rows, states, wait_for
 from optuna.trial import TrialState
 
 from runner.__main__ import main
@@ -32,19 +31,14 @@ def direction() -> str:
     return str(found.direction.name)
 
 
-@pytest.fixture(scope="module")
-def _searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("searched")
-    with contextlib.chdir(place):
-        assert main([*SEARCH, "sweep.rank_by=val/accuracy", "sweep.pruner=null"]) == 0
-    _leave_logging()
-    return place / "sweep"
+def _searched() -> None:
+    assert main([*SEARCH, "sweep.rank_by=val/accuracy", "sweep.pruner=null"]) == 0
 
 
 @pytest.fixture
-def searched(_searched: Path) -> Path:
+def searched(once: Once) -> Path:
     """The folder of a completed search of three points, for the best accuracy: for the test alone."""
-    return Path(shutil.copytree(_searched, "sweep"))
+    return Path(shutil.copytree(once(_searched) / "sweep", "sweep"))
 
 
 def test_what_was_reached_is_what_optuna_knows(searched: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import QUICK, Forked, Run, failing_model, result_of, rows, states, wait_for
+from conftest import QUICK, Forked, Run, failing_model, result_of, rows, same_tensors, states, wait_for
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from runner.sweep import processes
@@ -87,7 +87,7 @@ def test_values_go_together_and_a_job_is_the_run_that_it_would_be_alone_with_its
     ]
     first, second = (row["folder"] for row in rows())
     ours, alone = (torch.load(f"{f}/checkpoints/last.pt", weights_only=True) for f in (f"sweep/{second}", "alone"))
-    assert all(torch.equal(ours["model"][name], alone["model"][name]) for name in alone["model"])
+    assert same_tensors(ours["model"], alone["model"])
     assert Path(f"sweep/{second}/metrics.jsonl").read_bytes() == Path("alone/metrics.jsonl").read_bytes()
     assert result(second)["metrics"] == result_of("alone")["metrics"]
     assert result(first)["metrics"] != result(second)["metrics"]
