@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import pickle
 import re
 import typing
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -171,9 +172,16 @@ def written(config: DictConfig) -> dict[str, Any]:
 
 def job(config: DictConfig) -> DictConfig:
     """The configuration without Hydra's own part."""
-    ours = OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"])
-    OmegaConf.set_struct(ours, OmegaConf.is_struct(config))
+    ours = copied(config)
+    with read_write(ours), open_dict(ours):
+        ours.pop("hydra", None)
     return ours
+
+
+def copied(config: DictConfig) -> DictConfig:
+    """A copy of a whole configuration, by way of pickle: of itself OmegaConf takes three times as long."""
+    made: DictConfig = pickle.loads(pickle.dumps(config))
+    return made
 
 
 def plain(config: DictConfig) -> tuple[dict[str, Any], list[Problem]]:

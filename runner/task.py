@@ -76,7 +76,7 @@ def with_hydra(cfg: DictConfig) -> DictConfig:
     """The configuration that Hydra hands to a task, with Hydra's own part again."""
     from hydra.core.hydra_config import HydraConfig
 
-    made = cfg.copy()
+    made = config.copied(cfg)
     with read_write(made), open_dict(made):
         made.hydra = HydraConfig.get()
     return made

@@ -1,24 +1,27 @@
 """What Hydra made of the same files is made once in each process of the tests, of which composing was a third.
 
-Three steps of Hydra's are remembered: what a file of ours holds, which files the defaults lists come to, and what those
-files make together; the latter two also with files of a test's own and with the configuration of a run folder, as long
-as they hold the same. Values from the command line are applied anew each time. Nothing else is remembered of a run.
+Three steps of Hydra's are remembered: what a file of ours or of Hydra's holds, which files the defaults lists come to,
+and what those files make together, as does what those make that are the same for every run; the latter two also with
+files of a test's own and with the configuration of a run folder, as long as they hold the same. Values from the command
+line are applied anew each time. Nothing else is remembered of a run.
 """
 
 from __future__ import annotations
 
 import copy
+import itertools
 import os
 import pickle
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hydra._internal import defaults_list
+from hydra._internal import config_loader_impl, defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
 from hydra.core.config_store import ConfigStore
+from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
@@ -34,8 +37,8 @@ STATE = ("known_choices", "known_choices_per_group", "override_metadata", "delet
 def remember() -> None:
     """Have Hydra remember the three steps."""
     ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined] # there is one, and all read it
-    source: Any = sys.modules["hydra._internal.core_plugins.file_config_source"]
-    source.FileConfigSource.load_config = _files(source.FileConfigSource.load_config)
+    ConfigRepository.load_config = _files(ConfigRepository.load_config)  # type: ignore[method-assign]
+    defaults_list._create_interpolation_map = _where_needed(defaults_list._create_interpolation_map)
     defaults_list._create_defaults_list = _lists(defaults_list._create_defaults_list)
     ConfigLoaderImpl._compose_config_from_defaults_list = _trees(  # type: ignore[method-assign]
         ConfigLoaderImpl._compose_config_from_defaults_list
@@ -73,17 +76,29 @@ def _saved() -> DictConfig:
     return node
 
 
-def _files(load: Callable[..., ConfigResult]) -> Callable[..., ConfigResult]:
-    loaded: dict[str, bytes] = {}
+def _files(load: Callable[..., ConfigResult | None]) -> Callable[..., ConfigResult | None]:
+    loaded: dict[tuple[str, str], bytes] = {}
 
-    def files(self: Any, config_path: str) -> ConfigResult:
-        if Path(self.path) != options.home():
+    def files(self: Any, config_path: str) -> ConfigResult | None:
+        source = self._find_object_source(config_path, ObjectType.CONFIG)
+        ours = source is not None and (config_path.startswith("hydra/") or Path(source.path) == options.home())
+        if not ours or (source.scheme() == "file" and Path(source.path) != options.home()):
             return load(self, config_path)
-        if config_path not in loaded:
-            loaded[config_path] = pickle.dumps(load(self, config_path))
-        return replace(pickle.loads(loaded[config_path]), provider=self.provider)
+        key = source.path, config_path
+        if key not in loaded:
+            loaded[key] = pickle.dumps(load(self, config_path))
+        return replace(pickle.loads(loaded[key]), provider=source.provider)
 
     return files
+
+
+def _where_needed(make: Callable[..., Any]) -> Callable[..., Any]:
+    """What has no reference is not looked up: Hydra makes the table for it all the same, a third of a defaults list."""
+
+    def table(overrides: Any, entries: list[Any], self_added: bool) -> Any:
+        return make(overrides, entries, self_added) if any(entry.is_interpolation() for entry in entries) else None
+
+    return table
 
 
 def _lists(make: Callable[..., Any]) -> Callable[..., Any]:
@@ -107,6 +122,10 @@ def _lists(make: Callable[..., Any]) -> Callable[..., Any]:
     return lists
 
 
+SAME = ("hydra/", "entry", "keys")
+"""How the files begin that come first in every run, and in most are the same."""
+
+
 def _trees(make: Callable[..., Any]) -> Callable[..., Any]:
     made: dict[object, bytes] = {}
 
@@ -117,9 +136,25 @@ def _trees(make: Callable[..., Any]) -> Callable[..., Any]:
         has_saved = any(default.config_path == compose.SAVED for default in defaults)
         key = repr(defaults), repr(files), pickle.dumps(_saved()) if has_saved else None
         if key not in made:
-            tree = make(self, defaults=defaults, repo=repo)
+            same = list(itertools.takewhile(lambda default: default.config_path.startswith(SAME), defaults))
+            rest = defaults[len(same) :]
+            if same and rest:
+                _begin_with(trees(self, same, repo))
+            tree = make(self, defaults=rest or same, repo=repo)
             OmegaConf.clear_cache(tree)  # of the time at which it was made
             made[key] = pickle.dumps(tree)
         return pickle.loads(made[key])
 
     return trees
+
+
+def _begin_with(tree: DictConfig) -> None:
+    """Have Hydra merge the next files it is given into this instead of an empty configuration."""
+
+    class Begun(OmegaConf):
+        @staticmethod
+        def create(*_: Any, **__: Any) -> Any:
+            config_loader_impl.OmegaConf = OmegaConf  # type: ignore[misc]
+            return tree
+
+    config_loader_impl.OmegaConf = Begun  # type: ignore[misc]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import atexit
 import contextlib
 import copy
 import csv
@@ -81,10 +82,7 @@ def pytest_collection_finish() -> None:
     """What was imported stays until the end: the garbage collector, which each run calls often, need not look at it."""
     gc.collect()
     gc.freeze()
-
-
-def pytest_unconfigure() -> None:
-    gc.unfreeze()  # or libraries complain at the exit that theirs were never freed
+    atexit.register(gc.unfreeze)  # or libraries complain that theirs were never freed
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,6 @@ fail, and checks the keys of what remains: everything in our words and at once.
 
 from __future__ import annotations
 
-import copy
 import re
 import typing
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -78,7 +77,7 @@ def explain(
             elif (parsed := OverridesParser.create().parse_override(override)).is_sweep_override():
                 load([override])
             else:  # as composing anew would, in a fifth of the time; what fails may have been done in part
-                changed = copy.deepcopy(cfg)
+                changed = config.copied(cfg)
                 ConfigLoaderImpl._apply_overrides_to_config([parsed], changed)
                 cfg = changed
         except FAILURES as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -48,7 +47,7 @@ def each(cfg: DictConfig) -> list[DictConfig]:
 
 
 def _fold(cfg: DictConfig, number: int) -> DictConfig:
-    made = copy.deepcopy(cfg)
+    made = config.copied(cfg)
     config.take_fold(made, number)
     return made
 

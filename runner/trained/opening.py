@@ -47,7 +47,7 @@ class Opened:
         """With the data set of the run again, if another one was typed."""
         if "dataset" not in self.typed:
             return self
-        cfg = self.cfg.copy()
+        cfg = config.copied(self.cfg)
         with read_write(cfg), open_dict(cfg):
             cfg.dataset = self.own_data
         return replace(self, cfg=cfg, typed=[key for key in self.typed if key.partition(".")[0] != "dataset"])
