@@ -1,9 +1,9 @@
 """What Hydra made of the same files is made once in each process of the tests, of which composing was a third.
 
-Three steps of Hydra's are remembered: what a file of ours or of Hydra's holds, which files the defaults lists come to,
-and what those files make together, as does what those make that are the same for every run; the latter two also with
-files of a test's own and with the configuration of a run folder, as long as they hold the same. Values from the command
-line are applied anew each time. Nothing else is remembered of a run.
+Four steps of Hydra's are remembered: what an override says, what a file of ours or of Hydra's holds, which files the
+defaults lists come to, and what those files make together, also those alone that come first in every run. The latter
+two are so with files of a test's own and with the configuration of a run folder, too, as long as they hold the same.
+Values from the command line are applied anew each time. Nothing else is remembered of a run.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
@@ -35,8 +36,9 @@ STATE = ("known_choices", "known_choices_per_group", "override_metadata", "delet
 
 
 def remember() -> None:
-    """Have Hydra remember the three steps."""
+    """Have Hydra remember the four steps."""
     ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined] # there is one, and all read it
+    OverridesParser.parse_rule = _parsed(OverridesParser.parse_rule)  # type: ignore[method-assign]
     ConfigRepository.load_config = _files(ConfigRepository.load_config)  # type: ignore[method-assign]
     defaults_list._create_interpolation_map = _where_needed(defaults_list._create_interpolation_map)
     defaults_list._create_defaults_list = _lists(defaults_list._create_defaults_list)
@@ -74,6 +76,17 @@ def _saved() -> DictConfig:
     """The configuration of a run folder that Hydra was given as the primary one."""
     node: DictConfig = ConfigStore.instance().repo[f"{compose.SAVED}.yaml"].node
     return node
+
+
+def _parsed(parse: Callable[..., Any]) -> Callable[..., Any]:
+    known: dict[tuple[str, str], bytes] = {}
+
+    def parsed(self: OverridesParser, text: str, rule: str) -> Any:
+        if (text, rule) not in known:
+            known[text, rule] = pickle.dumps(parse(self, text, rule))
+        return pickle.loads(known[text, rule])
+
+    return parsed
 
 
 def _files(load: Callable[..., ConfigResult | None]) -> Callable[..., ConfigResult | None]:

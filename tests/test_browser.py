@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import BOARD, result_of
+from conftest import LIGHT, PICTURES, result_of
 
 from runner.__main__ import main
 
@@ -40,7 +40,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         write_pictures(place / "pictures")
-        shared = (*BOARD, "dataset=image_folder", "dataset.root=pictures", "dataset.cache=null")
+        shared = (*LIGHT, *PICTURES, "dataset=image_folder", "dataset.root=pictures", "dataset.cache=null")
         for number, rate in enumerate(("0.01", "0.001")):
             # Of one there are pictures, which take time, and of the other several points of the curves.
             pictures = f"tensorboard.pictures={'true' if number == 0 else 'false'}", f"trainer.max_epochs={number + 1}"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import QUICK, Run, composed
+from conftest import LIGHT, QUICK, Run, composed
 from omegaconf import OmegaConf
 from torchvision.transforms import v2
 
@@ -210,7 +210,7 @@ def test_a_table_whose_classes_are_values_is_answered_with_regression(
     masses = [2700 + 25 * n for n in range(60) for _ in range(1 + n % 5)]
     lines = [f"{mass / 20},{mass}" for mass in masses]
     Path("penguins.csv").write_text("\n".join(["flipper,mass", *lines]) + "\n")
-    table = ["dataset=table", "dataset.path=penguins.csv", "transform=table", *QUICK, *how]
+    table = ["dataset=table", "dataset.path=penguins.csv", "transform=table", *LIGHT, *how]
     assert run(*table) == 2
     said = capsys.readouterr().err.splitlines()
     assert said[0].startswith("error: split: ")

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import QUICK, Run, records_of, result_of
+from conftest import LIGHT, QUICK, Run, records_of, result_of
 from PIL import Image
 from scipy.optimize import minimize
 from sklearn.datasets import load_digits, load_wine
@@ -72,7 +72,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_so_they_are_however_it_was_trained(run: Run, name: str) -> None:
-    quick = [override for override in QUICK if not override.startswith("model")]
+    quick = [override for override in LIGHT if not override.startswith("model")]
     assert run(*quick, *OTHERS[name], "trainer.max_epochs=1", "hydra.run.dir=r") == 0
     assert run("evaluate", "run=r", UNDRAWN) == 0
     assert found("r")["metrics"] == recorded("r", "test")
@@ -155,7 +155,7 @@ def test_several_classes_a_sample(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
     rows = [f"{n % 7},{n % 3},{n % 2},{int(n % 7 > 3)}" for n in range(200)]
     Path("t.csv").write_text("\n".join(["x,y,a,b", *rows]))
     over = ("dataset=table", "dataset.path=t.csv", "dataset.target=[a,b]", "transform=table", "loss=bce")
-    assert run(*QUICK, *over, "trainer.max_epochs=1", "metric=multilabel", "split=random", "hydra.run.dir=r") == 0
+    assert run(*LIGHT, *over, "trainer.max_epochs=1", "metric=multilabel", "split=random", "hydra.run.dir=r") == 0
     count, read = [0], dataset.read
 
     def counting(*arguments: Any) -> Any:

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import QUICK, Forked, Once, Run, photos_of_several_sizes, result_of
+from conftest import LIGHT, QUICK, Forked, Once, Run, photos_of_several_sizes, result_of
 from PIL import Image
 from sklearn.datasets import load_digits, load_wine
 
@@ -594,7 +594,7 @@ def test_no_row_of_a_regression_that_can_be_read(run: Run, target: str) -> None:
     Path("t.csv").write_text("a,b,y,z\n" + "".join(f"{n % 7},{n % 3},{n % 7 + 0.5},{n % 2}.5\n" for n in range(60)))
     over = ("dataset=table", "dataset.path=t.csv", f"dataset.target={target}", "dataset.task=regression")
     rest = ("transform=table", "loss=mse", "metric=regression", "split=random", "hydra.run.dir=r")
-    assert run(*QUICK, *over, *rest, "trainer.max_steps=1") == 0
+    assert run(*LIGHT, *over, *rest, "trainer.max_steps=1") == 0
     Path("broken.csv").write_text("a,b,z\n1,x,0\n")
     assert run("predict", "run=r", "input=broken.csv", "output=p.csv") == 1
     (line,) = lines("p.csv")

@@ -19,6 +19,7 @@ import torch
 import yaml
 from conftest import (
     BOARD,
+    LIGHT,
     QUICK,
     Forked,
     Once,
@@ -530,7 +531,7 @@ def test_targets_that_stand_for_none_are_left_out_everywhere(run: Run) -> None:
 def test_losses_and_metrics_that_do_not_fit_end_before_training(
     run: Run, overrides: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(*QUICK, *overrides) == 2
+    assert run(*LIGHT, *overrides) == 2
     assert f"error: {message}" in capsys.readouterr().err
     assert not list(Path().glob("outputs/*/*"))
 
@@ -539,7 +540,7 @@ def test_probability_metrics_are_left_out_where_there_are_no_probabilities(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     overrides = ("loss=mse", "loss.one_hot=true", "metric=classification_full", "optimizer.lr=0.01")
-    assert run(*QUICK, *overrides, "trainer.max_epochs=3") == 0
+    assert run(*LIGHT, *overrides, "trainer.max_epochs=3") == 0
     assert "metrics skipped, because they need probabilities and this loss has none" in capsys.readouterr().out
     found = result_of(only_run())["metrics"]
     assert "val/brier" not in found

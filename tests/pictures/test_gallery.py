@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import BOARD, DRAWN, QUICK, Run, only_run, result_of
+from conftest import BOARD, DRAWN, LIGHT, PICTURES, QUICK, Run, only_run, result_of
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -166,7 +166,7 @@ def test_distances_between_classes() -> None:
 
 @pytest.mark.usefixtures("undrawn")
 def test_values_have_residuals(run: Run) -> None:
-    assert run(*DRAWN, "trainer.max_epochs=1", "dataset=diabetes", "loss=mse", "metric=regression") == 0
+    assert run(*LIGHT, *PICTURES, "trainer.max_epochs=1", "dataset=diabetes", "loss=mse", "metric=regression") == 0
     board = EventAccumulator(str(only_run() / "tensorboard")).Reload()
     assert set(board.Tags()["images"]) == {"val/residuals", "test/residuals", "optimizer/schedule"}
 
@@ -244,7 +244,7 @@ def test_targets_that_are_ignored_have_no_name(run: Run, monkeypatch: pytest.Mon
 
 def test_a_model_that_blew_up_is_no_traceback(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(
-        *DRAWN, "dataset=diabetes", "loss=mse", "metric=regression", "transform=normalize", "split=random",
+        *LIGHT, *PICTURES, "dataset=diabetes", "loss=mse", "metric=regression", "transform=normalize", "split=random",
         "optimizer=sgd", "optimizer.lr=1e13", "trainer.evaluate_every=1 step", "trainer.max_steps=1",
         "trainer.max_epochs=null", "scheduler=constant",
     ) == 0  # fmt: skip

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import QUICK, Forked, Once, Run, result_of, wait_for, warm
+from conftest import ONE_METRIC, QUICK, Forked, Once, Run, result_of, wait_for, warm
 from reliability import bench
 from reliability.bench import COMMON, EXPERIMENTS, MODELS, whole
 
@@ -20,7 +20,7 @@ from runner.batch import Batch
 from runner.experiment import Experiment
 from runner.trainer import Trainer
 
-SHORT = ("trainer.max_epochs=2", "loader.subset=400", "loader.batch_size=16")
+SHORT = ("trainer.max_epochs=2", "loader.subset=400", "loader.batch_size=16", *ONE_METRIC)
 """Overrides by which a run of the bench has half as many steps, as many between two checkpoints, and a start, an
 evaluation in between and an end."""
 
