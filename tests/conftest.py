@@ -51,13 +51,6 @@ def pytest_configure(config: pytest.Config) -> None:
         _prepare()
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """For ``-n auto``: one more than there are cores, as some tests wait for other processes."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores + 1
-
-
 def _prepare() -> None:
     """What a process needs that runs tests."""
     import composing
