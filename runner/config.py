@@ -50,7 +50,7 @@ def factory(node: DictConfig, without: Sequence[str] = ()) -> partial[Any]:
     if patterns is not None:  # they were checked before; but a folder of a run may come from anybody
         targets.check_allowed(tree, path, patterns)
     others = {*HYDRA_KEYS, *targets.beside(path), *without}
-    positional = instantiate(node["_args_"], _convert_="all") if "_args_" in node else []
+    positional = instantiate(node["_args_"], _convert_="all") if "_args_" in tree else []
     named = {key: child for key, child in tree.items() if key not in others}
     if _is_for_hydra(named):
         named = instantiate(_without(node, others), _convert_="all")

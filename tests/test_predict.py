@@ -530,6 +530,21 @@ def test_an_interrupted_prediction_leaves_nothing_that_looks_complete(
     assert bool(list(Path().glob(".p.csv.*"))) == (signum == signal.SIGKILL)
 
 
+def test_so_does_one_that_is_interrupted_as_soon_as_there_is_a_file(
+    run: Run, digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = Writer._begin
+
+    def interrupted(self: Writer) -> None:
+        begin(self)
+        assert list(Path().glob(".p.csv.*"))
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Writer, "_begin", interrupted)
+    assert run("predict", f"run={digits}", "input=test", "output=p.csv") == 143
+    assert not list(Path().glob("*p.csv*"))
+
+
 def test_a_full_disk_is_said_and_leaves_nothing(
     run: Run, digits: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -113,7 +113,7 @@ class Writer:
         replace: whether an existing file is replaced.
 
     Raises:
-        ConfigError: the file already exists, or cannot be written.
+        ConfigError: the file already exists; or, when this is entered, cannot be written.
     """
 
     def __init__(self, output: str, layout: Layout, replace: bool = False) -> None:
@@ -121,18 +121,27 @@ class Writer:
         self.path = None if output == "-" else typed(output)
         self._json = output.endswith(".jsonl")
         self._file: IO[str] = sys.stdout
-        if self.path is None:
-            self._begin()
-            return
-        if not replace:
-            check_output(self.path)
-        self._part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        if self.path is not None:
+            if not replace:
+                check_output(self.path)
+            self._part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+
+    def __enter__(self) -> Writer:
         try:
-            self._file = self._part.open("w", newline="", encoding="utf-8")
+            if self.path is not None:
+                self._file = self._open(self.path)
+            self._begin()
+        except BaseException:  # also by a signal, of which `with` does not tell __exit__ here
+            self._discard()
+            raise
+        return self
+
+    def _open(self, path: Path) -> IO[str]:
+        try:
+            return self._part.open("w", newline="", encoding="utf-8")
         except OSError as error:
-            what = f"'{self.path}' cannot be written ({error.strerror})"
+            what = f"'{path}' cannot be written ({error.strerror})"
             raise ConfigError(Problem("output", what, "a file in a writable folder")) from error
-        self._begin()
 
     def _begin(self) -> None:
         if self._json:
@@ -141,6 +150,12 @@ class Writer:
         with self._telling():
             self._csv.writerow([*self.layout.names, *self.layout.chances, *(["error"] if self.layout.fails else [])])
             self._file.flush()
+
+    def _discard(self) -> None:
+        if self.path is not None:
+            if self._file is not sys.stdout:
+                self._file.close()
+            self._part.unlink(missing_ok=True)
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
@@ -152,9 +167,7 @@ class Writer:
         except OSError as error:
             if self.path is None:  # or Python would try once more at its end
                 console.on_broken_pipe()
-            else:
-                self._file.close()
-                self._part.unlink(missing_ok=True)
+            self._discard()
             raise RunnerError(f"{self.path or 'stdout'} could not be written: {error.strerror}") from error
 
     def write(
@@ -208,9 +221,6 @@ class Writer:
                 made["error"] = wrong.get(number)
             self._file.write(to_json(made) + "\n")
 
-    def __enter__(self) -> Writer:
-        return self
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -226,8 +236,7 @@ class Writer:
         except OSError as full:
             raise RunnerError(f"{self.path} could not be written: {full.strerror}") from full
         finally:
-            self._file.close()
-            self._part.unlink(missing_ok=True)
+            self._discard()
 
 
 def check_output(path: Path) -> None:
