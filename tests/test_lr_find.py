@@ -67,6 +67,21 @@ def test_a_rate_is_found_and_nothing_of_a_run_is_touched(
     assert len(list(Path("outputs/lr_find").glob("*/*"))) == 2
 
 
+@pytest.mark.parametrize(
+    ("losses", "limits"),
+    [
+        ([2.0, 1.5, 1.0, 50.0, np.nan], (0.8, 2.5)),  # of the fall, which is 1, a fifth below and half of it above
+        ([2.0, np.nan, np.nan, np.nan, np.nan], (1.96, 2.1)),
+    ],
+)
+def test_the_figure_shows_the_fall_of_the_loss_however_high_it_rises(
+    losses: list[float], limits: tuple[float, float]
+) -> None:
+    found = np.array(losses)
+    (axes,) = plots.rate_search(np.logspace(-3, 0, 5), found, found, None).axes
+    assert axes.get_ylim() == pytest.approx(limits)
+
+
 def test_the_loss_of_a_first_step_is_that_of_training_and_no_rate_helps_what_is_too_small(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
