@@ -184,17 +184,18 @@ def _place_of(error: BaseException) -> str:
     """Where code of the user's raised an error: `` (my_net.py, line 12)``; empty if it came from anybody else's."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)
-        if path.is_file() and not any(path.is_relative_to(place) for place in NOT_OF_THE_USER):
+        installed = any(path.is_relative_to(place) for place in NOT_OF_THE_USER) or not INSTALLED.isdisjoint(path.parts)
+        if path.is_file() and not installed:
             near = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
             return f" ({near}, line {frame.lineno})"
     return ""
 
 
-NOT_OF_THE_USER = (
-    Path(__file__).parent,
-    *(Path(sysconfig.get_path(kind)) for kind in ("stdlib", "purelib", "platlib")),
-)
-"""Folders of this package, of Python and of what is installed; not all that is below where Python is, such as /usr."""
+NOT_OF_THE_USER = Path(__file__).parent, Path(sysconfig.get_path("stdlib"))
+"""Folders of this package and of Python; not all that is below where Python is, such as /usr."""
+
+INSTALLED = {"site-packages", "dist-packages"}
+"""Names of folders of what is installed, of which there may be several: of the user, and below ``uv run --with``."""
 
 
 def counted(number: int, word: str, words: str | None = None) -> str:
