@@ -94,8 +94,7 @@ def _files(load: Callable[..., ConfigResult | None]) -> Callable[..., ConfigResu
 
     def files(self: Any, config_path: str) -> ConfigResult | None:
         source = self._find_object_source(config_path, ObjectType.CONFIG)
-        ours = source is not None and (config_path.startswith("hydra/") or Path(source.path) == options.home())
-        if not ours or (source.scheme() == "file" and Path(source.path) != options.home()):
+        if source is None or not _is_fixed(source, config_path):
             return load(self, config_path)
         key = source.path, config_path
         if key not in loaded:
@@ -103,6 +102,11 @@ def _files(load: Callable[..., ConfigResult | None]) -> Callable[..., ConfigResu
         return replace(pickle.loads(loaded[key]), provider=source.provider)
 
     return files
+
+
+def _is_fixed(source: Any, config_path: str) -> bool:
+    """Whether it is a file of ours or of Hydra's: a test may have others, and what a run folder says is none."""
+    return Path(source.path) == options.home() if source.scheme() == "file" else config_path.startswith("hydra/")
 
 
 def _where_needed(make: Callable[..., Any]) -> Callable[..., Any]:
