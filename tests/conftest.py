@@ -114,7 +114,9 @@ def run() -> Run:
 
 def composed(*overrides: str) -> DictConfig:
     """The configuration that these overrides make, to change as one likes."""
-    return copy.deepcopy(_composed(*overrides))
+    from runner import config
+
+    return config.copied(_composed(*overrides))
 
 
 @functools.cache
