@@ -6,6 +6,7 @@ Parts (data set, model, loss and so on) know neither Hydra nor OmegaConf: they a
 from __future__ import annotations
 
 import copy
+import io
 import logging
 import pickle
 import re
@@ -180,8 +181,39 @@ def job(config: DictConfig) -> DictConfig:
 
 def copied(config: DictConfig) -> DictConfig:
     """A copy of a whole configuration, by way of pickle: of itself OmegaConf takes three times as long."""
-    made: DictConfig = pickle.loads(pickle.dumps(config))
+    return unpacked(packed(config))
+
+
+def packed(config: DictConfig) -> bytes:
+    """A configuration as bytes, of which `unpacked` makes copies in this process and its forks, and nowhere else."""
+    file = io.BytesIO()
+    _Packer(file, pickle.HIGHEST_PROTOCOL).dump(config)
+    return file.getvalue()
+
+
+def unpacked(data: bytes) -> DictConfig:
+    """The configuration of which `packed` made bytes."""
+    made: DictConfig = pickle.loads(data)
     return made
+
+
+class _Packer(pickle.Pickler):
+    """Takes a class for itself, and not for what its name leads to: Hydra loads the modules of its plugins anew, and in
+    a process of a launcher's the ``hydra`` part is of the classes from before, which pickle of itself refuses."""
+
+    def reducer_override(self, held: Any) -> Any:
+        if not isinstance(held, type):
+            return NotImplemented
+        _CLASSES[id(held)] = held
+        return _class, (id(held),)
+
+
+_CLASSES: dict[int, type] = {}
+"""By their `id`: those of packed configurations, which are kept so that the numbers stay theirs."""
+
+
+def _class(number: int) -> type:
+    return _CLASSES[number]
 
 
 def plain(config: DictConfig) -> tuple[dict[str, Any], list[Problem]]:

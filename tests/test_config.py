@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from runner import config
+from runner import compose, config
 from runner.checks.values import UNKNOWN
 from runner.errors import ConfigError
 
@@ -91,3 +94,21 @@ def test_a_file_that_save_did_not_write_is_refused(tmp_path: Path, content: str)
     (tmp_path / "config.yaml").write_text(content, encoding="latin-1")
     with pytest.raises(ConfigError, match="not the configuration of a run"):
         config.load(tmp_path / "config.yaml")
+
+
+@pytest.mark.parametrize("group", ["launcher", "sweeper"])
+def test_a_configuration_is_copied_also_when_the_class_of_a_plugin_was_loaded_anew(
+    monkeypatch: pytest.MonkeyPatch, group: str
+) -> None:
+    for option in ConfigStore.instance().list(f"hydra/{group}"):
+        name = option.removesuffix(".yaml")
+        cfg = compose.loader("config", None, multirun=True)([f"hydra/{group}={name}"])
+        of_before = OmegaConf.get_type(cfg.hydra[group])
+        assert dataclasses.is_dataclass(of_before), name
+        anew = dataclasses.make_dataclass(of_before.__name__, [])
+        monkeypatch.setattr(sys.modules[of_before.__module__], of_before.__name__, anew)
+        made = config.copied(cfg)
+        assert made == cfg
+        assert OmegaConf.get_type(made.hydra[group]) is of_before
+        made.seed = 7
+        assert cfg.seed == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -102,8 +101,8 @@ class _Composer:
         values = [override for override in parsed if not self._of_group(override)]
         chosen = tuple(str(override.input_line) for override in parsed if override not in values)
         if chosen not in self._made:
-            self._made[chosen] = pickle.dumps(_loader().load_sweep_config(self._cfg, list(chosen)))
-        job: DictConfig = pickle.loads(self._made[chosen])
+            self._made[chosen] = config.packed(_loader().load_sweep_config(self._cfg, list(chosen)))
+        job = config.unpacked(self._made[chosen])
         ConfigLoaderImpl._apply_overrides_to_config(values, job)
         with read_write(job), open_dict(job):
             job.hydra.overrides.task = overrides
