@@ -203,6 +203,8 @@ def record(found: str) -> None:
     """Enter in `recorded.json` what `replay.py` found of runs that are new."""
     path = Path("recorded.json")
     known, new = (json.loads(p.read_text()) if p.exists() else {} for p in (path, Path(found)))
+    if failed := [name for name, content in new.items() if "failed" in content]:
+        raise SystemExit(f"{', '.join(failed)}: did not work")
     if twice := known.keys() & new.keys():
         raise SystemExit(f"{', '.join(twice)}: recorded already")
     path.write_text(json.dumps(known | new, indent=1, ensure_ascii=False) + "\n")

@@ -85,6 +85,18 @@ def replay(name: str) -> dict[str, Any]:
     }
 
 
+def found(name: str) -> dict[str, Any]:
+    """What came of a run, or under ``failed`` why nothing did."""
+    try:
+        return replay(name)
+    except (Failed, OSError, KeyError, ValueError) as error:
+        return {"failed": f"{type(error).__name__}: {error}"}
+
+
+class Failed(Exception):
+    """A command did not do what it was asked."""
+
+
 def _do(out: Path, *arguments: str) -> None:
     """Run a command in a process forked from this one, which has imported everything already."""
     child = os.fork()
@@ -102,7 +114,7 @@ def _do(out: Path, *arguments: str) -> None:
             finally:
                 os._exit(status)
     if status := os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
-        raise SystemExit(f"it ended with {status}:\n{(out / 'printed.txt').read_text()}")
+        raise Failed(f"it ended with {status}:\n{(out / 'printed.txt').read_text()}")
 
 
 def main(arguments: list[str]) -> int:
@@ -170,4 +182,5 @@ def warm() -> None:
 if __name__ == "__main__":
     written, *names = sys.argv[1:]
     warm()
-    Path(written).write_text(json.dumps({name: replay(name) for name in names}, indent=1, ensure_ascii=False) + "\n")
+    content = json.dumps({name: found(name) for name in names}, indent=1, ensure_ascii=False)
+    Path(written).write_text(content + "\n")
