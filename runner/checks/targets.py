@@ -6,7 +6,6 @@ user.
 
 from __future__ import annotations
 
-import fnmatch
 import functools
 import importlib
 import importlib.util
@@ -19,31 +18,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from runner.checks import schema
+from runner.checks.allowed import ALLOWED, is_forbidden, matches, unasked
 from runner.checks.values import UNKNOWN, choices, fits, words
 from runner.errors import ConfigError, Problem, for_shell, nearest, reason_of, shown
 from runner.signals import Exit
-
-PARTS = ("dataset", "split", "transform", "loader", "model", "loss", "optimizer", "scheduler", "metric")
-ALLOWED = (
-    *(f"runner.{part}.*" for part in (*PARTS, "trainer.step")),
-    "torch.nn.*",
-    "torch.optim.*",
-    "torch.utils.data.*Sampler",
-    "torchvision.datasets.*",
-    "torchvision.models.*",
-    "torchvision.ops.*",
-    "torchvision.transforms.*",
-    "sklearn.metrics.*",
-    "timm.*",
-    "optuna.samplers.*",
-    "optuna.pruners.*",
-)
-"""Targets that a configuration may name. A user adds patterns of their own with ``allow_targets``."""
-
-NEVER = ("builtins", "os", "posix", "nt", "sys", "subprocess", "pickle", "_pickle", "dill", "cloudpickle", "joblib",
-         "marshal", "runpy", "code", "ctypes", "shutil", "importlib", "torch.hub", "torch.load", "torch.serialization",
-         "torchvision.datasets.utils")  # fmt: skip
-"""Modules whose functions run or load whatever they are given; no pattern allows them."""
 
 BLOCKED = "is blocked for safety (it can run code or change files); allow_targets cannot allow it"
 
@@ -86,7 +64,8 @@ def check(tree: Mapping[str, Any]) -> list[Problem]:
         tree: plain containers; see `runner.config.plain`.
     """
     patterns = tree.get("allow_targets")
-    allowed = (*ALLOWED, *(patterns if isinstance(patterns, list) else ()))
+    own = [pattern for pattern in patterns if isinstance(pattern, str)] if isinstance(patterns, list) else []
+    allowed = (*ALLOWED, *own)
     return [problem for path, node in _targets(tree, "") for problem in _check_target(path, node, allowed)]
 
 
@@ -120,23 +99,23 @@ def _check_target(path: str, node: dict[str, Any], allowed: Sequence[str]) -> li
 
 
 def _check_name(key: str, node: dict[str, Any], allowed: Sequence[str]) -> list[Problem]:
-    name = node["_target_"]
+    name, own = node["_target_"], allowed[len(ALLOWED) :]
     if name is UNKNOWN:
         return [Problem(key, "must not be a reference to facts", "a dotted path, written out")]
     if "." not in name:
         return [Problem(key, f"{name!r} has no module", "a dotted path, such as my_package.Net")]
-    if _forbidden(name):
+    if is_forbidden(name):
         return [Problem(key, f"{name!r} {BLOCKED}")]
     if any(word.startswith("_") for word in name.split(".")):
         return [
             Problem(key, f"{name!r} has a name that begins with _, which means private", "a public class or function")
         ]
-    if not _matches(name, allowed):
+    if not matches([name], allowed):
         top = name.partition(".")[0]
         if top.isidentifier() and top not in sys.modules and importlib.util.find_spec(top) is None:
             close = nearest(top, [pattern.partition(".")[0] for pattern in allowed])
             return [Problem(key, f"{name!r} cannot be found: there is no module {top!r}", remedy=close)]
-        return [_not_allowed(key, f"{name!r}", [name], allowed)]
+        return [_not_allowed(key, f"{name!r} is not on the list of allowed targets", [name], own)]
     try:
         target = locate(name)
     except LookupError as error:
@@ -144,34 +123,33 @@ def _check_name(key: str, node: dict[str, Any], allowed: Sequence[str]) -> list[
     if not callable(target):
         what = "is a module" if inspect.ismodule(target) else f"is of type {type(target).__name__}"
         return [Problem(key, f"{name!r} {what}", "the dotted path of a class or function")]
-    # The object is judged too, not only its spelling: torch.nn.utils.prune.torch.load is torch.load.
+    return _check_object(key, node, target, allowed)
+
+
+def _check_object(key: str, node: dict[str, Any], target: Any, allowed: Sequence[str]) -> list[Problem]:
+    """The object is judged too, not only its spelling: torch.nn.utils.prune.torch.load is torch.load."""
+    name, own = node["_target_"], allowed[len(ALLOWED) :]
     judged = target.func if isinstance(target, functools.partial) else target
     true_name = f"{getattr(judged, '__module__', '')}.{getattr(judged, '__qualname__', '')}"
-    if _forbidden(true_name):
+    if is_forbidden(true_name):
         return [Problem(key, f"{name!r} is {true_name}, which {BLOCKED}")]
-    if not _matches(true_name, allowed):
-        return [_not_allowed(key, f"{name!r} is {true_name}, which", [name, true_name], allowed)]
-    return []
+    if name not in ALLOWED and not matches([true_name], allowed):
+        what = f"{name!r} is {true_name}, which is not on the list of allowed targets"
+        return [_not_allowed(key, what, [each for each in (name, true_name) if not matches([each], allowed)], own)]
+    given = {argument: value for argument, value in node.items() if argument not in beside(key.rpartition(".")[0])}
+    why = "" if matches([name, true_name], own) else unasked([name, true_name], judged, given)
+    return [_not_allowed(key, f"{name!r} {why}", [name], own)] if why else []
 
 
-def _not_allowed(key: str, what: str, names: Sequence[str], allowed: Sequence[str]) -> Problem:
+def _not_allowed(key: str, what: str, names: Sequence[str], own: Sequence[str]) -> Problem:
     """That something is called which only the user can allow, by patterns beside those that they have given."""
-    missing = [f"{name.rpartition('.')[0]}.*" for name in names if not _matches(name, allowed)]
-    patterns = ",".join([*allowed[len(ALLOWED) :], *missing])
+    patterns = ",".join(dict.fromkeys([*own, *(f"{name.rpartition('.')[0]}.*" for name in names)]))
     return Problem(
         key,
-        f"{what} is not on the list of allowed targets",
+        what,
         "those in docs/checks.md, and those that match allow_targets",
         f"{for_shell(f'allow_targets=[{patterns}]')}, if you trust this code",
     )
-
-
-def _matches(name: str, allowed: Sequence[str]) -> bool:
-    return not _forbidden(name) and any(fnmatch.fnmatchcase(name, pattern) for pattern in allowed)
-
-
-def _forbidden(name: str) -> bool:
-    return any(name == module or name.startswith(module + ".") for module in NEVER)
 
 
 def _check_arguments(path: str, node: dict[str, Any], target: Callable[..., Any]) -> list[Problem]:
