@@ -19,8 +19,6 @@ from optuna.distributions import (
     IntDistribution,
     check_distribution_compatibility,
 )
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from runner import config
@@ -29,16 +27,14 @@ from runner.direction import direction, mode_of
 from runner.draws import seed_of
 from runner.errors import ConfigError, Problem, Pruned
 from runner.ranking import comparable
-from runner.sweep import folds
+from runner.sweep import folds, journal
 from runner.sweep.grid import expand, looked_for
 from runner.sweep.jobs import Jobs, parser, typed_of
+from runner.sweep.journal import NAME, storage
 from runner.sweep.processes import Work
 from runner.sweep.record import Entry, Record, digest
 from runner.sweep.run import Sweep, log
 from runner.train import Watch
-
-FILE, NAME = "optuna.log", "runner"
-"""The journal in the folder of the sweep, and the study in it."""
 
 
 class Study(Sweep):
@@ -58,14 +54,25 @@ class Study(Sweep):
 
     def plan(self) -> None:
         """Write nothing yet, and check that a search that goes on looks where it did."""
-        if (self.record.folder / FILE).is_file():
-            check_space(self._space, self._opened())
+        if self.record.typed or self.record.entries:  # else it has no folder yet
+            before = self._before()
+            if before is not None:
+                check_space(self._space, before)
+
+    def _before(self) -> optuna.Study | None:
+        """What is in the folder of the sweep, once it is known that it can be gone on with."""
+        found = journal.read(self.record.folder)
+        if found is not None:
+            journal.check_sampler(self.cfg.sweep.sampler, found)
+        return found
 
     def left(self) -> list[int]:
         return list(self.jobs.configs)
 
     def begin(self) -> None:
         options = self.cfg.sweep
+        self._before()
+        journal.mend(self.record.folder)
         self.study = self._opened()
         self._take_up()
         done = self._count(TrialState.COMPLETE, TrialState.PRUNED)
@@ -161,10 +168,6 @@ class Study(Sweep):
         for number, params in enumerate(again):
             if params not in over and params not in again[:number]:
                 self.study.enqueue_trial(params)
-
-
-def storage(place: Path) -> JournalStorage:
-    return JournalStorage(JournalFileBackend(str(place / FILE)))
 
 
 def check_space(space: Mapping[str, BaseDistribution], study: optuna.Study) -> None:

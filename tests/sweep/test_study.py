@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
+import re
 import shutil
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -168,3 +171,44 @@ def test_a_launcher_is_refused(run: Run, capsys: pytest.CaptureFixture[str]) -> 
     assert run("--config-dir", "mine", *SEARCH, "hydra/launcher=cluster") == 2
     assert "hydra/launcher: cluster cannot be combined with sweep=optuna" in capsys.readouterr().err
     assert not Path("sweep").exists()
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("evil").absolute(),)
+
+
+def test_a_foreign_sweep_that_names_the_sampler_runs_nothing(
+    run: Run,
+    searched: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = rows()
+    held = json.loads(Path("sweep/sweep.json").read_text())
+    held["typed"] += ["sweep.sampler._target_=optuna.samplers.CmaEsSampler", "sweep.points=9"]
+    Path("sweep/sweep.json").write_text(json.dumps(held))
+    entry = {
+        "op_code": 9,
+        "worker_id": "a",
+        "trial_id": 0,
+        "system_attr": {"cma:optimizer:0": pickle.dumps(Evil()).hex()},
+    }
+    lines = Path("sweep/optuna.log").read_text().splitlines()
+    at = next(number for number, line in enumerate(lines) if '"op_code":6' in line)
+    Path("sweep/optuna.log").write_text("\n".join([*lines[:at], json.dumps(entry), *lines[at:]]) + "\n")
+    assert run("resume=sweep") == 2
+    assert "'optuna.samplers.CmaEsSampler' is not on the list of allowed targets" in capsys.readouterr().err
+    assert run("resume=sweep", "allow_targets=[optuna.*]") == 2
+    said = capsys.readouterr().err
+    assert "would read pickles out of optuna.log" in said
+    assert not Path("evil").exists()
+    remedy = re.search("try: (sweep.sampler._target_=\\S+),", said)
+    assert remedy
+    assert run("resume=sweep", remedy[1], "sweep.points=3") == 0
+    assert rows() == before
+    shutil.copy("sweep/sweep.json", "sweep/optuna.log")
+    assert run("resume=sweep", remedy[1]) == 2
+    assert (
+        "sweep/optuna.log: is no journal of a search of ours (ValueError: line 1 is not JSON)"
+        in capsys.readouterr().err
+    )
