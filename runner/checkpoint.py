@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from runner.errors import Problem, RunFolderError, RunnerError, reason_of
+from runner.errors import RE_SAVE, Problem, RunFolderError, RunnerError, is_not_plain, reason_of
 from runner.files import check_archive, write
 
 log = logging.getLogger("runner")
@@ -43,7 +43,8 @@ def read(path: Path) -> dict[str, Any]:
     except Exception as error:
         # Whatever a damaged file makes of zipfile, pickle and torch; none of it is more than "unreadable" to a user.
         what = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({reason_of(error)})"
-        raise RunFolderError(Problem(str(path), what, "a checkpoint written by runner")) from error
+        remedy = RE_SAVE if is_not_plain(error) else ""
+        raise RunFolderError(Problem(str(path), what, "a checkpoint written by runner", remedy)) from error
     if not isinstance(state, dict) or "format" not in state:
         raise RunFolderError(Problem(str(path), "is not a checkpoint written by runner", f"one of format {FORMAT}"))
     if state["format"] != FORMAT:

@@ -161,9 +161,21 @@ def for_shell(override: str) -> str:
 
 def reason_of(error: BaseException) -> str:
     """The first line of what an error of somebody else's says, or its kind if it says nothing."""
+    if is_not_plain(error):  # torch's own words advise to load it nevertheless
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+        return f"it holds {refused[1] + ', which' if refused else 'what'} is not plain data and could run code"
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
     # What else torch says when memory runs out is of each other process on the card.
     return ". ".join(first.split(". ")[:2]) if is_out_of_memory(error) else first
+
+
+RE_SAVE = "torch.save(model.state_dict(), FILE) where you trust what it holds, and model.weights=FILE"
+"""The remedy for a file that holds more than plain data."""
+
+
+def is_not_plain(error: BaseException) -> bool:
+    """Whether torch refused to load a file with ``weights_only=True``, because it holds more than plain data."""
+    return type(error).__name__ == "UnpicklingError" and "weights_only" in str(error)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -125,8 +125,11 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
             return os.mkdir, (str(tmp_path / "owned"),)
 
     torch.save({"format": 2, "model": Evil()}, tmp_path / "last.pt")
-    with pytest.raises(RunFolderError, match="cannot be read"):
+    what = rf"cannot be read \(it holds {os.name}.mkdir, which is not plain data and could run code\)"
+    with pytest.raises(RunFolderError, match=what) as caught:
         read(tmp_path / "last.pt")
+    assert "weights_only" not in str(caught.value)  # which torch advises to switch off
+    assert "try: torch.save(model.state_dict(), FILE)" in str(caught.value)
     assert not (tmp_path / "owned").exists()
 
 

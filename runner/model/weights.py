@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 import zipfile
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from runner.errors import DataError, Problem, few, reason_of
+from runner.errors import RE_SAVE, DataError, Problem, few, is_not_plain, reason_of
 from runner.files import check_archive, typed
 from runner.table import Table
 
@@ -76,16 +75,12 @@ def _read(source: str) -> dict[str, Tensor]:
         state = _fetch(source)
     except DataError:
         raise
-    except pickle.UnpicklingError as error:  # whose message advises to load it nevertheless
-        what = f"{source!r} is not a checkpoint, or holds objects that weights_only=True refuses"
-        remedy = "torch.save(model.state_dict(), FILE) in the program that writes it"
-        raise DataError(
-            Problem("model.weights", what, "what torch.load reads with weights_only=True", remedy)
-        ) from error
     except Exception as error:  # whatever a damaged file makes of torch, zipfile and urllib
-        reason = reason_of(error)
-        allowed = "what torch.load reads with weights_only=True, or safetensors"
-        raise DataError(Problem("model.weights", f"{source!r} cannot be read: {reason}", allowed)) from error
+        is_other = isinstance(error, (LookupError, EOFError))  # what text makes of an unpickler
+        reason = "it is not a checkpoint" if is_other else reason_of(error)
+        what, allowed = f"{source!r} cannot be read: {reason}", "a state dict, saved by torch or as safetensors"
+        remedy = RE_SAVE if is_not_plain(error) else ""
+        raise DataError(Problem("model.weights", what, allowed, remedy)) from error
     while isinstance(state, Mapping) and not _is_state_dict(state):
         inside = next((state[key] for key in WITHIN if isinstance(state.get(key), Mapping)), None)
         if inside is None:
@@ -111,7 +106,7 @@ def _fetch(source: str) -> Any:
     if re.fullmatch(r"\w+_Weights\.\w+", source) and not path.exists():
         from torchvision.models import get_weight
 
-        return get_weight(source).get_state_dict(progress=False, check_hash=True)
+        return get_weight(source).get_state_dict(progress=False, check_hash=True, weights_only=True)
     if path.is_dir():
         path = path / "checkpoints" / "best.pt"
     if not path.is_file():

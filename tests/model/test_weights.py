@@ -112,11 +112,15 @@ def damaged() -> None:
     [
         ("nowhere.pt", r"there is no file 'nowhere.pt'\n  allowed: a file, a run folder, a URL"),
         ("short.pt", "'short.pt' cannot be read: "),
-        ("text.pt", "'text.pt' is not a checkpoint, or holds objects"),
+        ("text.pt", "'text.pt' cannot be read: it holds what is not plain data and could run code"),
         ("list.pt", "'list.pt' holds a list"),
         ("other.pt", r"no tensor of 'other.pt' matches the model by name and shape: it has stem.weight"),
         ("nested.pt", "'nested.pt' holds a dict with epoch"),
-        ("evil.pt", "'evil.pt' is not a checkpoint, or holds objects"),
+        ("words.pt", "'words.pt' cannot be read: it is not a checkpoint"),
+        (
+            "evil.pt",
+            r"holds (\w+\.)?getattr, which is not plain data and could run code\n.*\n  try: torch.save\(model.state",
+        ),
         ("damaged.pt", "'damaged.pt' is damaged: the checksum of .* is wrong"),
         ("short.safetensors", "'short.safetensors' cannot be read: "),
         ("ResNet18_Weights.NOTHING", "'ResNet18_Weights.NOTHING' cannot be read: "),
@@ -127,13 +131,15 @@ def test_files_that_are_no_weights_of_this_model(source: str, message: str) -> N
     Path("short.pt").write_bytes(Path("whole.pt").read_bytes()[:700])
     Path("short.safetensors").write_bytes(b"12345678")
     Path("text.pt").write_text("no weights")
+    Path("words.pt").write_text("hello")
     torch.save([1, 2], "list.pt")
     torch.save({"stem.weight": torch.zeros(1)}, "other.pt")
     torch.save({"epoch": 3}, "nested.pt")
     torch.save({"model": Evil()}, "evil.pt")
     damaged()
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=message) as caught:
         load(Network(), source)
+    assert "weights_only" not in str(caught.value)  # which torch advises to switch off
     assert not Path("evil").exists()
 
 
