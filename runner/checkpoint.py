@@ -6,7 +6,7 @@ import hashlib
 import io
 import logging
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,9 @@ log = logging.getLogger("runner")
 
 FORMAT = 2
 """Version of the layout, under the key ``format`` of every checkpoint."""
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""By earlier format, what makes a checkpoint of the next one. One stays for ever: folders of every version open."""
 
 LAST, BEST = "last.pt", "best.pt"
 
@@ -47,11 +50,25 @@ def read(path: Path) -> dict[str, Any]:
         raise RunFolderError(Problem(str(path), what, "a checkpoint written by runner", remedy)) from error
     if not isinstance(state, dict) or "format" not in state:
         raise RunFolderError(Problem(str(path), "is not a checkpoint written by runner", f"one of format {FORMAT}"))
-    if state["format"] != FORMAT:
-        by = f", written by runner {state['runner']}" if "runner" in state else ""
-        what = f"is a checkpoint of format {state['format']}{by}"
-        raise RunFolderError(Problem(str(path), what, f"format {FORMAT}, the one that this version reads"))
-    return state
+    return _migrated(path, state)
+
+
+def _migrated(path: Path, state: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint in the format of this version.
+
+    Raises:
+        RunFolderError: no way leads there; with the version that it needs.
+    """
+    given, by = state["format"], state.get("runner")
+    number = given if isinstance(given, int) else -1
+    while number in MIGRATIONS:
+        state, number = MIGRATIONS[number](state), number + 1
+    if number == FORMAT:
+        return state | {"format": FORMAT}
+    what = f"is a checkpoint of format {given}" + (f", written by runner {by}" if by else "")
+    known = ", ".join(map(str, sorted({*MIGRATIONS, FORMAT})))
+    remedy = (f"runner {by}, or a later one" if by else "a later version of runner") if number > FORMAT else ""
+    raise RunFolderError(Problem(str(path), what, f"format {known}, which this version reads", remedy))
 
 
 def read_newest(folder: Path) -> dict[str, Any]:

@@ -21,12 +21,12 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
+from runner import moved
 from runner.checks import entries, schema, targets
 from runner.checks.targets import HYDRA_KEYS, locate
 from runner.checks.values import UNKNOWN
 from runner.errors import FOR_THE_TRACEBACK, ConfigError, Problem, RunnerError, cause_of, is_out_of_memory, reason_of
 from runner.files import write
-from runner.keys import from_yaml
 from runner.options import ABOUT_A_START
 
 log = logging.getLogger("runner")
@@ -364,7 +364,7 @@ def load(path: Path, facts: bool = False) -> dict[str, Any]:
         ConfigError: the file is not what `save` wrote.
     """
     try:
-        saved = from_yaml(path.read_text(encoding="utf-8"))
+        saved = moved.read(path.read_text(encoding="utf-8"))
         references = saved.pop("interpolations")
         for name in ("hydra", "defaults"):  # they would be Hydra's, and could call or leave out what they like
             saved.pop(name, None)

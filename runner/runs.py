@@ -12,8 +12,9 @@ from typing import Any
 
 import yaml
 
+from runner import moved
 from runner.errors import Problem, RunFolderError
-from runner.keys import from_yaml, leaves
+from runner.keys import leaves
 from runner.part_names import PARTS
 from runner.ranking import Repetition
 
@@ -154,7 +155,7 @@ def read_config(place: Path) -> dict[str, Any]:
     Raises:
         RunFolderError: it is not there, or no such file.
     """
-    return _mapping(place / "config.yaml", from_yaml)
+    return _mapping(place / "config.yaml", moved.read)
 
 
 def read_json(path: Path) -> dict[str, Any]:

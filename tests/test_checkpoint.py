@@ -119,6 +119,26 @@ def test_other_formats_are_refused_by_number(tmp_path: Path, content: Any) -> No
         read(tmp_path / "last.pt")
 
 
+def test_a_later_format_is_refused_with_the_version_that_it_needs(tmp_path: Path) -> None:
+    torch.save({"format": 3, "runner": "9.8"}, tmp_path / "last.pt")
+    words = r"format 3, written by runner 9\.8\n.*format 2, which this version reads\n.*try: runner 9\.8"
+    with pytest.raises(RunFolderError, match=words):
+        read(tmp_path / "last.pt")
+
+
+def test_an_earlier_format_is_brought_to_this_one_step_by_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "FORMAT", 4)
+    monkeypatch.setitem(checkpoint.MIGRATIONS, 2, lambda state: {"weights": state["model"]})
+    monkeypatch.setitem(checkpoint.MIGRATIONS, 3, lambda state: {"model": state["weights"], "rate": 0.1})
+    torch.save({"format": 2, "model": {"weight": torch.arange(3.0)}}, tmp_path / "last.pt")
+    state = read(tmp_path / "last.pt")
+    assert torch.equal(state.pop("model")["weight"], torch.arange(3.0))
+    assert state == {"format": 4, "rate": 0.1}
+    torch.save({"format": 1, "model": {}}, tmp_path / "last.pt")  # of which nothing is known
+    with pytest.raises(RunFolderError, match=r"of format 1\n.*format 2, 3, 4"):
+        read(tmp_path / "last.pt")
+
+
 def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[Any, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from runner import __version__, config, folder
+from runner import __version__, config, folder, moved
 from runner.errors import Problem, RunFolderError, reason_of
 from runner.files import write
 from runner.ranking import Row
@@ -134,4 +134,4 @@ def digest(cfg: DictConfig) -> str:
     """SHA-256 of the configuration of a job: two that have the same are the same run."""
     tree, _ = config.plain(cfg)
     kept: dict[str, Any] = {key: value for key, value in tree.items() if key not in NOT_OF_THE_RUN}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=repr).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(moved.as_first_written(kept), sort_keys=True, default=repr).encode()).hexdigest()
