@@ -190,7 +190,7 @@ def _is_complete(cfg: DictConfig, run_dir: Path, changed: Sequence[str]) -> bool
     if config.has_folds(cfg):
         from runner.sweep import folds
 
-        return not folds.works("", cfg, run_dir, {})
+        return not folds.works("", cfg, run_dir, {}) and folds.is_whole(cfg, run_dir)
     is_longer = any(is_below(key, *schema.LENGTH) for key in changed) and folder.has_more_to_do(cfg, run_dir)
     return folder.state(run_dir) == "completed" and not is_longer
 
@@ -208,10 +208,11 @@ def _prepare(cfg: DictConfig, ours: DictConfig, run_dir: Path) -> Prepared | Non
         config.take_fold(ours)
     if not config.has_folds(cfg):
         return train.prepare(config.task(cfg, ours), run_dir)
-    from runner.sweep import start
+    from runner.sweep import folds, start
 
-    start.warm(cfg)
-    start.try_folds(cfg, handover.current().sources)
+    if folds.works("", cfg, run_dir, {}):  # else only what they come to together is missing
+        start.warm(cfg)
+        start.try_folds(cfg, handover.current().sources)
     return None
 
 

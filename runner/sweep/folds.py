@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from runner.checks.schema import LENGTH
 from runner.data import Sources
 from runner.errors import ConfigError, Interrupted, Problem, RunFolderError, RunnerError, counted
 from runner.ranking import Figure
-from runner.result import Result, from_json, known
+from runner.result import Result, from_json, known, to_json
 from runner.runs import read_config
 from runner.signals import StopFlag
 from runner.sweep import predictions
@@ -88,6 +89,15 @@ def _is_done(cfg: DictConfig, run_dir: Path) -> bool:
     return all(OmegaConf.select(before, key) == OmegaConf.select(cfg, key) for key in LENGTH)
 
 
+def is_whole(cfg: DictConfig, run_dir: Path) -> bool:
+    """Whether a cross-validation whose folds are completed has what they come to together: it may have been killed
+    after the last of them."""
+    said, found = folder.result(run_dir), json.loads(to_json(_of_folds(cfg, run_dir)))
+    metrics = found.pop("metrics")
+    has_files = (run_dir / predictions.TOGETHER).is_file() and (not cfg.tensorboard.enabled or _board(run_dir).is_dir())
+    return has_files and said == said | found | {"metrics": said.get("metrics", {}) | metrics}
+
+
 def _work(
     name: str, job: str, cfg: DictConfig, run_dir: Path, sources: Sources, watch: Callable[[], Watch] | None = None
 ) -> Work:
@@ -136,12 +146,7 @@ def main(cfg: DictConfig, sources: Sources, run_dir: Path) -> None:
     if stop.signum is not None:
         log.info("stopped; to resume: %s", folder.resume_command(cfg, run_dir))
         raise Interrupted(stop.signum)
-    table = fold_table(content, cfg.checkpoint.monitor)
-    show(table)
-    if cfg.tensorboard.enabled:
-        board = Board(run_dir / "tensorboard")
-        board.table("folds", table)
-        board.close()
+    show(fold_table(content, cfg.checkpoint.monitor))
     if content["state"] != "completed":
         raise RunnerError(f"{content['error']}\n  try: {folder.resume_command(cfg, run_dir)}, to train that fold again")
     report.farewell(cfg, run_dir, content["seconds"])
@@ -156,31 +161,48 @@ def begin(cfg: DictConfig, run_dir: Path) -> None:
 def summarise(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     """Write the ``result.json`` of a cross-validation from those of its folds, and what was said of every sample by
     the model that had not seen it; and return what ``result.json`` says."""
+    made = Result(run_dir, folder.result(folder.fold(run_dir, 0)) or None)
+    made.content |= _of_folds(cfg, run_dir)
+    if made.content["state"] == "completed":
+        places = [folder.fold(run_dir, number) for number in range(cfg.split.n_splits)]
+        try:
+            made.content["metrics"] |= predictions.together(cfg, places, run_dir)
+        except RunnerError as error:
+            made.content |= {"state": "failed", "error": str(error)}
+        else:  # before it says that it is completed
+            _show_on_board(cfg, run_dir, made.content)
+    made.update(seconds=made.content["seconds"])
+    return made.content
+
+
+def _of_folds(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
+    """What the folds of a cross-validation say in their ``result.json`` comes to, without their predictions."""
     numbers = [number for number in range(cfg.split.n_splits) if folder.fold(run_dir, number).is_dir()]
     results = {number: folder.result(folder.fold(run_dir, number)) for number in numbers}
     states = [results.get(number, {}).get("state", "running") for number in range(cfg.split.n_splits)]
-    state = next((s for s in ("failed", "interrupted", "running") if s in states), "completed")
     completed = [result.get("metrics", {}) for result in results.values() if result.get("state") == "completed"]
-    made = Result(run_dir, results.get(0))
-    made.content |= {
-        "state": state,
+    broken = [f"fold {number}: {result.get('error')}" for number, result in results.items() if result.get("error")]
+    return {
+        "state": next((s for s in ("failed", "interrupted", "running") if s in states), "completed"),
         "metrics": _over_folds(completed),
         "baseline": _mean([result.get("baseline", {}) for result in results.values()]),
         "folds": [{"fold": number, **_kept(result)} for number, result in results.items()],
         "epochs": max((result.get("epochs", 0) for result in results.values()), default=0),
         "steps": max((result.get("steps", 0) for result in results.values()), default=0),
+        "seconds": round(sum(result.get("seconds", 0.0) for result in results.values()), 3),
+        **({"error": broken[0]} if broken else {}),
     }
-    broken = [f"fold {number}: {result.get('error')}" for number, result in results.items() if result.get("error")]
-    if broken:
-        made.content["error"] = broken[0]
-    if state == "completed":
-        try:
-            said = predictions.together(cfg, [folder.fold(run_dir, number) for number in numbers], run_dir)
-            made.content["metrics"] |= said
-        except RunnerError as error:
-            made.content |= {"state": "failed", "error": str(error)}
-    made.update(seconds=round(sum(result.get("seconds", 0.0) for result in results.values()), 3))
-    return made.content
+
+
+def _board(run_dir: Path) -> Path:
+    return run_dir / "tensorboard"
+
+
+def _show_on_board(cfg: DictConfig, run_dir: Path, content: Mapping[str, Any]) -> None:
+    if cfg.tensorboard.enabled:
+        board = Board(_board(run_dir))
+        board.table("folds", fold_table(content, cfg.checkpoint.monitor))
+        board.close()
 
 
 def _kept(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,9 @@ from runner.trained.writing import Layout, Writer
 NAME = "predictions.npz"
 """In the folder of a fold: its predictions for val and test."""
 
+TOGETHER = "out_of_fold.csv"
+"""In the folder of a cross-validation: the prediction of every sample by the fold that held it out."""
+
 FIELDS = ("truth", "predictions", "probabilities", "index")
 
 
@@ -48,7 +51,7 @@ def together(cfg: DictConfig, places: Sequence[Path], run_dir: Path) -> dict[str
     metrics = metrics_of(cfg)
     whole = Predicted(*(_joined([getattr(predicted, name) for predicted in held]) for name in FIELDS))
     numbers = np.concatenate([np.full(len(predicted.truth), number) for number, predicted in enumerate(held)])
-    _write_csv(run_dir / "out_of_fold.csv", whole, numbers, *_task(places[0]))
+    _write_csv(run_dir / TOGETHER, whole, numbers, *_task(places[0]))
     found = {f"out_of_fold/{name}": value for name, value in _measure(metrics, whole).items()}
     if official and (predicted := _mean(official)) is not None:
         found |= {f"ensemble/{name}": value for name, value in _measure(metrics, predicted).items()}

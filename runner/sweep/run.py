@@ -119,8 +119,11 @@ class Sweep:
     def open(self, entry: Entry, works: list[Work]) -> None:
         """Begin a job, of which `works` are left."""
         self._works[entry.name], self._entries[entry.name] = works, entry
-        if works and config.has_folds(self.configs[entry.name]):
-            folds.begin(config.install(self.configs[entry.name]), self.record.folder / entry.name)
+        cfg, place = self.configs[entry.name], self.record.folder / entry.name
+        if works and config.has_folds(cfg):
+            folds.begin(config.install(cfg), place)
+        elif config.has_folds(cfg) and not folds.is_whole(cfg, place):
+            folds.summarise(config.install(cfg), place)
 
     def _works_of(self, entry: Entry) -> list[Work]:
         cfg, place = self.configs[entry.name], self.record.folder / entry.name

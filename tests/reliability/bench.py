@@ -440,9 +440,48 @@ def sweeps(count: int, draw: random.Random) -> Outcome:
     return f"{done} × kill −9 of a sweep, {runs} sweeps: {differences} tables differ", differences
 
 
+def folds(count: int, draw: random.Random) -> Outcome:
+    """kill −9 of a cross-validation, alone and as a job of a sweep, at a moment after its last fold."""
+    split = ("split=stratified_kfold", "split.n_splits=2")
+    arguments = (*COMMON, *MODELS["mlp"], *split)
+    kinds = [arguments, ("-m", *arguments, "seed=0,1")]
+    differences = done = 0
+    for number, (kind, places) in enumerate(zip(kinds, ([""], ["seed=0", "seed=1"]), strict=True)):
+        key, share = ("hydra.run.dir", "hydra.sweep.dir")[number], -(-count // 2) if number == 0 else count
+        if (status := ended(start((*kind, f"{key}=reference-{number}")))) != 0:
+            raise SystemExit(f"the run to compare with ended with {status}:\n{Path('output.txt').read_text()}")
+        expected, tries = reached(Path(f"reference-{number}"), places), 0
+        while done < share:
+            folder, tries = Path(f"folds-{number}-{tries}"), tries + 1
+            child = start((*kind, f"{key}={folder}"))
+            while (status := ended(child, 0.01)) is None and state_of(folder / places[-1] / "fold-1") != "completed":
+                pass
+            if status is None and (status := ended(child, draw.uniform(0.0, 0.3))) is None:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                done, status = done + 1, ended(start((f"resume={folder}",)))
+            if status != 0 or reached(folder, places) != expected:
+                differences += 1
+                print(f"  {folder} ended with {status}, or differs")
+    return f"{done} × kill −9 after the last fold of a cross-validation: {differences} differences", differences
+
+
+def reached(folder: Path, places: list[str]) -> dict[str, Any]:
+    """What cross-validations have come to, by their places in a folder."""
+    found: dict[str, Any] = {}
+    for place in (folder / name for name in places):
+        result = json.loads((place / "result.json").read_text()) if (place / "result.json").exists() else {}
+        result["folds"] = [{k: v for k, v in fold.items() if k != "seconds"} for fold in result.get("folds", [])]
+        found |= {f"{place.name}, {key}": result.get(key) for key in ("state", "metrics", "baseline", "folds", "steps")}
+        lines = place / "out_of_fold.csv"
+        found[f"{place.name}, out of fold"] = lines.read_bytes() if lines.exists() else None
+    return {name.removeprefix(folder.name): value for name, value in found.items()}
+
+
 EXPERIMENTS: dict[str, tuple[Callable[[int, random.Random], Outcome], int]] = {
     "kills": (kills, 208), "signals": (signals, 50), "flips": (flips, 2000), "truncations": (truncations, 300),
     "zeros": (zeros, 300), "foreign": (foreign, 8), "disks": (disks, 6), "sweeps": (sweeps, 60),
+    "folds": (folds, 20),
 }  # fmt: skip
 
 

@@ -41,6 +41,7 @@ def _spoilt() -> None:
         ("foreign", 8),
         ("disks", 2),
         ("sweeps", 1),
+        ("folds", 2),
     ],
 )
 def test_nothing_is_lost_and_nothing_differs(

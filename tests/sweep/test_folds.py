@@ -131,6 +131,76 @@ def test_values_are_averaged_and_kept_for_every_sample(run: Run, capsys: pytest.
     assert Path("here/fold-1/checkpoints/last.pt").stat().st_mtime_ns == before
 
 
+STATES: dict[str, dict[str, Any]] = {
+    "after the last fold, before anything": {"state": "running", "folds": 2, "csv": False},
+    "before it says that it is completed": {"state": "running", "folds": 2, "csv": True},
+    "while its first start was the only one to write it": {"state": "running", "folds": 0, "csv": False},
+    "before its record was written": {"csv": False},
+    "with another figure than its folds have": {"state": "completed", "folds": 3, "csv": True, "loss": 0.5},
+    "without its predictions": {"state": "completed", "folds": 3, "csv": False},
+}
+"""Where a cross-validation all of whose folds are completed may have been killed, or damaged: what is left."""
+
+
+def _put_back(folder: Path, state: str | None = None, folds: int = 0, csv: bool = True, loss: float = 0.0) -> None:
+    """Have a completed cross-validation be as it was when it was killed."""
+    said = read(folder)
+    if state is None:
+        (folder / "result.json").unlink()
+    else:
+        kept = {tag: value for tag, value in said["metrics"].items() if folds and "out_of_fold" not in tag}
+        kept |= {"val/loss": loss} if loss else {}
+        said |= {"state": state, "metrics": said["metrics"] | kept if loss else kept, "folds": said["folds"][:folds]}
+        (folder / "result.json").write_text(json.dumps(said))
+    if not csv:
+        (folder / "out_of_fold.csv").unlink()
+
+
+@pytest.mark.parametrize("left", STATES)
+def test_what_is_killed_after_its_last_fold_is_completed_without_training(
+    run: Run, crossed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], left: str
+) -> None:
+    """It ends as the one that nothing happened to did."""
+    folds = {path: path.read_bytes() for n in range(FOLDS) for path in (crossed / f"fold-{n}").rglob("*.*")
+             if path.is_file()}  # fmt: skip
+    expected, lines = read(crossed), (crossed / "out_of_fold.csv").read_bytes()
+    _put_back(crossed, **STATES[left])
+    monkeypatch.setattr("runner.sweep.start.try_folds", None)  # nor is anything built
+    assert run("resume=here") == 0
+    assert read(crossed)["state"] == "completed"
+    for key in ("metrics", "baseline", "folds", "epochs", "steps", "seconds", "started"):
+        assert json.dumps(read(crossed)[key]) == json.dumps(expected[key])
+    assert (crossed / "out_of_fold.csv").read_bytes() == lines
+    assert {path: path.read_bytes() for path in folds} == folds
+    capsys.readouterr()
+    assert run("resume=here") == 0
+    assert "here is complete" in capsys.readouterr().out
+    assert run("resume=here", "tensorboard.enabled=true") == 0  # which it had not
+    assert list(crossed.glob("tensorboard/*tfevents*"))
+    capsys.readouterr()
+    assert run("resume=here") == 0
+    assert "here is complete" in capsys.readouterr().out
+
+
+def test_a_job_of_a_sweep_that_is_killed_after_its_last_fold_is_completed_too(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("-m", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep") == 0
+    job = Path("sweep/seed=1")
+    expected, lines = read(job), (job / "out_of_fold.csv").read_bytes()
+    table = Path("sweep/results.csv").read_bytes()
+    _put_back(job, "running", 1, csv=False)
+    Path("sweep/results.csv").unlink()
+    capsys.readouterr()
+    assert run("resume=sweep") == 0
+    assert "2 jobs, 2 of them done, nothing left to run" in capsys.readouterr().out
+    assert {key: value for key, value in read(job).items() if key != "git"} == {
+        key: value for key, value in expected.items() if key != "git"
+    }
+    assert (job / "out_of_fold.csv").read_bytes() == lines
+    assert Path("sweep/results.csv").read_bytes() == table
+
+
 def test_in_a_sweep_folds_and_seeds_count_apart(run: Run) -> None:
     several = "seed=0,1", "optimizer.lr=0.01,0.001", "sweep.n_jobs=2"
     assert run("-m", *SMALL, *several, "hydra.sweep.dir=sweep") == 0
