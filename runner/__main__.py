@@ -21,7 +21,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 # Whether there is a card is asked of its driver, and CUDA is not started: the process may be about to fork.
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 
-from runner import __version__, folder, signals, streams
+from runner import __version__, folder, ranks, signals, streams
 from runner.commands import COMMANDS, USAGE, show_help, train
 from runner.errors import (
     OUT_OF_MEMORY,
@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
+        ranks.check(arguments)
         with signals.exiting(), streams.prepared():
             return _command(arguments)(arguments)
     except RunnerError as error:
