@@ -46,7 +46,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0 done; 2 the configuration or the data are wrong; 130 or 143 stopped by a signal, with the
         state saved; 1 anything else.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    status = 1
+    try:
+        status = _done(list(sys.argv[1:] if argv is None else argv))
+    finally:
+        folder.leave(stopped=status > 128)
+    return status
+
+
+def _done(arguments: list[str]) -> int:
+    """Run the command that `arguments` begin with, and return the exit status."""
     try:
         ranks.check(arguments)
         with signals.exiting(), streams.prepared():
@@ -66,8 +75,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             traceback.print_exc()
         return 1
-    finally:
-        folder.leave()
 
 
 def _command(arguments: list[str]) -> Callable[[list[str]], int]:

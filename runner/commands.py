@@ -30,6 +30,8 @@ def train(arguments: list[str]) -> int:
         flags, overrides = hydra_app.resume_sweep(sweep_dir, flags, overrides)
     elif resume:
         return hydra_app.run(flags, hydra_app.resume(resume[-1], overrides), task.main, SAVED)
+    elif not any(re.match(r"(check|debug|hydra\.(run|sweep)\.dir)=", override) for override in overrides):
+        folder.starting("sweep" if multirun(flags) else "run")
     return hydra_app.run(flags, overrides, task.main, "config")
 
 

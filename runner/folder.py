@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from runner.errors import Problem, RunFolderError
-from runner.files import typed
+from runner.files import typed, write
 from runner.result import started
 
 OUTPUTS = Path("outputs")
@@ -70,6 +70,9 @@ def disclaim(folder: Path) -> None:
             path.rmdir()
 
 
+_starting: str | None = None
+"""What this process has been told to begin: a new ``run``, or ``sweep``."""
+
 LOCK = ".lock"
 
 _locks: dict[Path, IO[str]] = {}
@@ -113,6 +116,9 @@ def lock(folder: Path, key: str) -> None:
     file.write(f"process {os.getpid()} on {platform.node()}")
     file.flush()
     _locks[folder.resolve()] = file
+    for kind in ("run", "sweep"):
+        with contextlib.suppress(OSError):
+            _mark(kind).unlink(missing_ok=True)
 
 
 def unlock(folder: Path) -> None:
@@ -123,13 +129,53 @@ def unlock(folder: Path) -> None:
         file.close()
 
 
-def leave() -> None:
-    """At the end of a command: give up every lock, and take back the folders in which nothing came to be run."""
+def starting(kind: str) -> None:
+    """Note that a new run or sweep is about to be started, which is going to be the newest one in ``outputs/``."""
+    global _starting
+    _starting = kind
+
+
+def leave(stopped: bool = False) -> None:
+    """At the end of a command: give up every lock, and take back the folders in which nothing came to be run.
+
+    Args:
+        stopped: by a signal. If nothing is left of what it had begun, ``last`` is not to be taken for it.
+    """
+    global _starting
+    claimed = {*_locks, *_made}
     for folder in list(_locks):
         unlock(folder)
     for folder in [folder for folder in _made if folder.is_dir() and not (folder / "result.json").exists()]:
         disclaim(folder)
     _made.clear()
+    if stopped and _starting and OUTPUTS.is_dir() and not any(folder.is_dir() for folder in claimed):
+        with contextlib.suppress(OSError):
+            write(_mark(_starting), f"stopped before training began, by process {os.getpid()}\n".encode())
+    _starting = None
+
+
+def _mark(kind: str) -> Path:
+    """The file which says that the newest start left nothing; whoever gets a folder takes it away."""
+    return OUTPUTS / f".stopped-{kind}"
+
+
+def _check_last(newest: Path | None, kind: str, words: str = "") -> None:
+    """That ``resume=last`` means what was started last.
+
+    Args:
+        newest: run, or sweep.
+        words: that stand before ``resume=``.
+
+    Raises:
+        RunFolderError: that was stopped before it had a folder.
+    """
+    if newest is None or not os.path.lexists(_mark(kind)):
+        return
+    begun = (newest / SWEEP).stat().st_mtime if kind == "sweep" else _started(newest)[0]
+    if _mark(kind).lstat().st_mtime > begun:
+        what = "the newest start was stopped before training began and left nothing to resume"
+        remedy = f"{words}resume={newest}, for the newest {kind} that is there"
+        raise RunFolderError(Problem("resume", f"'last': {what}", "a folder", remedy))
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -187,6 +233,8 @@ def find(name: str, key: str, alone: bool = False) -> Path:
     if not name.strip():
         raise RunFolderError(Problem(key, f"{name!r} is not a folder", "a run folder, or last"))
     folder = newest() if name == "last" else typed(name)
+    if name == "last" and key == "resume":
+        _check_last(folder, "run")
     if folder is None:
         raise RunFolderError(
             Problem(key, f"there is no run in {OUTPUTS}/ yet", "a run folder", "" if alone else f"{key}=FOLDER")
@@ -219,6 +267,8 @@ def find_sweep(name: str, wanted: bool) -> Path | None:
         RunFolderError: it has to be a sweep, and is none.
     """
     folder = newest_sweep() if name == "last" and wanted else None if name == "last" else typed(name)
+    if name == "last" and wanted:
+        _check_last(folder, "sweep", "-m ")
     if folder is not None and is_sweep(folder):
         return folder
     if wanted:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Run
+from conftest import QUICK, Run
 
 from runner.errors import Interrupted
 from runner.signals import STOPPING, StopFlag, exiting
@@ -83,3 +84,52 @@ def test_a_run_that_is_stopped_before_it_begins_leaves_nothing(
     assert run(*own) == 130
     assert capsys.readouterr().err == "stopped by SIGINT before training began; nothing was written\n"
     assert not Path("outputs").exists()
+
+
+def test_last_is_not_what_was_started_before_a_start_that_was_stopped(
+    run: Run, digits: Path, sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor of sweeps; and it is again when something else was started, or what is there was resumed by its name."""
+    place, swept = Path("outputs/2026-01-01/00-00-00"), Path("outputs/multirun/2026-01-01/00-00-00")
+    place.parent.mkdir(parents=True)
+    digits.rename(place)
+    shutil.copytree(sweep, swept)
+    longer = "trainer.max_epochs=3"
+    own = Path("own")
+    own.symlink_to("nowhere")
+    for words, kind in (((), "run"), (("-m",), "sweep")):
+        Path(f"outputs/.stopped-{kind}").symlink_to(own)  # which is not followed
+        for apart in ("check=only", "debug=dev_run", "hydra.run.dir=here", "hydra.sweep.dir=there"):
+            assert _stopped(run, *words, *QUICK, apart) == 143  # `last` would not mean these
+        assert Path(f"outputs/.stopped-{kind}").is_symlink()
+        assert _stopped(run, *words, *QUICK, "seed=7") == 143
+        assert Path(f"outputs/.stopped-{kind}").is_file()
+        capsys.readouterr()
+        before = {path: path.read_bytes() for path in Path("outputs").rglob("*") if path.is_file()}
+        assert run(*words, "resume=last", longer) == 2
+        said = capsys.readouterr().err
+        assert "the newest start was stopped before training began" in said
+        assert {path: path.read_bytes() for path in Path("outputs").rglob("*") if path.is_file()} == before
+        assert run("predict", "run=last", "input=test", "output=x.csv") == 0
+        Path("x.csv").unlink()
+        remedy = said.rpartition("  try: ")[2].partition(", ")[0].split()
+        assert remedy == [*words, f"resume={swept if words else place}"]
+        assert run(*remedy, longer) == 0
+        assert run(*words, "resume=last") == 0
+        assert _stopped(run, *words, "resume=last", "trainer.max_epochs=4") == 143  # of what is there
+        assert run(*words, "resume=last") == 0
+    assert _stopped(run, *QUICK) == 143
+    assert run(*QUICK, "trainer.max_epochs=1", "tensorboard.enabled=false") == 0
+    capsys.readouterr()
+    assert run("resume=last") == 0
+    assert str(place) not in capsys.readouterr().out
+    assert not own.exists()
+
+
+def _stopped(run: Run, *arguments: str) -> int:
+    """Start something, and send it a signal while it is built."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("runner.checks.before_data.check_values", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+        patched.setattr("runner.preflight.check", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+        patched.setattr("runner.preflight.refuse", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+        return run(*arguments)
