@@ -263,13 +263,15 @@ def farewell(cfg: DictConfig, run_dir: Path, seconds: float, ended_by: str | Non
     log.info("  train longer       %s", folder.resume_command(cfg, run_dir, folder.longer(cfg, ended_by)))
 
 
-def stopped_early(cfg: DictConfig, progress: Progress) -> None:
-    """Say why a run is shorter than its ``max_epochs``."""
-    stopping = cfg.trainer.early_stopping
-    log.info(
-        "stopped early, in epoch %s: no improvement in %s for %s",
-        progress.epoch, stopping.monitor or cfg.checkpoint.monitor, counted(stopping.patience, "evaluation"),
-    )  # fmt: skip
+def ended_before(cfg: DictConfig, progress: Progress, ended_by: str | None) -> None:
+    """Say why a run is shorter than its ``max_epochs``, if its length does not say so."""
+    where = f"in epoch {progress.last_epoch} of {cfg.facts.total_epochs}, after {counted(progress.step, 'step')}"
+    if ended_by == "early_stopping":
+        stopping = cfg.trainer.early_stopping
+        monitor, patience = stopping.monitor or cfg.checkpoint.monitor, counted(stopping.patience, "evaluation")
+        log.info("stopped early, %s: no improvement in %s for %s", where, monitor, patience)
+    if ended_by == "max_time":
+        log.info("time is up, %s: trainer.max_time is %s", where, cfg.trainer.max_time)
 
 
 def norm_gap(gap: dict[str, float] | None) -> None:

@@ -207,6 +207,16 @@ def _run(
             recorder.save()
             recorder.close()
             raise
+        if not trainer.progress.step:
+            what = f"{cfg.trainer.max_time!r} was over before the first step: nothing was trained"
+            raise ConfigError(
+                Problem(
+                    "trainer.max_time",
+                    what,
+                    "a longer time",
+                    folder.resume_command(cfg, run_dir, "trainer.max_time=MORE"),
+                )
+            )
         recorder.close()
         with _stopped_first(stop):
             _finish(cfg, run_dir, experiment, trainer, result, recorder.board)
@@ -309,8 +319,7 @@ def _finish(
     cfg: DictConfig, run_dir: Path, experiment: Experiment, trainer: Trainer, result: Result, board: Board | None
 ) -> None:
     """Take the best weights, look at test once, and say what was reached."""
-    if trainer.over == "early_stopping":
-        report.stopped_early(cfg, trainer.progress)
+    report.ended_before(cfg, trainer.progress, trainer.over)
     progress, best_path = trainer.progress, run_dir / "checkpoints" / BEST
     assert progress.best is not None
     _take_best(best_path, progress.best["step"], experiment)

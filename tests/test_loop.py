@@ -224,7 +224,7 @@ class TestLength:
         assert [r["epoch"] for r in records_of(only_run())] == [1, 2, 3]
         assert result_of(only_run())["ended_by"] == "early_stopping"
         said = capsys.readouterr().out
-        assert "stopped early, in epoch 3: no improvement in val/loss for 2 evaluations" in said
+        assert "stopped early, in epoch 3 of 9, after 51 steps: no improvement in val/loss for 2 evaluations" in said
         assert "trainer.early_stopping.patience=4" in said
         # It is complete; with more patience it goes on.
         before = (only_run() / "result.json").read_bytes()
@@ -235,7 +235,7 @@ class TestLength:
         assert run("resume=last", "trainer.early_stopping.patience=4") == 0
         assert len(records_of(only_run())) == 5
 
-    def test_time(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_time(self, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         clock = iter(range(10_000))
         monkeypatch.setattr(trainers.trainer.time, "perf_counter", lambda: next(clock) / 3)
         assert run(*QUICK, "trainer.max_epochs=1000", "trainer.max_time=1 minute") == 0
@@ -243,6 +243,28 @@ class TestLength:
         assert found["ended_by"] == "max_time"
         assert 10 < found["steps"] < 60
         assert records_of(only_run())[-1]["step"] == found["steps"]
+        said, epoch = capsys.readouterr().out, -(-found["steps"] // 17)
+        where = f"in epoch {epoch} of 1000, after {found['steps']} steps"
+        assert f"time is up, {where}: trainer.max_time is 1 minute\n" in said
+        assert found["steps"] % 17 > 0  # or the next would say nothing
+        assert run("predict", "run=last", "input=test", "output=x.csv", "weights=last") == 0
+        assert f"last.pt, epoch {epoch} · " in capsys.readouterr().err
+
+    def test_a_time_in_which_nothing_is_trained_is_a_mistake(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        clock = iter(range(10_000))
+        with monkeypatch.context() as patched:
+            patched.setattr(trainers.trainer.time, "perf_counter", lambda: next(clock))
+            assert run(*QUICK, "trainer.max_time=1 second", "hydra.run.dir=here") == 2
+        said = capsys.readouterr().err
+        assert "trainer.max_time: '1 second' was over before the first step: nothing was trained" in said
+        assert "try: python -m runner resume=here trainer.max_time=MORE" in said
+        assert result_of("here")["state"] == "failed"
+        assert not list(Path("here/checkpoints").glob("*.pt"))
+        assert run("resume=here", "trainer.max_time=1 hour") == 0
+        assert run(*QUICK, "hydra.run.dir=there") == 0
+        assert Path("here/metrics.jsonl").read_bytes() == Path("there/metrics.jsonl").read_bytes()
 
     @pytest.mark.parametrize(
         ("every", "epochs", "steps"),

@@ -25,7 +25,7 @@ class Weights:
     Args:
         path: of the file.
         model, transform, loss: state dicts.
-        epoch, step: after which they were saved; None for a file of others.
+        epoch, step: in or after which they were saved; None for a file of others.
     """
 
     path: Path
@@ -101,7 +101,8 @@ def _of(path: Path) -> Weights:
 
 def _taken(path: Path, state: Mapping[str, Any], which: str) -> Weights:
     progress = state["progress"]
-    return Weights(path, state[which], state["transform"], state["loss"], progress["epoch"], progress["step"])
+    epoch = progress["epoch"] + (progress["batch"] > 0)  # as its evaluation has it, inside an epoch, too
+    return Weights(path, state[which], state["transform"], state["loss"], epoch, progress["step"])
 
 
 def _file(run_dir: Path, name: str) -> Path:

@@ -31,6 +31,11 @@ class Progress:
     """The record of every evaluation: epoch, step, ``"<part>/<metric>": value``."""
 
     @property
+    def last_epoch(self) -> int:
+        """The number, from 1, of the epoch that the last step was of; 0 before the first."""
+        return self.epoch + (self.batch > 0)
+
+    @property
     def evaluated(self) -> bool:
         """Whether there was an evaluation after the last step."""
         return bool(self.history) and self.history[-1]["step"] == self.step

@@ -221,6 +221,8 @@ class Trainer:
         """Train to the end. Yields None after each step, and a record after each evaluation; {} after an epoch that
         ends without one.
 
+        Without any step, if there was no time for one, it yields nothing.
+
         Between two yields nothing is half done: whenever the caller has the word, `state_dict` is a state that
         training can go on from.
         """
@@ -233,6 +235,8 @@ class Trainer:
                 if self.limits.evaluate_after(self.progress):
                     yield self._record()
                     self.vitals.reset()  # neither the evaluation nor what the caller does with it is training
+            if not self.progress.step:
+                return  # the time was over before the first one: there is nothing to evaluate
             # A limit may end the run inside an epoch, which then stays open: a longer run goes on from there.
             whole = self.progress.batch >= len(self.loader)
             due = self.limits.evaluate_at_end(self.progress, whole, self.over is not None)
