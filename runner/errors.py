@@ -111,6 +111,7 @@ class Interrupted(BaseException):
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum = signum
         # SIGUSR1 and SIGUSR2 are how Slurm announces the end of a job: it means a termination, and counts as one.
         self.exit_status = 128 + (signal.SIGINT if signum == signal.SIGINT else signal.SIGTERM)
 

@@ -121,6 +121,24 @@ def lock(folder: Path, key: str) -> None:
             _mark(kind).unlink(missing_ok=True)
 
 
+def holder(folder: Path) -> str | None:
+    """Which other process has a run folder to itself just now; None if there is none."""
+    if folder.resolve() in _locks:
+        return None
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    with open(descriptor, encoding="utf-8") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return file.read().strip() or "another process"
+        except OSError:  # a file system without locks
+            return None
+    return None
+
+
 def unlock(folder: Path) -> None:
     """Let others in."""
     file = _locks.pop(folder.resolve(), None)

@@ -47,6 +47,13 @@ class StopFlag:
             signal.signal(signum, handler)
 
 
+def hand_back(signum: int) -> None:
+    """Let whoever had a handler for a signal before this program hear of it, now that the state is saved: submitit's
+    asks for the job to be queued again."""
+    if signal.getsignal(signum) not in (None, signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler):
+        signal.raise_signal(signum)
+
+
 class Exit(SystemExit):
     """This program ends the process. Any other `SystemExit` comes from code that was called."""
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, open_dict, read_write
 
-from runner import config, folder, handover
-from runner.errors import InputError, guarded
+from runner import config, folder, handover, signals
+from runner.errors import InputError, Interrupted, guarded
 from runner.result import fail
 from runner.signals import staying
 
@@ -63,13 +63,30 @@ def place() -> Path:
 
 
 def launched(cfg: DictConfig) -> int:
-    """Do a run that a launcher of Hydra's has started somewhere, and return the exit status."""
+    """Do a run that a launcher of Hydra's has started somewhere, and return the exit status.
+
+    A launcher may start it again in the same folder: after a signal, or after the machine was lost.
+    """
     from runner.sweep import child, folds
 
     whole, run_dir = with_hydra(cfg), place()
-    if config.has_folds(whole):
-        return guarded(lambda: folds.main(whole, {}, run_dir))
-    return guarded(lambda: child.train_in(whole, run_dir, {}))
+    if whole.resume is None and (run_dir / "config.yaml").is_file():
+        with read_write(whole):
+            whole.resume = str(run_dir.absolute())
+
+    def do() -> None:
+        if config.has_folds(whole):
+            child.lock(run_dir)
+            folds.main(whole, {}, run_dir)
+        else:
+            child.train_in(whole, run_dir, {})
+
+    try:
+        return guarded(do)
+    except SystemExit as stop:
+        if isinstance(stop.__cause__, Interrupted):
+            signals.hand_back(stop.__cause__.signum)
+        raise
 
 
 def with_hydra(cfg: DictConfig) -> DictConfig:

@@ -25,7 +25,8 @@ class Screen(Console):
     """A terminal that may go away, as with ``| head``: the run goes on, and its lines are in the log file."""
 
     def __init__(self, stderr: bool = False) -> None:
-        super().__init__(highlight=False, soft_wrap=True, emoji=False, stderr=stderr)
+        # In Jupyter rich would show each line as a picture of its own, and not write it to the stream.
+        super().__init__(highlight=False, soft_wrap=True, emoji=False, stderr=stderr, force_jupyter=False)
 
     def print(self, *objects: Any, **options: Any) -> None:
         try:
@@ -97,7 +98,8 @@ def width() -> int | None:
 def drawn(table: Table) -> str:
     """A table as text that fits the terminal, without its title."""
     buffer = StringIO()
-    Console(file=buffer, width=width() or 1000, highlight=False).print(table.rich(console.encoding.startswith("utf")))
+    screen = Console(file=buffer, width=width() or 1000, highlight=False, force_jupyter=False)
+    screen.print(table.rich(console.encoding.startswith("utf")))
     lines = [line.rstrip() for line in buffer.getvalue().splitlines()]
     return "\n".join(line for line in lines if line)
 

@@ -7,10 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import QUICK, Run
+from conftest import QUICK, Run, composed, result_of
+from omegaconf import DictConfig, open_dict, read_write
 
+from runner import config, folder, task
+from runner.batch import Batch
 from runner.errors import Interrupted
 from runner.signals import STOPPING, StopFlag, exiting
+from runner.trainer import Trainer
 
 
 @pytest.mark.parametrize("signum", STOPPING)
@@ -97,9 +101,10 @@ def test_last_is_not_what_was_started_before_a_start_that_was_stopped(
     longer = "trainer.max_epochs=3"
     own = Path("own")
     own.symlink_to("nowhere")
+    elsewhere = {"run": ("check=only", "hydra.run.dir=here"), "sweep": ("debug=dev_run", "hydra.sweep.dir=there")}
     for words, kind in (((), "run"), (("-m",), "sweep")):
         Path(f"outputs/.stopped-{kind}").symlink_to(own)  # which is not followed
-        for apart in ("check=only", "debug=dev_run", "hydra.run.dir=here", "hydra.sweep.dir=there"):
+        for apart in elsewhere[kind]:
             assert _stopped(run, *words, *QUICK, apart) == 143  # `last` would not mean these
         assert Path(f"outputs/.stopped-{kind}").is_symlink()
         assert _stopped(run, *words, *QUICK, "seed=7") == 143
@@ -110,12 +115,10 @@ def test_last_is_not_what_was_started_before_a_start_that_was_stopped(
         said = capsys.readouterr().err
         assert "the newest start was stopped before training began" in said
         assert {path: path.read_bytes() for path in Path("outputs").rglob("*") if path.is_file()} == before
-        assert run("predict", "run=last", "input=test", "output=x.csv") == 0
-        Path("x.csv").unlink()
+        assert folder.find("last", "run") == place  # of what is only read
         remedy = said.rpartition("  try: ")[2].partition(", ")[0].split()
         assert remedy == [*words, f"resume={swept if words else place}"]
         assert run(*remedy, longer) == 0
-        assert run(*words, "resume=last") == 0
         assert _stopped(run, *words, "resume=last", "trainer.max_epochs=4") == 143  # of what is there
         assert run(*words, "resume=last") == 0
     assert _stopped(run, *QUICK) == 143
@@ -133,3 +136,47 @@ def _stopped(run: Run, *arguments: str) -> int:
         patched.setattr("runner.preflight.check", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
         patched.setattr("runner.preflight.refuse", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
         return run(*arguments)
+
+
+@pytest.mark.parametrize(("signum", "heard"), [(signal.SIGUSR2, True), (signal.SIGTERM, True), (signal.SIGINT, False)])
+def test_a_launcher_hears_of_a_signal_after_the_state_is_saved_and_what_it_starts_again_is_resumed(
+    digits: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, signum: signal.Signals, heard: bool
+) -> None:
+    """As submitit does: it has a handler by which the job is queued again."""
+    told: list[tuple[int, str]] = []
+    before = signal.getsignal(signum)
+    cfg = composed(*QUICK)
+    monkeypatch.setattr(task, "place", lambda: Path("here"))
+    monkeypatch.setattr(task, "with_hydra", _with_hydra)
+    Path("here").mkdir()
+    if signum != signal.SIGINT:
+        signal.signal(signum, lambda number, _: told.append((number, result_of("here")["state"])))
+    try:
+        with pytest.MonkeyPatch.context() as patched:
+            step = Trainer.step
+
+            def stopping(self: Trainer, batches: list[Batch]) -> None:
+                step(self, batches)
+                if self.progress.step == 20:
+                    signal.raise_signal(signum)
+
+            patched.setattr(Trainer, "step", stopping)
+            with pytest.raises(SystemExit) as stop:
+                task.launched(cfg)
+        assert stop.value.code == (130 if signum == signal.SIGINT else 143)
+        assert told == [(signum, "interrupted")] * heard
+        folder.leave()
+        with caplog.at_level("INFO"):
+            assert task.launched(cfg) == 0
+        assert "resumed after step 20 of 34" in caplog.text
+    finally:
+        signal.signal(signum, before)
+        folder.leave()
+    assert Path("here/metrics.jsonl").read_bytes() == (digits / "metrics.jsonl").read_bytes()
+
+
+def _with_hydra(cfg: DictConfig) -> DictConfig:
+    made = config.copied(cfg)
+    with read_write(made), open_dict(made):
+        made.hydra = {"overrides": {"task": []}, "runtime": {"choices": {}}}
+    return made

@@ -94,3 +94,22 @@ def test_v_says_where_an_error_came_from(run: Run, capsys: pytest.CaptureFixture
     assert "torch/nn/modules/dropout.py" not in capsys.readouterr().out
     assert run("-v", "model.dropout=3") == 2
     assert "torch/nn/modules/dropout.py" in capsys.readouterr().out
+
+
+def test_in_a_notebook_tables_are_text_like_everything_else(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Rich would draw them in the notebook, and nothing of them would be in the log file."""
+
+    class ZMQInteractiveShell:
+        pass
+
+    monkeypatch.setattr("builtins.get_ipython", ZMQInteractiveShell, raising=False)
+    assert Console().is_jupyter  # which it takes for a notebook
+    monkeypatch.setattr(terminal, "console", terminal.Screen())
+    monkeypatch.setattr(logging.getLogger("runner"), "handlers", [ConsoleHandler()])
+    with caplog.at_level(logging.INFO, "runner"):
+        show(Table("Samples", ["class", "train"], [["cat", 123]]))
+    for said in (capsys.readouterr().out, caplog.text):
+        assert "Samples" in said
+        assert " cat       123" in said

@@ -41,7 +41,7 @@ def in_process(cfg: DictConfig, run_dir: Path, sources: Sources, watch: Watch | 
 
 def train_in(cfg: DictConfig, run_dir: Path, sources: Sources, watch: Watch | None = None) -> None:
     """Prepare a run and train it. Arguments: see `in_process`."""
-    _lock(run_dir)
+    lock(run_dir)
     (run_dir / ".hydra").mkdir(exist_ok=True)
     OmegaConf.save(cfg.hydra.overrides.task, run_dir / ".hydra" / "overrides.yaml")
     try:
@@ -54,7 +54,8 @@ def train_in(cfg: DictConfig, run_dir: Path, sources: Sources, watch: Watch | No
     train.main(prepared, run_dir, watch)
 
 
-def _lock(run_dir: Path) -> None:
+def lock(run_dir: Path) -> None:
+    """Have a run folder, as soon as whoever has it now is done with it."""
     until = time.monotonic() + PATIENCE
     while True:
         try:

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -32,7 +33,7 @@ def wanted(cfg: DictConfig) -> bool:
     return not str(cfg.hydra.launcher._target_).endswith(".BasicLauncher")
 
 
-def work(cfg: DictConfig, entry: Entry, run_dir: Path) -> Work:
+def work(cfg: DictConfig, entry: Entry, run_dir: Path, left: Callable[[], bool]) -> Work:
     """A job that is handed to the launcher, by a process that waits for it.
 
     One by one: of several jobs a launcher says that it lost one while others are still running, and never says when
@@ -41,9 +42,16 @@ def work(cfg: DictConfig, entry: Entry, run_dir: Path) -> Work:
     Args:
         cfg: of the sweep.
         run_dir: of the job.
+        left: whether there is something to do. A job that another sweep has started, and that goes on, is waited for.
     """
 
     def call() -> int:
+        was_running = False
+        while folder.holder(run_dir):
+            was_running = True
+            time.sleep(1.0)
+        if was_running and not left():
+            return 0
         resume = [f"resume={quote(str(run_dir))}"] if (run_dir / "config.yaml").is_file() else []
         for signum in STOPPING:
             signal.signal(signum, _HandOn())

@@ -204,7 +204,7 @@ def _settle(slot: _Running, timeout: float | None) -> None:
     state = "failed"
     if slot.is_late and content.get("state") != "completed":
         error = f"took longer than sweep.timeout ({timeout:g} seconds)"
-    elif content.get("state") != "running":
+    elif content.get("state") != "running" or folder.holder(slot.work.folder):  # it goes on elsewhere
         return
     elif status in (128 + signal.SIGINT, 128 + signal.SIGTERM):
         state, error = "interrupted", "stopped by a signal before it started"

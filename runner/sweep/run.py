@@ -65,6 +65,9 @@ class Sweep:
         words += [f"{counted(runs, 'fold')} to train"] if any(map(config.has_folds, self.configs.values())) else []
         words += [f"{self._n_jobs} at a time"] if self._n_jobs > 1 else []
         log.info("%s\n%s", self.record.folder, ", ".join(words))
+        for work in self.works() if launcher.wanted(self.cfg) else ():
+            if (who := folder.holder(work.folder)) is not None:
+                log.info("%s is still running (%s); it is waited for, and not started again", work.name, who)
 
     def works(self) -> Iterator[Work]:
         """What is left to do."""
@@ -127,9 +130,14 @@ class Sweep:
 
     def _works_of(self, entry: Entry) -> list[Work]:
         cfg, place = self.configs[entry.name], self.record.folder / entry.name
-        works = folds.works(entry.name, cfg, place, self.jobs.sources)
+
+        def left() -> list[Work]:
+            return folds.works(entry.name, cfg, place, self.jobs.sources)
+
+        works = left()
         # A launcher has a whole job, with the folds that are missing.
-        return [launcher.work(self.cfg, entry, place)] if works and launcher.wanted(self.cfg) else works
+        of_job = works and launcher.wanted(self.cfg)
+        return [launcher.work(self.cfg, entry, place, lambda: bool(left()))] if of_job else works
 
     def _total(self) -> int:
         return sum(map(len, self._works.values()))

@@ -45,6 +45,11 @@ def check(cfg: DictConfig) -> list[Problem]:
         chosen = cfg.hydra.runtime.choices.get("hydra/launcher")
         what = f"{chosen} cannot be combined with sweep=optuna, whose jobs run on this machine"
         return [Problem("hydra/launcher", what, "basic", "sweep=random, or hydra/launcher=basic")]
+    several = {key: cfg.hydra.launcher.get(key) or 1 for key in ("nodes", "tasks_per_node")}
+    if launcher.wanted(cfg) and max(several.values()) > 1:
+        what = "each task would train the whole job"
+        keys = {f"hydra.launcher.{key}": number for key, number in several.items() if number > 1}
+        return [Problem(key, f"{number}: {what}", "1", f"{key}=1") for key, number in keys.items()]
     tree, _ = config.plain(cfg)
     found = schema.problems(tree["sweep"], schema.Sweep, "sweep.")
     return found or targets.check({"sweep": tree["sweep"], "allow_targets": tree.get("allow_targets")})

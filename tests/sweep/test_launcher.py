@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from conftest import QUICK, Run, failing_model, result_of, rows, states
+from conftest import QUICK, Forked, Run, failing_model, result_of, rows, states, wait_for
 
 
 def find_plugin(module: str) -> bool:
@@ -44,6 +46,15 @@ def test_what_goes_on_is_typed_with_the_launcher(run: Run, capsys: pytest.Captur
     assert f"python -m runner -m resume=sweep hydra/launcher={LAUNCHER}" in capsys.readouterr().out
 
 
+@pytest.mark.skipif(LAUNCHER != "submitit_local", reason="of no other one a job is several processes")
+def test_several_processes_of_a_job_would_each_do_all_of_it(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("-m", *QUICK, f"hydra/launcher={LAUNCHER}", "hydra.launcher.tasks_per_node=2", "seed=0,1") == 2
+    said = capsys.readouterr().err
+    assert "hydra.launcher.tasks_per_node: 2: each task would train the whole job" in said
+    assert "try: hydra.launcher.tasks_per_node=1" in said
+    assert not Path("outputs").exists()
+
+
 def test_a_cross_validation_is_one_job(run: Run) -> None:
     folds = "split=kfold", "split.n_splits=2", f"hydra/launcher={LAUNCHER}", "hydra.sweep.dir=sweep"
     assert run("-m", *QUICK, *folds, "seed=0") == 0
@@ -51,3 +62,18 @@ def test_a_cross_validation_is_one_job(run: Run) -> None:
     result = result_of("sweep/job")
     assert result["state"] == "completed"
     assert "out_of_fold/accuracy" in result["metrics"]
+
+
+@pytest.mark.skipif(LAUNCHER != "submitit_local", reason="no other one queues a job again")
+def test_a_job_that_submitit_queues_again_goes_on_where_it_was(run: Run) -> None:
+    long = *QUICK, "trainer.max_epochs=200", "trainer.evaluate_every=20 epochs", "checkpoint.every=1 hour"
+    sweep = Forked("-m", *long, "seed=0", f"hydra/launcher={LAUNCHER}", "hydra.sweep.dir=sweep")
+    job = Path("sweep/job")
+    wait_for(job / "metrics.jsonl")
+    os.kill(int((job / ".lock").read_text().split()[1]), signal.SIGUSR2)
+    assert sweep.wait() == 0
+    said = (job / "runner.log").read_text()
+    assert "stopped by SIGUSR2" in said
+    assert "resumed after step" in said
+    assert run(*long, "hydra.run.dir=whole") == 0
+    assert (job / "metrics.jsonl").read_bytes() == Path("whole/metrics.jsonl").read_bytes()
