@@ -10,7 +10,6 @@ import contextlib
 import os
 import re
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -34,6 +33,7 @@ from runner.errors import (
     nearest,
     reason_of,
 )
+from runner.visible import say, say_traceback
 
 VALUES = {"resume": "last", "check": "only", "debug": "dev_run", "device": "cpu", "seed": "0"}
 """Keys that people type as if they were commands, each with a value."""
@@ -61,7 +61,7 @@ def _done(arguments: list[str]) -> int:
         with signals.exiting(), streams.prepared():
             return _command(arguments)(arguments)
     except RunnerError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}")
         return error.exit_status
     except Interrupted as stopped:
         return stopped.exit_status
@@ -71,9 +71,9 @@ def _done(arguments: list[str]) -> int:
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
     except Exception as error:
         if is_out_of_memory(error):
-            print(f"error: {OUT_OF_MEMORY % reason_of(error)}", file=sys.stderr)
+            say(f"error: {OUT_OF_MEMORY % reason_of(error)}")
         else:
-            traceback.print_exc()
+            say_traceback()
         return 1
 
 

@@ -36,7 +36,8 @@ def quoted(override: str, sweep: bool = False) -> str:
     """
     key, equals, value = override.partition("=")
     if sweep and parse(override) is None and equals and "," in value and not value.startswith(("[", "{")):
-        parts = [part if parse(f"{key}={part}") is not None else quote(part) for part in value.split(",")]
+        alternatives = re.split(r",(?![^{]*\})", value)  # a comma in a reference is part of it
+        parts = [part if parse(f"{key}={part}") is not None else quote(part) for part in alternatives]
         return f"{key}={','.join(parts)}"
     if parse(override) is None and equals and not value.startswith(("[", "{", "'", '"')):
         return f"{key}={quote(value)}"

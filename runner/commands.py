@@ -82,7 +82,7 @@ def export(arguments: list[str]) -> int:
 
 def reproduce(arguments: list[str]) -> int:
     """Train a completed run again and compare. The exit status is 1 if any metric or weight differs."""
-    from runner import compose, reproduce, task
+    from runner import compose, config, reproduce, task
 
     flags, overrides = read(arguments)
     if multirun(flags):
@@ -92,7 +92,7 @@ def reproduce(arguments: list[str]) -> int:
         remedy = folder.line("reproduce run=last")
         raise ConfigError(Problem("run", "is not given", "a run folder, or last", remedy))
     before = folder.find(named[-1], "run")
-    reproduce.check(overrides)
+    reproduce.check(overrides, config.load(before / "config.yaml"))
     compose.save_as_primary(reproduce.tree(before))
     same: list[bool] = []
 

@@ -9,7 +9,6 @@ import copy
 import io
 import logging
 import pickle
-import re
 import typing
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,15 +18,21 @@ from typing import Any
 
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
-from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
 from runner import moved
 from runner.checks import entries, schema, targets
 from runner.checks.targets import HYDRA_KEYS, locate
-from runner.checks.values import UNKNOWN
 from runner.errors import FOR_THE_TRACEBACK, ConfigError, Problem, RunnerError, cause_of, is_out_of_memory, reason_of
 from runner.files import write
+from runner.keys import texts
 from runner.options import ABOUT_A_START
+from runner.references import MustBeTyped, literal, of_keys, to_be_typed
+from runner.tree import children, known, path_of
+from runner.tree import entered as entered
+from runner.tree import plain as plain
+from runner.tree import recorded as recorded
+from runner.tree import to_type as to_type
 
 log = logging.getLogger("runner")
 
@@ -45,9 +50,12 @@ def factory(node: DictConfig, without: Sequence[str] = ()) -> partial[Any]:
     """
     from hydra.utils import instantiate
 
-    path = _path(node)
+    path = path_of(node)
     patterns = OmegaConf.select(typing.cast(DictConfig, node._get_root()), "allow_targets")
     tree = value(node)
+    if leaf := next((key for key, text in texts(tree, path) if "${" in text), None):
+        # Hydra would take it for a reference, and look it up: it may have been made by another one, or by the data.
+        raise ConfigError(Problem(leaf, "is a text with ${, which stands for a reference", "a text without ${"))
     if patterns is not None:  # they were checked before; but a folder of a run may come from anybody
         targets.check_allowed(tree, path, patterns)
     others = {*HYDRA_KEYS, *targets.beside(path), *without}
@@ -59,8 +67,7 @@ def factory(node: DictConfig, without: Sequence[str] = ()) -> partial[Any]:
 
 
 def _is_for_hydra(tree: Any) -> bool:
-    """Whether there is anything in plain containers that Hydra would build, or refuse: what is missing, and a text
-    that would be a reference in ``config.yaml``.
+    """Whether there is anything in plain containers that Hydra would build, or refuse: what is missing.
 
     Its `instantiate` copies a node several times, and most have nothing for it to do.
     """
@@ -68,7 +75,7 @@ def _is_for_hydra(tree: Any) -> bool:
         return not tree.keys().isdisjoint(HYDRA_KEYS) or any(map(_is_for_hydra, tree.values()))
     if isinstance(tree, list):
         return any(map(_is_for_hydra, tree))
-    return isinstance(tree, str) and (tree == "???" or "${" in tree)
+    return isinstance(tree, str) and tree == "???"
 
 
 def _without(node: DictConfig, keys: Collection[str]) -> DictConfig:
@@ -79,15 +86,6 @@ def _without(node: DictConfig, keys: Collection[str]) -> DictConfig:
         for key in keys:
             made.pop(key, None)
     return made
-
-
-def _path(node: Any) -> str:
-    """The dotted key of a node, such as ``loss.terms.0``; OmegaConf's own is ``loss.terms0``."""
-    words = []
-    while node is not None and node._key() is not None:
-        words.append(str(node._key()))
-        node = node._get_parent()
-    return ".".join(reversed(words))
 
 
 @contextmanager
@@ -118,11 +116,12 @@ def build_all(nodes: ListConfig) -> list[Any]:
 
 
 def fill(config: DictConfig, facts: Mapping[str, Any]) -> None:
-    """Enter what became known into ``facts``, for the parts that are built from here on."""
+    """Enter what became known into ``facts``, for the parts that are built from here on. Names that the data have may
+    look like references, and are none."""
     held = config.facts  # of which alone what is known about flags is forgotten, and not of the whole configuration
     with read_write(held), open_dict(held):
         for name, value in facts.items():
-            held[name] = value
+            held[name] = literal(value)
 
 
 def shorten(config: DictConfig) -> None:
@@ -162,8 +161,17 @@ def install(config: DictConfig) -> DictConfig:
 
 
 def value(node: Any) -> Any:
-    """A value of the configuration as plain containers."""
-    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    """A value of the configuration as plain containers.
+
+    Raises:
+        MustBeTyped: with all that is to be typed again of it.
+    """
+    try:
+        return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    except MustBeTyped:
+        found: list[Problem] = []
+        children(node, path_of(node), found)
+        raise MustBeTyped(*found) from None
 
 
 def written(config: DictConfig) -> dict[str, Any]:
@@ -214,55 +222,6 @@ _CLASSES: dict[int, type] = {}
 
 def _class(number: int) -> type:
     return _CLASSES[number]
-
-
-def plain(config: DictConfig) -> tuple[dict[str, Any], list[Problem]]:
-    """The configuration without Hydra's part as plain containers, before the facts are known.
-
-    Returns:
-        The tree, with `UNKNOWN` where a value will come from ``facts``, and the references that lead nowhere.
-    """
-    found: list[Problem] = []
-    names = [name for name in config if name not in ("facts", "hydra")]
-    return {str(name): _plain(config, name, str(name), found) for name in names}, found
-
-
-def _plain(parent: DictConfig | ListConfig, key: Any, path: str, found: list[Problem]) -> Any:
-    if OmegaConf.is_missing(parent, key) and not OmegaConf.is_interpolation(parent, key):
-        return "???"
-    if OmegaConf.is_config(node := parent._get_node(key)):
-        tree = OmegaConf.to_container(node, resolve=False)
-        if not _has_references(tree):  # which is most of it, and needs not be gone through node by node
-            return tree
-    try:
-        value = parent[key]
-    except InterpolationToMissingValueError:
-        return UNKNOWN
-    except OmegaConfBaseException as error:
-        text = str(getattr(node, "_value", lambda: node)())
-        remedy = "the name of an existing key, as in ${seed}"
-        if "oc.env" in text:
-            remedy = "export NAME=VALUE, or '${oc.env:NAME,DEFAULT}'"
-        found.append(Problem(path, f"{text!r} cannot be resolved ({reason_of(error)})", remedy=remedy))
-        return UNKNOWN
-    text = str(node._value()) if OmegaConf.is_interpolation(parent, key) else ""  # type: ignore[union-attr]
-    if value is None and (early := re.search(r"hydra:(runtime\.output_dir|job\.(num|id))", text)):
-        what = f"${{hydra:{early[1]}}} has no value yet when the configuration is checked"
-        remedy = "a fixed path, such as my_folder" if "output_dir" in early[1] else "a fixed value"
-        found.append(Problem(path, what, remedy=remedy))
-        return UNKNOWN
-    if isinstance(value, DictConfig):
-        return {name: _plain(value, name, f"{path}.{name}", found) for name in value}  # type: ignore[str-bytes-safe]
-    if isinstance(value, ListConfig):
-        return [_plain(value, number, f"{path}.{number}", found) for number in range(len(value))]
-    return value
-
-
-def _has_references(tree: Any) -> bool:
-    """Whether anything in plain containers may be a reference, as it is written."""
-    if isinstance(tree, dict):
-        return any(map(_has_references, tree.values()))
-    return any(map(_has_references, tree)) if isinstance(tree, list) else isinstance(tree, str) and "${" in tree
 
 
 def task(config: DictConfig, ours: DictConfig | None = None) -> DictConfig:
@@ -330,24 +289,18 @@ def _unset(tree: Any, path: str) -> Iterator[str]:
 
 
 def save(config: DictConfig, path: Path) -> None:
-    """Write the configuration with every reference resolved.
+    """Write the configuration with every reference resolved, but for what came from the environment.
 
     A value that was a reference to another key is entered twice: as the value it became, and under
-    ``interpolations`` as the reference it was, so that a resumed run with more epochs gets a longer schedule.
+    ``interpolations`` as the reference it was, so that a resumed run with more epochs gets a longer schedule. With a
+    resolver (``${now:…}``) it is not: a run that goes on keeps the value it started with.
     """
-    tree = _known(plain(config)[0]) | {"facts": value(config.facts)}
+    tree = known(plain(config, hidden=True)[0]) | {"facts": value(config.facts)}
     tree = {name: _target_first(tree[name]) for name in sorted(tree, key=schema.place)}
-    tree["interpolations"] = dict(sorted(_references(written(config), "")))
+    tree["interpolations"] = dict(sorted((key, text) for key, text in texts(written(config)) if of_keys(text)))
     if "resume" in tree:
         tree["resume"] = None  # what is written is how to run it, and not how it was started last
     write(path, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120).encode())
-
-
-def _known(tree: Any) -> Any:
-    """A tree with ``???`` for what the data have not said yet."""
-    if isinstance(tree, dict):
-        return {name: _known(child) for name, child in tree.items()}
-    return [_known(child) for child in tree] if isinstance(tree, list) else "???" if tree is UNKNOWN else tree
 
 
 def _target_first(node: Any) -> Any:
@@ -356,6 +309,8 @@ def _target_first(node: Any) -> Any:
 
 def load(path: Path, facts: bool = False) -> dict[str, Any]:
     """What `save` wrote, with its references again in their places: ready to be run. Without ``allow_targets``.
+
+    Only references to its own keys: no other one is resolved, whoever wrote the file (see `runner.references`).
 
     Args:
         facts: whether they stay as they were; else the data will say them anew, but for the options.
@@ -366,11 +321,13 @@ def load(path: Path, facts: bool = False) -> dict[str, Any]:
     try:
         saved = moved.read(path.read_text(encoding="utf-8"))
         references = saved.pop("interpolations")
+        facts_ = literal(saved.pop("facts"))  # names that the data have
         for name in ("hydra", "defaults"):  # they would be Hydra's, and could call or leave out what they like
             saved.pop(name, None)
-        tree = OmegaConf.create(saved)
+        tree = OmegaConf.create({**to_be_typed(saved), "facts": facts_})
         for key, reference in references.items():
-            OmegaConf.update(tree, key, reference, merge=False)
+            if of_keys(reference) and key.partition(".")[0] not in ("hydra", "defaults", "facts"):
+                OmegaConf.update(tree, key, reference, merge=False)
         tree.allow_targets = []  # what may be called is the word of whoever types, not of the folder
         for name in () if facts else tree.facts.keys() - {"options"}:
             tree.facts[name] = "???"
@@ -380,15 +337,3 @@ def load(path: Path, facts: bool = False) -> dict[str, Any]:
     plain_tree = OmegaConf.to_container(tree, resolve=False)
     assert isinstance(plain_tree, dict)
     return typing.cast(dict[str, Any], plain_tree)
-
-
-def _references(tree: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Dotted key and text of every value that is nothing but references to other keys.
-
-    A resolver (``${now:…}``, ``${oc.env:…}``) is not among them: a run that goes on keeps the value it started with.
-    """
-    if isinstance(tree, str) and "${" in tree and ":" not in tree:
-        yield path, tree
-    children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    for name, child in children:
-        yield from _references(child, f"{path}.{name}" if path else str(name))

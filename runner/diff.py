@@ -33,10 +33,10 @@ def main(arguments: Sequence[str]) -> int:
     a, b = parse(arguments)
     head = [f"{name}  {run_dir} ({_state(run_dir)})" for name, run_dir in (("a", a), ("b", b))]
     tables = [configuration(a, b), environment_differences(a, b), figures(a, b)]
-    terminal.console.print("\n".join(head), markup=False)
+    terminal.console.print("\n".join(head))
     for table in tables:
         said = terminal.drawn(table) if table.rows else "no differences"
-        terminal.console.print(f"\n{table.title}\n{said}", markup=False)
+        terminal.console.print(f"\n{table.title}\n{said}")
     return 0
 
 

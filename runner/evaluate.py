@@ -32,6 +32,7 @@ from runner.trained.opening import Opened
 from runner.trained.part import Part, part_of
 from runner.trained.run import Run, open_run
 from runner.trained.writing import Writer
+from runner.visible import redacted
 
 log = logging.getLogger("runner")
 
@@ -69,7 +70,7 @@ def main(opened: Opened) -> None:
     pictures = _pictures(run, part, predicted) if options.figures else {}
     _show(part, values, tables, run.readout.temperature)
     with place:
-        write(place.path / "result.json", (to_json(record | {"seconds": _since(begun)}, 2) + "\n").encode())
+        write(place.path / "result.json", (to_json(redacted(record | {"seconds": _since(begun)}), 2) + "\n").encode())
         gallery.save(pictures, place.path / "figures")
         _write_predictions(place.path / "predictions.csv", run, part, predicted)
     log.info("\n%s", place.final)
@@ -152,7 +153,7 @@ def _record(
         },
         "part": part.name,
         "own_data": part.own,
-        "dataset": config.value(opened.cfg.dataset),
+        "dataset": config.recorded(opened.cfg.dataset),
         "samples": len(part.indices),
         "temperature": run.readout.temperature,
         "metrics": dict(values),

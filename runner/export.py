@@ -123,7 +123,7 @@ def describe(run: Run, samples: Tensor) -> dict[str, Any]:
         "classes": run.classes,
         "input": {"shape": list(samples.shape[1:]), "type": str(samples.dtype).removeprefix("torch.")},
         "output": output,
-        "transform": config.value(cfg.transform.eval),
+        "transform": config.recorded(cfg.transform.eval),
         "before": [
             *([] if run.reader.own is None else [str(cfg.dataset.transform._target_)]),
             *(str(node._target_) for node in cfg.transform.eval[: len(run.reader.steps)]),
@@ -131,7 +131,7 @@ def describe(run: Run, samples: Tensor) -> dict[str, Any]:
         "features": None if codes is None else codes.features,
         "categories": config.value(cfg.facts.categories),
         "temperature": run.readout.temperature,
-        "model": config.value(cfg.model),
+        "model": config.recorded(cfg.model),
         "weights": {"sha256": checkpoint.sha256(held.path), "epoch": held.epoch, "step": held.step},
     }
 

@@ -323,9 +323,11 @@ def resume_command(cfg: Any, folder: Path, *overrides: str) -> str:
     """What to type to go on in a run folder.
 
     Args:
-        cfg: the run's configuration.
+        cfg: the run's configuration. What of it came from the environment is typed again.
     """
-    return command(cfg, f"resume={folder}", *overrides)
+    from runner import config
+
+    return f"{command(cfg, f'resume={folder}', *overrides)}{''.join(f' {each}' for each in config.to_type(cfg))}"
 
 
 def longer(cfg: Any, ended_by: str | None) -> str:

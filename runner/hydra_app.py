@@ -14,6 +14,7 @@ from runner import folder
 from runner.command_line import CONFIG_DIR, multirun, parse, quote, value_of
 from runner.errors import ConfigError, Problem, RunFolderError, guarded
 from runner.keys import is_below
+from runner.visible import say
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -120,14 +121,19 @@ def _mention_sweep(run_dir: Path) -> None:
         sweep = folder.newest_sweep()
         if sweep is not None and folder.is_newer(sweep, run_dir) and not Record.read(sweep).is_complete:
             what = f"the sweep {sweep} is newer and not complete; to resume it: {folder.line('-m', 'resume=last')}"
-            print(what, file=sys.stderr)
+            say(what)
 
 
 def resume_sweep(sweep_dir: Path, flags: list[str], overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     """Flags and overrides with which a sweep is gone on with: what it was started with, and what was typed now.
 
-    Of what its folder says nothing is taken that may name code, or where it is: that is the word of whoever types.
+    Of what its folder says nothing is taken that may name code, or where it is: that is the word of whoever types. Nor
+    is a reference to anything but keys of the run.
+
+    Raises:
+        ConfigError: with every key that is to be typed again.
     """
+    from runner.references import again, must_be_typed
     from runner.sweep.record import Record
 
     before = [override for override in Record.read(sweep_dir).typed if not _is_for_whoever_types(override)]
@@ -138,6 +144,10 @@ def resume_sweep(sweep_dir: Path, flags: list[str], overrides: Sequence[str]) ->
         ]
     # Of two for one key the last counts: more values of a key are more jobs.
     both = {override.partition("=")[0].lstrip("+"): override for override in [*before, *rest]}
+    now = {override.partition("=")[0].lstrip("+") for override in rest}
+    lost = [key for key, override in both.items() if key not in now and must_be_typed(override)]
+    if lost:  # they would be resolved here, whoever wrote them
+        raise ConfigError(*(again(key, both[key].partition("=")[2], str(sweep_dir)) for key in lost))
     place = quote(str(sweep_dir))
     return [*flags, *([] if multirun(flags) else ["-m"])], [*both.values(), f"hydra.sweep.dir={place}"]
 

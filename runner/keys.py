@@ -30,6 +30,15 @@ def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield from leaves(child, f"{path}.{name}" if path else str(name))
 
 
+def texts(tree: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in a tree by its dotted key, with numbers for what is in a list."""
+    if isinstance(tree, str):
+        yield path, tree
+    children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for name, child in children:
+        yield from texts(child, f"{path}.{name}" if path else str(name))
+
+
 def differing(old: Any, new: Any) -> list[tuple[str, Any, Any]]:
     """Dotted key and both values of what is not the same in two trees; None where one of them has no such key."""
     before, after = dict(leaves(old)), dict(leaves(new))

@@ -41,7 +41,7 @@ def main(opened: Sequence[Opened]) -> int:
         tuple(first.keys), target=is_part, top_k=options.top_k, probabilities=options.probabilities, fails=not is_part
     )
     _check_names(keep, layout)
-    with Writer(str(options.output), layout) as writer:
+    with Writer(str(options.output), layout, formulas=options.formulas) as writer:
         count, failed = write(chain([first], found), runs, writer, list(options.flips))
     where = "" if writer.path is None else f": {writer.path}"
     log.info("%s in %.1f s%s", counted(count, "sample"), time.perf_counter() - begun, where)

@@ -12,7 +12,6 @@ import os
 import shutil
 import sys
 import tempfile
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,8 +27,10 @@ from runner.checks.before_data import check, check_values, refuse
 from runner.command_line import quote
 from runner.errors import ConfigError, Problem, RunnerError, counted, reason_of, shown
 from runner.keys import differing, is_below
+from runner.references import is_to_be_typed, must_be_typed
 from runner.sweep import jobs
 from runner.terminal import Status
+from runner.visible import say, say_traceback, show
 
 if TYPE_CHECKING:
     from runner.train import Prepared
@@ -125,10 +126,10 @@ def _stopping(cfg: DictConfig) -> Iterator[None]:
         with signals.staying():
             yield
     except RunnerError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}")
         raise SystemExit(error.exit_status) from error
     except Exception as error:
-        traceback.print_exc()
+        say_traceback()
         raise SystemExit(1) from error
 
 
@@ -155,7 +156,9 @@ def check_resume(cfg: DictConfig) -> Path:
     run_dir = folder.find(cfg.resume, "resume")
     new = OmegaConf.to_container(config.job(cfg), resolve=False)
     held = config.load(run_dir / "config.yaml")
-    rows = differing(held, new)
+    rows = [row for row in differing(held, new) if not is_to_be_typed(row[1])]
+    # A value may come from the environment now that was typed before, if it is the same.
+    rows = [(key, before, after) for key, before, after in rows if not _is_the_same(cfg, key, before, after)]
     may_differ = list(schema.resumable())
     refused = [row for row in rows if not is_below(row[0], *may_differ)]
     if refused:
@@ -173,12 +176,16 @@ def check_resume(cfg: DictConfig) -> Path:
             what += ", and would not be longer"
             what += f" (ended by {ended})" if (ended := result.get("ended_by")) else ""
             raise ConfigError(*(Problem(key, f"{shown(after)}: {what}", remedy=more) for key, after in lengths))
-        print(f"{run_dir} is complete; to train longer: {folder.resume_command(cfg, run_dir, more)}")
+        say(f"{run_dir} is complete; to train longer: {folder.resume_command(cfg, run_dir, more)}", sys.stdout)
         raise signals.Exit(0)
     for key, before, after in rows:
         if key not in ("resume", "allow_targets"):
-            print(f"{key}: {shown(before)} → {shown(after)} from here on")
+            say(f"{key}: {shown(before)} → {shown(after)} from here on", sys.stdout)
     return run_dir
+
+
+def _is_the_same(cfg: DictConfig, key: str, before: Any, after: Any) -> bool:
+    return isinstance(after, str) and must_be_typed(after) and bool(OmegaConf.select(cfg, key) == before)
 
 
 def _is_complete(cfg: DictConfig, run_dir: Path, changed: Sequence[str]) -> bool:
@@ -256,6 +263,7 @@ def _check_place(cfg: DictConfig, kind: str) -> None:
         there = next(path for path in (wanted.absolute(), *wanted.absolute().parents) if path.exists())
     except (OSError, ValueError, OmegaConfBaseException) as error:
         raise ConfigError(Problem(key, f"is not a path: {reason_of(error)}", "the path of a folder")) from error
+    show(str(wanted))  # whatever its name was made of, one has to know where a run is
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         what = f"'{wanted}' cannot be created: '{there}' is not a writable folder"
         raise ConfigError(Problem(key, what, "a writable folder"))

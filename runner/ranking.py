@@ -13,7 +13,7 @@ from typing import Any
 from runner.direction import direction
 from runner.keys import is_below
 from runner.result import ENDED_WELL, from_json
-from runner.table import Table, cell
+from runner.table import Table, cell, no_formula
 
 REPEATED = ("seed", "split.seed")
 """Keys in which runs of one setting may differ: what they reach is averaged over them."""
@@ -256,9 +256,10 @@ def csv_of(rows: Sequence[Row]) -> str:
     columns = list(dict.fromkeys(["folder", *keys, *folds, *(name for line in lines for name in line)]))
     last = [name for name in ("seconds", "error") if name in columns]
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, [*(name for name in columns if name not in last), *last], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
+    names = [*(name for name in columns if name not in last), *last]
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(map(no_formula, names))
+    writer.writerows([no_formula(line.get(name)) for name in names] for line in lines)
     return buffer.getvalue()
 
 

@@ -21,6 +21,7 @@ from runner.files import write
 from runner.metric import ranked
 from runner.pictures import layers
 from runner.result import to_json
+from runner.resume import traces_of
 from runner.table import Table
 from runner.tensorboard import Board
 from runner.trainer import Trainer
@@ -57,7 +58,8 @@ class Recorder:
         # The same in every checkpoint: what the state belongs to.
         self._belongs = {
             "runner": __version__,
-            "config": config.value(cfg),
+            "config": config.recorded(cfg),
+            "traces": traces_of(cfg),
             "data": experiment.data.samples["train"].fingerprint,
             "split": experiment.data.split.hash,
         }

@@ -38,12 +38,12 @@ def announce(
     e, facts = experiment, cfg.facts
     threads = f"{e.threads} thread{'s' if e.threads > 1 else ''}"
     log.info(
-        "runner %s · torch %s · %s · %s · seed %d",
+        "runner %s · torch %s · %s · %s · seed %s",
         __version__,
         torch.__version__,
         describe(e.device),
         threads,
-        cfg.seed,
+        config.entered(cfg, "seed"),
     )
     what = f"{facts.num_classes} classes" if facts.num_classes else "regression"
     shape = by(facts.input_shape) + (" numbers" if len(facts.input_shape) == 1 else "")
@@ -168,7 +168,8 @@ def hparams(cfg: DictConfig, differing: Iterable[options.Difference]) -> dict[st
     """
     chosen = options.default() | config.value(cfg.facts.get("options") or {})
     found: dict[str, Any] = {group: chosen[group] for group in ALWAYS}
-    found |= {"optimizer.lr": cfg.optimizer.get("lr"), "loader.batch_size": cfg.loader.batch_size, "seed": cfg.seed}
+    always = (("optimizer.", cfg.optimizer, "lr"), ("loader.", cfg.loader, "batch_size"), ("", cfg, "seed"))
+    found |= {f"{group}{key}": config.entered(node, key) for group, node, key in always}
     rows = [row for row in differing if row.key.partition(".")[0] not in ("tensorboard", "figures")]
     found |= {row.key: row.value for row in rows if row.value is not options.ABSENT}
     numbers = (int, float)

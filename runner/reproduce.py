@@ -10,7 +10,8 @@ from typing import Any
 from runner import config, folder
 from runner.checks import schema
 from runner.errors import ConfigError, Problem, RunFolderError, counted
-from runner.keys import is_below
+from runner.keys import is_below, texts
+from runner.references import is_to_be_typed
 from runner.runs import read_config, read_history
 from runner.table import Table
 from runner.terminal import show
@@ -42,18 +43,22 @@ def tree(run_dir: Path) -> dict[str, Any]:
     return made
 
 
-def check(overrides: Sequence[str]) -> None:
+def check(overrides: Sequence[str], saved: Mapping[str, Any]) -> None:
     """That nothing is typed that would make it another experiment.
+
+    Args:
+        saved: the configuration; what it does not hold may be typed.
 
     Raises:
         ConfigError: something is.
     """
     fixed = *schema.LENGTH, "resume", "debug", "facts", "check"
     free = [key for key in schema.resumable() if not is_below(key, *fixed)]
+    again = {key for key, text in texts(saved) if is_to_be_typed(text)}
     found = []
     for override in overrides:
         key = override.partition("=")[0].lstrip("+~")
-        if key.partition(".")[0] in ("hydra", "run") or key.startswith("dataset."):
+        if key.partition(".")[0] in ("hydra", "run") or key.startswith("dataset.") or key in again:
             continue
         if not is_below(key, *free):
             what = "would make it a different experiment"

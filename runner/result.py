@@ -16,6 +16,7 @@ from typing import Any
 
 from runner.errors import RunnerError
 from runner.files import write
+from runner.visible import redacted
 
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "hydra-core", "omegaconf", "tensorboard")
 
@@ -50,7 +51,7 @@ class Result:
     def update(self, **content: Any) -> None:
         """Enter `content`, and the seconds so far if it does not have them, and write the file."""
         self.content |= {"seconds": round(self.seconds, 3)} | content
-        write(self.path, to_json(self.content, indent=2).encode() + b"\n")
+        write(self.path, to_json(redacted(self.content), indent=2).encode() + b"\n")
 
     @property
     def seconds(self) -> float:
@@ -65,7 +66,7 @@ def fail(run_dir: Path, before: Mapping[str, Any], error: Exception) -> None:
         before: what ``result.json`` says; nothing if it is not there.
     """
     content = dict(before or Result(run_dir).content) | {"state": "failed", "error": reason(error)}
-    write(run_dir / "result.json", to_json(content, indent=2).encode() + b"\n")
+    write(run_dir / "result.json", to_json(redacted(content), indent=2).encode() + b"\n")
 
 
 def started(content: Mapping[str, Any]) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,20 @@ def load(cfg: DictConfig, run_dir: Path, experiment: Experiment, trainer: Traine
         raise RunFolderError(Problem(str(run_dir / "checkpoints"), what, remedy=remedy)) from error
 
 
+def traces_of(cfg: DictConfig) -> dict[str, str]:
+    """Hashes of what has to be the same again, also where it came from the environment and is not written."""
+    values = {"seed": cfg.seed, "workers": cfg.loader.get("num_workers", 0)}
+    return {name: hashlib.sha256(f"{name} {value}".encode()).hexdigest() for name, value in values.items()}
+
+
 def _check_same(cfg: DictConfig, experiment: Experiment, run_dir: Path, state: dict[str, Any]) -> None:
     """That a run that is resumed has the samples, the split and the seed that its checkpoint has."""
-    workers = state["config"]["loader"].get("num_workers", 0)
+    workers, seed = state["config"]["loader"].get("num_workers", 0), state["config"]["seed"]
+    traces, now = state.get("traces", {}), traces_of(cfg)
+    if isinstance(workers, str):  # a reference to the environment
+        workers = cfg.loader.num_workers if traces.get("workers") == now["workers"] else workers
+    if isinstance(seed, str):
+        seed = cfg.seed if traces.get("seed") == now["seed"] else seed
     if isinstance(experiment.data.loaders["train"], Streaming) and workers != cfg.loader.num_workers:
         what = f"{cfg.loader.num_workers}: {run_dir} began with {workers}, each with its own share of the stream"
         raise ConfigError(Problem("loader.num_workers", what, str(workers)))
@@ -41,7 +53,7 @@ def _check_same(cfg: DictConfig, experiment: Experiment, run_dir: Path, state: d
     compared = {
         "the data have": (state["data"][:12], data.samples["train"].fingerprint[:12]),
         "the split has": (state["split"][:12], data.split.hash[:12]),
-        "the seed has": (state["config"]["seed"], cfg.seed),
+        "the seed has": (seed, cfg.seed),
     }
     differing = {what: pair for what, pair in compared.items() if pair[0] != pair[1]}
     if differing:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from runner.errors import ConfigError, Interrupted, Problem
+from runner.visible import say
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -100,5 +100,5 @@ def exiting() -> Iterator[None]:
         for signum, handler in before.items():
             signal.signal(signum, handler)
         if came:
-            print(f"{came[0]}{where}", file=sys.stderr)
+            say(f"{came[0]}{where}")
             raise Exit(came[0].exit_status)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from rich import box
 from rich.table import Table as RichTable
 from rich.text import Text
+
+from runner.visible import said
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,10 @@ class Table:
         table = RichTable(box=box.SIMPLE_HEAD if lines else box.ASCII_DOUBLE_HEAD, pad_edge=False)
         for number, name in enumerate(self.columns):
             numeric = self._numeric(number)  # a number that is cut off is a wrong one
-            table.add_column(Text(name), justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+            justify: Literal["left", "right"] = "right" if numeric else "left"
+            table.add_column(Text(_one_line(name)), justify=justify, no_wrap=numeric, overflow="fold")
         for row in self.rows:
-            table.add_row(*map(Text, self._cells(row)))
+            table.add_row(*(Text(_one_line(text)) for text in self._cells(row)))
         return table
 
     def markdown(self) -> str:
@@ -73,6 +76,18 @@ class Table:
         return bool(cells) and all(isinstance(value, (int, float)) for value in cells)
 
 
+def no_formula(value: Any) -> Any:
+    """A cell of a CSV file. A text that a spreadsheet would take for a formula gets a ' in front, which makes it a text
+    there; numbers, and texts that are numbers, stay as they are."""
+    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
 def cell(value: Any) -> str:
     """A value as people read it: thousands separated, four decimals, one of large numbers, – for what is not there."""
     if value is None:
@@ -88,9 +103,14 @@ def cell(value: Any) -> str:
     return f"{value:.4f}" if 1e-3 <= abs(value) < 1e3 or value == 0 else f"{value:.3g}"
 
 
+def _one_line(text: str) -> str:
+    """A cell as it is drawn, whose width is counted: lines end where they should, and a tab has no width of its own."""
+    return said(text).replace("\t", r"\x09")
+
+
 SPECIAL = str.maketrans({character: f"&#{ord(character)};" for character in r"&<>|*_`[]~\\"} | {"\n": "<br>"})
 """What Markdown or HTML would take for its own; line breaks stay."""
 
 
 def _escape(text: str) -> str:
-    return text.translate(SPECIAL)
+    return said(text).translate(SPECIAL)

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from runner.table import Table
+from runner.visible import said, visible
 
 log = logging.getLogger("runner")
 
@@ -29,8 +30,9 @@ class Screen(Console):
         super().__init__(highlight=False, soft_wrap=True, emoji=False, stderr=stderr, force_jupyter=False)
 
     def print(self, *objects: Any, **options: Any) -> None:
+        objects = tuple(said(each) if isinstance(each, str) else each for each in objects)
         try:
-            super().print(*objects, **options)
+            super().print(*objects, **{"markup": False} | options)
         except BrokenPipeError:  # older versions of rich raise it here and do not call on_broken_pipe()
             self.on_broken_pipe()
 
@@ -65,7 +67,7 @@ class ConsoleHandler(logging.Handler):
         if record.levelno == logging.WARNING:
             gap = text[: len(text) - len(text.lstrip("\n"))]
             text, style = f"{gap}warning: {text.lstrip()}", "yellow"
-        screen.print(text, markup=False, style=style)
+        screen.print(text, style=style)
 
 
 class LogFile(logging.FileHandler):
@@ -74,6 +76,9 @@ class LogFile(logging.FileHandler):
     def __init__(self, filename: str | Path) -> None:
         super().__init__(filename, encoding="utf-8")
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+
+    def format(self, record: logging.LogRecord) -> str:
+        return said(super().format(record))
 
     def handleError(self, record: logging.LogRecord) -> None:
         if not isinstance(sys.exception(), OSError):
@@ -110,9 +115,9 @@ def wide(table: Table) -> int:
 
 
 def write(text: str) -> None:
-    """`text` as it is, for a file or another program."""
+    """`text` as it is, for a file or another program; what would steer a terminal is spelt out on one."""
     try:
-        sys.stdout.write(text)
+        sys.stdout.write(visible(text) if sys.stdout.isatty() else text)
         sys.stdout.flush()
     except BrokenPipeError:
         console.on_broken_pipe()
@@ -142,7 +147,7 @@ class Status:
 
     def show(self, text: str) -> None:
         self._drawn = time.monotonic()
-        self._live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
+        self._live.update(Text(said(text), no_wrap=True, overflow="ellipsis"), refresh=True)
 
     def __enter__(self) -> Status:
         if self._screen.is_terminal:
@@ -166,9 +171,9 @@ class Bar:
 
     def __init__(self, total: int, done: int) -> None:
         columns = [
-            TextColumn("epoch {task.fields[epoch]}"),
+            TextColumn("epoch {task.fields[epoch]}", markup=False),
             BarColumn(bar_width=None),
-            TextColumn("{task.percentage:>3.0f} %  loss {task.fields[loss]}{task.fields[found]}"),
+            TextColumn("{task.percentage:>3.0f} %  loss {task.fields[loss]}{task.fields[found]}", markup=False),
             TextColumn("{task.fields[speed]} samples/s"),
             TimeRemainingColumn(compact=True),
         ]
@@ -179,7 +184,7 @@ class Bar:
 
     def evaluated(self, name: str, value: float) -> None:
         """Show a figure of the last evaluation from here on."""
-        self._progress.update(self._task, found=f"  {name} {value:.4f}")
+        self._progress.update(self._task, found=said(f"  {name} {value:.4f}"))
 
     def update(self, step: int, epoch: str, loss: float, samples_per_second: float) -> None:
         self._progress.update(

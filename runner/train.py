@@ -44,6 +44,7 @@ from runner.terminal import Bar, show
 from runner.trainer import Progress, Trainer
 from runner.trial import try_step
 from runner.updates import limits_of, make_optimizer, make_schedule, make_trainer
+from runner.visible import redacted
 
 log = logging.getLogger("runner")
 
@@ -171,7 +172,7 @@ def plan(cfg: DictConfig, experiment: Experiment, seconds: float = 0.0) -> Train
         ConfigError: not in this way.
     """
     opt = make_optimizer(cfg, experiment.model, experiment.loss)
-    config.fill(cfg, {"param_groups": optimizer.table(opt).records()})
+    config.fill(cfg, {"param_groups": redacted(optimizer.table(opt).records())})
     schedule, limits = make_schedule(cfg, opt), limits_of(cfg, seconds)
     return make_trainer(cfg, experiment, opt, schedule, limits, lambda model: _evaluate(experiment, model))
 
@@ -184,7 +185,10 @@ def _run(
     experiment.data.split.save(run_dir, experiment.data.counts, fingerprint)
     config.save(cfg, run_dir / "config.yaml")
     result.update(
-        device=str(experiment.device), threads=experiment.threads, seed=cfg.seed, split=experiment.data.split.hash
+        device=str(experiment.device),
+        threads=experiment.threads,
+        seed=config.entered(cfg, "seed"),
+        split=experiment.data.split.hash,
     )
     shown = None if cfg.debug == "dev_run" else run_dir  # which is a temporary one
     report.announce(cfg, experiment, trainer.optimizer, shown, trainer.progress)

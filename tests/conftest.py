@@ -83,7 +83,11 @@ def _own_process_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     """Every test works in an empty folder, and leaves torch, logging and the imported modules as it found them."""
     import torch
 
+    from runner import visible
+
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(visible, "_hidden", {})
+    monkeypatch.setattr(visible, "_shown", set())
     monkeypatch.setattr("sys.argv", ["pytest"])
     threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     before = set(sys.modules)

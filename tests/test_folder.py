@@ -8,10 +8,10 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from runner import folder
 from runner.errors import RunFolderError
@@ -113,12 +113,15 @@ def test_a_result_that_cannot_be_read_says_nothing(content: str | None) -> None:
 
 
 def test_the_command_to_go_on_can_be_pasted_into_a_shell() -> None:
-    cfg = SimpleNamespace(allow_targets=["mine.*", "b"])
+    cfg = OmegaConf.create({"allow_targets": ["mine.*", "b"]})
     command = folder.resume_command(cfg, Path("my run (1)"), "trainer.max_epochs=9")
     assert shlex.split(command) == [
         "python", "-m", "runner", "resume=my run (1)", "trainer.max_epochs=9", "allow_targets=[mine.*,b]",
     ]  # fmt: skip
-    plain = folder.resume_command(SimpleNamespace(allow_targets=[]), Path("outputs/a"))
+    cfg.dataset = {"root": "${oc.env:A_PLACE,/a b}", "path": "${.root}/x"}
+    again = folder.resume_command(cfg, Path("r"))
+    assert shlex.split(again)[3:] == ["resume=r", "allow_targets=[mine.*,b]", "dataset.root=${oc.env:A_PLACE,/a b}"]
+    plain = folder.resume_command(OmegaConf.create({"allow_targets": []}), Path("outputs/a"))
     assert plain == "python -m runner resume=outputs/a"
 
 
@@ -132,7 +135,7 @@ def other(code: str) -> subprocess.Popen[str]:
 
 
 def test_a_command_begins_as_the_one_that_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
-    cfg = SimpleNamespace(allow_targets=[])
+    cfg = OmegaConf.create({"allow_targets": []})
     assert folder.command(cfg, "predict") == "python -m runner predict"
     assert folder.program("tensorboard") == ["tensorboard"]
     monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", "1")

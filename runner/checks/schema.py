@@ -410,6 +410,7 @@ class Predict:
     top_k: int = key("how many of the most probable classes are written", least=1)
     probabilities: bool = key("write the probabilities of all classes")
     keep: list[str | int] = key("columns of a table that are copied, such as an id", allowed="a list of column names")
+    formulas: bool = key("texts that begin with = + - @ stay as they are; else a ' is put in front, for spreadsheets")
     flips: list[Literal["horizontal", "vertical"]] = key(
         "average over each image and its mirror images", allowed="a list of horizontal, vertical"
     )

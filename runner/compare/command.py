@@ -191,7 +191,7 @@ def _listed(what: str, names: Sequence[str]) -> list[str]:
 def _say(notes: Sequence[str], form: str) -> None:
     screen = terminal.error_console if form else terminal.console
     for note in notes:
-        screen.print(note, markup=False, style="yellow" if note.startswith("caution") else None)
+        screen.print(note, style="yellow" if note.startswith("caution") else None)
 
 
 def _print(ranked: Sequence[Setting], tag: str, mode: str, rows: Sequence[Row], typed: Typed) -> None:
@@ -207,9 +207,9 @@ def _print(ranked: Sequence[Setting], tag: str, mode: str, rows: Sequence[Row], 
         return
     for table in tables:
         shown = _fitted(table.first(ranking.FITS), {key for setting in ranked for key in setting.keys})
-        terminal.console.print(f"\n{shown.title}\n{terminal.drawn(shown)}", markup=False)
+        terminal.console.print(f"\n{shown.title}\n{terminal.drawn(shown)}")
     for line in _farewell(ranked, typed, made):
-        terminal.console.print(line, markup=False)
+        terminal.console.print(line)
 
 
 def _fitted(table: Table, keys: Collection[str]) -> Table:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf import DictConfig, read_write
 
 from runner import config, folder, report
 from runner.checks.schema import LENGTH
@@ -83,10 +83,11 @@ def _is_done(cfg: DictConfig, run_dir: Path) -> bool:
     if cfg.split.get("fold") is not None and not (run_dir / predictions.NAME).is_file():
         return False
     try:
-        before = OmegaConf.create(read_config(run_dir))  # references resolved, as they are in cfg
+        before = read_config(run_dir).get("trainer")  # references resolved, as they are in cfg
     except RunFolderError:
         return False  # and is written again
-    return all(OmegaConf.select(before, key) == OmegaConf.select(cfg, key) for key in LENGTH)
+    now, names = config.recorded(cfg.trainer), [key.partition(".")[2] for key in LENGTH]
+    return isinstance(before, dict) and all(before.get(name) == now.get(name) for name in names)
 
 
 def is_whole(cfg: DictConfig, run_dir: Path) -> bool:

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from runner import metric
 from runner.errors import Problem, RunFolderError, reason_of
 from runner.experiment import metrics_of
 from runner.files import write
 from runner.metric import Metric, Predicted
+from runner.runs import read_config
 from runner.trained.writing import Layout, Writer
 
 NAME = "predictions.npz"
@@ -98,8 +99,8 @@ def _measure(metrics: Mapping[str, Metric], predicted: Predicted) -> dict[str, f
 
 def _task(place: Path) -> tuple[str, list[str]]:
     """What a fold predicted, and the names of its classes."""
-    facts = OmegaConf.select(OmegaConf.load(place / "config.yaml"), "facts")
-    return str(facts.task), [str(name) for name in facts.class_names or []]
+    facts = read_config(place)["facts"]
+    return str(facts["task"]), [str(name) for name in facts["class_names"] or []]
 
 
 def _write_csv(path: Path, predicted: Predicted, numbers: NDArray[Any], task: str, classes: Sequence[str]) -> None:

@@ -14,7 +14,6 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from runner.device import cards, cores
 from runner.files import write
 from runner.result import to_json
 from runner.signals import StopFlag
+from runner.visible import redacted, say_traceback
 
 log = logging.getLogger("runner")
 
@@ -171,7 +171,7 @@ def _child(work: Work, slot: int, slots: int, parent: int) -> None:
     except KeyboardInterrupt:
         status = 128 + signal.SIGINT
     except BaseException:
-        traceback.print_exc()
+        say_traceback()
     folder.unlock(work.folder)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -215,4 +215,4 @@ def _settle(slot: _Running, timeout: float | None) -> None:
         error = f"the process ended with exit status {status} before the run was complete"
     content |= {"state": state, "error": error, "seconds": round(time.monotonic() - slot.since, 3)}
     with contextlib.suppress(OSError):
-        write(path, to_json(content, indent=2).encode() + b"\n")
+        write(path, to_json(redacted(content), indent=2).encode() + b"\n")

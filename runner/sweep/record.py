@@ -131,7 +131,10 @@ class Record:
 
 
 def digest(cfg: DictConfig) -> str:
-    """SHA-256 of the configuration of a job: two that have the same are the same run."""
-    tree, _ = config.plain(cfg)
+    """SHA-256 of the configuration of a job: two that have the same are the same run.
+
+    Of what comes from the environment, where it comes from counts, and not what it is: it may differ between machines.
+    """
+    tree, _ = config.plain(cfg, hidden=True)
     kept: dict[str, Any] = {key: value for key, value in tree.items() if key not in NOT_OF_THE_RUN}
     return hashlib.sha256(json.dumps(moved.as_first_written(kept), sort_keys=True, default=repr).encode()).hexdigest()

@@ -11,11 +11,13 @@ import logging
 import shlex
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from omegaconf import DictConfig
 
 from runner import config, folder
 from runner.errors import Interrupted, counted
+from runner.references import must_be_typed
 from runner.signals import StopFlag
 from runner.sweep import folds, launcher, results
 from runner.sweep.jobs import Jobs
@@ -112,7 +114,10 @@ class Sweep:
         """What to type to go on; with what names code or where it runs, which is never taken from the folder."""
         chosen = [override for override in self.cfg.hydra.overrides.hydra if override.startswith("hydra/launcher=")]
         allowed = [override for override in typed if override.startswith("allow_targets=")]
-        return shlex.join([*folder.program("runner"), *flags, "-m", f"resume={self.record.folder}", *chosen, *allowed])
+        again = [override for override in typed if must_be_typed(override)]
+        return shlex.join(
+            [*folder.program("runner"), *flags, "-m", f"resume={self.record.folder}", *chosen, *allowed, *again]
+        )
 
     @property
     def _n_jobs(self) -> int:
@@ -137,7 +142,11 @@ class Sweep:
         works = left()
         # A launcher has a whole job, with the folds that are missing.
         of_job = works and launcher.wanted(self.cfg)
-        return [launcher.work(self.cfg, entry, place, lambda: bool(left()))] if of_job else works
+        return [launcher.work(self.cfg, self._as_typed(entry), place, lambda: bool(left()))] if of_job else works
+
+    def _as_typed(self, entry: Entry) -> Entry:
+        """A job with the overrides that it has now, and not those that the folder says."""
+        return replace(entry, overrides=self.jobs.jobs[self._numbers[entry.hash]].overrides)
 
     def _total(self) -> int:
         return sum(map(len, self._works.values()))

@@ -15,6 +15,7 @@ from torch.utils.tensorboard import summary
 from runner.table import Table
 from runner.tensorboard.events import EventFile, read
 from runner.tensorboard.projector import place
+from runner.visible import redacted
 
 Array = NDArray[Any]
 
@@ -56,7 +57,7 @@ class Board:
         layout = {"train and val": charts, "learning rate": rates, "vitals": vitals}
         self._events.add(summary.custom_scalars(layout))
         # Without an experiment of their own TensorBoard finds the columns itself, in all runs that it is shown.
-        _, start, _ = summary.hparams(dict(hparams), {})
+        _, start, _ = summary.hparams(redacted(dict(hparams)), {})
         self._hparams = EventFile(self.path.parent / "hparams")
         self._hparams.add(start)
         self._hparams.flush()
@@ -114,7 +115,7 @@ class Board:
 
     def text(self, tag: str, text: str, step: int = 0) -> None:
         """Preformatted text in the text tab."""
-        self._events.add(summary.text(tag, "\n".join("    " + line for line in text.splitlines())), step)
+        self._events.add(summary.text(tag, "\n".join("    " + line for line in redacted(text).splitlines())), step)
 
     def points(
         self, name: str, points: Array, columns: Mapping[str, Sequence[Any]], sprites: Tensor | None = None

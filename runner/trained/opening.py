@@ -3,7 +3,7 @@ was typed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from runner.checks import schema
 from runner.command_line import parse, read_for
 from runner.errors import ConfigError, Problem
 from runner.files import typed
-from runner.keys import from_yaml, is_below
+from runner.keys import from_yaml, is_below, texts
+from runner.references import is_to_be_typed
 
 GROUPS = ("dataset", "metric")
 """Groups of which another option may be taken: other data, other metrics."""
@@ -69,9 +70,11 @@ def opened(command: str, arguments: Sequence[str], several: bool = False) -> lis
     """
     config_dir, overrides = read_for(command, arguments)
     places = _places(command, overrides, several)
-    _check_keys(command, overrides)
+    trees = [config.load(place / "config.yaml", facts=True) for place in places]
+    _check_keys(command, overrides, {key for tree in trees for key, text in texts(tree) if is_to_be_typed(text)})
     sources: dict[str, Any] = {}
-    return [_open(command, place, overrides, config_dir, sources) for place in places]
+    both = zip(places, trees, strict=True)
+    return [_open(command, place, tree, overrides, config_dir, sources) for place, tree in both]
 
 
 def _places(command: str, overrides: Sequence[str], several: bool) -> list[Path]:
@@ -111,12 +114,18 @@ def _folds(run_dir: Path) -> list[Path]:
     return folds or [run_dir]
 
 
-def _check_keys(command: str, overrides: Iterable[str]) -> None:
-    """That nothing is typed that would make the model another one."""
+def _check_keys(command: str, overrides: Iterable[str], again: Collection[str]) -> None:
+    """That nothing is typed that would make the model another one.
+
+    Args:
+        again: keys that may be typed, because the run folder does not hold their values.
+    """
     own = list(_own(command))
     found = []
     for override in overrides:
         key = override.partition("=")[0].lstrip("+~")
+        if key in again:
+            continue
         known = set(schema.Config.__dataclass_fields__) - set(own)
         if key.partition(".")[0] in known - set(KEYS):
             of_a_start = is_below(key, *schema.resumable())
@@ -136,10 +145,10 @@ def _own(command: str) -> dict[str, Any]:
 
 
 def _open(
-    command: str, run_dir: Path, overrides: Sequence[str], config_dir: str | None, sources: dict[str, Any]
-) -> Opened:
+    command: str, run_dir: Path, tree: dict[str, Any], overrides: Sequence[str], config_dir: str | None,
+    sources: dict[str, Any],
+) -> Opened:  # fmt: skip
     own = _own(command)
-    tree = config.load(run_dir / "config.yaml", facts=True)
     typed = [override.partition("=")[0].lstrip("+~") for override in overrides]
     if "device" not in typed:
         tree["device"] = _device(str(tree.get("device")))
@@ -170,7 +179,7 @@ def _device(name: str) -> str:
 
     try:
         device.resolve(name)
-    except ConfigError:
+    except (ConfigError, RuntimeError):  # which is what torch makes of a name that is none
         return "auto"
     return name
 

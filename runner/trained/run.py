@@ -24,9 +24,10 @@ from runner.checks import entries, targets
 from runner.draws import generator, seed_of
 from runner.errors import ConfigError, Problem, RunFolderError, counted
 from runner.eval_mode import Fitting, eval_mode
-from runner.keys import short
+from runner.keys import is_below, short
 from runner.loss import Readout
 from runner.network import make_model, make_precision, set_backends
+from runner.references import Again
 from runner.result import from_json
 from runner.runs import read_history
 from runner.trained.reading import Reader
@@ -117,8 +118,7 @@ class Run:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The configuration, with what the data said under ``facts``; plain containers."""
-        tree: dict[str, Any] = config.value(self.cfg)
-        return tree
+        return config.recorded(self.cfg)
 
     @cached_property
     def result(self) -> dict[str, Any]:
@@ -296,11 +296,14 @@ def check(cfg: DictConfig, groups: Sequence[str] = ("model",)) -> None:
     Raises:
         ConfigError: with everything that was found.
     """
-    tree, found = config.plain(cfg)
+    tree, _ = config.plain(cfg)
     wanted: dict[str, Any] = {name: tree[name] for name in (*groups, "allow_targets") if name in tree}
     wanted["transform"] = {"eval": tree.get("transform", {}).get("eval")}
     wanted.setdefault("dataset", {"transform": tree.get("dataset", {}).get("transform")})
-    if found := [*found, *config.check_keys(cfg), *targets.check(wanted), *entries.check_entries(wanted)]:
+    # Of what is to be typed again, what is of no use here is asked for where it is used, if at all.
+    needed = (*groups, "transform.eval", "dataset.transform")
+    said = [p for p in config.check_keys(cfg) if not isinstance(p, Again) or is_below(p.key, *needed)]
+    if found := [*said, *targets.check(wanted), *entries.check_entries(wanted)]:
         raise ConfigError(*dict.fromkeys(found))
     old = [name for name in ("sample_shape", "output") if name not in cfg.facts]
     if old:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from runner.errors import ConfigError, Problem, RunnerError
 from runner.files import typed
 from runner.result import to_json
+from runner.table import no_formula
 from runner.terminal import console
+from runner.visible import Spelt
 
 Array = NDArray[Any]
 
@@ -111,16 +113,18 @@ class Writer:
     Args:
         output: ``NAME.csv`` or ``NAME.jsonl``; ``-`` for stdout, as CSV.
         replace: whether an existing file is replaced.
+        formulas: whether texts stay as they are that a spreadsheet would take for formulas; see `no_formula`.
 
     Raises:
         ConfigError: the file already exists; or, when this is entered, cannot be written.
     """
 
-    def __init__(self, output: str, layout: Layout, replace: bool = False) -> None:
+    def __init__(self, output: str, layout: Layout, replace: bool = False, formulas: bool = False) -> None:
         self.layout = layout
         self.path = None if output == "-" else typed(output)
         self._json = output.endswith(".jsonl")
-        self._file: IO[str] = sys.stdout
+        self._cell = _as_it_is if formulas else no_formula
+        self._file = cast(IO[str], Spelt(sys.stdout)) if sys.stdout.isatty() else sys.stdout
         if self.path is not None:
             if not replace:
                 check_output(self.path)
@@ -148,12 +152,13 @@ class Writer:
             return
         self._csv = csv.writer(self._file, lineterminator="\n")
         with self._telling():
-            self._csv.writerow([*self.layout.names, *self.layout.chances, *(["error"] if self.layout.fails else [])])
+            names = [*self.layout.names, *self.layout.chances, *(["error"] if self.layout.fails else [])]
+            self._csv.writerow(map(self._cell, names))
             self._file.flush()
 
     def _discard(self) -> None:
         if self.path is not None:
-            if self._file is not sys.stdout:
+            if self._file is not sys.stdout and not isinstance(self._file, Spelt):
                 self._file.close()
             self._part.unlink(missing_ok=True)
 
@@ -206,6 +211,9 @@ class Writer:
             cells.append([wrong.get(row) for row in range(count)])
         if self.layout.task == "multilabel":
             cells = [[";".join(cell) if isinstance(cell, list) else cell for cell in column] for column in cells]
+        # Of numbers there are most, and they are as they are.
+        texts = [any(isinstance(cell, str) for cell in column) for column in cells]
+        cells = [list(map(self._cell, c)) if is_text else c for c, is_text in zip(cells, texts, strict=True)]
         self._csv.writerows(zip(*cells, strict=True))
 
     def _write_json(
@@ -249,6 +257,10 @@ def check_output(path: Path) -> None:
         raise ConfigError(Problem("output", f"'{path}' already exists", "a new file", f"rm {path}, or another name"))
     if not path.parent.is_dir():
         raise ConfigError(Problem("output", f"there is no folder '{path.parent}'", "a file in an existing folder"))
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def _rounded(column: Array) -> list[float]:
