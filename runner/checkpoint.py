@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 
 from runner.errors import RE_SAVE, Problem, RunFolderError, RunnerError, is_not_plain, reason_of
-from runner.files import check_archive, write
+from runner.files import check_archive, readable, write
 
 log = logging.getLogger("runner")
 
@@ -116,7 +115,7 @@ def restore_best(folder: Path, state: dict[str, Any]) -> None:
         write(folder / BEST, _serialised(state))
     elif (folder / kept_as(best["step"])).exists():
         read(folder / kept_as(best["step"]))
-        shutil.copyfile(folder / kept_as(best["step"]), folder / BEST)
+        write(folder / BEST, (folder / kept_as(best["step"])).read_bytes())
     else:
         what = f"{problem.what}: the weights of the best evaluation so far, of step {best['step']:,}, are lost"
         remedy = f"a new run from the last weights: model.weights={folder / LAST}"
@@ -244,7 +243,7 @@ class Checkpoints:
 
 def sha256(path: Path) -> str:
     """Of the file's content, in hexadecimal."""
-    with path.open("rb") as file:
+    with readable(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -24,7 +24,7 @@ from runner import moved
 from runner.checks import entries, schema, targets
 from runner.checks.targets import HYDRA_KEYS, locate
 from runner.errors import FOR_THE_TRACEBACK, ConfigError, Problem, RunnerError, cause_of, is_out_of_memory, reason_of
-from runner.files import write
+from runner.files import read, write
 from runner.keys import texts
 from runner.options import ABOUT_A_START
 from runner.references import MustBeTyped, literal, of_keys, to_be_typed
@@ -319,7 +319,7 @@ def load(path: Path, facts: bool = False) -> dict[str, Any]:
         ConfigError: the file is not what `save` wrote.
     """
     try:
-        saved = moved.read(path.read_text(encoding="utf-8"))
+        saved = moved.read(read(path))
         references = saved.pop("interpolations")
         facts_ = literal(saved.pop("facts"))  # names that the data have
         for name in ("hydra", "defaults"):  # they would be Hydra's, and could call or leave out what they like

@@ -5,6 +5,7 @@ RunnerError             exit status 1
 │   ├── ConfigError     found in the configuration alone, before any data were read
 │   ├── DataError       found in the data, before training
 │   └── RunFolderError  a run folder or a checkpoint that is missing, in use or damaged
+├── NotWritten          an `OSError`, too: the disk is full or broken, or the system refused to write a file
 ├── NonFinite           (in `trainer`) the loss or a gradient is not finite
 └── BrokenGradient      (in `trainer`) what debug=anomaly found
 Interrupted             exit status 128 + signal: stopped by a signal after the state was saved
@@ -100,6 +101,13 @@ class DataError(InputError):
 
 class RunFolderError(InputError):
     pass
+
+
+class NotWritten(RunnerError, OSError):
+    """A file or folder that could not be written, by its name, which the system's own errors may lack."""
+
+    def __str__(self) -> str:
+        return f"{self.filename} could not be written: {self.strerror}"
 
 
 class Interrupted(BaseException):

@@ -19,7 +19,7 @@ from runner import checkpoint, config, folder, metric, report
 from runner.errors import ConfigError, Problem, RunFolderError, counted
 from runner.evaluation import examine
 from runner.experiment import WEIGHTS, make_loss, make_metrics
-from runner.files import typed, write
+from runner.files import refuse, typed, write, writing
 from runner.keys import short
 from runner.loss import Loss
 from runner.metric import Predicted
@@ -193,7 +193,9 @@ class Folder:
         self.final = typed(wanted) if wanted is not None else place
         self._named = wanted is not None
         self.path = self.final.with_name(f".{self.final.name}.{os.getpid()}")
-        if self._named and self.final.exists():
+        if not self._named:
+            folder.refuse_links(opened.folder, "run", ["evaluate"], deep=False)
+        elif os.path.lexists(self.final):
             raise RunFolderError(Problem("output", f"'{self.final}' already exists", "a new folder"))
 
     def __enter__(self) -> Folder:
@@ -201,14 +203,15 @@ class Folder:
         try:
             self.path.mkdir(parents=True)
         except OSError as error:
-            what = f"'{self.path.parent}' is not writable ({error.strerror})"
-            raise RunFolderError(Problem(key, what, remedy="output=FOLDER, somewhere else")) from error
+            remedy = "output=FOLDER, somewhere else"
+            refuse(error, key, f"'{self.path.parent}' is not writable", remedy=remedy)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             shutil.rmtree(self.path, ignore_errors=True)
             return
-        if not self._named:
-            self.final = folder.claim(self.final)  # empty, and replaced
-        os.rename(self.path, self.final)
+        with writing(self.final):
+            if not self._named:
+                self.final = folder.claim(self.final)  # empty, and replaced
+            os.rename(self.path, self.final)

@@ -1,16 +1,22 @@
-"""Files: where one was typed that is not there; and those that are written whole or not at all."""
+"""Files: where one was typed that is not there; and those of a run folder, which may come from a stranger: every one
+is read, and written, by way of the functions here, which follow no link when they write and wait for nobody when they
+read."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import secrets
+import shutil
+import stat
 import zipfile
-from collections.abc import Callable
-from io import BytesIO
+from collections.abc import Callable, Iterator
+from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
-from runner.errors import Problem, for_shell, nearest
+from runner.errors import NotWritten, Problem, RunFolderError, for_shell, nearest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,29 +55,156 @@ def _near(path: Path, is_there: Callable[[Path], bool]) -> str:
     return ""
 
 
+OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
+"""Errors at which neither what was typed nor the permissions of a folder are wrong."""
+
+MOST = 64 << 20
+"""Bytes of a text file of a run that is read; what a run writes has a few thousand."""
+
+TEMPORARY = ".*.????????????????.tmp"
+"""Which files are not yet whole."""
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """While entered, an error of the system is one about `path`.
+
+    Raises:
+        NotWritten: there was one.
+    """
+    try:
+        yield
+    except NotWritten:
+        raise
+    except OSError as error:
+        raise NotWritten(error.errno, error.strerror or str(error), str(path)) from error
+
+
+def refuse(error: OSError, key: str, what: str, allowed: str = "", remedy: str = "") -> NoReturn:
+    """Say that a place cannot be written to.
+
+    Args:
+        key, what, allowed, remedy: the problem, if it is the place's, and not one of the disk.
+
+    Raises:
+        RunFolderError: another place would do.
+        NotWritten: it would not.
+    """
+    if error.errno in OF_THE_DISK:
+        raise NotWritten(error.errno, error.strerror, str(error.filename)) from error
+    raise RunFolderError(Problem(key, f"{what} ({error.strerror})", allowed, remedy)) from error
+
+
 def write(path: Path, content: bytes) -> None:
     """Put `content` at `path` such that, whatever happens, the file is the old one or the new one, and whole.
 
     Raises:
-        OSError: it cannot be written: no space, no permission. The old one is as it was.
+        NotWritten: no space, no permission. The old one is as it was.
     """
-    path.parent.mkdir(exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("wb") as file:
+    with writing(path):
+        path.parent.mkdir(exist_ok=True)
+        with replacing(path) as file:
             file.write(content)
+
+
+def temporary(path: Path) -> Path:
+    """Where a file is written that will take the place of `path`: under a name that nobody can have foreseen."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new file, which takes the place of what is at `path`, also of a link, if nothing is raised meanwhile.
+
+    Raises:
+        OSError: it cannot be written. What was there before still is.
+    """
+    part = temporary(path)
+    with part.open("xb") as file:  # which follows no link
+        try:
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()  # half a file would take the space that the next one needs
-        raise
+            os.replace(part, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                part.unlink()  # half a file would take the space that the next one needs
+            raise
     folder = os.open(path.parent, os.O_RDONLY)  # the new name is on the disk only after its folder is
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def append(path: Path, mode: str = "ab", **options: Any) -> Any:
+    """Open a file that is written where it is, bit by bit: a log. Never one that is elsewhere, by whatever link.
+
+    Args:
+        mode: ``a``, ``ab`` or ``a+``.
+        options: of `open`.
+
+    Raises:
+        NotWritten: it cannot be; it is a link, or no file.
+    """
+    own(path)
+    with writing(path):
+        return open(path, mode, opener=_opened_to_write, **options)
+
+
+def own(path: Path) -> None:
+    """Give a file content of its own, if it has that in common with another one (a hard link).
+
+    Raises:
+        NotWritten: there is no room for it.
+    """
+    with writing(path), contextlib.suppress(FileNotFoundError):
+        held = path.lstat()
+        if stat.S_ISREG(held.st_mode) and held.st_nlink > 1:
+            with path.open("rb") as file, replacing(path) as copy:
+                shutil.copyfileobj(file, copy)
+
+
+def _opened_to_write(name: str, flags: int) -> int:
+    try:
+        return _regular(os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666))
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "it is a symbolic link") from error
+        raise
+
+
+def readable(path: Path) -> BufferedReader:
+    """Open a file of a run to be read.
+
+    Raises:
+        OSError: there is none; or it is no file, but a pipe for example, which would have to be waited for.
+    """
+    return open(path, "rb", opener=_opened_to_read)
+
+
+def _opened_to_read(name: str, flags: int) -> int:
+    return _regular(os.open(name, flags | os.O_NONBLOCK | os.O_NOCTTY))
+
+
+def _regular(descriptor: int) -> int:
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "it is not a regular file")
+
+
+def read(path: Path) -> str:
+    """The text in a file of a run.
+
+    Raises:
+        OSError: it cannot be read, is no file, or larger than any that a run writes.
+        UnicodeDecodeError: it is no text.
+    """
+    with readable(path) as file:
+        if os.fstat(file.fileno()).st_size > MOST:
+            raise OSError(errno.EFBIG, f"it is larger than {MOST >> 20} MiB")
+        return file.read().decode("utf-8")
 
 
 def check_archive(path: Path) -> None:
@@ -81,9 +214,10 @@ def check_archive(path: Path) -> None:
     checksum covers.
 
     Raises:
+        OSError: it is not there, or no file.
         zipfile.BadZipFile: it is damaged, or no archive.
     """
-    with zipfile.ZipFile(path) as archive:
+    with readable(path) as file, zipfile.ZipFile(file) as archive:
         damaged = archive.testzip()
         if damaged is not None:
             raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")

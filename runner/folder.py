@@ -11,17 +11,32 @@ import platform
 import re
 import shlex
 import shutil
+from collections.abc import Collection, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 from runner.errors import Problem, RunFolderError
-from runner.files import typed, write
+from runner.files import TEMPORARY, append, own, read, refuse, typed, write
 from runner.result import started
+
+log = logging.getLogger("runner")
 
 OUTPUTS = Path("outputs")
 
+FOLD = re.compile(r"fold-(\d+)")
+
 SWEEP = "sweep.json"
 """In the folder of a sweep: which jobs it has."""
+
+JOURNAL_LOCK = "optuna.log.lock"
+"""In the folder of a search that Optuna leads: it was a link, by design, and is taken away by `sweep.journal`."""
+
+FILES = {
+    "config.yaml", "result.json", "metrics.jsonl", "split.json", "split.npz", "predictions.npz", "out_of_fold.csv",
+    "runner.log", ".lock", ".hydra", "checkpoints", "tensorboard", "figures", "profile", "evaluate",
+}  # fmt: skip
+"""What a run has in its folder, beside its folds."""
 
 _made: set[Path] = set()
 """The folders that this process has claimed, and may take back."""
@@ -62,7 +77,8 @@ def disclaim(folder: Path) -> None:
         handler.close()
     unlock(folder)
     shutil.rmtree(folder / ".hydra", ignore_errors=True)
-    (folder / "runner.log").unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        (folder / "runner.log").unlink(missing_ok=True)
     outputs = OUTPUTS.resolve()
     made = [folder, *(path for path in folder.resolve().parents if path.is_relative_to(outputs))]
     with contextlib.suppress(OSError):  # not empty
@@ -90,20 +106,20 @@ def lock(folder: Path, key: str) -> None:
 
     Raises:
         RunFolderError: another process has it, or it cannot be written to.
+        NotWritten: the disk is full.
     """
     if folder.resolve() in _locks:
         return
     path = folder / LOCK
     try:
-        file = path.open("a+")
+        file = append(path, "a+", encoding="utf-8")
     except OSError as error:
-        what = f"'{folder}' is not writable ({error.strerror})"
-        raise RunFolderError(Problem(key, what, "a writable folder")) from error
+        refuse(error, key, f"'{folder}' is not writable", "a writable folder")
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         file.close()
-        what = f"'{folder}' is in use by {path.read_text(encoding='utf-8').strip() or 'another process'}"
+        what = f"'{folder}' is in use by {read(path).strip() or 'another process'}"
         raise RunFolderError(Problem(key, what, "one process at a time in a run folder")) from error
     except OSError:  # a file system without locks
         file.close()
@@ -112,10 +128,12 @@ def lock(folder: Path, key: str) -> None:
         file.close()  # whoever had it before took the file away in between
         lock(folder, key)
         return
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {platform.node()}")
-    file.flush()
+    with contextlib.suppress(OSError):  # a full disk: it is locked all the same, and nobody reads by whom
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
     _locks[folder.resolve()] = file
+    _tidy(folder)
     for kind in ("run", "sweep"):
         with contextlib.suppress(OSError):
             _mark(kind).unlink(missing_ok=True)
@@ -139,12 +157,40 @@ def holder(folder: Path) -> str | None:
     return None
 
 
+def _tidy(folder: Path) -> None:
+    """Remove what a killed process had not yet written whole, and get the rest ready to be written."""
+    with contextlib.suppress(OSError):
+        for place in (folder, folder / "checkpoints", folder / "tensorboard"):
+            for path in place.glob(TEMPORARY):
+                path.unlink()
+    part_from_others(folder)
+
+
+def part_from_others(folder: Path) -> None:
+    """Give the files that Hydra writes in place a content of their own, where they share it (hard links).
+
+    Raises:
+        NotWritten: there is no room for it.
+    """
+    for path in (folder / ".hydra").glob("*"):
+        own(path)
+
+
+def held() -> Path | None:
+    """The folder that this process has had to itself for the longest time; None if it has none."""
+    return next(iter(_locks), None)
+
+
 def unlock(folder: Path) -> None:
     """Let others in."""
     file = _locks.pop(folder.resolve(), None)
     if file is not None:
-        (folder / LOCK).unlink(missing_ok=True)
-        file.close()
+        try:
+            (folder / LOCK).unlink(missing_ok=True)
+        except OSError as error:  # which is in nobody's way
+            log.warning("%s could not be removed: %s", folder / LOCK, error.strerror)
+        with contextlib.suppress(OSError):
+            file.close()
 
 
 def starting(kind: str) -> None:
@@ -196,6 +242,58 @@ def _check_last(newest: Path | None, kind: str, words: str = "") -> None:
         raise RunFolderError(Problem("resume", f"'last': {what}", "a folder", remedy))
 
 
+def refuse_links(folder: Path, key: str, names: Collection[str] | None = None, deep: bool = True) -> None:
+    """See to it, before anything is written to a folder, that all of that will be in it.
+
+    A run that comes from a stranger may have links to files of whoever resumes it. The folder itself may be reached by
+    links, and links from one place in it to another are harmless.
+
+    Args:
+        key: of the configuration, by which the folder was named.
+        names: what in the folder, beside folds, will be written to; None if that may be anything.
+        deep: whether that is so for what is in its folders, too.
+
+    Raises:
+        RunFolderError: a link leads out of it, or something in it is neither a file nor a folder.
+    """
+    try:
+        found = list(islice(_astray(folder, names, deep), 6))
+    except OSError as error:
+        raise RunFolderError(Problem(key, f"'{error.filename}' cannot be read ({error.strerror})")) from error
+    problems = []
+    for path in found[:5]:
+        remedy = f"rm {shlex.quote(str(path))}"
+        what = f"'{path}' is neither a file nor a folder"
+        if path.is_symlink():
+            what = f"'{path}' is a link out of the folder, to '{os.readlink(path)}': nothing is written through it"
+            if path.exists() and names is None:
+                copy = folder.with_name(f"{folder.resolve().name}-copy")
+                words = shlex.join(["cp", "-rL", str(folder), str(copy)])
+                remedy += f"; or {words} && {line(f'resume={shlex.quote(str(copy))}')}, with what it leads to"
+        problems.append(Problem(key, what, "a folder without such links", remedy))
+    if problems:
+        raise RunFolderError(*problems)
+
+
+def _astray(folder: Path, names: Collection[str] | None, deep: bool) -> Iterator[Path]:
+    """What in a folder leads out of it, or would be waited for."""
+    inside, places = os.path.realpath(folder), [folder]
+    while places:
+        place = places.pop()
+        with os.scandir(place) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+        for entry in found:
+            if names is not None and place == folder and entry.name not in names and not FOLD.fullmatch(entry.name):
+                continue
+            if entry.is_symlink():
+                if entry.name != JOURNAL_LOCK and not Path(os.path.realpath(entry.path)).is_relative_to(inside):
+                    yield Path(entry.path)
+            elif entry.is_dir(follow_symlinks=False):
+                places += [Path(entry.path)] if deep else []
+            elif not entry.is_file(follow_symlinks=False):
+                yield Path(entry.path)
+
+
 def has_checkpoint(folder: Path) -> bool:
     return any((folder / "checkpoints").glob("*.pt"))
 
@@ -217,7 +315,7 @@ def fold(folder: Path, number: int) -> Path:
 
 def folds(folder: Path) -> list[tuple[int, Path]]:
     """The folds of a cross-validation that have a folder, by their numbers."""
-    names = [re.fullmatch(r"fold-(\d+)", path.name) for path in folder.glob("fold-*") if path.is_dir()]
+    names = [FOLD.fullmatch(path.name) for path in folder.glob("fold-*") if path.is_dir()]
     return sorted((int(name[1]), folder / name[0]) for name in names if name)
 
 
@@ -233,7 +331,7 @@ def has_more_to_do(cfg: Any, run_dir: Path) -> bool:
 def result(folder: Path) -> dict[str, Any]:
     """What ``result.json`` says; nothing if there is none that can be read."""
     try:
-        content = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        content = json.loads(read(folder / "result.json"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from runner import folder
 from runner.command_line import CONFIG_DIR, multirun, parse, quote, value_of
-from runner.errors import ConfigError, Problem, RunFolderError, guarded
+from runner.errors import ConfigError, NotWritten, Problem, RunFolderError, guarded
 from runner.keys import is_below
 from runner.visible import say
 
@@ -55,6 +55,11 @@ def run(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictConf
         if not problems:
             raise
         raise ConfigError(*problems) from error
+    except OSError as error:  # what the task raises is said there: this is of Hydra's own files
+        place = folder.held()
+        if place is None:
+            raise
+        raise NotWritten(error.errno, error.strerror or str(error), error.filename or str(place / ".hydra")) from error
     finally:
         sys.argv = before
     return max(statuses, default=0)
@@ -101,6 +106,7 @@ def resume(name: str, overrides: Sequence[str]) -> list[str]:
     from runner import compose, config, options
 
     run_dir = folder.find(name, "resume")
+    folder.refuse_links(run_dir, "resume")
     if name == "last":
         _mention_sweep(run_dir)
     swapped = [o for o in overrides if (options.home() / o.partition("=")[0].lstrip("+~")).is_dir()]

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from runner import folder
 from runner.errors import ConfigError, Problem
 from runner.experiment import assemble
+from runner.files import refuse
 from runner.pictures import plots
 from runner.scheduler import Schedule
 from runner.table import Table
@@ -74,8 +75,7 @@ def _claim() -> Path:
     try:
         return folder.claim(place)
     except OSError as error:
-        what = f"'{place}' cannot be made ({error.strerror})"
-        raise ConfigError(Problem("lr_find", what, "a writable working directory")) from error
+        refuse(error, "lr_find", f"'{place}' cannot be made", "a writable working directory")
 
 
 def _rule(cfg: DictConfig, number: int | None) -> Any:

@@ -21,7 +21,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from runner import config, folder, handover, signals
+from runner import config, files, folder, handover, signals
 from runner.checks import schema
 from runner.checks.before_data import check, check_values, refuse
 from runner.command_line import quote
@@ -246,8 +246,7 @@ def _claim(cfg: DictConfig, kind: str) -> Path:
         folder.make(wanted)
         return wanted
     except OSError as error:
-        what = f"'{wanted}' cannot be created ({error.strerror})"
-        raise ConfigError(Problem(f"hydra.{kind}.dir", what, "a writable folder")) from error
+        files.refuse(error, f"hydra.{kind}.dir", f"'{wanted}' cannot be created", "a writable folder")
 
 
 def _is_named(cfg: DictConfig, kind: str) -> bool:
@@ -267,6 +266,9 @@ def _check_place(cfg: DictConfig, kind: str) -> None:
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         what = f"'{wanted}' cannot be created: '{there}' is not a writable folder"
         raise ConfigError(Problem(key, what, "a writable folder"))
+    if _is_named(cfg, kind) and wanted.is_dir():
+        # In any other folder of the user's a run will write what is its own, and has nothing to do with the rest.
+        folder.refuse_links(wanted, key, None if folder.is_sweep(wanted) else folder.FILES)
     runs = [wanted, *(path for _, path in folder.folds(wanted))]
     if _is_named(cfg, kind) and any(map(folder.has_checkpoint, runs)):
         what = f"'{wanted}' already has the checkpoints of an earlier run"
@@ -282,6 +284,8 @@ def _check_place(cfg: DictConfig, kind: str) -> None:
 
 def _is_of_others(path: Path) -> bool:
     try:
-        return "\ninterpolations:" not in path.read_text(errors="replace")
+        return "\ninterpolations:" not in files.read(path)
+    except UnicodeDecodeError:
+        return True
     except OSError:
         return False

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
@@ -49,7 +51,9 @@ class Profiler:
 
     def _done(self, profiler: profile) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        profiler.export_chrome_trace(str(self.path))
+        with TemporaryDirectory(dir=self.path.parent) as place:  # torch would write through a link
+            profiler.export_chrome_trace(os.path.join(place, self.path.name))
+            os.replace(os.path.join(place, self.path.name), self.path)
         # What torch marks, a step and the optimizer's part of it, has on a card the time of its kernels once more.
         events = [event for event in profiler.key_averages() if not (self._on_cuda and event.is_user_annotation)]
         measured = max(1, min(ACTIVE, profiler.step_num - WAIT - WARMUP))  # fewer, if the run was stopped

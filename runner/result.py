@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import math
@@ -66,7 +67,8 @@ def fail(run_dir: Path, before: Mapping[str, Any], error: Exception) -> None:
         before: what ``result.json`` says; nothing if it is not there.
     """
     content = dict(before or Result(run_dir).content) | {"state": "failed", "error": reason(error)}
-    write(run_dir / "result.json", to_json(redacted(content), indent=2).encode() + b"\n")
+    with contextlib.suppress(OSError):  # a full disk, which may be what is wrong, and is said
+        write(run_dir / "result.json", to_json(redacted(content), indent=2).encode() + b"\n")
 
 
 def started(content: Mapping[str, Any]) -> float | None:

@@ -14,6 +14,7 @@ import yaml
 
 from runner import moved
 from runner.errors import Problem, RunFolderError
+from runner.files import read as read_text
 from runner.keys import leaves
 from runner.part_names import PARTS
 from runner.ranking import Repetition
@@ -206,7 +207,7 @@ def _mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
 
 def _parsed(path: Path, parse: Callable[[str], Any]) -> Any:
     try:
-        return parse(path.read_text(encoding="utf-8"))
+        return parse(read_text(path))
     except OSError as error:
         what = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
         raise RunFolderError(Problem(str(path), what)) from error

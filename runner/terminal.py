@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import time
-from io import StringIO
+from io import StringIO, TextIOWrapper
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,6 +16,8 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from runner.errors import NotWritten
+from runner.files import append
 from runner.table import Table
 from runner.visible import said, visible
 
@@ -71,7 +73,8 @@ class ConsoleHandler(logging.Handler):
 
 
 class LogFile(logging.FileHandler):
-    """Writes log lines to a file. On a full disk they are only on the terminal, and no traceback is there with each."""
+    """Writes log lines to a file. On a full disk, or where no such file can be, they are only on the terminal, and no
+    traceback is there with each."""
 
     def __init__(self, filename: str | Path) -> None:
         super().__init__(filename, encoding="utf-8")
@@ -79,6 +82,14 @@ class LogFile(logging.FileHandler):
 
     def format(self, record: logging.LogRecord) -> str:
         return said(super().format(record))
+
+    def _open(self) -> TextIOWrapper:
+        try:
+            file: TextIOWrapper = append(Path(self.baseFilename), "a", encoding="utf-8")
+            return file
+        except NotWritten as error:
+            error_console.print(f"warning: {error}", markup=False, style="yellow")
+            return open(os.devnull, "w", encoding="utf-8")
 
     def handleError(self, record: logging.LogRecord) -> None:
         if not isinstance(sys.exception(), OSError):

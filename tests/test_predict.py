@@ -520,7 +520,7 @@ def test_an_interrupted_prediction_leaves_nothing_that_looks_complete(
         monkeypatch.setattr("sys.stdin", paths)
         process = Forked("predict", f"run={digits}", "input=-", "output=p.csv")
         until = time.monotonic() + 60
-        while not any(path.stat().st_size for path in Path().glob(".p.csv.*.part")):
+        while not any(path.stat().st_size for path in Path().glob(".p.csv.*.tmp")):
             assert time.monotonic() < until
             time.sleep(0.01)
         os.kill(process.pid, signum)

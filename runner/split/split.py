@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runner.errors import DataError, Problem, reason_of
-from runner.files import write
+from runner.files import read, readable, write
 from runner.part_names import PARTS
 
 Indices = NDArray[np.int64]
@@ -105,11 +105,11 @@ def load(path: Path, subject: Subject) -> Split:
     if not path.exists():
         raise DataError(Problem("split.path", f"{str(path)!r} does not exist", allowed))
     try:
-        with arrays.open("rb") as file, np.load(file, allow_pickle=False) as held:
+        with readable(arrays) as file, np.load(file, allow_pickle=False) as held:
             parts = {name: np.sort(_whole(held[name])) for name in PARTS}
         written = folder / "split.json"
         is_ours = arrays.name == "split.npz" and written.is_file()
-        manifest = json.loads(written.read_text(encoding="utf-8")) if is_ours else {}
+        manifest = json.loads(read(written)) if is_ours else {}
         method, official, data = (
             manifest.get("method", "predefined"),
             manifest.get("official", ()),

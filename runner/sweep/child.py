@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from runner import config, folder, train
 from runner.data import Sources
 from runner.errors import RunFolderError, guarded
+from runner.files import write
 from runner.result import fail
 from runner.signals import staying
 from runner.terminal import log_to
@@ -42,8 +43,7 @@ def in_process(cfg: DictConfig, run_dir: Path, sources: Sources, watch: Watch | 
 def train_in(cfg: DictConfig, run_dir: Path, sources: Sources, watch: Watch | None = None) -> None:
     """Prepare a run and train it. Arguments: see `in_process`."""
     lock(run_dir)
-    (run_dir / ".hydra").mkdir(exist_ok=True)
-    OmegaConf.save(cfg.hydra.overrides.task, run_dir / ".hydra" / "overrides.yaml")
+    write(run_dir / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(cfg.hydra.overrides.task).encode())
     try:
         with staying():
             prepared = train.prepare(config.task(cfg), run_dir, sources)

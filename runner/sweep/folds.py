@@ -14,6 +14,7 @@ from runner import config, folder, report
 from runner.checks.schema import LENGTH
 from runner.data import Sources
 from runner.errors import ConfigError, Interrupted, Problem, RunFolderError, RunnerError, counted
+from runner.files import writing
 from runner.ranking import Figure
 from runner.result import Result, from_json, known, to_json
 from runner.runs import read_config
@@ -155,7 +156,8 @@ def main(cfg: DictConfig, sources: Sources, run_dir: Path) -> None:
 
 def begin(cfg: DictConfig, run_dir: Path) -> None:
     """Write down what a cross-validation is, before its folds begin: it can be resumed from there."""
-    run_dir.mkdir(parents=True, exist_ok=True)
+    with writing(run_dir):
+        run_dir.mkdir(parents=True, exist_ok=True)
     config.save(config.job(cfg), run_dir / "config.yaml")
 
 

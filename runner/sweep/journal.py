@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from runner import config
 from runner.checks.targets import check_allowed
 from runner.errors import ConfigError, Problem, RunFolderError, reason_of
+from runner.files import own
 
 FILE, NAME = "optuna.log", "runner"
 """The journal in the folder of the sweep, and the study in it."""
@@ -131,6 +132,7 @@ def mend(place: Path) -> None:
         lock.unlink()
     if not path.is_file():
         return
+    own(path)  # which Optuna writes in place
     held = _lock(place)
     held.acquire()
     try:

@@ -52,6 +52,7 @@ def work(cfg: DictConfig, entry: Entry, run_dir: Path, left: Callable[[], bool])
             time.sleep(1.0)
         if was_running and not left():
             return 0
+        folder.part_from_others(run_dir)
         resume = [f"resume={quote(str(run_dir))}"] if (run_dir / "config.yaml").is_file() else []
         for signum in STOPPING:
             signal.signal(signum, _HandOn())

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from runner import metric
 from runner.errors import Problem, RunFolderError, reason_of
 from runner.experiment import metrics_of
-from runner.files import write
+from runner.files import readable, write
 from runner.metric import Metric, Predicted
 from runner.runs import read_config
 from runner.trained.writing import Layout, Writer
@@ -62,7 +62,7 @@ def together(cfg: DictConfig, places: Sequence[Path], run_dir: Path) -> dict[str
 def _read(path: Path) -> tuple[dict[str, Predicted], str]:
     """The predictions of a fold for each part, and which of them is the fold."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with readable(path) as file, np.load(file, allow_pickle=False) as arrays:
             return {part: _of_part(arrays, part) for part in ("val", "test")}, str(arrays["held_out"])
     except Exception as error:  # whatever a damaged file makes of numpy and zipfile
         what = f"cannot be read ({reason_of(error)})"

@@ -21,7 +21,8 @@ from typing import Any
 
 from runner import folder, signals
 from runner.device import cards, cores
-from runner.files import write
+from runner.errors import NotWritten
+from runner.files import append, write, writing
 from runner.result import to_json
 from runner.signals import StopFlag
 from runner.visible import redacted, say_traceback
@@ -159,9 +160,10 @@ def _child(work: Work, slot: int, slots: int, parent: int) -> None:
                 os.setpgid(0, 0)  # a Ctrl-C reaches the parent alone, which hands it on
             threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
             _take_share(work, slot, slots)
-            work.folder.mkdir(parents=True, exist_ok=True)
+            with writing(work.folder):
+                work.folder.mkdir(parents=True, exist_ok=True)
             # All that is printed, also by libraries in C, is in the log, in its order.
-            with (work.folder / "runner.log").open("ab", buffering=0) as file:
+            with append(work.folder / "runner.log", buffering=0) as file:
                 os.dup2(file.fileno(), 1)
                 os.dup2(file.fileno(), 2)
             sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
@@ -170,6 +172,8 @@ def _child(work: Work, slot: int, slots: int, parent: int) -> None:
         status = stop.code if isinstance(stop.code, int) else 1
     except KeyboardInterrupt:
         status = 128 + signal.SIGINT
+    except NotWritten as error:
+        print(f"error: {error}", file=sys.stderr)
     except BaseException:
         say_traceback()
     folder.unlock(work.folder)

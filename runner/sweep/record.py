@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from runner import __version__, config, folder, moved
 from runner.errors import Problem, RunFolderError, reason_of
-from runner.files import write
+from runner.files import read, write
 from runner.ranking import Row
 from runner.result import ENDED_WELL, to_json
 from runner.sweep.grid import Job
@@ -72,7 +72,7 @@ class Record:
         """
         path = sweep_dir / NAME
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(read(path))
             entries = [
                 Entry(str(e["name"]), str(e["hash"]), tuple(map(str, e["overrides"])), dict(e["swept"]))
                 for e in content["jobs"]

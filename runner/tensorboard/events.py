@@ -15,7 +15,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from runner.files import write
+from runner.files import append, write, writing
 
 log = logging.getLogger("runner")
 
@@ -34,7 +34,8 @@ class EventFile:
 
     def __init__(self, folder: Path, kept: Iterable[Event] = ()) -> None:
         before = files(folder)
-        folder.mkdir(exist_ok=True)
+        with writing(folder):
+            folder.mkdir(exist_ok=True)
         self.path = _new_name(folder, before)
         self._pending, self._failed = BytesIO(), False
         self._stamp(Event(file_version="brain.Event:2"))
@@ -50,7 +51,8 @@ class EventFile:
             # Emptied first, and removed only at the next start: a TensorBoard that is reading one which is gone stays
             # there, and never comes to the new one.
             if path.stat().st_size:
-                path.write_bytes(b"")
+                with append(path) as file:
+                    file.truncate(0)
             else:
                 path.unlink()
 
@@ -62,7 +64,7 @@ class EventFile:
         """Write what was added since the last time."""
         content = self._pending.getvalue()
         try:
-            with self.path.open("ab") as file:
+            with append(self.path) as file:
                 file.truncate(self._size)  # half a record, of an attempt that failed, would hide what comes after it
                 file.write(content)
         except OSError as error:

@@ -6,7 +6,7 @@ import csv
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
@@ -16,8 +16,8 @@ from typing import IO, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from runner.errors import ConfigError, Problem, RunnerError
-from runner.files import typed
+from runner.errors import ConfigError, NotWritten, Problem, RunnerError
+from runner.files import refuse, temporary, typed, writing
 from runner.result import to_json
 from runner.table import no_formula
 from runner.terminal import console
@@ -116,7 +116,7 @@ class Writer:
         formulas: whether texts stay as they are that a spreadsheet would take for formulas; see `no_formula`.
 
     Raises:
-        ConfigError: the file already exists; or, when this is entered, cannot be written.
+        InputError: the file already exists; or, when this is entered, cannot be written.
     """
 
     def __init__(self, output: str, layout: Layout, replace: bool = False, formulas: bool = False) -> None:
@@ -128,7 +128,7 @@ class Writer:
         if self.path is not None:
             if not replace:
                 check_output(self.path)
-            self._part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+            self._part = temporary(self.path)
 
     def __enter__(self) -> Writer:
         try:
@@ -142,10 +142,10 @@ class Writer:
 
     def _open(self, path: Path) -> IO[str]:
         try:
-            return self._part.open("w", newline="", encoding="utf-8")
-        except OSError as error:
-            what = f"'{path}' cannot be written ({error.strerror})"
-            raise ConfigError(Problem("output", what, "a file in a writable folder")) from error
+            with writing(path):
+                return self._part.open("x", newline="", encoding="utf-8")
+        except NotWritten as error:
+            refuse(error, "output", f"'{path}' cannot be written", "a file in a writable folder")
 
     def _begin(self) -> None:
         if self._json:
@@ -160,7 +160,8 @@ class Writer:
         if self.path is not None:
             if self._file is not sys.stdout and not isinstance(self._file, Spelt):
                 self._file.close()
-            self._part.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._part.unlink(missing_ok=True)
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
@@ -248,12 +249,12 @@ class Writer:
 
 
 def check_output(path: Path) -> None:
-    """That nothing is overwritten.
+    """That nothing is overwritten, also no link: what it leads to may be anything.
 
     Raises:
         ConfigError: there is something.
     """
-    if path.exists():
+    if os.path.lexists(path):
         raise ConfigError(Problem("output", f"'{path}' already exists", "a new file", f"rm {path}, or another name"))
     if not path.parent.is_dir():
         raise ConfigError(Problem("output", f"there is no folder '{path.parent}'", "a file in an existing folder"))

@@ -114,6 +114,16 @@ def test_what_is_no_plain_file_or_too_large_is_not_opened(tmp_path: Path) -> Non
         journal.read(tmp_path)
 
 
+def test_a_journal_that_has_another_name_elsewhere_gets_a_content_of_its_own(tmp_path: Path) -> None:
+    _made(tmp_path)
+    os.link(tmp_path / journal.FILE, tmp_path / "backup")
+    before = (tmp_path / "backup").read_bytes()
+    journal.mend(tmp_path)
+    optuna.load_study(storage=journal.storage(tmp_path), study_name=journal.NAME).ask()
+    assert (tmp_path / "backup").read_bytes() == before
+    assert (tmp_path / journal.FILE).read_bytes().startswith(before)
+
+
 def test_half_a_line_is_taken_away_before_the_next_is_joined_to_it(tmp_path: Path) -> None:
     _made(tmp_path)
     path = tmp_path / journal.FILE
