@@ -43,7 +43,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchvision import transforms
 
-from runner import options, terminal, train
+from runner import hydra_internals, options, terminal, train
 from runner.command_line import quoted
 from runner.model import CNN, MLP
 from runner.trainer import Trainer
@@ -66,7 +66,7 @@ def prepared(name: str, folder: str | None, device: str, *more: str) -> tuple[Di
         overrides += ["dataset=fashion_mnist", quoted(f"dataset.root={folder}")]
     else:
         overrides += ["dataset=synthetic", "dataset.image_size=[1,28,28]", "dataset.size=45000"]
-    with initialize_config_dir(str(options.home()), version_base="1.3"):
+    with initialize_config_dir(str(options.home()), **hydra_internals.release()):
         cfg = compose("config", overrides)
     found = train.prepare(cfg, Path())
     found.trainer.evaluate = lambda model: {cfg.checkpoint.monitor: 0.0}

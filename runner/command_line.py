@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner import folder
+from runner import folder, hydra_internals
 from runner.errors import ConfigError, Problem, for_shell, nearest
 
 if TYPE_CHECKING:
@@ -83,9 +83,7 @@ def check_typed(flags: Sequence[str], overrides: Sequence[str]) -> None:
 @functools.cache
 def _known() -> Mapping[str, argparse.Action]:
     """Hydra's flags."""
-    from hydra._internal.utils import get_args_parser
-
-    return get_args_parser()._option_string_actions
+    return hydra_internals.flags()
 
 
 def _check_flags(flags: Sequence[str]) -> Iterator[Problem]:

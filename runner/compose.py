@@ -7,14 +7,11 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
-from hydra.core.config_store import ConfigStore
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from runner import config
+from runner import config, hydra_internals
 from runner.checks.overrides import FAILURES, Load, explain
 from runner.errors import ConfigError, Problem
 from runner.options import home
@@ -29,7 +26,7 @@ def save_as_primary(tree: Mapping[str, Any], *defaults: Mapping[str, str]) -> No
     Args:
         defaults: groups of which another option is taken.
     """
-    ConfigStore.instance().store(SAVED, {"defaults": ["entry", *defaults, "_self_"], **tree})
+    hydra_internals.store(SAVED, {"defaults": ["entry", *defaults, "_self_"], **tree})
 
 
 def composed(
@@ -66,7 +63,7 @@ def check_names(config_dir: str | None) -> None:
 
 def loader(config_name: str, config_dir: str | None, multirun: bool) -> Load:
     """Composes as the command line does, without running anything."""
-    search_path = create_config_search_path(str(home()))
+    search_path = hydra_internals.search_path(str(home()))
     if config_dir is not None:
         if not Path(config_dir).is_dir():
             raise ConfigError(
@@ -76,7 +73,7 @@ def loader(config_name: str, config_dir: str | None, multirun: bool) -> Load:
             )
         path = f"file://{Path(config_dir).absolute()}"
         search_path.prepend("command-line", path, anchor=SearchPathQuery(provider="schema", path=None))
-    loads = ConfigLoaderImpl(search_path)
+    loads = hydra_internals.loader(search_path)
     mode = RunMode.MULTIRUN if multirun else RunMode.RUN
     return lambda overrides: loads.load_configuration(config_name, overrides, run_mode=mode)
 

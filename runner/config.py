@@ -5,12 +5,11 @@ Parts (data set, model, loss and so on) know neither Hydra nor OmegaConf: they a
 
 from __future__ import annotations
 
-import copy
 import io
 import logging
 import pickle
 import typing
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from runner import moved
+from runner import hydra_internals, moved
 from runner.checks import entries, schema, targets
 from runner.checks.targets import HYDRA_KEYS, locate
 from runner.errors import FOR_THE_TRACEBACK, ConfigError, Problem, RunnerError, cause_of, is_out_of_memory, reason_of
@@ -28,7 +27,7 @@ from runner.files import read, write
 from runner.keys import texts
 from runner.options import ABOUT_A_START
 from runner.references import MustBeTyped, literal, of_keys, to_be_typed
-from runner.tree import children, known, path_of
+from runner.tree import children, known
 from runner.tree import entered as entered
 from runner.tree import plain as plain
 from runner.tree import recorded as recorded
@@ -50,8 +49,8 @@ def factory(node: DictConfig, without: Sequence[str] = ()) -> partial[Any]:
     """
     from hydra.utils import instantiate
 
-    path = path_of(node)
-    patterns = OmegaConf.select(typing.cast(DictConfig, node._get_root()), "allow_targets")
+    path = hydra_internals.path(node)
+    patterns = OmegaConf.select(hydra_internals.root(node), "allow_targets")
     tree = value(node)
     if leaf := next((key for key, text in texts(tree, path) if "${" in text), None):
         # Hydra would take it for a reference, and look it up: it may have been made by another one, or by the data.
@@ -59,15 +58,16 @@ def factory(node: DictConfig, without: Sequence[str] = ()) -> partial[Any]:
     if patterns is not None:  # they were checked before; but a folder of a run may come from anybody
         targets.check_allowed(tree, path, patterns)
     others = {*HYDRA_KEYS, *targets.beside(path), *without}
-    positional = instantiate(node["_args_"], _convert_="all") if "_args_" in tree else []
     named = {key: child for key, child in tree.items() if key not in others}
-    if _is_for_hydra(named):
-        named = instantiate(_without(node, others), _convert_="all")
+    with hydra_internals.judged():
+        positional = instantiate(tree["_args_"], _convert_="all") if "_args_" in tree else []
+        if _is_for_hydra(named):
+            named = instantiate(named, _convert_="all")
     return partial(locate(node._target_), *positional, **named)
 
 
 def _is_for_hydra(tree: Any) -> bool:
-    """Whether there is anything in plain containers that Hydra would build, or refuse: what is missing.
+    """Whether there is anything in plain containers that Hydra would build, or refuse as missing.
 
     Its `instantiate` copies a node several times, and most have nothing for it to do.
     """
@@ -76,16 +76,6 @@ def _is_for_hydra(tree: Any) -> bool:
     if isinstance(tree, list):
         return any(map(_is_for_hydra, tree))
     return isinstance(tree, str) and tree == "???"
-
-
-def _without(node: DictConfig, keys: Collection[str]) -> DictConfig:
-    """A copy of a node without some keys, in which references to other groups are looked up as in the node."""
-    made = copy.deepcopy(node)
-    made._set_parent(node._get_parent())
-    with read_write(made), open_dict(made):
-        for key in keys:
-            made.pop(key, None)
-    return made
 
 
 @contextmanager
@@ -170,7 +160,7 @@ def value(node: Any) -> Any:
         return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
     except MustBeTyped:
         found: list[Problem] = []
-        children(node, path_of(node), found)
+        children(node, hydra_internals.path(node), found)
         raise MustBeTyped(*found) from None
 
 

@@ -6,13 +6,13 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner import folder
+from runner import folder, handover, hydra_internals
 from runner.command_line import CONFIG_DIR, multirun, parse, quote, value_of
-from runner.errors import ConfigError, NotWritten, Problem, RunFolderError, guarded
+from runner.errors import ConfigError, NotWritten, Problem, RunFolderError, for_shell, guarded
 from runner.keys import is_below
 from runner.visible import say
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 def run(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictConfig], None], config_name: str) -> int:
     """Compose the configuration and run `task` on it, the way Hydra does."""
-    import hydra
-
     from runner import compose, options
     from runner.checks.overrides import FAILURES, explain
 
@@ -44,12 +42,18 @@ def run(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictConf
     before, sys.argv = sys.argv, ["runner", *flags, *overrides]
     try:
         with _mode_of_flags(flags, overrides):
-            hydra.main(config_path=str(options.home()), config_name=config_name, version_base="1.3")(
+            hydra_internals.main(str(options.home()), config_name, _allowed(overrides))(
                 lambda cfg: statuses.append(guarded(lambda: task(cfg)))
             )()
     except FAILURES as error:
         if statuses:
             raise
+        if foreign := hydra_internals.refused(error):
+            if (claimed := handover.current().claimed) is not None:  # and nothing was begun in it
+                folder.disclaim(claimed)
+            what = f"names {foreign}, which is not on the list of what Hydra may call"
+            remedy = for_shell(f"allow_targets=[{foreign}]") + " on the command line, if you trust this code"
+            raise ConfigError(Problem("hydra", what, remedy=remedy)) from error
         load = compose.loader(name, config_dir, multirun(flags))
         problems = explain(load, overrides, [Path(config_dir)] if config_dir else [], name)
         if not problems:
@@ -65,22 +69,21 @@ def run(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictConf
     return max(statuses, default=0)
 
 
-@contextlib.contextmanager
-def _mode_of_flags(flags: Sequence[str], overrides: Sequence[str]) -> Iterator[None]:
-    """Have Hydra take from the flags whether it is a sweep, unless a file of the user's may say so in ``hydra.mode``.
-
-    Of itself it composes the whole configuration once more to read that one key, a third of the time to start.
-    """
-    from hydra._internal.hydra import Hydra
-
+def _mode_of_flags(flags: Sequence[str], overrides: Sequence[str]) -> contextlib.AbstractContextManager[None]:
+    """Have Hydra take from the flags whether it is a sweep, unless a file of the user's may say so (``hydra.mode``)."""
     own_files = value_of(flags, *CONFIG_DIR, "--config-path", "-cp", "--config-name", "-cn") is not None
-    before = Hydra.get_mode
-    if not own_files and not any("hydra.searchpath" in override for override in overrides):
-        Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        Hydra.get_mode = before  # type: ignore[method-assign]
+    if own_files or any("hydra.searchpath" in override for override in overrides):
+        return contextlib.nullcontext()
+    return hydra_internals.mode_of_flags()
+
+
+def _allowed(overrides: Sequence[str]) -> list[str]:
+    """What Hydra may call: what is allowed anyway, and what is typed as ``allow_targets``."""
+    from runner.checks.allowed import ALLOWED
+
+    typed = [parse(override) for override in overrides if override.lstrip("+").startswith("allow_targets=")]
+    values = [override.value() for override in typed if override is not None and not override.is_sweep_override()]
+    return [*ALLOWED, *(str(pattern) for value in values if isinstance(value, list) for pattern in value)]
 
 
 def resumed(override: str) -> str | None:

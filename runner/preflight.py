@@ -61,9 +61,9 @@ class Preflight(Callback):
             if resumed is None:
                 run_dir = _scratch() if config.debug in LEAVING_NOTHING else _claim(config, "run")
                 folder.lock(run_dir, "hydra.run.dir")
-            with read_write(config), open_dict(config):
+            with read_write(config.hydra), open_dict(config.hydra):
                 config.hydra.run.dir = str(run_dir)
-            handover.current().prepared = prepared
+            handover.current().prepared, handover.current().claimed = prepared, run_dir
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _stopping(config):
@@ -100,7 +100,7 @@ def _sweep(cfg: DictConfig) -> int:
 
 def _put_in(cfg: DictConfig, sweep_dir: Path) -> None:
     """Have the jobs of a sweep in a folder, also those that others compose."""
-    with read_write(cfg), open_dict(cfg):
+    with read_write(cfg.hydra), open_dict(cfg.hydra):  # which Hydra 1.4 makes read-only on its own
         cfg.hydra.sweep.dir = str(sweep_dir)
         # Each is composed anew from the overrides, and would get the folder of the default again.
         cfg.hydra.overrides.hydra.append("hydra.sweep.dir=" + quote(str(sweep_dir)))

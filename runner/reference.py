@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from omegaconf import DictConfig, OmegaConf
 
-from runner import compose, options
+from runner import compose, hydra_internals, options
 from runner.checks import schema
 from runner.checks.values import words
 
@@ -76,8 +76,8 @@ def _default(cfg: DictConfig, name: str) -> str:
     node = OmegaConf.select(cfg, above) if above else cfg
     if not isinstance(node, DictConfig) or last not in node:
         return "–"
-    value = node._get_node(last)
-    raw = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value._value()  # type: ignore[union-attr]
+    value = hydra_internals.node(node, last)
+    raw = OmegaConf.to_container(value) if OmegaConf.is_config(value) else hydra_internals.written(node, last)
     shown = "null" if raw is None else str(raw).lower() if isinstance(raw, bool) else str(raw)
     return f"`{shown}`" if len(shown) <= 60 else "…"
 

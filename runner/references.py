@@ -17,6 +17,7 @@ from omegaconf import Container, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 from omegaconf.resolvers import oc
 
+from runner import hydra_internals
 from runner.command_line import parse
 from runner.command_line import quote as in_quotes
 from runner.errors import ConfigError, Problem
@@ -124,7 +125,7 @@ def _env(name: str, *default: Any, _parent_: Container | None) -> Any:
     _reads += 1
     value = oc.env(name, *default)
     # Of Hydra's own part are places, which are shown.
-    if name in os.environ and not (_parent_ is not None and str(_parent_._get_full_key("")).startswith("hydra.")):
+    if name in os.environ and not (_parent_ is not None and f"{hydra_internals.path(_parent_)}.".startswith("hydra.")):
         hide(value, f"${{oc.env:{name}}}")
     return value
 

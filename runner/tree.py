@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from runner import references
+from runner import hydra_internals, references
 from runner.checks.values import UNKNOWN
 from runner.errors import Problem, reason_of
 from runner.keys import texts
@@ -42,7 +42,7 @@ def children(node: DictConfig | ListConfig, path: str, found: list[Problem], hid
 def _plain(parent: DictConfig | ListConfig, key: Any, path: str, found: list[Problem], hidden: bool) -> Any:
     if OmegaConf.is_missing(parent, key) and not OmegaConf.is_interpolation(parent, key):
         return "???"
-    if OmegaConf.is_config(node := parent._get_node(key)):
+    if OmegaConf.is_config(node := hydra_internals.node(parent, key)):
         tree = OmegaConf.to_container(node, resolve=False)
         if not _has_references(tree):  # which is most of it, and needs not be gone through node by node
             return tree
@@ -55,13 +55,13 @@ def _plain(parent: DictConfig | ListConfig, key: Any, path: str, found: list[Pro
         found.extend(problem for problem in error.problems if problem not in found)
         return UNKNOWN
     except OmegaConfBaseException as error:
-        text = str(getattr(node, "_value", lambda: node)())
+        text = str(hydra_internals.written(parent, key))
         remedy = "the name of an existing key, as in ${seed}"
         if "oc.env" in text:
             remedy = "export NAME=VALUE, or '${oc.env:NAME,DEFAULT}'"
         found.append(Problem(path, f"{text!r} cannot be resolved ({reason_of(error)})", remedy=remedy))
         return UNKNOWN
-    text = str(node._value()) if OmegaConf.is_interpolation(parent, key) else ""  # type: ignore[union-attr]
+    text = str(hydra_internals.written(parent, key)) if OmegaConf.is_interpolation(parent, key) else ""
     if value is None and (early := re.search(r"hydra:(runtime\.output_dir|job\.(num|id))", text)):
         what = f"${{hydra:{early[1]}}} has no value yet when the configuration is checked"
         remedy = "a fixed path, such as my_folder" if "output_dir" in early[1] else "a fixed value"
@@ -84,7 +84,7 @@ def _has_references(tree: Any) -> bool:
 def recorded(node: DictConfig) -> dict[str, Any]:
     """The configuration, or a group of it, as it may be written anywhere: with its values, but with the reference where
     one came from the environment."""
-    return typing.cast(dict[str, Any], known(children(node, path_of(node), [], hidden=True)))
+    return typing.cast(dict[str, Any], known(children(node, hydra_internals.path(node), [], hidden=True)))
 
 
 def to_type(config: DictConfig) -> list[str]:
@@ -103,12 +103,3 @@ def known(tree: Any) -> Any:
     if isinstance(tree, dict):
         return {name: known(child) for name, child in tree.items()}
     return [known(child) for child in tree] if isinstance(tree, list) else "???" if tree is UNKNOWN else tree
-
-
-def path_of(node: Any) -> str:
-    """The dotted key of a node, such as ``loss.terms.0``; OmegaConf's own is ``loss.terms0``."""
-    words = []
-    while node is not None and node._key() is not None:
-        words.append(str(node._key()))
-        node = node._get_parent()
-    return ".".join(reversed(words))

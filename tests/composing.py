@@ -31,7 +31,7 @@ from runner import compose, options
 
 Plugins.instance()  # which loads the modules of its classes anew
 
-STATE = ("known_choices", "known_choices_per_group", "override_metadata", "deletions")
+STATE = ("override_choices", "known_choices", "known_choices_per_group", "override_metadata", "deletions")
 """What making a list of defaults leaves in the overrides."""
 
 
@@ -40,7 +40,8 @@ def remember() -> None:
     ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined] # there is one, and all read it
     OverridesParser.parse_rule = _parsed(OverridesParser.parse_rule)  # type: ignore[method-assign]
     ConfigRepository.load_config = _files(ConfigRepository.load_config)  # type: ignore[method-assign]
-    defaults_list._create_interpolation_map = _where_needed(defaults_list._create_interpolation_map)
+    if hasattr(defaults_list, "_create_interpolation_map"):  # Hydra 1.4 makes none
+        defaults_list._create_interpolation_map = _where_needed(defaults_list._create_interpolation_map)
     defaults_list._create_defaults_list = _lists(defaults_list._create_defaults_list)
     ConfigLoaderImpl._compose_config_from_defaults_list = _trees(  # type: ignore[method-assign]
         ConfigLoaderImpl._compose_config_from_defaults_list

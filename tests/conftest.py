@@ -127,9 +127,9 @@ def composed(*overrides: str) -> DictConfig:
 def _composed(*overrides: str) -> DictConfig:
     from hydra import compose, initialize_config_dir
 
-    from runner import options
+    from runner import hydra_internals, options
 
-    with initialize_config_dir(str(options.home()), version_base="1.3"):
+    with initialize_config_dir(str(options.home()), **hydra_internals.release()):
         return compose("config", list(overrides))
 
 

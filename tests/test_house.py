@@ -60,8 +60,20 @@ def test_what_runs_before_the_configuration_stands_is_free_of_torch(module: str)
 
 
 def test_there_is_one_place_that_instantiates() -> None:
-    calls = [path.name for path in ROOT.rglob("*.py") if "hydra.utils" in path.read_text()]
+    calls = [path.name for path in ROOT.rglob("*.py") if re.search(r"\binstantiate\(", path.read_text())]
     assert calls == ["config.py"]
+
+
+PRIVATE = r"hydra\._internal|hydra\.core\.(config_store|global_hydra|plugins|singleton)|omegaconf\._"
+"""Of Hydra and OmegaConf: modules that are no interface."""
+
+NODES = r"\._(get_\w+|set_\w+|key|value|metadata|content|is_\w+)\("
+"""Methods of OmegaConf's nodes that are none either; runner's own begin with other words."""
+
+
+def test_one_module_alone_reaches_into_hydra_and_omegaconf() -> None:
+    found = [path.name for path in ROOT.rglob("*.py") if re.search(f"{PRIVATE}|{NODES}", path.read_text())]
+    assert found == ["hydra_internals.py"]
 
 
 def test_the_architecture_page_has_every_module_and_names_none_that_is_not_there() -> None:

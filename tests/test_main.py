@@ -150,7 +150,7 @@ def test_data_that_are_not_there_are_named_before_torch_is_imported() -> None:
 
 def test_version(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--version") == 0
-    assert re.fullmatch(r"runner \S+ \(torch \S+, hydra-core 1\.3\.\d+\)\n", capsys.readouterr().out)
+    assert re.fullmatch(r"runner \S+ \(torch \S+, hydra-core 1\.[34]\.\d+(rc\d+)?\)\n", capsys.readouterr().out)
 
 
 def test_flags_and_overrides_in_any_order() -> None:

@@ -13,13 +13,12 @@ from functools import partial
 from pathlib import Path
 
 import yaml
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from runner import config, folder
+from runner import config, folder, hydra_internals
 from runner.checks import elsewhere
 from runner.checks.origin import default_line, near
 from runner.command_line import parse
@@ -78,7 +77,7 @@ def explain(
                 load([override])
             else:  # as composing anew would, in a fifth of the time; what fails may have been done in part
                 changed = config.copied(cfg)
-                ConfigLoaderImpl._apply_overrides_to_config([parsed], changed)
+                hydra_internals.apply(changed, [parsed])
                 cfg = changed
         except FAILURES as error:
             option = override.lstrip("+").replace("=", "/")
@@ -188,14 +187,14 @@ def _of_override(override: str, said: str, cfg: DictConfig | None) -> Problem:
 def _of_file(said: str, files: Sequence[Path]) -> Problem:
     """What is wrong in a file of the user's that Hydra cannot take up."""
     path, groups = str(near(files[0])), sorted(p.name for p in home().iterdir() if p.is_dir())
-    if match := re.search(r"Could not override '([^']+)'", said):
-        group = match[1]
+    match = re.search(r"Could not override '([^']+)'|Invalid Defaults List override '/?([^:']+):", said)
+    if match and (group := match[1] or match[2]) not in groups:
         remedy = nearest(group, groups, "override /")
         return Problem(default_line(files, group) or path, f"there is no group {group!r}", ", ".join(groups), remedy)
     if match := re.search(r"Multiple values for (\S+)\. To override a value use '([^']+)'", said):
         what = f"{match[1]} is already in the defaults list"
         return Problem(default_line(files, match[1]) or path, what, remedy=match[2])
-    if "Cannot merge DictConfig with ListConfig" in said:
+    if "Cannot merge DictConfig with ListConfig" in said or "Cannot merge incompatible container" in said:
         return Problem(path, "contains a list", "a mapping of keys to values")
     return Problem(path, f"cannot be read: {said.splitlines()[0]}")
 
@@ -220,7 +219,7 @@ def _unknown_key(key: str, value: str, cfg: DictConfig, reason: str) -> Problem:
             remedy = remedy or _misspelt(words, value)
             allowed = ", ".join(names)
             if "_target_" in node and depth == len(words) - 1:
-                plus, other = f"+{parent}.KEY=VALUE for any", f"argument of {node._get_node('_target_')}"
+                plus, other = f"+{parent}.KEY=VALUE for any", f"argument of {hydra_internals.node(node, '_target_')}"
                 allowed += f"; {plus} other {other}" if names else f"{plus} {other}"
             return Problem(key, f"there is no such key (value {value!r})", allowed, remedy)
     return Problem(key, f"{value} cannot be read: {reason}")
@@ -270,7 +269,7 @@ def _other_place(words: Sequence[str], depth: int, names: Iterable[str], cfg: Di
     """
     has_own = words[-1] == "path" and len(words) > 1  # many things have one: that of another is not meant
     others = [] if has_own else [f"{group}.{words[-1]}" for group in _groups_with(words[-1], cfg)]
-    if words[-1] in cfg and not isinstance(cfg._get_node(words[-1]), DictConfig):
+    if words[-1] in cfg and not isinstance(hydra_internals.node(cfg, words[-1]), DictConfig):
         others.insert(0, words[-1])
     if others:
         return others[0]
@@ -287,7 +286,7 @@ def _has(cfg: DictConfig, key: str) -> bool:
 
 def _groups_with(key: str, cfg: DictConfig) -> list[str]:
     """The groups that have a key which was typed without one: ``lr=0.1``."""
-    nodes = {str(name): cfg._get_node(name) for name in cfg if name not in ("hydra", "facts")}
+    nodes = {str(name): hydra_internals.node(cfg, name) for name in cfg if name not in ("hydra", "facts")}
     return [name for name, node in nodes.items() if isinstance(node, DictConfig) and key in node]
 
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -17,6 +15,7 @@ from runner import config
 from runner.checks.origin import own_folders
 from runner.checks.overrides import FAILURES, explain
 from runner.errors import ConfigError
+from runner.hydra_internals import apply, current_loader
 from runner.sweep.attempts import Found
 from runner.sweep.grid import Job, expand
 
@@ -54,10 +53,14 @@ def compose_all(cfg: DictConfig, check: Callable[[DictConfig], None]) -> Jobs:
         try:
             of_job = composer(overrides)
         except FAILURES as error:
-            load, own, name = partial(_loader().load_sweep_config, cfg), own_folders(cfg), cfg.hydra.job.config_name
+            load, own, name = (
+                partial(current_loader().load_sweep_config, cfg),
+                own_folders(cfg),
+                cfg.hydra.job.config_name,
+            )
             raise ConfigError(*explain(load, overrides, own, name)) from error
         with read_write(of_job), open_dict(of_job):
-            of_job.hydra.job.num = of_job.hydra.job.id = number
+            of_job.hydra.job.num, of_job.hydra.job.id = number, str(number)
         check(config.install(of_job))
         return of_job
 
@@ -81,7 +84,7 @@ def typed_of(cfg: DictConfig) -> list[str]:
 
 def parser() -> OverridesParser:
     """Reads overrides, ``model=glob(*)`` too."""
-    return OverridesParser.create(_loader())
+    return OverridesParser.create(current_loader())
 
 
 def is_ours(cfg: DictConfig) -> bool:
@@ -101,9 +104,9 @@ class _Composer:
         values = [override for override in parsed if not self._of_group(override)]
         chosen = tuple(str(override.input_line) for override in parsed if override not in values)
         if chosen not in self._made:
-            self._made[chosen] = config.packed(_loader().load_sweep_config(self._cfg, list(chosen)))
+            self._made[chosen] = config.packed(current_loader().load_sweep_config(self._cfg, list(chosen)))
         job = config.unpacked(self._made[chosen])
-        ConfigLoaderImpl._apply_overrides_to_config(values, job)
+        apply(job, values)
         with read_write(job), open_dict(job):
             job.hydra.overrides.task = overrides
         return job
@@ -111,11 +114,5 @@ class _Composer:
     def _of_group(self, override: Override) -> bool:
         """Whether Hydra takes an override for the choice of an option, and not for a value."""
         name = override.key_or_group
-        known = name in self._cfg.hydra.runtime.choices or _loader().repository.group_exists(name)
+        known = name in self._cfg.hydra.runtime.choices or current_loader().repository.group_exists(name)
         return known and not isinstance(override.value(), dict)
-
-
-def _loader() -> ConfigLoaderImpl:
-    loader = GlobalHydra.instance().config_loader()
-    assert isinstance(loader, ConfigLoaderImpl)
-    return loader

@@ -10,13 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from hydra._internal.callbacks import Callbacks
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.plugins import Plugins
-from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from runner import folder
+from runner import folder, hydra_internals
 from runner.command_line import quote
 from runner.errors import reason_of
 from runner.result import Result
@@ -57,7 +53,8 @@ def work(cfg: DictConfig, entry: Entry, run_dir: Path, left: Callable[[], bool])
         for signum in STOPPING:
             signal.signal(signum, _HandOn())
         try:
-            _launch(cfg, [*entry.overrides, f"hydra.sweep.subdir={quote(entry.name)}", *resume])
+            overrides = [*entry.overrides, f"hydra.sweep.subdir={quote(entry.name)}", *resume]
+            hydra_internals.launcher(cfg, launched).launch([overrides], initial_job_idx=0)
         except Exception as error:  # whatever a launcher raises when it lost a job
             said = f"{type(error).__name__}: {reason_of(error)}"
             log.error("%s", said)
@@ -68,12 +65,6 @@ def work(cfg: DictConfig, entry: Entry, run_dir: Path, left: Callable[[], bool])
         return 0
 
     return Work(entry.name, entry.name, run_dir, call)
-
-
-def _launch(cfg: DictConfig, overrides: list[str]) -> None:
-    context = HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=Callbacks(cfg))
-    chosen = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=launched, config=cfg)
-    chosen.launch([overrides], initial_job_idx=0)
 
 
 class _HandOn:

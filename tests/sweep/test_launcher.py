@@ -25,7 +25,7 @@ def test_the_table_names_and_what_is_missing_are_those_of_any_sweep(
     run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing_model()
-    monkeypatch.setenv("PYTHONPATH", str(Path.cwd()))
+    monkeypatch.setenv("PYTHONPATH", str(Path.cwd()), prepend=os.pathsep)
     short = *QUICK[2:], f"hydra/launcher={LAUNCHER}", "hydra.sweep.dir=sweep", "sweep.n_jobs=2"
     own = "--config-dir", "mine", "allow_targets=[own_net.*]"
     assert run(*own, "-m", "model=own", *short, "model.how=fine,raise,kill") == 1

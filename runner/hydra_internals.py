@@ -1,0 +1,177 @@
+"""What of Hydra and OmegaConf is private there, and what differs between releases: nothing else reaches into them.
+
+A release may change any of it. `tests/test_hydra_internals.py` tries it with the one that is installed, without the
+patches by which the other tests compose faster.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import inspect
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:  # all of which takes its time to import
+    import argparse
+
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra.core.config_search_path import ConfigSearchPath
+    from hydra.core.override_parser.types import Override
+    from hydra.plugins.launcher import Launcher
+    from omegaconf import DictConfig
+    from omegaconf.basecontainer import BaseContainer
+
+OF_HYDRA = ("runner.*", "logging.*", "rich.logging.RichHandler")
+"""What Hydra calls for itself: `runner.preflight`, and what its logging is made of. It adds a few of its own."""
+
+
+@functools.cache
+def has_whitelist() -> bool:
+    """Whether it is Hydra 1.4, which wants to be told what it may call, and no longer of which release it shall be."""
+    import hydra
+
+    return "execution_whitelist" in inspect.signature(hydra.main).parameters
+
+
+def release() -> dict[str, Any]:
+    """An argument of Hydra's functions: as which of its releases it shall work, as long as it is to be told."""
+    return {} if has_whitelist() else {"version_base": "1.3"}
+
+
+def main(config_path: str, config_name: str, allowed: Sequence[str]) -> Callable[[Callable[[DictConfig], Any]], Any]:
+    """Hydra's decorator, without a word of it about its next releases.
+
+    Args:
+        allowed: patterns of what it may call. Where it is asked for them it takes no others than names and ``a.b.*``.
+    """
+    import hydra
+
+    plain = [pattern for pattern in allowed if "*" not in pattern.removesuffix(".*") and pattern.strip("*.")]
+    options = {"execution_whitelist": [*OF_HYDRA, *plain]} if has_whitelist() else release()
+    return hydra.main(config_path=config_path, config_name=config_name, **options)
+
+
+def refused(error: Exception) -> str:
+    """The name that Hydra was not told it may call, in its logging or as a callback, if that is what is wrong."""
+    said = r"arget '([^']+)'(?: \(resolved from '[^']+'\))? is not in the Hydra execution whitelist"
+    found = re.search(said, str(error))
+    return found[1] if found else ""
+
+
+@contextlib.contextmanager
+def judged() -> Iterator[None]:
+    """While entered, Hydra builds what `runner.checks.targets` has judged; its own list of what is dangerous stays.
+
+    Its whitelist would refuse more than is asked of it: also what a target returns, if that can be called, is to be on
+    it by its class, which is that of any library.
+    """
+    if not has_whitelist():
+        yield
+        return
+    import hydra.utils
+
+    allowing: Callable[..., contextlib.AbstractContextManager[Any]] = vars(hydra.utils)["execution_whitelist"]
+    with allowing(None, reset=True), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"(?s).*with no\s+_execution_whitelist_")
+        yield
+
+
+@contextlib.contextmanager
+def mode_of_flags() -> Iterator[None]:
+    """While entered, Hydra takes from the flags alone whether it is a sweep.
+
+    Of itself 1.3 composes the whole configuration once more to read that one key, a third of the time to start.
+    """
+    from hydra._internal.hydra import Hydra
+
+    before = Hydra.get_mode
+    Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Hydra.get_mode = before  # type: ignore[method-assign]
+
+
+def flags() -> Mapping[str, argparse.Action]:
+    """The flags of Hydra's command line."""
+    from hydra._internal.utils import get_args_parser
+
+    return get_args_parser()._option_string_actions
+
+
+def store(name: str, tree: Mapping[str, Any]) -> None:
+    """Have Hydra know a primary configuration that is in no file."""
+    from hydra.core.config_store import ConfigStore
+
+    options: dict[str, Any] = {"replace": True} if has_whitelist() else {}
+    ConfigStore.instance().store(name, dict(tree), **options)
+
+
+def search_path(home: str) -> ConfigSearchPath:
+    """Where Hydra looks for files, if `home` is where ours are."""
+    from hydra._internal.utils import create_config_search_path
+
+    return create_config_search_path(home)
+
+
+def loader(path: ConfigSearchPath) -> ConfigLoaderImpl:
+    """Composes configurations of the files of a search path."""
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+
+    return ConfigLoaderImpl(path)
+
+
+def current_loader() -> ConfigLoaderImpl:
+    """That of the command line which Hydra runs now."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    return cast("ConfigLoaderImpl", GlobalHydra.instance().config_loader())
+
+
+def apply(cfg: DictConfig, overrides: list[Override]) -> None:
+    """Change a composed configuration as overrides of values say: in a fifth of the time of composing it anew."""
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+
+    ConfigLoaderImpl._apply_overrides_to_config(overrides, cfg)
+
+
+def launcher(cfg: DictConfig, task: Callable[[DictConfig], Any]) -> Launcher:
+    """The launcher that a sweep has chosen, to start `task` with."""
+    from hydra._internal.callbacks import Callbacks
+    from hydra.core.plugins import Plugins
+    from hydra.types import HydraContext
+
+    context = HydraContext(config_loader=current_loader(), callbacks=Callbacks(cfg))
+    if has_whitelist():  # of which a job hears in no other way
+        policy = importlib.import_module("hydra._internal.execution_policy")
+        context.execution_whitelist = policy._get_active_execution_whitelist()  # type: ignore[attr-defined]
+    return Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=cfg)
+
+
+def node(parent: BaseContainer, key: Any) -> Any:
+    """What OmegaConf holds under a key, with a reference as it is written; None if there is nothing."""
+    return parent._get_node(key)
+
+
+def written(parent: BaseContainer, key: Any) -> Any:
+    """A single value as it is written, also if it is a reference."""
+    held = parent._get_node(key)
+    return getattr(held, "_value", lambda: held)()
+
+
+def root(node: BaseContainer) -> DictConfig:
+    """The configuration that a node is of."""
+    return cast("DictConfig", node._get_root())
+
+
+def path(node: Any) -> str:
+    """The dotted key of a node, such as ``loss.terms.0``; OmegaConf's own is ``loss.terms0``."""
+    words = []
+    while node is not None and node._key() is not None:
+        words.append(str(node._key()))
+        node = node._get_parent()
+    return ".".join(reversed(words))
