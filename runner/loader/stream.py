@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from runner.batch import Batch
 from runner.draws import set_generators
 from runner.errors import DataError, Problem, cause_of
+from runner.loader import limits
 from runner.loader.order import Order
 from runner.loader.workers import Collate, begun, options, probe, receive
 
@@ -55,7 +56,8 @@ class Streaming:
         self.order = order
         self.transform = rest.to(device)
         self.device = device
-        probe(lambda: stream.samples([next(stream.raw())]).read(0, steps)[0], num_workers)
+        first = probe(lambda: stream.samples([next(stream.raw())]).read(0, steps)[0], num_workers)
+        limits.check(first.nbytes * order.batch_size, num_workers, num_workers * (prefetch_factor or 2))
         if num_workers > 1:
             _check_shards(stream)
         self.reading = _Reading(stream, steps, order, Collate(collate_fn))
@@ -145,7 +147,7 @@ class _Beginning(IterableDataset[Any]):
 
 def _check_shards(stream: Stream) -> None:
     """That two workers yield different samples."""
-    first, second = DataLoader(_Beginning(stream), batch_size=None, num_workers=2)
+    first, second = begun(DataLoader(_Beginning(stream), batch_size=None, num_workers=2))
     if first == second:
         what = "each worker yields the whole stream, so every sample would appear once per worker"
         remedy = "loader.num_workers=1, or an __iter__ that uses torch.utils.data.get_worker_info() to yield its share"

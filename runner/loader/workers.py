@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from multiprocessing.process import BaseProcess
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from runner.batch import Batch, Called, stacked
 from runner.draws import set_generators
 from runner.errors import DataError, Problem, few, reason_of
+from runner.loader import limits
 from runner.loader.order import Order
 
 if TYPE_CHECKING:
@@ -64,7 +68,8 @@ class Workers:
         self.keys = _Keys(order)
         self.fetch = Fetch(samples, steps, order)
         self.collate = Collate(collate_fn, samples.called)
-        probe(self._first, num_workers)
+        ready = min(num_workers * (prefetch_factor or 2), len(order))
+        limits.check(probe(self._first, num_workers).nbytes * order.batch_size, num_workers, ready)
         self.loader: DataLoader[Batch | Problem] = DataLoader(
             self.fetch,
             batch_sampler=self.keys,
@@ -152,34 +157,51 @@ def begun(loader: DataLoader[Any]) -> Iterator[Any]:
     """The batches of a loader, of which no worker outlives the run.
 
     One that hangs in a sample is ended by torch with SIGTERM, which workers ignore (`WorkerInit`), and would be waited
-    for at the end of the process without limit.
+    for: each for some seconds, and at the end of the process without limit.
     """
-    batches = iter(loader)
+    before, batches = signal.getsignal(signal.SIGCHLD), iter(loader)
+    if callable(theirs := signal.getsignal(signal.SIGCHLD)) and theirs is not before:
+        signal.signal(signal.SIGCHLD, partial(_died, theirs))
     for worker in getattr(batches, "_workers", ()):
         worker.terminate = worker.kill
+        worker.join = partial(_join, worker)
     return batches
+
+
+def _died(theirs: Callable[[int, FrameType | None], object], signum: int, frame: FrameType | None) -> None:
+    """Have torch say that a worker has died where it is waited for, and not wherever this process just is, such as in
+    the middle of a step."""
+    at = frame
+    while at is not None and at.f_code is not receive.__code__:
+        at = at.f_back
+    if at is not None:
+        theirs(signum, frame)
+
+
+def _join(worker: BaseProcess, timeout: float | None = None) -> None:
+    """Wait for a worker, but not for long."""
+    BaseProcess.join(worker, min(timeout or 0.2, 0.2))
 
 
 def receive(batches: Iterator[Batch | Problem], num_workers: int, what: str) -> Batch:
     """The next batch; what went wrong on the way names `what` was being read."""
     try:
         batch = next(batches)
-    except RuntimeError as error:
-        if num_workers == 0 or not ("worker" in str(error) or "timed out" in str(error)):
+    except (RuntimeError, OSError, EOFError) as error:
+        short = limits.lacking(batches, error) if num_workers > 0 else None
+        if short is None and (num_workers == 0 or not ("worker" in str(error) or "timed out" in str(error))):
             raise
-        problem = Problem(
-            "loader.num_workers",
-            f"{num_workers}: reading {what} failed: {reason_of(error)}",
-            remedy="loader.num_workers=0, to see the error itself",
-        )
-        raise DataError(problem) from error
+        reason, remedy = short or (reason_of(error), "loader.num_workers=0, to see the error itself")
+        what = f"{num_workers}: reading {what} failed: {reason}"
+        raise DataError(Problem("loader.num_workers", what, remedy=remedy)) from error
     if isinstance(batch, Problem):
         raise DataError(batch)
     return batch
 
 
-def probe(read: Callable[[], Tensor], num_workers: int) -> None:
+def probe(read: Callable[[], Tensor], num_workers: int) -> Tensor:
     """Read the input of a sample twice: what differs, with all generators set alike, no resumed run could repeat.
+    Returns it.
 
     Raises:
         DataError: it cannot be handed over by a worker.
@@ -194,6 +216,7 @@ def probe(read: Callable[[], Tensor], num_workers: int) -> None:
             "the first sample differs each time it is read: the data set uses its own random generator, so this run is "
             "not reproducible and cannot be resumed exactly"
         )
+    return first
 
 
 class _Keys:
@@ -254,5 +277,6 @@ class WorkerInit:
     def __call__(self, number: int) -> None:
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(signum, signal.SIG_IGN)
+        limits.end_with_the_run()
         if self.own is not None:
             self.own(number)

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import errno
 import gc
 import multiprocessing
+import os
 import random
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +20,7 @@ from torchvision.transforms import v2
 
 from runner.dataset import ArrayDataset, Samples
 from runner.errors import ConfigError, DataError
-from runner.loader import Loader, Order, Resident, Workers, auto
+from runner.loader import Loader, Order, Resident, Workers, auto, limits
 from runner.transform import Crop, Flip, Float, Pipeline
 
 CPU = torch.device("cpu")
@@ -322,6 +325,37 @@ def test_a_worker_that_dies_or_hangs_is_told_with_the_samples_and_what_to_do(mon
         indices(loader(source=Hanging(), num_workers=1, timeout=0.5))
     gc.collect()  # the traceback holds what holds the worker
     assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize(("code", "said"), [(errno.ENOSPC, "/dev/shm is full"), (errno.EMFILE, r"\(ulimit -n\)")])
+def test_a_batch_that_cannot_be_sent_is_an_error_that_says_what_is_too_little(
+    monkeypatch: pytest.MonkeyPatch, code: int, said: str
+) -> None:
+    """Python's queue drops it, and it would be waited for without end."""
+
+    def full(*_: object) -> None:
+        raise RuntimeError(f"unable to do it: {os.strerror(code)} ({code})")
+
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
+    monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", full)
+    with pytest.raises(DataError, match=rf"reading samples (.|\n)*{said}(.|\n)*try: loader.num_workers=0"):
+        indices(loader(source=Lazy(), num_workers=2))
+
+
+def test_too_little_shared_memory_or_too_few_open_files_are_found_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage("/dev/shm")
+    batch = INPUTS[:1].nbytes * 5
+    monkeypatch.setattr(limits.shutil, "disk_usage", lambda path: usage._replace(free=4 * batch - 1))
+    with pytest.raises(
+        ConfigError, match=r"loader.num_workers: 2: they hold 4 batches of (.|\n)*docker run --shm-size"
+    ):
+        loader(source=Lazy(), num_workers=2, batch_size=5)
+    monkeypatch.setattr(limits.shutil, "disk_usage", lambda path: usage._replace(free=4 * batch))
+    loader(source=Lazy(), num_workers=2, batch_size=5)
+    loader(source=Lazy(), num_workers=0, batch_size=5)
+    monkeypatch.setattr(limits.resource, "getrlimit", lambda which: (24, 24))
+    with pytest.raises(ConfigError, match=r"a process may have 24 here \(ulimit -n\)(.|\n)*ulimit -n 4096"):
+        loader(source=Lazy(), num_workers=2, batch_size=5)
 
 
 class Restless(Lazy):
