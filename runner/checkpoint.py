@@ -160,7 +160,10 @@ class Checkpoints:
         self.folder = folder
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
+        self._latest: Future[None] | None = None  # also when somebody waits for it already
         self._owed: dict[str, dict[str, Any]] = {}  # by file name, what is not on the disk yet
+        self.written: int | None = None
+        """The step of the last checkpoint that is on the disk."""
         self.failed: OSError | None = None
         """Why the last attempt failed, if it did."""
 
@@ -181,7 +184,12 @@ class Checkpoints:
         owed = {name: held for name, held in self._owed.items() if name in (BEST, *files)}
         # The last one last: if it is not written any more, the run goes on from before it, and writes all again.
         self._owed = {**owed, **dict.fromkeys(names, snapshot)} | {LAST: snapshot}
-        self._pending = self._writer.submit(self._write, files)
+        self._pending = self._latest = self._writer.submit(self._write, files)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether one is being written."""
+        return self._latest is not None and not self._latest.done()
 
     def wait(self) -> None:
         """Return when the checkpoint that is being written is on the disk, or was found not to be writable."""
@@ -212,7 +220,7 @@ class Checkpoints:
         """
         self.wait()
         if self.failed is not None:
-            self._pending = self._writer.submit(self._write, None)
+            self._pending = self._latest = self._writer.submit(self._write, None)
             self.wait()
         if self.failed is not None:
             what = f"the last checkpoint could not be written to {self.folder} ({self.failed.strerror or self.failed})"
@@ -235,6 +243,8 @@ class Checkpoints:
             write(self.folder / name, content[id(state)])
             if name != LAST:
                 del self._owed[name]
+            else:
+                self.written = state["progress"]["step"]
         if kept is not None:
             for path in self.folder.glob("step-*.pt"):
                 if path.name not in kept:

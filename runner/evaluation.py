@@ -43,20 +43,17 @@ def predict(
     loss: Loss,
     loader: Loader,
     forward: Callable[[Tensor], Tensor] | None = None,
-    before_batch: Callable[[], None] = lambda: None,
 ) -> Outputs:
     """Run a part through the model in eval mode. Every layer is left in the mode it was in. Batches that do not fit
     into the memory of the device are cut.
 
     Args:
         forward: calls the model, in the precision of the run; by default as it is.
-        before_batch: called before each batch, and may raise, to stop.
     """
     rows = []
     forward = Fitting(model if forward is None else forward)
     with eval_mode(model):
         for batch in loader.epoch():
-            before_batch()
             output = forward(batch.input)
             parts = output, batch.target, loss.kept(batch), batch.index
             rows.append((*parts, loss(output, batch), loss.weight(batch)))
@@ -72,10 +69,9 @@ def examine(
     metrics: Mapping[str, Metric],
     loader: Loader,
     forward: Callable[[Tensor], Tensor] | None = None,
-    before_batch: Callable[[], None] = lambda: None,
 ) -> tuple[dict[str, float], Predicted]:
     """The loss and every metric on a part, and what they were computed from. Arguments: see `predict`."""
-    made = predict(model, loss, loader, forward, before_batch)
+    made = predict(model, loss, loader, forward)
     readout, kept = loss.readout, made.kept
     predicted = Predicted.of(loss.task, readout(made.output[kept]), made.target[kept], readout.gives_probabilities)
     predicted = replace(predicted, index=made.index[kept.cpu()].numpy())

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -48,8 +49,8 @@ class Experiment:
     metrics: Mapping[str, Metric]
     baseline: Mapping[str, float]
     """Every metric on val and test of what one would say without looking at the inputs."""
-    before_batch: Callable[[], None] = lambda: None
-    """Called before each batch of an evaluation, which it may stop by raising."""
+    gap: AbstractContextManager[None] = field(default_factory=nullcontext)
+    """Entered for an evaluation, which leaves everything as it was; it may stop that by raising."""
 
     def evaluate(self, part: str, model: nn.Module | None = None) -> dict[str, float]:
         """The loss and every metric on a part, as ``"<part>/<metric>": value``."""
@@ -63,7 +64,8 @@ class Experiment:
         """
         model = self.model if model is None else model  # one with a length of 0 is false
         forward, loader = self.precision.forward(model), self.data.loaders[part]
-        values, predicted = examine(model, self.loss, self.metrics, loader, forward, self.before_batch)
+        with self.gap:
+            values, predicted = examine(model, self.loss, self.metrics, loader, forward)
         return {f"{part}/{name}": value for name, value in values.items()}, predicted
 
 

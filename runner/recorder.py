@@ -44,6 +44,7 @@ class Recorder:
     ) -> None:
         self.run_dir, self.experiment, self.trainer, self.seconds = run_dir, experiment, trainer, seconds
         self.checkpoints = Checkpoints(run_dir / "checkpoints")
+        self.checkpoints.written = trainer.progress.step or None
         self._resume = folder.resume_command(cfg, run_dir)
         progress, wanted = trainer.progress, cfg.tensorboard.enabled
         behind = {record["step"] for record in progress.history}
@@ -109,6 +110,20 @@ class Recorder:
         state = {**self.trainer.state_dict(), "transform": transform, "seconds": self.seconds(), **self._belongs}
         self.checkpoints.save(state, best, self._kept())
         self._saved = time.perf_counter()
+
+    def rescue(self, is_whole: bool) -> str:
+        """Save what can be of a run whose main thread waits for what does not come. Returns what is said of the rest.
+
+        Args:
+            is_whole: whether the state is that of a step that is done.
+        """
+        if is_whole:
+            self.save()
+            self.close()
+            return ""
+        stuck, last = self.trainer.progress.step + 1, self.checkpoints.written
+        begins = "begins anew" if last is None else f"goes on from step {last:,}"
+        return f" while stuck at step {stuck:,}, whose state is not saved: training {begins}"
 
     def _kept(self) -> list[int]:
         """The steps of the best evaluations, where several are kept."""

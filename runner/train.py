@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from runner.data import Sources
 from runner.device import out_of_memory, resolve
 from runner.errors import (
     ConfigError,
-    DataError,
     Interrupted,
     Problem,
     Pruned,
@@ -73,10 +72,15 @@ def main(prepared: Prepared, run_dir: Path, watch: Watch | None = None) -> None:
         Interrupted: a signal stopped the run, and its state was saved.
     """
     cfg, experiment, trainer = prepared.cfg, prepared.experiment, prepared.trainer
-    before = folder.result(run_dir) if cfg.resume is not None else None
     with StopFlag() as stop:
-        result = Result(run_dir, before, prepared.seconds)
-        experiment.before_batch = stop.check
+        result = Result(run_dir, folder.result(run_dir) if cfg.resume is not None else None, prepared.seconds)
+        experiment.gap = trainer.gap = stop.gap
+
+        def interrupted(why: str) -> str:
+            _end(result, "interrupted", why)
+            return f"{why}; to resume: {folder.resume_command(cfg, run_dir)}"
+
+        stop.abandon, stop.is_busy = interrupted, lambda: False
         try:
             _run(cfg, run_dir, experiment, trainer, result, stop, watch)
         except Pruned as error:
@@ -86,8 +90,7 @@ def main(prepared: Prepared, run_dir: Path, watch: Watch | None = None) -> None:
             _end(result, "pruned", str(error))
             log.info("%s", error)
         except (Interrupted, KeyboardInterrupt) as error:
-            _end(result, "interrupted", str(error) or "stopped by a second Ctrl-C")
-            log.info("%s; to resume: %s", result.content["error"], folder.resume_command(cfg, run_dir))
+            log.info("%s", interrupted(str(error) or "stopped by a second Ctrl-C"))
             raise
         except BaseException as error:
             what = _explained(error, cfg, experiment, run_dir)
@@ -110,8 +113,7 @@ def _end(result: Result, state: str, error: str) -> None:
 def _lost(error: Exception, trainer: Trainer, run_dir: Path) -> str:
     """The last line about an error that nobody has foreseen."""
     at = f"at step {trainer.progress.step:,} of epoch {trainer.progress.epoch + 1}"
-    what = cause_of(error, kind=True)
-    return f"{what}, {at}; the traceback is in {run_dir / 'runner.log'}"
+    return f"{cause_of(error, kind=True)}, {at}; the traceback is in {run_dir / 'runner.log'}"
 
 
 def _explained(error: BaseException, cfg: DictConfig, experiment: Experiment, run_dir: Path) -> str | None:
@@ -200,14 +202,17 @@ def _run(
         if tag in tables:
             report.show_if_short(tables[tag])
     with Recorder(cfg, run_dir, experiment, trainer, lambda: result.seconds) as recorder:
+        interrupted, stop.abandon = stop.abandon, lambda why: interrupted(why + recorder.rescue(stop.is_open))
+        stop.is_busy = lambda: recorder.checkpoints.is_busy
         pictures = _pictures_before(cfg, experiment, trainer)
         recorder.begin(tables, pictures if cfg.tensorboard.pictures else {}, report.hparams(cfg, differing))
         if cfg.figures:
             gallery.save(pictures, run_dir / "figures")
         try:
-            with _stopped_first(stop):
+            with stop.first():
                 _fit(cfg, run_dir, experiment, trainer, recorder, stop, watch)
         except Interrupted:
+            stop.ending.acquire()
             recorder.save()
             recorder.close()
             raise
@@ -222,23 +227,9 @@ def _run(
                 )
             )
         recorder.close()
-        with _stopped_first(stop):
+        stop.abandon = interrupted  # from here on there is nothing to save, and the weights are the best ones
+        with stop.first():
             _finish(cfg, run_dir, experiment, trainer, result, recorder.board)
-
-
-@contextmanager
-def _stopped_first(stop: StopFlag) -> Iterator[None]:
-    """A signal to the process group may take a worker along that has just begun, and does not ignore it yet: what is
-    wrong then is not the data.
-
-    Raises:
-        Interrupted: instead of what went wrong, if a signal came.
-    """
-    try:
-        yield
-    except DataError:
-        stop.check()
-        raise
 
 
 def _tables(cfg: DictConfig, experiment: Experiment, trainer: Trainer, result: Result) -> dict[str, Table]:
@@ -327,8 +318,7 @@ def _finish(
     progress, best_path = trainer.progress, run_dir / "checkpoints" / BEST
     assert progress.best is not None
     _take_best(best_path, progress.best["step"], experiment)
-    found: dict[str, float] = {}
-    predicted: dict[str, Predicted] = {}
+    found, predicted = dict[str, float](), dict[str, Predicted]()
     for part in ("val", "test"):
         values, predicted[part] = experiment.examine(part)
         found |= values

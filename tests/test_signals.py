@@ -1,19 +1,23 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import os
 import shutil
 import signal
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from conftest import QUICK, Run, composed, result_of
 from omegaconf import DictConfig, open_dict, read_write
 
-from runner import config, folder, task
+from runner import config, folder, signals, task
 from runner.batch import Batch
 from runner.errors import Interrupted
-from runner.signals import STOPPING, StopFlag, exiting
+from runner.signals import STOPPING, StopFlag, Watch, exiting
 from runner.trainer import Trainer
 
 
@@ -47,6 +51,124 @@ def test_it_is_read_where_it_is_safe_to_stop() -> None:
         signal.raise_signal(signal.SIGTERM)
         with pytest.raises(Interrupted, match="SIGTERM"):
             stop.check()
+
+
+def test_where_nothing_is_half_done_it_stops_on_the_spot() -> None:
+    reached: list[str] = []
+
+    def wait(stop: StopFlag, is_told_before: bool = False, is_user_in_the_way: bool = False) -> None:
+        if is_told_before:
+            signal.raise_signal(signal.SIGTERM)
+        with stop.gap:
+            reached.append("began to wait")
+            try:
+                signal.raise_signal(signal.SIGTERM)
+                reached.append("went on")
+            except BaseException as error:
+                if is_user_in_the_way:
+                    raise ValueError("code of the user's that makes something else of it") from error
+                raise
+
+    for how in ({}, {"is_told_before": True}, {"is_user_in_the_way": True}):
+        with StopFlag() as stop, pytest.raises(Interrupted, match="SIGTERM"):
+            wait(stop, **how)
+    assert reached == ["began to wait", "began to wait"]
+
+
+def deadlock() -> None:
+    """Wait in C, from where no handler of Python's is called."""
+    libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+    libc.pthread_mutex_lock(mutex)
+    libc.pthread_mutex_lock(mutex)
+
+
+def compute() -> None:
+    until = time.process_time() + 0.6
+    while time.process_time() < until:
+        pass
+
+
+def status_of(do: Callable[[], object], signum: int = signal.SIGTERM) -> int:
+    """With what a process ends that does this, and is sent a signal when it has begun to."""
+    begun, beginning = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 99
+        try:
+            signals.GRACE = 0.3
+            signals.Watch.poll = 0.05
+            with exiting():
+                os.write(beginning, b"b")
+                do()
+                status = 0
+        except SystemExit as stop:
+            status = int(str(stop.code))
+        finally:
+            os._exit(status)
+    os.read(begun, 1)
+    os.close(begun)
+    os.close(beginning)
+    time.sleep(0.05)
+    os.kill(child, signum)
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    raise AssertionError("it still ran")
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_process_that_waits_in_c_is_ended(signum: int, status: int) -> None:
+    assert status_of(deadlock, signum) == status
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_a_run_that_waits_is_ended_and_told_whether_its_state_is_whole(is_open: bool) -> None:
+    def run() -> None:
+        with StopFlag() as stop:
+            stop.is_busy = lambda: False
+            stop.abandon = lambda why: Path("said").write_text(f"{why}, {stop.is_open}") and why
+            with stop.gap if is_open else contextlib.nullcontext():
+                deadlock()
+
+    assert status_of(run) == 143
+    assert Path("said").read_text() == f"stopped by SIGTERM, {is_open}"
+
+
+def test_a_run_that_computes_or_writes_is_left_to_end_by_itself() -> None:
+    def run(is_busy: bool, do: Callable[[], object]) -> None:
+        with StopFlag() as stop:
+            stop.is_busy = lambda: is_busy
+            do()
+            Path("ended").touch()
+            stop.check()
+
+    for is_busy, do in ((False, compute), (True, lambda: time.sleep(0.6))):
+        Path("ended").unlink(missing_ok=True)
+        with contextlib.suppress(Interrupted):
+            status_of(lambda is_busy=is_busy, do=do: run(is_busy, do))  # type: ignore[misc]
+        assert Path("ended").exists()
+
+
+def test_the_watch_does_not_see_a_fork_and_what_comes_to_a_child_is_none_of_its_parent() -> None:
+    with exiting():
+        watch = Watch.current
+        assert watch is not None
+        assert threading.active_count() > 1
+        child = os.fork()
+        if child == 0:
+            alone = threading.active_count() == 1 and Watch.current is None
+            signal.signal(signal.SIGTERM, lambda *_: None)
+            os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(0 if alone else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        time.sleep(0.05)
+        assert watch.signum is None
+    assert Watch.current is None
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -9,6 +9,7 @@ import inspect
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -85,6 +86,8 @@ class Trainer:
         self.vitals = Vitals(self.gradient.parameters, device)
         self.measured: dict[str, float] = {}
         """What they were at the last evaluation; see `Vitals.read`."""
+        self.gap: AbstractContextManager[None] = nullcontext()
+        """Entered for the wait for batches, and for an evaluation: there is nothing half done in these."""
         self._started = time.perf_counter()
         self._waited_enough = False
 
@@ -213,7 +216,8 @@ class Trainer:
 
     def _next(self, batches: Iterator[Batch]) -> list[Batch]:
         begun = time.perf_counter()
-        taken = list(islice(batches, self.accumulate))
+        with self.gap:
+            taken = list(islice(batches, self.accumulate))
         self.vitals.waited += time.perf_counter() - begun
         return taken
 
