@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote, unquote
 
-from omegaconf import Container, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 from omegaconf.resolvers import oc
 
@@ -116,11 +116,11 @@ def again(key: str, text: str, sweep: str = "") -> Again:
     return Again(key, what, "the reference or the value, typed again", to_type(key, text, typed=bool(sweep)))
 
 
-def _typed_again(key: str, text: str) -> Any:
+def _typed_again(key: Any, text: Any) -> Any:
     raise MustBeTyped(again(unquote(key), unquote(text)))
 
 
-def _env(name: str, *default: Any, _parent_: Container | None) -> Any:
+def _env(name: Any, *default: Any, _parent_: Any) -> Any:
     global _reads
     _reads += 1
     value = oc.env(name, *default)
@@ -131,7 +131,9 @@ def _env(name: str, *default: Any, _parent_: Container | None) -> Any:
 
 
 def _register(name: str, resolver: Callable[..., Any]) -> None:
-    OmegaConf.register_new_resolver(name, resolver, replace=True)
+    # OmegaConf 2.4 has it under another name, and warns of this one.
+    register = getattr(OmegaConf, "register_resolver", None) or OmegaConf.register_new_resolver
+    register(name, resolver, replace=True)
 
 
 _register("oc.env", _env)

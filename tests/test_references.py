@@ -263,7 +263,8 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """What a resolver of the user's was asked for."""
     asked: list[str] = []
     monkeypatch.setenv("LEAK", SECRET)
-    OmegaConf.register_new_resolver("test_references", lambda name: asked.append(name) or os.environ[name])
+    register = getattr(OmegaConf, "register_resolver", None) or OmegaConf.register_new_resolver
+    register("test_references", lambda name: asked.append(name) or os.environ[name])
     yield asked
     OmegaConf.clear_resolver("test_references")
 
