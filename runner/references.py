@@ -6,6 +6,7 @@ reference is those to its own keys; all others are to be typed again, and say so
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import shlex
@@ -131,9 +132,9 @@ def _env(name: Any, *default: Any, _parent_: Any) -> Any:
 
 
 def _register(name: str, resolver: Callable[..., Any]) -> None:
-    # OmegaConf 2.4 has it under another name, and warns of this one.
-    register = getattr(OmegaConf, "register_resolver", None) or OmegaConf.register_new_resolver
-    register(name, resolver, replace=True)
+    # OmegaConf 2.4 calls it by the name that in 2.3 is an older one's, and warns of that of 2.3.
+    is_new = "replace" in inspect.signature(OmegaConf.register_resolver).parameters
+    (OmegaConf.register_resolver if is_new else OmegaConf.register_new_resolver)(name, resolver, replace=True)
 
 
 _register("oc.env", _env)

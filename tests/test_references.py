@@ -263,8 +263,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """What a resolver of the user's was asked for."""
     asked: list[str] = []
     monkeypatch.setenv("LEAK", SECRET)
-    register = getattr(OmegaConf, "register_resolver", None) or OmegaConf.register_new_resolver
-    register("test_references", lambda name: asked.append(name) or os.environ[name])
+    references._register("test_references", lambda name: asked.append(name) or os.environ[name])
     yield asked
     OmegaConf.clear_resolver("test_references")
 
