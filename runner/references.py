@@ -134,7 +134,8 @@ def _env(name: Any, *default: Any, _parent_: Any) -> Any:
 def _register(name: str, resolver: Callable[..., Any]) -> None:
     # OmegaConf 2.4 calls it by the name that in 2.3 is an older one's, and warns of that of 2.3.
     is_new = "replace" in inspect.signature(OmegaConf.register_resolver).parameters
-    (OmegaConf.register_resolver if is_new else OmegaConf.register_new_resolver)(name, resolver, replace=True)
+    register: Any = OmegaConf.register_resolver if is_new else OmegaConf.register_new_resolver
+    register(name, resolver, replace=True)
 
 
 _register("oc.env", _env)
