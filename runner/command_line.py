@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner import folder, hydra_internals
-from runner.errors import ConfigError, Problem, for_shell, nearest
+from runner.errors import ConfigError, Problem, cut, for_shell, nearest
+from runner.keys import DEPTH, nesting
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
 WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
               "--info", "-i", "--experimental-rerun")  # fmt: skip
 """Hydra's flags that take the next argument."""
+
+HYDRAS = ("hydra", "hydra.run", "hydra.sweep", "hydra.job", "hydra.runtime", "hydra.overrides", "hydra.help",
+          "hydra.hydra_help")  # fmt: skip
+"""Groups of keys of Hydra's, of which it needs each."""
+
+LONGEST = 200
+"""Bytes in a key. Hydra looks for a file of that name."""
 
 CONFIG_DIR = ("--config-dir", "-cd")
 
@@ -57,7 +65,7 @@ def parse(override: str) -> Any:
 
     try:
         return _parser().parse_override(override)
-    except HydraException:
+    except (HydraException, ValueError):  # a number of too many digits
         return None
 
 
@@ -84,6 +92,23 @@ def check_typed(flags: Sequence[str], overrides: Sequence[str]) -> None:
 def _known() -> Mapping[str, argparse.Action]:
     """Hydra's flags."""
     return hydra_internals.flags()
+
+
+def check_sizes(overrides: Sequence[str]) -> None:
+    """That no override is deeper or longer than Hydra's grammar, and a file system, can take.
+
+    Raises:
+        ConfigError: one is.
+    """
+    found = []
+    for override in overrides:
+        key = override.partition("=")[0]
+        if max(nesting(override), key.count(".")) > DEPTH:
+            found.append(Problem(cut(override, 80), "is nested too deeply", f"at most {DEPTH} levels"))
+        elif len(key.encode(errors="surrogateescape")) > LONGEST:
+            found.append(Problem(cut(override, 80), "has a key that is too long", f"at most {LONGEST} bytes"))
+    if found:
+        raise ConfigError(*found)
 
 
 def _check_flags(flags: Sequence[str]) -> Iterator[Problem]:
@@ -168,6 +193,19 @@ def _apart(arguments: Sequence[str]) -> tuple[list[str], str]:
     return list(arguments[: 3 if between == " = " else 2]), remedy + (", without spaces around =" * ("=" in between))
 
 
+def _is_group(key: str) -> bool:
+    from runner import options
+
+    return (options.home() / key.partition("@")[0]).is_dir()
+
+
+def _are_texts(override: str) -> bool:
+    """Whether a list, if it can be read, holds nothing but texts."""
+    parsed = parse(override)
+    value = [] if parsed is None or parsed.is_sweep_override() else parsed.value()
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
 def _is_one_of_several(group: str) -> bool:
     """Whether a group of ours has options of which each is a thing of its own, and no two can be taken together."""
     from runner import options
@@ -209,6 +247,10 @@ def _check_override(override: str) -> Iterator[Problem]:
         yield Problem(override, "is not KEY=VALUE", remedy=close)
     elif key == "hydra.callbacks" or key.startswith("hydra.callbacks."):
         yield Problem(key, "cannot be changed: runner checks the configuration there", remedy=remedy)
+    elif key.partition("@")[0] in HYDRAS or (override.startswith("~") and key.startswith("hydra")):
+        yield Problem(key, "cannot be changed as a whole", "single keys, such as hydra.run.dir", remedy)
+    elif value.startswith("[") and _is_group(key) and not _are_texts(override):
+        yield Problem(key, f"{value!r} is not an option", f"{key}=OPTION", remedy)
     elif value.startswith("[") and "," in value and _is_one_of_several(key):
         what = f"{value!r} is a list, and the group takes one option at a time"
         yield Problem(key, what, remedy=folder.line("-m", f"{key}={re.sub(r'[][ ]', '', value)}"))
@@ -255,6 +297,7 @@ def read(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         ConfigError: something was typed that Hydra would take, and that is not for anyone to take.
     """
     flags, overrides = sort(arguments)
+    check_sizes(overrides)
     overrides = [quoted(override, multirun(flags)) for override in overrides]
     check_typed(flags, overrides)
     return flags, overrides

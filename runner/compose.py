@@ -12,8 +12,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from runner import config, hydra_internals
+from runner.checks.origin import near
 from runner.checks.overrides import FAILURES, Load, explain
 from runner.errors import ConfigError, Problem
+from runner.keys import check_yaml
 from runner.options import home
 
 SAVED = "saved"
@@ -61,8 +63,20 @@ def check_names(config_dir: str | None) -> None:
         raise ConfigError(*(Problem(f"{place / name}", what, remedy="another name") for name in same))
 
 
+@functools.cache
+def check_files() -> None:
+    """Have Hydra look at each file that is not ours before it reads it: some lines can stand for billions."""
+
+    def check(path: Path) -> None:
+        if not path.is_relative_to(home()):
+            check_yaml(path.read_text(encoding="utf-8"), str(near(path)))
+
+    hydra_internals.check_files(check)
+
+
 def loader(config_name: str, config_dir: str | None, multirun: bool) -> Load:
     """Composes as the command line does, without running anything."""
+    check_files()
     search_path = hydra_internals.search_path(str(home()))
     if config_dir is not None:
         if not Path(config_dir).is_dir():

@@ -11,6 +11,7 @@ import pickle
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -310,6 +311,8 @@ def load(path: Path, facts: bool = False) -> dict[str, Any]:
     """
     try:
         saved = moved.read(read(path))
+        if found := schema.problems_of_saved(saved):
+            raise ConfigError(*(replace(each, key=f"{path}: {each.key}") for each in found))
         references = saved.pop("interpolations")
         facts_ = literal(saved.pop("facts"))  # names that the data have
         for name in ("hydra", "defaults"):  # they would be Hydra's, and could call or leave out what they like

@@ -112,7 +112,7 @@ def _environment(run_dir: Path) -> dict[str, str]:
     git = result.get("git")
     said["git commit"] = "none" if not git else str(git.get("commit")) + ("" if git.get("clean") else ", with changes")
     # The table says more of some: which card it was, and of how many cores.
-    said |= {str(row["what"]): str(row["value"]) for row in (result.get("tables") or {}).get("environment", [])}
+    said |= {str(row.get("what")): str(row.get("value")) for row in (result.get("tables") or {}).get("environment", [])}
     split = read_json(run_dir / "split.json") if (run_dir / "split.json").exists() else {}
     return said | {name: str(split[key])[:12] for name, key in (("data", "data"), ("split", "hash")) if key in split}
 

@@ -46,12 +46,21 @@ class Problem:
     remedy: str = ""
 
     def __str__(self) -> str:
-        lines = [f"{self.key}: {self.what}"]
+        lines = [f"{cut(self.key)}: {cut(self.what)}"]
         if self.allowed:
-            lines.append(f"  allowed: {self.allowed}")
+            lines.append(f"  allowed: {cut(self.allowed)}")
         if self.remedy:
-            lines.append(f"  try: {self.remedy}")
+            lines.append(f"  try: {cut(self.remedy)}")
         return "\n".join(lines)
+
+
+MANY = 30
+"""Problems that are said; of more the first ones, and how many there are."""
+
+
+def cut(text: str, length: int = 2_000) -> str:
+    """A text without its middle if it is longer than anybody would read."""
+    return text if len(text) <= length else f"{text[: length // 2]} … {text[-length // 2 :]}"
 
 
 class RunnerError(Exception):
@@ -62,7 +71,7 @@ class InputError(RunnerError):
     """What was asked for, or the data, is wrong.
 
     Args:
-        problems: everything that was found, each printed in at most three lines.
+        problems: everything that was found, each printed in at most three lines, and no more of them than `MANY`.
     """
 
     exit_status = 2
@@ -73,7 +82,9 @@ class InputError(RunnerError):
 
     def __str__(self) -> str:
         said: dict[str, str] = {}
-        return "\n".join(str(_once(problem, said)) for problem in self.problems)
+        more = len(self.problems) - MANY
+        lines = [str(_once(problem, said)) for problem in self.problems[:MANY]]
+        return "\n".join([*lines, f"and {more:,} more"] if more > 0 else lines)
 
 
 LONG = 60
@@ -156,6 +167,8 @@ def nearest(name: str, names: Iterable[str], prefix: str = "", cutoff: float = 0
     Args:
         cutoff: how much alike they have to be, from 0 to 1.
     """
+    if len(name) > 100:  # comparing takes the square of that
+        return ""
     by_small_letters = {known.lower(): known for known in names}
     close = difflib.get_close_matches(name.lower(), by_small_letters, n=1, cutoff=cutoff)
     return prefix + by_small_letters[close[0]] if close else ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import logging
 import os
 import platform
@@ -16,9 +15,10 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from runner.errors import Problem, RunFolderError
+from runner.errors import Problem, RunFolderError, cut
 from runner.files import TEMPORARY, append, own, read, refuse, typed, write
-from runner.result import started
+from runner.keys import parse_json
+from runner.result import checked, started
 
 log = logging.getLogger("runner")
 
@@ -329,12 +329,33 @@ def has_more_to_do(cfg: Any, run_dir: Path) -> bool:
 
 
 def result(folder: Path) -> dict[str, Any]:
-    """What ``result.json`` says; nothing if there is none that can be read."""
+    """What ``result.json`` says, without fields that no run writes so; nothing if there is none that can be read."""
+    return checked(_record(folder))[0]
+
+
+def _record(folder: Path) -> dict[str, Any]:
     try:
-        content = json.loads(read(folder / "result.json"))
+        content = parse_json(read(folder / "result.json"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _typed(name: str, key: str) -> Path:
+    """A folder as somebody typed it, which may not be there.
+
+    Raises:
+        RunFolderError: nobody can know: a folder that one may not look into, or a name that is too long.
+    """
+    folder = typed(name)
+    try:
+        (folder / "config.yaml").stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:
+        what = f"{cut(name, 200)!r} cannot be read: {getattr(error, 'strerror', error)}"
+        raise RunFolderError(Problem(key, what, "a run folder, or last")) from error
+    return folder
 
 
 def find(name: str, key: str, alone: bool = False) -> Path:
@@ -348,7 +369,7 @@ def find(name: str, key: str, alone: bool = False) -> Path:
     """
     if not name.strip():
         raise RunFolderError(Problem(key, f"{name!r} is not a folder", "a run folder, or last"))
-    folder = newest() if name == "last" else typed(name)
+    folder = newest() if name == "last" else _typed(name, key)
     if name == "last" and key == "resume":
         _check_last(folder, "run")
     if folder is None:
@@ -359,6 +380,9 @@ def find(name: str, key: str, alone: bool = False) -> Path:
         what = "is not a run folder (no config.yaml in it)" if folder.exists() else "does not exist"
         remedy = ("last" if alone else f"{key}=last") if newest() else ""
         raise RunFolderError(Problem(key, f"{str(folder)!r} {what}", "a run folder, or last", remedy))
+    if wrong := checked(_record(folder))[1]:
+        what = f"is not the result of a run: {wrong[0]} has a value that no run writes"
+        raise RunFolderError(Problem(str(folder / "result.json"), what, "what a run wrote, unchanged"))
     return folder
 
 
@@ -382,7 +406,7 @@ def find_sweep(name: str, wanted: bool) -> Path | None:
     Raises:
         RunFolderError: it has to be a sweep, and is none.
     """
-    folder = newest_sweep() if name == "last" and wanted else None if name == "last" else typed(name)
+    folder = newest_sweep() if name == "last" and wanted else None if name == "last" else _typed(name, "resume")
     if name == "last" and wanted:
         _check_last(folder, "sweep", "-m ")
     if folder is not None and is_sweep(folder):

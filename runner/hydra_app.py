@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner import folder, handover, hydra_internals
-from runner.command_line import CONFIG_DIR, multirun, parse, quote, value_of
-from runner.errors import ConfigError, NotWritten, Problem, RunFolderError, for_shell, guarded
+from runner.command_line import CONFIG_DIR, check_sizes, multirun, parse, quote, value_of
+from runner.errors import ConfigError, NotWritten, Problem, RunFolderError, cut, for_shell, guarded
 from runner.keys import is_below
 from runner.visible import say
 
@@ -36,6 +36,7 @@ def run(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictConf
         )
     name, config_dir = own_name or config_name, value_of(flags, *CONFIG_DIR)
     compose.check_names(config_dir)
+    compose.check_files()
     find_own_code()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors to us instead of printing them and exiting with 1
     statuses: list[int] = []
@@ -146,6 +147,10 @@ def resume_sweep(sweep_dir: Path, flags: list[str], overrides: Sequence[str]) ->
     from runner.sweep.record import Record
 
     before = [override for override in Record.read(sweep_dir).typed if not _is_for_whoever_types(override)]
+    check_sizes(before)
+    if unread := [override for override in before if parse(override) is None]:
+        what = f"has {cut(unread[0], 80)!r} among what was typed, which is not KEY=VALUE"
+        raise RunFolderError(Problem(str(sweep_dir / folder.SWEEP), what))
     rest = [override for override in overrides if not resumed(override)]
     if any(override.startswith("sweep=") for override in rest):  # another search has other keys
         before = [

@@ -11,8 +11,11 @@ import functools
 import importlib
 import inspect
 import re
+import traceback
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:  # all of which takes its time to import
@@ -21,6 +24,7 @@ if TYPE_CHECKING:  # all of which takes its time to import
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra.core.config_search_path import ConfigSearchPath
     from hydra.core.override_parser.types import Override
+    from hydra.plugins.config_source import ConfigResult, ConfigSource
     from hydra.plugins.launcher import Launcher
     from omegaconf import DictConfig
     from omegaconf.basecontainer import BaseContainer
@@ -123,6 +127,36 @@ def loader(path: ConfigSearchPath) -> ConfigLoaderImpl:
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
     return ConfigLoaderImpl(path)
+
+
+def check_files(check: Callable[[Path], None]) -> None:
+    """Have each file checked before it is read, and what then cannot be read be a `ValueError`."""
+    from hydra._internal.sources_registry import SourcesRegistry
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance()  # by which it knows of its sources
+    source = SourcesRegistry.instance().resolve("file")
+    load = source.load_config
+
+    def checked(self: ConfigSource, config_path: str) -> ConfigResult:
+        check(Path(self.path, self._normalize_file_name(config_path)))
+        try:
+            return load(self, config_path)
+        except RecursionError as error:
+            raise ValueError("is nested too deeply") from error
+        except (LookupError, AttributeError, TypeError, ArithmeticError) as error:  # !!bool x, !!int '', 1:…:1.0
+            raise ValueError(f"has a value that is none ({error})") from error
+
+    source.load_config = checked  # type: ignore[method-assign]
+
+
+def followed(error: RecursionError) -> str:
+    """The option that was followed from defaults list to defaults list until there were too many; or nothing."""
+    roots = [frame.f_locals.get("root") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    nodes: list[Any] = [n for root in roots if hasattr(n := getattr(root, "node", None), "get_config_path")]
+    names = Counter(node.get_config_path() for node in nodes)
+    (name, times) = next(iter(names.most_common(1)), ("", 0))
+    return str(name) if times > 10 else ""
 
 
 def current_loader() -> ConfigLoaderImpl:

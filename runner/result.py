@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from runner.checks.values import fits, in_bounds
 from runner.errors import RunnerError
 from runner.files import write
 from runner.visible import redacted
@@ -24,6 +25,29 @@ PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "hydra-core", "omeg
 
 ENDED_WELL = ("completed", "pruned")
 """States of a run that is over and did not fail: a search may have given it up."""
+
+
+FIGURES = dict[str, float | None]
+
+FIELDS: Mapping[str, Any] = {
+    "state": str, "metrics": FIGURES, "baseline": FIGURES, "vitals": FIGURES, "started": str,
+    "versions": dict[str, str],
+    "git": dict[str, Any] | None, "device": str, "threads": int, "seconds": float, "split": str, "epochs": int,
+    "steps": int, "best_epoch": int | None, "best_step": int | None, "tables": dict[str, list[dict[str, Any]]],
+    "checkpoint": dict[str, str | None], "ended_by": str | None, "error": str | None, "folds": list[dict[str, Any]],
+}  # fmt: skip
+"""What ``result.json`` may hold of each field that is read again."""
+
+
+def checked(content: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """What ``result.json`` says without the fields that no run writes so, and the names of these."""
+    wrong = [name for name in FIELDS if name in content and not _is_right(name, content[name])]
+    return {name: value for name, value in content.items() if name not in wrong}, wrong
+
+
+def _is_right(name: str, value: Any) -> bool:
+    is_count = FIELDS[name] in (int, float, int | None)
+    return fits(value, FIELDS[name]) and in_bounds(value, {"least": 0} if is_count else {})
 
 
 class Result:
@@ -75,7 +99,7 @@ def started(content: Mapping[str, Any]) -> float | None:
     """When a run began, in seconds since 1970, as ``result.json`` says it; None if it does not."""
     try:
         return datetime.fromisoformat(str(content.get("started"))).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError, OSError):  # none, or of a year that no clock has
         return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,11 +12,13 @@ from typing import Any
 import yaml
 
 from runner import moved
-from runner.errors import Problem, RunFolderError
+from runner.checks.values import fits, in_bounds
+from runner.errors import Problem, RunFolderError, cut
 from runner.files import read as read_text
-from runner.keys import leaves
+from runner.keys import leaves, parse_json
 from runner.part_names import PARTS
 from runner.ranking import Repetition
+from runner.result import checked
 
 FOLD = re.compile(r"fold-\d+")
 
@@ -165,7 +166,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         RunFolderError: it is not there, or no such file.
     """
-    return _mapping(path, json.loads)
+    return _mapping(path, parse_json)
 
 
 def read_history(place: Path) -> list[dict[str, Any]]:
@@ -175,10 +176,21 @@ def read_history(place: Path) -> list[dict[str, Any]]:
         RunFolderError: it is not there, or no such file.
     """
     path = place / "metrics.jsonl"
-    records = _parsed(path, lambda text: [json.loads(line) for line in text.splitlines()])
-    if not all(isinstance(record, dict) and {"epoch", "step"} <= record.keys() for record in records):
-        raise RunFolderError(Problem(str(path), "is not a file that a run wrote"))
+    records = _parsed(path, lambda text: [parse_json(line) for line in text.splitlines()])
+    for number, record in enumerate(records, 1):
+        if not isinstance(record, dict) or not all(_is_count(record.get(name)) for name in ("epoch", "step")):
+            raise RunFolderError(Problem(f"{path}, line {number}", "is not what a run writes of an evaluation"))
+        if wrong := [tag for tag, value in record.items() if "/" in tag and not _is_figure(value)]:
+            raise RunFolderError(Problem(f"{path}, line {number}", f"{cut(wrong[0], 60)} is not a number"))
     return records  # type: ignore[no-any-return]
+
+
+def _is_count(value: Any) -> bool:
+    return fits(value, int) and in_bounds(value, {"least": 0})
+
+
+def _is_figure(value: Any) -> bool:
+    return fits(value, float | None) and in_bounds(value, {})
 
 
 def read_result(place: Path) -> dict[str, Any]:
@@ -188,14 +200,11 @@ def read_result(place: Path) -> dict[str, Any]:
         RunFolderError: it is not there, or no such file.
     """
     result = read_json(place / "result.json")
-    metrics = result.get("metrics", {})
-    if "state" not in result or not isinstance(metrics, dict) or not all(map(_is_figure, metrics.values())):
-        raise RunFolderError(Problem(str(place / "result.json"), "is not the result of a run"))
+    _, wrong = checked(result)
+    if wrong or "state" not in result:
+        what = f"is not the result of a run ({', '.join(wrong) or 'state'})"
+        raise RunFolderError(Problem(str(place / "result.json"), what))
     return result
-
-
-def _is_figure(value: Any) -> bool:
-    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
 
 
 def _mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
@@ -211,7 +220,7 @@ def _parsed(path: Path, parse: Callable[[str], Any]) -> Any:
     except OSError as error:
         what = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
         raise RunFolderError(Problem(str(path), what)) from error
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
+    except (ValueError, yaml.YAMLError) as error:
         raise RunFolderError(Problem(str(path), f"cannot be read ({' '.join(str(error).split())})")) from error
 
 
@@ -226,11 +235,11 @@ def _parameters(tables: Any, facts: Mapping[str, Any]) -> int | None:
     """Of the model: the last line of the table of its layers; without that, what the optimizer has, frozen ones not."""
     try:
         return int(tables["model/layers"][-1]["parameters"])
-    except (KeyError, IndexError, TypeError, ValueError):
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError):
         pass
     try:
         return sum(int(group["parameters"]) for group in facts["param_groups"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -11,8 +12,8 @@ from typing import Any, cast
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from runner.errors import Problem
-from runner.keys import is_below
+from runner.errors import MANY, Problem
+from runner.keys import LOADER, is_below
 
 
 def marked(cfg: DictConfig, problems: Iterable[Problem]) -> list[Problem]:
@@ -25,9 +26,10 @@ def marked(cfg: DictConfig, problems: Iterable[Problem]) -> list[Problem]:
     overrides = cast("list[str]", OmegaConf.to_container(cfg.hydra.overrides.task, resolve=False))
     typed = [override.lstrip("+~").partition("=")[0] for override in overrides]
     found = []
-    for problem in problems:
+    for number, problem in enumerate(problems):
         own = is_below(problem.key, *(key for key in typed if "." in key))
-        place = None if own or problem.key in typed else _place(cfg, problem.key.split("."))
+        is_said = number < MANY and not own and problem.key not in typed
+        place = _place(cfg, problem.key.split(".")) if is_said else None
         found.append(problem if place is None else replace(problem, key=f"{place}: {problem.key}"))
     return found
 
@@ -84,9 +86,14 @@ def _files(cfg: DictConfig, words: Sequence[str]) -> Iterator[tuple[Path, Sequen
 def _yaml(path: Path) -> Any:
     """The nodes of a file, which know their lines; None if it cannot be read."""
     try:
-        return yaml.compose(path.read_text(encoding="utf-8"))
+        return _nodes(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return None
+
+
+@functools.lru_cache(maxsize=8)
+def _nodes(text: str) -> Any:
+    return yaml.compose(text, LOADER)
 
 
 def _line(path: Path, words: Sequence[str]) -> int | None:

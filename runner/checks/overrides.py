@@ -23,7 +23,7 @@ from runner.checks import elsewhere
 from runner.checks.origin import default_line, near
 from runner.command_line import parse
 from runner.errors import Problem, for_shell, nearest, reason_of
-from runner.keys import is_below
+from runner.keys import DEPTH, Unusable, is_below
 from runner.options import default as default_options
 from runner.options import home
 from runner.options import names as names_of
@@ -37,7 +37,7 @@ NOTHING = {
 Load = Callable[[list[str]], DictConfig]
 """Composes a configuration from overrides."""
 
-FAILURES = (HydraException, OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError, ValueError)
+FAILURES = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, OSError, RecursionError)
 """What composing raises when the configuration is at fault."""
 
 
@@ -116,7 +116,13 @@ def _describe(override: str, error: Exception, cfg: DictConfig | None, files: Se
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         what = f"is not YAML: {error.problem} (column {mark.column + 1})"
+        what = str(error.problem) if isinstance(error, Unusable) else what
         return Problem(f"{mark.name}, line {mark.line + 1}", what)
+    if isinstance(error, RecursionError):
+        if not (name := hydra_internals.followed(error)):
+            return Problem(key or "configuration", "is nested too deeply", f"at most {DEPTH} levels")
+        what = f"names itself in its defaults list, or another file there that names {name}"
+        return Problem(f"{name}.yaml", what, remedy="remove one of these lines")
     if isinstance(error, UnicodeDecodeError):
         return Problem(str(near(files[0])) if files else key, f"is not UTF-8 text ({said})")
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:

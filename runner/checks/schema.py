@@ -14,20 +14,21 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 from runner.checks.values import UNKNOWN, choices, fits, in_bounds, words
-from runner.errors import Problem, for_shell, nearest, shown
+from runner.errors import MANY, Problem, for_shell, nearest, shown
 
-NUMBER = r"\d+(\.\d+)?"
+NUMBER = r"\d{1,12}(\.\d+)?"
 
 
 def key(
-    help: str, *, least: float | None = None, above: float | None = None, below: float | None = None,
-    pattern: str = "", allowed: str = "", optional: bool = False, resume: bool = False, ours: bool = False,
+    help: str, *, least: float | None = None, most: int | None = None, above: float | None = None,
+    below: float | None = None, pattern: str = "", allowed: str = "", optional: bool = False, resume: bool = False,
+    ours: bool = False,
 ) -> Any:  # fmt: skip
     """One key of the configuration.
 
     Args:
         help: what it means, in one line.
-        least, above, below: bounds of a number, the first included and the others not.
+        least, most, above, below: bounds of a number, the first two included and the others not.
         pattern: regular expression that a text must match; `allowed` says it in words.
         optional: whether it may be left out, because the group's target may have no use for it.
         resume: whether it may differ when a run is resumed. It may where the experiment stays the same.
@@ -76,7 +77,7 @@ class Split:
         allowed="a whole number from 0 to 4294967295",
         optional=True,
     )
-    n_splits: int = key("number of folds", least=2, optional=True)
+    n_splits: int = key("number of folds", least=2, most=10_000, optional=True)
     fold: int | Literal["all"] = key("the fold that is held out, from 0; all: each once", least=0, optional=True)
     path: str | None = key(
         "reuse the split of this file (split.json, split.npz) or run folder", optional=True, ours=True
@@ -112,7 +113,10 @@ class Loader:
     epoch_samples: int | None = key(
         "samples in an epoch of a stream (IterableDataset); null: its length", least=1, optional=True, ours=True
     )
-    num_workers: int = key("worker processes that read samples; 0: the main process", least=0, resume=True)
+    num_workers: int = key("worker processes that read samples; 0: the main process", least=0, most=1_024, resume=True)
+    prefetch_factor: int | None = key(
+        "batches that each worker reads ahead", least=1, most=10_000, optional=True, resume=True
+    )
 
 
 @dataclasses.dataclass
@@ -268,7 +272,7 @@ class Trainer:
     )  # fmt: skip
     evaluate_train: bool = key("evaluate the train part, too, in eval mode, whenever val is evaluated")
     early_stopping: EarlyStopping = key("stop when there is no more improvement")
-    accumulate: int = key("batches in one optimizer step", least=1)
+    accumulate: int = key("batches in one optimizer step", least=1, most=1_000_000)
     micro_batch: int | Literal["auto"] | None = key("samples that go through the model at once", least=1)
     step: dict[str, Any] | None = key(
         "function that computes the loss of a batch",
@@ -284,7 +288,7 @@ class Trainer:
     on_nonfinite: Literal["stop", "skip"] = key("what to do with a step whose loss or gradient is not finite")
     limit_batches: int | None = key("use at most this many batches of each part, for a quick try", least=1)
     threads: int | Literal["auto"] = key(
-        "CPU threads; auto: one for a small model, else every core", least=1, resume=True
+        "CPU threads; auto: one for a small model, else every core", least=1, most=1_024, resume=True
     )
     deterministic: bool = key("use only deterministic operations", resume=True)
     tf32: bool = key("on CUDA: allow TF32 (faster, less precise matrix products and convolutions)")
@@ -340,7 +344,7 @@ class Sweep:
     method: Literal["grid", "random", "latin_hypercube", "sobol", "optuna"] = key(
         "grid, or the search that draws the jobs"
     )
-    n_jobs: int = key("jobs, or folds of a cross-validation, at a time", least=1, resume=True)
+    n_jobs: int = key("jobs, or folds of a cross-validation, at a time", least=1, most=1_024, resume=True)
     on_error: Literal["continue", "stop"] = key("after a failed job: continue with the others, or stop", resume=True)
     timeout: str | None = key(
         "time limit of a job",
@@ -357,7 +361,7 @@ class Sweep:
         allowed="val/METRIC, test/METRIC, or null",
         resume=True,
     )
-    points: int = key("how many points are drawn", least=1, optional=True)
+    points: int = key("how many points are drawn", least=1, most=1_000_000, optional=True)
     seed: int = key("decides which points are drawn", least=0, optional=True)
     sampler: dict[str, Any] = key("Optuna sampler", optional=True)
     pruner: dict[str, Any] | None = key("Optuna pruner, which stops unpromising trials", optional=True)
@@ -478,24 +482,55 @@ _hints = functools.cache(typing.get_type_hints)
 """The types of the keys of a group: evaluated once, for they are written as texts."""
 
 
-def problems(config: Mapping[str, Any], schema: type = Config, prefix: str = "") -> list[Problem]:
+FACTS: Mapping[str, Any] = {
+    "task": str, "num_samples": int | None, "num_classes": int | None, "class_names": list[Any] | None,
+    "num_outputs": int, "features": list[Any] | None, "categories": list[Any] | None, "sample_type": str,
+    "sample_shape": list[int | None], "sample_range": list[float] | None, "input_shape": list[int],
+    "train_samples": int, "val_samples": int, "test_samples": int, "split_hash": str, "output": str,
+    "class_weights": list[float] | None, "param_groups": list[dict[str, Any]], "options": dict[str, Any],
+    "steps_per_epoch": int | None, "total_steps": int | None, "total_epochs": int | None, "epoch_samples": int | None,
+}  # fmt: skip
+"""What a ``config.yaml`` may hold of each fact that is read again."""
+
+
+def problems_of_saved(config: Mapping[str, Any]) -> list[Problem]:
+    """What no run writes into its ``config.yaml``. One of another version may lack keys of ours, and have others."""
+    hints, facts = _hints(Config), typing.cast(Mapping[str, Any], config.get("facts"))
+    groups = [name for name, hint in hints.items() if dataclasses.is_dataclass(hint) and name != "lr_find"]
+    lacking = [name for name in (*groups, "metric", "facts") if not isinstance(config.get(name), Mapping)]
+    if lacking:
+        return [Problem(name, "is missing, or no mapping of keys to values") for name in lacking]
+    found = problems({name: value for name, value in config.items() if name != "facts"}, exact=False)
+    given = {name: (facts[name], hint) for name, hint in FACTS.items() if not _is_unknown(facts.get(name, UNKNOWN))}
+    wrong = [name for name, (value, hint) in given.items() if not (fits(value, hint) and in_bounds(value, {}))]
+    return found + [Problem(f"facts.{name}", "has a value that no run writes") for name in wrong]
+
+
+def _is_unknown(value: Any) -> bool:
+    """Whether something else will say a value that was saved."""
+    return value is UNKNOWN or (isinstance(value, str) and (value == "???" or "${" in value))
+
+
+def problems(config: Mapping[str, Any], schema: type = Config, prefix: str = "", exact: bool = True) -> list[Problem]:
     """Everything in `config` that `schema` does not allow.
 
     Args:
         config: plain containers; a value of `UNKNOWN` stands for one that the data will give, and passes.
+        exact: whether a key that is not there, and one that there is not, are mistakes.
     """
     hints = _hints(schema)
-    found = []
+    found: list[Problem] = []
     fields = {field.name: field for field in dataclasses.fields(schema)}
-    for name in [name for name in fields if name not in config and not fields[name].metadata.get("optional")]:
+    for name in [name for name in fields if name not in config and exact and not fields[name].metadata.get("optional")]:
         found.append(Problem(prefix + name, "is missing", words(hints[name], fields[name].metadata)))
     has_target = any(field.metadata.get("target") for field in fields.values())
     for name, value in config.items():
         if name in fields:
-            found += _check(prefix + name, value, hints[name], fields[name].metadata)
-        elif not has_target:
+            found += _check(prefix + name, value, hints[name], fields[name].metadata, exact)
+        elif not has_target and exact:
             names = sorted(set(fields) - {"facts"})  # which are not for anyone to set
-            what, close = f"there is no such key (value {shown(value)})", nearest(str(name), names, prefix)
+            what = f"there is no such key (value {shown(value)})"
+            close = nearest(str(name), names, prefix) if len(found) < MANY else ""
             found.append(Problem(prefix + name, what, ", ".join(names), f"{close}={value}" if close else ""))
     return found
 
@@ -526,14 +561,14 @@ def placeholder(name: str) -> str:
     )
 
 
-def _check(name: str, value: Any, hint: Any, rules: Mapping[str, Any]) -> list[Problem]:
-    if value is UNKNOWN:
+def _check(name: str, value: Any, hint: Any, rules: Mapping[str, Any], exact: bool = True) -> list[Problem]:
+    if value is UNKNOWN or (_is_unknown(value) and not exact):
         return []
     if value == "???":
         return [Problem(name, "is not given", words(hint, rules), f"{name}={placeholder(name)}")]
     if dataclasses.is_dataclass(hint):
         if isinstance(value, Mapping):
-            return problems(value, typing.cast(type, hint), name + ".")
+            return problems(value, typing.cast(type, hint), name + ".", exact)
         if "." in name:
             return [Problem(name, f"{shown(value)} is not a mapping", "a mapping {KEY: VALUE}", f"{name}.KEY=VALUE")]
         what, remedy = f"{shown(value)} is a value, not an option", f"{name}.KEY=VALUE for one of its keys"

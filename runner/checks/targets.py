@@ -20,7 +20,7 @@ from typing import Any
 from runner.checks import schema
 from runner.checks.allowed import ALLOWED, is_forbidden, matches, unasked
 from runner.checks.values import UNKNOWN, choices, fits, words
-from runner.errors import ConfigError, Problem, for_shell, nearest, reason_of, shown
+from runner.errors import MANY, ConfigError, Problem, for_shell, nearest, reason_of, shown
 from runner.signals import Exit
 
 BLOCKED = "is blocked for safety (it can run code or change files); allow_targets cannot allow it"
@@ -162,12 +162,12 @@ def _check_arguments(path: str, node: dict[str, Any], target: Callable[..., Any]
     keys = {key: value for key, value in node.items() if key not in (*HYDRA_KEYS, *ours)}
     known = [p.name for p in signature.parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     anything = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
-    found = []
+    found: list[Problem] = []
     for key, value in keys.items():
         if key not in known and not anything:
             what = f"{node['_target_']} has no argument {key!r} (value {shown(value)})"
             choices = [name for name in known if name not in given]
-            close = nearest(str(key), choices, f"{path}.")
+            close = nearest(str(key), choices, f"{path}.") if len(found) < MANY else ""
             remedy = close if value is UNKNOWN else f"{close}={value}"
             found.append(Problem(f"{path}.{key}", what, ", ".join(choices), remedy if close else ""))
     if not node.get("_args_") and not node.get("_partial_"):

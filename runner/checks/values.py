@@ -19,6 +19,10 @@ UNKNOWN = _Unknown()
 """Stands for a value that the data will give."""
 
 
+LARGEST = 2**63
+"""Above the whole numbers of torch. No key has a use for one."""
+
+
 def fits(value: Any, hint: Any) -> bool:
     """Whether `value` is of the type `hint`. A whole number is a float, too; True and False are no numbers."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
@@ -49,8 +53,10 @@ def in_bounds(value: Any, rules: Mapping[str, Any]) -> bool:
         return not rules.get("pattern") or re.fullmatch(rules["pattern"], value) is not None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return True
-    least, above, below = (rules.get(name) for name in ("least", "above", "below"))
-    if not math.isfinite(value):
+    least, most, above, below = (rules.get(name) for name in ("least", "most", "above", "below"))
+    if not (abs(value) < LARGEST if isinstance(value, int) else math.isfinite(value)):
+        return False
+    if most is not None and value > most:
         return False
     return (least is None or value >= least) and (above is None or value > above) and (below is None or value < below)
 
@@ -72,6 +78,7 @@ def words(hint: Any, rules: Mapping[str, Any]) -> str:
         for name, sign in (("least", ">="), ("above", ">"), ("below", "<"))
         if rules.get(name) is not None
     ]
+    bounds = bounds if rules.get("most") is None else [f"from {rules['least']} to {rules['most']:,}"]
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     alternatives = arguments if origin in (typing.Union, types.UnionType) else (hint,)
     numbers = " " + " and ".join(bounds) if bounds else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from runner import folder
 from runner.files import read
+from runner.keys import parse_json
 from runner.result import ENDED_WELL, from_json
 from runner.sweep.processes import Work
 from runner.terminal import Status
@@ -78,7 +78,7 @@ def _line(name: str, result: Mapping[str, Any], monitor: str) -> str:
 def _epoch(work: Work) -> str:
     """How far a run is, from what it has written."""
     try:
-        last = json.loads(read(work.folder / "metrics.jsonl").splitlines()[-1])
+        last = parse_json(read(work.folder / "metrics.jsonl").splitlines()[-1])
         return f" (epoch {last['epoch']})"
     except (OSError, ValueError, LookupError):
         return ""

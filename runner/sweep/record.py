@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from runner import __version__, config, folder, moved
 from runner.errors import Problem, RunFolderError, reason_of
 from runner.files import read, write
+from runner.keys import parse_json
 from runner.ranking import Row
 from runner.result import ENDED_WELL, to_json
 from runner.sweep.grid import Job
@@ -72,9 +73,14 @@ class Record:
         """
         path = sweep_dir / NAME
         try:
-            content = json.loads(read(path))
+            content = parse_json(read(path))
             entries = [
-                Entry(str(e["name"]), str(e["hash"]), tuple(map(str, e["overrides"])), dict(e["swept"]))
+                Entry(
+                    str(e["name"]),
+                    str(e["hash"]),
+                    tuple(map(str, e["overrides"])),
+                    {str(k): str(v) for k, v in dict(e["swept"]).items()},
+                )
                 for e in content["jobs"]
             ]
             unsafe = [e.name for e in entries if Path(e.name).name != e.name or e.name in ("", "..")]

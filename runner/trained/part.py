@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from runner.dataset import ArrayDataset, Samples, Stream
 from runner.dataset.codes import Codes
 from runner.errors import DataError, Problem, counted, few, reason_of
 from runner.files import read
+from runner.keys import parse_json
 from runner.loader import Loader
 from runner.trained.opening import Opened
 from runner.trained.reading import say_unknown
@@ -69,7 +69,7 @@ def part_of(opened: Opened, run: Run, name: str) -> Part:
 def _fingerprint(run_dir: Path) -> str | None:
     """What tells the data of a run from others."""
     try:
-        return str(json.loads(read(run_dir / "split.json"))["data"])
+        return str(parse_json(read(run_dir / "split.json"))["data"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         what = f"cannot be read ({reason_of(error)})"
         raise DataError(Problem(str(run_dir / "split.json"), what)) from error
