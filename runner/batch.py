@@ -41,14 +41,19 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """On `device`, but for the indices."""
-        extra = {name: tensor.to(device, non_blocking=True) for name, tensor in self.extra.items()}
-        given, target = (tensor.to(device, non_blocking=True) for tensor in (self.input, self.target))
-        return Batch(given, target, self.index, extra)
+        extra = {name: sent(tensor, device) for name, tensor in self.extra.items()}
+        return Batch(sent(self.input, device), sent(self.target, device), self.index, extra)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         """With each of its tensors, the indices among them, as `function` makes it."""
         extra = {name: function(tensor) for name, tensor in self.extra.items()}
         return Batch(function(self.input), function(self.target), function(self.index), extra)
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """On `device`, as far as that can hold it: MPS has no float64."""
+    held = tensor.float() if device.type == "mps" and tensor.dtype == torch.float64 else tensor
+    return held.to(device, non_blocking=True)
 
 
 Called = Callable[[int], str]

@@ -115,6 +115,24 @@ def fill(config: DictConfig, facts: Mapping[str, Any]) -> None:
             held[name] = literal(value)
 
 
+EXACT, EARLIER = "float64", "float32"
+"""In which all numbers are read and scaled; the second by earlier versions, whose runs say nothing of it."""
+
+
+def is_exact(config: DictConfig) -> bool:
+    """Whether numbers keep all of their digits until they are scaled; they do, but for runs of earlier versions."""
+    return bool(OmegaConf.select(config, "facts.numbers", default=EXACT) != EARLIER)
+
+
+def mention_earlier(config: DictConfig) -> None:
+    """Say so if a run scales numbers as earlier versions did. Pictures are bytes, of which nothing was lost."""
+    if not is_exact(config) and (config.facts.sample_type != "uint8" or config.facts.task == "regression"):
+        log.info(
+            "numbers are scaled in float32, as by the earlier version that began this run: of large ones, such as "
+            "times in milliseconds, digits are lost; a new run scales in float64"
+        )
+
+
 def shorten(config: DictConfig) -> None:
     """Two batches of every part: ``debug=dev_run``."""
     with read_write(config), open_dict(config):
@@ -304,7 +322,8 @@ def load(path: Path, facts: bool = False) -> dict[str, Any]:
     Only references to its own keys: no other one is resolved, whoever wrote the file (see `runner.references`).
 
     Args:
-        facts: whether they stay as they were; else the data will say them anew, but for the options.
+        facts: whether they stay as they were; else the data will say them anew, but for what the run began with: its
+            options, and in what numbers are scaled.
 
     Raises:
         ConfigError: the file is not what `save` wrote.
@@ -322,8 +341,9 @@ def load(path: Path, facts: bool = False) -> dict[str, Any]:
             if of_keys(reference) and key.partition(".")[0] not in ("hydra", "defaults", "facts"):
                 OmegaConf.update(tree, key, reference, merge=False)
         tree.allow_targets = []  # what may be called is the word of whoever types, not of the folder
-        for name in () if facts else tree.facts.keys() - {"options"}:
+        for name in () if facts else tree.facts.keys() - {"options", "numbers"}:
             tree.facts[name] = "???"
+        tree.facts.setdefault("numbers", EARLIER)
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException, AttributeError, KeyError, TypeError) as error:
         what = f"is not the configuration of a run ({reason_of(error)})"
         raise ConfigError(Problem(str(path), what)) from error

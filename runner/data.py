@@ -14,10 +14,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from runner import dataset
+from runner import dataset, numbers
 from runner import split as splits
 from runner.batch import Batch, by, stacked
-from runner.config import build, build_all, calling, factory, fill, value
+from runner.config import build, build_all, calling, factory, fill, is_exact, mention_earlier, value
 from runner.dataset import Samples, Stream
 from runner.dataset.table import AS_VALUES, look_like_values
 from runner.draws import seed_of, set_generators
@@ -66,7 +66,8 @@ def read(cfg: DictConfig, sources: Sources | None = None) -> dict[str, Samples |
     Raises:
         InputError: the data are not what the configuration needs.
     """
-    key = repr((value(cfg.dataset), cfg.loss.get("ignore_index")))
+    exact = is_exact(cfg)
+    key = repr((value(cfg.dataset), cfg.loss.get("ignore_index"), exact))
     if sources is not None and key in sources:
         return sources[key]
     # Data that are drawn when they are built are the same for every seed, as those in a file are.
@@ -74,7 +75,7 @@ def read(cfg: DictConfig, sources: Sources | None = None) -> dict[str, Samples |
     with calling("dataset"):
         source = factory(cfg.dataset)()
         keys, layout = value(cfg.dataset.get("keys")), cfg.dataset.get("layout")
-        given = dataset.read(source, keys, layout, cfg.loss.get("ignore_index"))
+        given = dataset.read(source, keys, layout, cfg.loss.get("ignore_index"), exact)
         for part in given.values():  # so that what is wrong with it is found here
             _ = part.head.classes
     if sources is not None:
@@ -97,6 +98,7 @@ def prepare(cfg: DictConfig, where: torch.device, sources: Sources | None = None
     held = {name: part.head for name, part in given.items()}
     fill(cfg, dataset.facts(held) | ({"num_samples": None} if stream else {}))
 
+    mention_earlier(cfg)
     split = _split_stream(cfg, held) if stream else make_split(cfg, held)
     # The data set's own part where it has one; else what was carved out of its train part.
     samples = {part: held[part if part in split.official else "train"] for part in PARTS}
@@ -122,7 +124,8 @@ def prepare(cfg: DictConfig, where: torch.device, sources: Sources | None = None
     with calling("transform", "cannot be applied"):
         example = next(loaders["train"].epoch())
         _check_shapes(loaders, example)
-        _check_finite(samples, indices, transforms["eval"], example.input)
+        numbers.check_finite(samples, indices, transforms["eval"], example.input)
+    numbers.mention_lost(samples, indices, transforms["eval"], where)
     fill(cfg, {"input_shape": list(example.input.shape[1:]), **_lengths(cfg, loaders["train"])})
     has_ignored = stream is not None or any(part.counted is not None for part in held.values())
     return Data(samples, indices, split, counts, transforms["eval"], loaders, example, has_ignored)
@@ -134,8 +137,9 @@ def make_split(cfg: DictConfig, given: dict[str, Samples]) -> Split:
     counted = None if train.counted is None else train.counted.numpy()
     targets = train.hard_targets.numpy()
     subject = splits.Subject(
-        targets, train.column, official, train.fingerprint, counted, train.classes, _as_values(cfg, train.classes)
-    )
+        targets, train.column, official, train.fingerprint, counted, train.classes, _as_values(cfg, train.classes),
+        lambda: train.as_earlier().fingerprint,
+    )  # fmt: skip
     path = cfg.split.get("path")
     with calling("split"):
         make = factory(cfg.split) if path is None else partial(splits.load, typed(path))
@@ -203,10 +207,11 @@ def _report_duplicates(samples: dict[str, Samples], indices: dict[str, Tensor], 
 def _fit_transforms(cfg: DictConfig, samples: Samples, train: Tensor) -> dict[str, Pipeline]:
     """The transforms for training and for evaluation, both fitted on the train part and nothing else."""
 
+    exact = is_exact(cfg)
     with calling("transform"):
-        made = {"train": Pipeline(build_all(cfg.transform.train))}
+        made = {"train": Pipeline(build_all(cfg.transform.train), exact)}
         alike = value(cfg.transform.eval) == value(cfg.transform.train)  # then it is read and fitted once
-        made["eval"] = made["train"] if alike else Pipeline(build_all(cfg.transform.eval))
+        made["eval"] = made["train"] if alike else Pipeline(build_all(cfg.transform.eval), exact)
     for pipeline in dict.fromkeys(made.values()):
         # Of what is read one by one, the sample stage is applied where it is read; whether another job of a sweep has
         # held it in memory since must not show.
@@ -327,43 +332,3 @@ def _check_shapes(loaders: dict[str, Loader], example: Batch) -> None:
 
 def _kind(inputs: Tensor) -> str:
     return f"{by(inputs.shape[1:])} {str(inputs.dtype).removeprefix('torch.')}"
-
-
-def _check_finite(
-    samples: dict[str, Samples], indices: dict[str, Tensor], transform: Pipeline, example: Tensor
-) -> None:
-    """That the model gets finite numbers: of data in memory from every sample, else from the first batch."""
-    if not samples["train"].in_memory:
-        _raise_at(~_finite(example), "of the first batch of train", len(example))
-    for part, rows in indices.items():
-        if not samples[part].in_memory:
-            continue
-        inputs = samples[part].arrays.inputs
-        if not inputs.is_floating_point():
-            continue
-        # In pieces, for picking the rows of a part copies them.
-        gaps = torch.cat([some[~_finite(inputs[some])] for some in rows.split(4096)])
-        if len(gaps):  # which a transform may fill
-            drawn = torch.full((len(gaps), transform.draws), 0.5, device=example.device)
-            made = transform(inputs[gaps].to(example.device), drawn, range(len(gaps)))
-            table = getattr(samples[part].source, "features", None) and inputs[gaps].isnan().any()
-            _raise_at(~_finite(made).cpu(), f"of {part}", len(rows), gaps, bool(table))
-
-
-def _finite(inputs: Tensor) -> Tensor:
-    """(B,) whether each input is finite."""
-    if not inputs.is_floating_point():
-        return torch.ones(len(inputs), dtype=torch.bool)
-    return inputs.isfinite().reshape(len(inputs), -1).all(1)
-
-
-def _raise_at(bad: Tensor, where: str, total: int, index: Tensor | None = None, table: bool = False) -> None:
-    if bad.any():
-        first = "" if index is None else f"; the first is sample {int(index[bad][0])}"
-        what = f"{int(bad.sum()):,} of {total:,} inputs {where} contain NaN or infinity{first}"
-        remedy = (
-            "transform=table, which fills the missing values of a table"
-            if table
-            else "fix or remove these samples in the data set"
-        )
-        raise DataError(Problem("dataset", what, "finite numbers", remedy))

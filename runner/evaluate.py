@@ -18,7 +18,7 @@ from torch import Tensor
 from runner import checkpoint, config, folder, metric, report
 from runner.errors import ConfigError, Problem, RunFolderError, counted
 from runner.evaluation import examine
-from runner.experiment import WEIGHTS, make_loss, make_metrics
+from runner.experiment import WEIGHTS, make_loss, make_metrics, on_device
 from runner.files import refuse, typed, write, writing
 from runner.keys import short
 from runner.loss import Loss
@@ -103,7 +103,7 @@ def loss_of(run: Run) -> Loss:
     if run.task == "regression" and run.cfg.loss.get("standardize", False):
         scaling = run.weights.loss["mean"], run.weights.loss["std"]
     loss = make_loss(run.cfg, weights, ignore_index=run.cfg.loss.get("ignore_index"), scaling=scaling)
-    return loss.to(run.device)
+    return on_device(loss, run.device)
 
 
 def _calibration(run: Run, loss: Loss, part: Part, predicted: Predicted) -> Table:

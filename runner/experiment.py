@@ -94,7 +94,7 @@ def assemble(cfg: DictConfig, resumed: bool = False, sources: Sources | None = N
     threads = device.threads(cfg.trainer.threads, model, data.example.input)
     torch.set_num_threads(threads)
 
-    criterion = _loss(cfg, data).to(where)
+    criterion = on_device(_loss(cfg, data), where)
     _check_loss(criterion, model, output, data.example)
     metrics = make_metrics(cfg, criterion)
     baseline = _baseline(metrics, data, criterion)
@@ -130,6 +130,13 @@ def make_loss(
             criterion = factory(node, WEIGHTS)(**given)
         terms.append(loss.Term(criterion, node.get("scale", 1.0), node.get("one_hot", False)))
     return Loss(terms, cfg.facts.task, cfg.facts.num_outputs, emits=cfg.model.get("output"), **options)
+
+
+def on_device(criterion: Loss, where: torch.device) -> Loss:
+    """A loss where the model is. On MPS, which has no float64, targets are scaled in float32: that is said."""
+    if where.type == "mps" and criterion.standardizes and criterion.mean.dtype == torch.float64:
+        log.warning("mps has no float64: digits of large targets are lost\n  try: device=cpu")
+    return (criterion.float() if where.type == "mps" else criterion).to(where)
 
 
 WEIGHTS = ("weight", "pos_weight")
@@ -173,12 +180,13 @@ def _known_flags(data: Data) -> list[int]:
 
 
 def _moments(train: Samples, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the values of some samples, (K,) or scalars."""
-    values = train.targets[rows].double()
+    """Mean and standard deviation of the values of some samples, (K,) or scalars, in the type of these."""
+    targets = train.targets[rows]
+    kind, values = torch.promote_types(targets.dtype, torch.float32), targets.double()
     known = values if train.counted is None else torch.where(train.counted[rows], values, torch.nan)
     mean = known.nanmean(0)
     std = (known - mean).square().nanmean(0).sqrt()
-    return mean.float(), torch.where(std > 0, std, 1.0).float()
+    return mean.to(kind), torch.where(std > 0, std, 1.0).to(kind)
 
 
 def metrics_of(cfg: DictConfig) -> dict[str, Metric]:

@@ -190,7 +190,10 @@ def _safetensors(run: Run, whole: nn.Module, samples: Tensor, facts: dict[str, A
     state = {name: tensor.contiguous().clone() for name, tensor in whole.state_dict().items()}
     path.write_bytes(save(state, metadata={"runner": json.dumps(facts)}))
     again = cast(Whole, copy.deepcopy(whole))
-    again.model, again.transform = make_model(run.cfg.model).eval(), Pipeline(config.build_all(run.cfg.transform.eval))
+    again.model, again.transform = (
+        make_model(run.cfg.model).eval(),
+        Pipeline(config.build_all(run.cfg.transform.eval), config.is_exact(run.cfg)),
+    )
     if run.reader.steps:
         again.transform = again.transform.stages()[1]
     again.load_state_dict(load_file(path))

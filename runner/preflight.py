@@ -81,10 +81,12 @@ def _sweep(cfg: DictConfig) -> int:
 
     start.warm(cfg)
     refuse(cfg, start.check(cfg))
-    found = jobs.compose_all(cfg, check_values)
-    _check_place(cfg, "sweep")
     wanted = Path(str(cfg.hydra.sweep.dir))
     before = wanted if _is_named(cfg, "sweep") and folder.is_sweep(wanted) else None
+    if before is not None:
+        start.go_on_with_numbers(cfg, before)
+    found = jobs.compose_all(cfg, check_values)
+    _check_place(cfg, "sweep")
     sweep, options = start.prepare(cfg, found, before)
     if options["check"] == "only":
         _end_check(None, counted(len(sweep.jobs.jobs), "job"))

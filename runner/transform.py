@@ -32,15 +32,18 @@ class Batched(nn.Module):
     Attributes:
         draws: uniform numbers in [0, 1) that it takes for each sample. With 0 it is called as ``forward(x)``, else as
             ``forward(x, u)`` with u (B, draws).
+        exact: whether numbers of more digits than a float32 has are scaled in float64; else all are scaled in float32,
+            as in earlier versions. What comes out is float32.
     """
 
     draws = 0
+    exact = True
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
-        # What is learnt has a size that is learnt, too.
+        # What is learnt has a size that is learnt, too, and a type.
         for name, buffer in self._buffers.items():
             if prefix + name in state_dict and buffer is not None:
-                setattr(self, name, buffer.new_empty(state_dict[prefix + name].shape))
+                setattr(self, name, torch.empty_like(state_dict[prefix + name], device=buffer.device))
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
 
@@ -61,12 +64,13 @@ class Normalize(Batched):
         self.register_buffer("std", torch.zeros(0))
 
     def fit(self, batches: Batches) -> None:
-        mean, std = _moments(batches()) if None in self.given else (torch.zeros(0), torch.zeros(0))
-        given_mean, given_std = self.given
-        mean = mean if given_mean is None else torch.tensor(given_mean, dtype=torch.float64)
-        std = std if given_std is None else torch.tensor(given_std, dtype=torch.float64)
-        self.mean = mean.float()
-        self.std = torch.where(std > 0, std, 1.0).float()  # a constant channel stays what it is: 0 after the mean
+        mean, std = (torch.tensor(() if each is None else each, dtype=torch.float64) for each in self.given)
+        if None in self.given:
+            learnt, spread, kind = _moments(batches())
+            mean, std = (learnt if self.given[0] is None else mean), (spread if self.given[1] is None else std)
+        else:  # without a look at the data: float32 is enough for the usual means of pictures
+            kind = torch.float64 if bool((mean.abs() > FAR * std).any()) else torch.float32
+        self.mean, self.std = _scale(mean, std, kind if self.exact else torch.float32)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, ...) of any dtype -> the same shape, float32
         numbers = max(self.mean.numel(), self.std.numel())
@@ -74,7 +78,7 @@ class Normalize(Batched):
             what = f"Normalize has mean and std for {numbers} channels, and samples have {x.shape[1]}"
             raise ConfigError(Problem("transform", what, f"one number for each of {x.shape[1]} channels, or for all"))
         shape = (1, -1) + (1,) * (x.dim() - 2)
-        return (x.float() - self.mean.view(shape)).div_(self.std.view(shape))
+        return (x.to(self.mean.dtype) - self.mean.view(shape)).div_(self.std.view(shape)).float()
 
 
 class Float(Batched):
@@ -85,7 +89,7 @@ class Float(Batched):
         self.scale = scale
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.float() * self.scale
+        return (x if self.exact and x.dtype == torch.float64 else x.float()).mul(self.scale).float()
 
 
 class Flip(Batched):
@@ -173,16 +177,16 @@ class Table(Batched):
             self.register_buffer(name, torch.zeros(0))
 
     def fit(self, batches: Batches) -> None:
-        mean, std = _moments(batch[:, self.numbers] for batch in batches())
+        mean, std, kind = _moments(batch[:, self.numbers] for batch in batches())
         seen: set[tuple[int, float]] = set()
         for batch in batches():
             for column in self.named:
                 seen |= {(column, code) for code in batch[:, column].unique().tolist() if code == code}
-        self.mean, self.std = mean.float(), torch.where(std > 0, std, 1.0).float()
+        self.mean, self.std = _scale(mean, std, kind if self.exact else torch.float32)
         self.codes = torch.tensor(sorted(seen)).view(-1, 2)  # (K, 2): column and code of each one-hot output
 
     def forward(self, x: Tensor) -> Tensor:  # (B, F) with NaN for gaps -> (B, numbers + K) float32
-        scaled = ((x[:, self.numbers] - self.mean) / self.std).nan_to_num(0.0)
+        scaled = ((x[:, self.numbers] - self.mean) / self.std).float().nan_to_num(0.0, torch.inf, -torch.inf)
         one_hot = x[:, self.codes[:, 0].long()] == self.codes[:, 1]
         return torch.cat([scaled, one_hot.float()], 1)
 
@@ -195,11 +199,15 @@ class Pipeline(nn.Module):
 
     Args:
         transforms: `Batched` ones, torchvision's v2 transforms, or callables of one sample.
+        exact: see `Batched`.
     """
 
-    def __init__(self, transforms: Iterable[Callable[..., Any]] = ()) -> None:
+    def __init__(self, transforms: Iterable[Callable[..., Any]] = (), exact: bool = True) -> None:
         super().__init__()
         self.steps = list(transforms)
+        for step in self.steps:
+            if isinstance(step, Batched) and not exact:
+                step.exact = False
         self.modules_ = nn.ModuleList(step for step in self.steps if isinstance(step, nn.Module))
         self.draws = sum(_draws(step) for step in self.steps)
         self.needs_seeds = any(is_random(step) and not isinstance(step, Batched) for step in self.steps)
@@ -211,9 +219,14 @@ class Pipeline(nn.Module):
         """
         for number, step in enumerate(self.steps):
             if hasattr(step, "fit"):
-                before = Pipeline(s for s in self.steps[:number] if not is_random(s) or _is_unknown(s))
+                before = Pipeline(s for s in self.steps[:number] if not is_random(s) or is_unknown(s))
                 step.fit(lambda before=before: (before(batch, seeds=range(len(batch))) for batch in batches()))
         return self
+
+    def place(self, device: torch.device) -> torch.device:
+        """Where to apply it for a model on `device`. MPS has no float64 (and was never measured): then on the CPU."""
+        is_wide = any(buffer.dtype == torch.float64 for buffer in self.buffers())
+        return torch.device("cpu") if device.type == "mps" and is_wide else device
 
     def stages(self) -> tuple[list[Callable[..., Any]], Pipeline]:
         """The sample stage, and the rest, to which all that is fitted belongs."""
@@ -251,14 +264,14 @@ def is_random(step: Any) -> bool:
     saying so, and unknown callables."""
     if isinstance(step, Batched):
         return step.draws > 0
-    if _is_unknown(step):
+    if is_unknown(step):
         return True
     kind, plain = type(step), sys.modules["torchvision.transforms.v2"]
     makes = kind.make_params is not plain.Transform.make_params or kind.forward is not plain.Transform.forward
     return makes or isinstance(step, plain.GaussianNoise)
 
 
-def _is_unknown(step: Any) -> bool:
+def is_unknown(step: Any) -> bool:
     """Whether a transform is neither ours nor one of v2's, or calls whatever it was given."""
     # Not imported, which takes as long as torch itself: if nobody else has, the step is none of them.
     v2 = sys.modules.get("torchvision.transforms.v2")
@@ -272,14 +285,29 @@ def seeded(step: Callable[[Any], Any], sample: Any, seed: int) -> Any:
     return step(sample)
 
 
-def _moments(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+FAR = 16
+"""Standard deviations from 0 up to which a float32 has digits enough for what is scaled, with an error of 1e-6."""
+
+WIDE = (torch.float64, torch.int64, torch.uint64, torch.int32, torch.uint32)
+"""Types that hold more digits than a float32."""
+
+
+def _scale(mean: Tensor, std: Tensor, kind: torch.dtype) -> tuple[Tensor, Tensor]:
+    """By what numbers are scaled, and in which type; a constant channel stays what it is: 0 after the mean."""
+    return mean.to(kind), torch.where(std > 0, std, 1.0).to(kind)
+
+
+def _moments(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor, torch.dtype]:
     """Mean and (population) standard deviation of each channel or column, in float64; a NaN is a gap, and left out.
+    And the type in which nothing of the numbers is lost.
 
     Chan, Golub and LeVeque's update of the sum of squared differences ("Updating Formulae … for Computing Sample
     Variances", 1979, eq. 2.1): the plain sum of squares loses the deviation of values that are far from 0.
     """
     count = mean = squares = torch.zeros((), dtype=torch.float64)
+    kind = torch.float32
     for batch in batches:
+        kind = torch.float64 if batch.dtype in WIDE else kind
         values = batch.double().flatten(2).transpose(0, 1).flatten(1) if batch.dim() > 2 else batch.double().T  # (C, n)
         known = (~values.isnan()).sum(1)
         here = values.nansum(1) / known.clamp(min=1)
@@ -288,4 +316,4 @@ def _moments(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
         squares = squares + spread + difference.square() * count * known / together
         mean = mean + difference * known / together
         count = count + known
-    return mean, (squares / count.clamp(min=1)).sqrt()
+    return mean, (squares / count.clamp(min=1)).sqrt(), kind

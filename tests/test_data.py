@@ -11,9 +11,10 @@ from omegaconf import OmegaConf
 from torchvision.transforms import v2
 
 from runner.batch import stacked
-from runner.data import _batches, _check_finite, _fit_transforms, _report_duplicates, evaluation_loader
+from runner.data import _batches, _fit_transforms, _report_duplicates, evaluation_loader
 from runner.dataset import ArrayDataset, Samples
 from runner.errors import DataError
+from runner.numbers import check_finite
 from runner.transform import Flip, Float, Pipeline, Table
 
 
@@ -29,7 +30,7 @@ def _finite(inputs: torch.Tensor, *transform: object) -> None:
     samples = Samples(ArrayDataset(inputs, torch.zeros(len(inputs)).long(), ["a"]))
     indices = {"train": torch.tensor([0, 2]), "val": torch.tensor([1, 3])}
     batches = Pipeline(transform).fit(lambda: [inputs])  # type: ignore[arg-type]
-    _check_finite({"train": samples, "val": samples}, indices, batches, inputs[:1])
+    check_finite({"train": samples, "val": samples}, indices, batches, inputs[:1])
 
 
 def test_of_two_samples_that_differ_the_first_is_named_first_with_a_size_for_both() -> None:
@@ -109,7 +110,7 @@ def test_only_gaps_of_a_table_are_told_to_be_filled() -> None:
         held = Samples(ArrayDataset(inputs, torch.zeros(4).long(), ["a"], features=features))
         rows = {"train": torch.arange(4)}
         with pytest.raises(DataError, match=f"1 of 4 inputs of train (.|\n)*try: {remedy}"):
-            _check_finite({"train": held}, rows, Pipeline([Float()]), inputs[:1])
+            check_finite({"train": held}, rows, Pipeline([Float()]), inputs[:1])
 
 
 def test_parts_that_are_in_memory_are_looked_through_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,9 +120,9 @@ def test_parts_that_are_in_memory_are_looked_through_and_no_others(monkeypatch: 
     monkeypatch.setattr(Alone, "__getitem__", lambda *_: pytest.fail("read"))
     indices = {"train": torch.arange(6), "val": torch.arange(6)}
     with pytest.raises(DataError, match="6 of 6 inputs of val contain NaN"):
-        _check_finite({"train": alone, "val": held}, indices, Pipeline([Float()]), pictures)
+        check_finite({"train": alone, "val": held}, indices, Pipeline([Float()]), pictures)
     held = Samples(ArrayDataset(pictures, torch.zeros(6).long(), ["a"]))
-    _check_finite({"train": held, "val": alone}, indices, Pipeline([Float()]), pictures)
+    check_finite({"train": held, "val": alone}, indices, Pipeline([Float()]), pictures)
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_what_torch_alone_makes_of_pictures_tables_and_values(
 
     values = request.getfixturevalue("diabetes")
     assert run("export", f"run={values}") == 0
-    rows = load_diabetes().data[:20].astype(np.float32)
+    rows = load_diabetes().data[:20]
     made, facts = alone("torch_export", values / "model.pt2", rows)
     assert made[:, 0] == pytest.approx(load_run(values).predict(rows).values, rel=1e-5)
     assert facts["output"] == "values"
@@ -101,7 +101,7 @@ def what_is_made_of_a_table(run: Run, place: Path, alone: Alone, kind: str) -> N
     """With gaps and categories."""
     assert run("export", f"run={place}", f"format={kind}", "output=of_table") == 0
     rows = pd.read_csv("wine.csv").drop(columns="target")
-    codes = rows.assign(colour=rows["colour"].map({"red": 0.0, "white": 1.0})).to_numpy(np.float32)
+    codes = rows.assign(colour=rows["colour"].map({"red": 0.0, "white": 1.0})).to_numpy(np.float64)
     made, facts = alone(kind, "of_table", codes)
     assert made == pytest.approx(load_run(place).predict(rows).probabilities, abs=1e-5)
     assert facts["features"] == list(rows.columns)

@@ -19,7 +19,7 @@ from runner.dataset.pictures import image_folder
 from runner.dataset.samples import Samples
 from runner.dataset.stream import Stream
 from runner.dataset.table import table
-from runner.dataset.tensors import as_input, as_target
+from runner.dataset.tensors import as_input, as_targets
 from runner.dataset.vision import torchvision_dataset as torchvision
 from runner.errors import FOR_THE_TRACEBACK, ConfigError, DataError, Problem, cause_of
 
@@ -46,14 +46,15 @@ LIMIT = 1_000_000
 
 
 def read(
-    built: Any, keys: Mapping[str, str] | None = None, layout: str | None = None, ignore_index: float | None = None
-) -> dict[str, Samples | Stream]:
+    built: Any, keys: Mapping[str, str] | None = None, layout: str | None = None, ignore_index: float | None = None,
+    exact: bool = True,
+) -> dict[str, Samples | Stream]:  # fmt: skip
     """The parts of what an option of the `dataset` group returned: ``train``, and ``val`` and ``test`` if there are.
 
     Streams of val and test are read to their end, once, and held in memory.
 
     Args:
-        keys, layout, ignore_index: see `Samples`.
+        keys, layout, ignore_index, exact: see `Samples`.
 
     Raises:
         DataError: a part is empty, or neither map-style nor iterable.
@@ -64,7 +65,7 @@ def read(
             Problem("dataset", "there is no train part", "a data set, or runner.dataset.Parts(train=DATASET, …)")
         )
     _check_keys(keys, parts)
-    how = keys, layout, ignore_index
+    how = keys, layout, ignore_index, exact
     found: dict[str, Samples | Stream] = {}
     for name, source in parts.items():
         if isinstance(source, IterableDataset):
@@ -73,23 +74,26 @@ def read(
             what = f"a {type(source).__name__} has no __len__ or no __getitem__"
             raise DataError(Problem("dataset", what, "a torch.utils.data.Dataset or IterableDataset"))
         else:
-            found[name] = Samples(_in_memory(source, layout), *how)
+            found[name] = Samples(_in_memory(source, layout, exact), *how)
             if len(source) == 0:
                 raise DataError(Problem("dataset", f"the {name} part is empty", "at least 1 sample"))
     return found
 
 
-def _in_memory(source: Any, layout: str | None) -> Any:
-    """torch's own data set of tensors as ours, which need not be read sample by sample; any other as it is."""
+def _in_memory(source: Any, layout: str | None, exact: bool) -> Any:
+    """torch's own data set of tensors as ours, which need not be read sample by sample; any other as it is, or was."""
+    if isinstance(source, ArrayDataset) and not exact:
+        return source.as_earlier()
     # One that was given attributes may have said by them what its classes are.
     if type(source) is not TensorDataset or vars(source).keys() != {"tensors"} or len(source.tensors) != 2:
         return source
     inputs, targets = source.tensors
-    as_it_is = layout in (None, "chw") and inputs.dtype in (torch.uint8, torch.float32) and not inputs.requires_grad
+    kinds = (torch.uint8, torch.float32, *([torch.float64] if exact else []))  # as read by earlier versions, or ours
+    as_it_is = layout in (None, "chw") and inputs.dtype in kinds and not inputs.requires_grad
     if not as_it_is or len(source) == 0 or not inputs.device.type == targets.device.type == "cpu":
         return source
     as_input(inputs[0], layout)  # refuses pictures whose channels look as if they were last
-    return ArrayDataset(inputs, as_target(targets))
+    return ArrayDataset(inputs, as_targets(targets, exact))
 
 
 def _check_keys(keys: Mapping[str, str] | None, parts: Parts) -> None:

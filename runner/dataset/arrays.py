@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,14 +19,19 @@ class ArrayDataset(TensorDataset):
 
     Args:
         inputs: (N, ...) of any dtype; pictures are (N, C, H, W) and stay uint8.
-        targets: (N,) int64 class indices in 0 … len(classes) − 1; or float32 values, (N,) or (N, K).
+        targets: (N,) int64 class indices in 0 … len(classes) − 1; or values in float32 or float64, (N,) or (N, K).
         classes: the name of each class; empty where targets are values.
         extra: what else belongs to a sample and travels in its batch, by name: (N, ...) tensors such as a mask.
         columns: what else is known of the samples and may decide the split, by name: (N,) arrays such as a group.
         features: of a table: the name of each column of the inputs.
         categories: of a table: for each column of the inputs, the names of its categories, or None if it is a number.
         goals: of a table: the names of the columns that the targets were.
+
+    Attributes:
+        was_float32: whether earlier versions of runner held these numbers in float32.
     """
+
+    was_float32 = False
 
     def __init__(
         self,
@@ -47,6 +53,15 @@ class ArrayDataset(TensorDataset):
         self.features = None if features is None else list(features)
         self.categories = None if categories is None else [None if c is None else list(c) for c in categories]
         self.goals = list(goals)
+
+    def as_earlier(self) -> ArrayDataset:
+        """With its numbers in float32, if earlier versions had them so."""
+        if not self.was_float32:
+            return self
+        made = copy.copy(self)
+        made.tensors = tuple(each.float() if each.is_floating_point() else each for each in self.tensors)
+        made.inputs, made.targets = made.tensors
+        return made
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from runner.dataset.arrays import ArrayDataset
-from runner.dataset.tensors import as_input, as_target
+from runner.dataset.tensors import as_input, as_targets
 
 
 def digits() -> ArrayDataset:
@@ -69,4 +69,6 @@ def synthetic(
 
 
 def _table(bunch: Any) -> ArrayDataset:
-    return ArrayDataset(torch.from_numpy(bunch.data).float(), as_target(bunch.target), bunch.get("target_names", ()))
+    made = ArrayDataset(torch.from_numpy(bunch.data), as_targets(bunch.target), bunch.get("target_names", ()))
+    made.was_float32 = True
+    return made

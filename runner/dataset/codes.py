@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from runner.dataset.tensors import LARGEST
+
 GAPS = frozenset([
     "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
     "NULL", "NaN", "None", "n/a", "nan", "null",
 ])  # fmt: skip
 """Texts that pandas takes for a gap."""
-
-LARGEST = float(np.finfo(np.float32).max)
 
 
 class Codes:
@@ -37,9 +37,9 @@ class Codes:
         """Rows with a cell for each feature, as texts or values.
 
         Returns:
-            (N, F) float32 inputs, NaN where there is a gap; and what is wrong with a row, by its position.
+            (N, F) float64 inputs, NaN where there is a gap; and what is wrong with a row, by its position.
         """
-        inputs = np.full((len(rows), len(self.features)), np.nan, dtype=np.float32)
+        inputs = np.full((len(rows), len(self.features)), np.nan)
         wrong: dict[int, str] = {}
         for number, row in enumerate(rows):
             try:

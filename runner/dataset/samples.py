@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset
 
-from runner.batch import stacked
+from runner.batch import sent, stacked
 from runner.dataset.arrays import Array, ArrayDataset
-from runner.dataset.tensors import as_input, as_target, held_targets
+from runner.dataset.tensors import LARGEST, as_input, as_target, held_targets
 from runner.errors import FOR_THE_TRACEBACK, DataError, Problem, cause_of
 
 
@@ -31,12 +31,14 @@ class Samples:
         layout: how arrays of pictures are laid out: ``chw`` (as torch wants them), ``hwc``, or ``hwc_bgr`` (OpenCV's);
             None for ``chw``, unless they look as if they were not.
         ignore_index: a target that stands for none.
+        exact: whether values keep all of their digits; else they are float32, as earlier versions read them.
     """
 
     source: Any
     keys: Mapping[str, str] | None = None
     layout: str | None = None
     ignore_index: float | None = None
+    exact: bool = True
     _copies: dict[torch.device, ArrayDataset] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -104,7 +106,8 @@ class Samples:
             given, target, extra = self.raw(index)
             for step in steps:
                 given = step(given)
-            return as_input(given, self.layout), as_target(target), {k: torch.as_tensor(v) for k, v in extra.items()}
+            read = as_input(given, self.layout, self.exact), as_target(target, self.exact)
+            return *read, {name: torch.as_tensor(held) for name, held in extra.items()}
         except DataError:
             raise
         except Exception as error:  # whatever a data set or a transform of the user's may raise
@@ -120,7 +123,7 @@ class Samples:
         """Every sample's target, and its ``mask`` and ``weight`` if it has such."""
         if isinstance(self.source, ArrayDataset):
             return self.source.targets, {k: v for k, v in self.source.extra.items() if k in ("mask", "weight")}
-        held = None if getattr(self.source, "target_transform", None) else held_targets(self.source)
+        held = None if getattr(self.source, "target_transform", None) else held_targets(self.source, self.exact)
         if held is not None and len(held) == len(self) and self._agree(held):
             return held, {}
         rows = [self._label(index) for index in range(len(self))]
@@ -144,7 +147,8 @@ class Samples:
     def _label(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         try:
             _, target, extra = self.raw(index)
-            return as_target(target), {k: torch.as_tensor(v) for k, v in extra.items() if k in ("mask", "weight")}
+            kept = {k: torch.as_tensor(v) for k, v in extra.items() if k in ("mask", "weight")}
+            return as_target(target, self.exact), kept
         except DataError:
             raise
         except Exception as error:  # whatever a data set of the user's may raise
@@ -185,7 +189,7 @@ class Samples:
         """
         targets, remedy = self.targets, ""
         if targets.is_floating_point():
-            bad, allowed = ~targets.isfinite(), "finite numbers"
+            bad, allowed = ~(targets.abs() <= LARGEST), f"finite numbers up to {LARGEST:.2g}"
         elif targets.dim() == 1:
             bad, allowed = (targets < 0) | (targets >= num_classes), f"0 … {num_classes - 1}"
             remedy = "an attribute `classes` of the data set, with the names of all classes"
@@ -308,14 +312,20 @@ class Samples:
         held = self.source
         return held.inputs.nbytes + held.targets.nbytes if isinstance(held, ArrayDataset) else None
 
+    def as_earlier(self) -> Samples:
+        """As earlier versions read them, whose values were float32; see `exact`."""
+        source = self.source.as_earlier() if isinstance(self.source, ArrayDataset) else self.source
+        return Samples(source, self.keys, self.layout, self.ignore_index, exact=False)
+
     def on(self, device: torch.device) -> ArrayDataset:
         """The samples in memory on `device`: one copy, however many parts of it are used."""
         if device.type == "cpu":
             return self.arrays
         if device not in self._copies:
             held = self.arrays
-            extra = {name: tensor.to(device) for name, tensor in held.extra.items()}
-            self._copies[device] = ArrayDataset(held.inputs.to(device), held.targets.to(device), held.classes, extra)
+            extra = {name: sent(tensor, device) for name, tensor in held.extra.items()}
+            inputs, targets = sent(held.inputs, device), sent(held.targets, device)
+            self._copies[device] = ArrayDataset(inputs, targets, held.classes, extra)
         return self._copies[device]
 
     @cached_property

@@ -23,13 +23,14 @@ class Stream:
     """The samples of an IterableDataset, for training: endless, or started again whenever it ends.
 
     Args:
-        source, keys, layout, ignore_index: see `Samples`.
+        source, keys, layout, ignore_index, exact: see `Samples`.
     """
 
     source: IterableDataset[Any]
     keys: Mapping[str, str] | None = None
     layout: str | None = None
     ignore_index: float | None = None
+    exact: bool = True
 
     @cached_property
     def head(self) -> Samples:
@@ -57,7 +58,7 @@ class Stream:
         return made
 
     def _read(self, raw: list[Any]) -> Samples:
-        return Samples(raw, self.keys, self.layout, self.ignore_index)
+        return Samples(raw, self.keys, self.layout, self.ignore_index, self.exact)
 
     @property
     def classes(self) -> list[str]:

@@ -14,6 +14,7 @@ import torch
 from runner.dataset.arrays import ArrayDataset
 from runner.dataset.columns import Name, columns_of, listed, override
 from runner.dataset.table_file import is_number, line_of, read
+from runner.dataset.tensors import LARGEST
 from runner.errors import ConfigError, DataError, Problem, counted
 from runner.files import typed
 
@@ -66,7 +67,8 @@ def table(
 
     Raises:
         ConfigError: a column that is not there, or a value that is not allowed.
-        DataError: the file is missing or cannot be read, numbers have a decimal comma, or a row has no target.
+        DataError: the file is missing or cannot be read, numbers have a decimal comma or are infinite or too large, or
+            a row has no target.
     """
     frame = read(typed(path), header)
     if duplicates == "drop":
@@ -74,7 +76,9 @@ def table(
     if not listed(target):
         raise ConfigError(Problem("dataset.target", "[] names no column", "a column, or several"))
     goals = columns_of(frame, target, "dataset.target")
-    frame = _with_targets(frame, goals, missing_target, partial(line_of, typed(path), header)).reset_index(drop=True)
+    line = partial(line_of, typed(path), header)
+    frame = _with_targets(frame, goals, missing_target, line)
+    rows, frame = frame.index, frame.reset_index(drop=True)
     left_out = {*goals, *columns_of(frame, drop, "dataset.drop")}
     wanted = frame.columns if features is None else columns_of(frame, features, "dataset.features")
     names = [name for name in wanted if name not in left_out]
@@ -85,14 +89,25 @@ def table(
     codes, categories = zip(*(_codes(frame[name]) for name in names), strict=True)
     values = [name for name in goals if task == "regression" or frame[name].nunique() > _most_classes(frame[name])]
     _check_decimals(frame, dict(zip(names, categories, strict=True)), values)
+    where = partial(_place, rows, line)
+    for name, held, texts in zip(names, codes, categories, strict=True):
+        if texts is None:
+            remedy = override("dataset.drop", [*drop, name]) if len(names) > 1 else ""
+            _check_size(frame[name], held, where, remedy)
+    for name in values:
+        if _is_numeric(frame[name]):
+            _check_size(frame[name], frame[name].to_numpy(np.float64), where)
     targets, classes = _targets(frame[goals[0]], task) if len(goals) == 1 else _several(frame[goals], task)
     _say_ids(len(frame), {n: len(c) for n, c in zip(names, categories, strict=True) if c is not None}, drop)
-    inputs = torch.from_numpy(np.stack(codes, 1).astype(np.float32))  # (N, F)
+    # In float64 until they are scaled: a time in milliseconds has more digits than a float32.
+    inputs = torch.from_numpy(np.stack(codes, 1))  # (N, F)
     columns = {str(name): frame[name].to_numpy() for name in frame.columns}
-    return ArrayDataset(
+    made = ArrayDataset(
         inputs, targets, classes, columns=columns, features=list(map(str, names)), categories=categories,
         goals=list(map(str, goals)),
     )  # fmt: skip
+    made.was_float32 = True
+    return made
 
 
 def _with_targets(frame: pd.DataFrame, goals: Sequence[Any], missing: str, line: Callable[[int], str]) -> pd.DataFrame:
@@ -147,6 +162,33 @@ def _check_decimals(frame: pd.DataFrame, categories: dict[Any, list[str] | None]
         raise DataError(Problem("dataset.path", what, "numbers with a decimal point"))
 
 
+def _place(rows: pd.Index[Any], line: Callable[[int], str], position: int) -> str:
+    """Where in its file a row is that is left."""
+    return f"row {rows[position]} (counted from 0){line(rows[position])}"
+
+
+def _check_size(
+    column: pd.Series[Any], values: np.ndarray[Any, Any], where: Callable[[int], str], remedy: str = ""
+) -> None:
+    """That no number is infinite or too large, and say so if whole numbers are too large to be told apart.
+
+    Args:
+        values: of the column, as float64 with NaN for gaps.
+        where: says where in its file a row is.
+        remedy: leaves the column out, if that can be.
+    """
+    bad = np.abs(values) > LARGEST
+    if bad.any():
+        first, others = int(bad.argmax()), int(bad.sum()) - 1
+        what = f"column {column.name!r} holds {values[first]:g}, which is too large a number; {where(first)}"
+        what += f", and {others:,} more" if others else ""
+        raise DataError(Problem("dataset.path", what, f"numbers up to {LARGEST:.2g}, or empty cells", remedy))
+    is_whole = column.dtype.kind in "iu"
+    if is_whole and np.abs(values).max(initial=0) > 2**53 and (left := len(np.unique(values))) < column.nunique():
+        what = f"column %r has {column.nunique():,} different whole numbers, of which float64 tells {left:,} apart"
+        log.warning(f"{what}\n  try: {remedy}" if remedy else what, column.name)
+
+
 def _with_comma(texts: Iterable[str]) -> str | None:
     """The first that has a decimal comma, if all are numbers, with or without."""
     found = None
@@ -187,7 +229,7 @@ def _targets(column: pd.Series[Any], task: str) -> tuple[torch.Tensor, list[str]
         repeats = column.nunique() <= _most_classes(column)
         remedy = "dataset.task=classification loss=cross_entropy metric=classification" if repeats else ""
         raise ConfigError(Problem("dataset.task", _no_number(column), "numbers, for regression", remedy))
-    return torch.from_numpy(column.to_numpy(np.float32)), []
+    return torch.from_numpy(column.to_numpy(np.float64, copy=True)), []
 
 
 def _is_numeric(column: pd.Series[Any]) -> bool:

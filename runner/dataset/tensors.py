@@ -12,13 +12,20 @@ from torch.utils.data import ConcatDataset
 from runner.batch import by
 from runner.errors import DataError, Problem
 
+LARGEST = torch.finfo(torch.float32).max
+"""Of the numbers that a model, which computes in float32, can be given; all beyond it are taken for mistakes."""
 
-def as_input(value: Any, layout: str | None = None) -> Tensor:
-    """An input as a tensor: a PIL picture as (C, H, W), an array as it is but with its channels first."""
+
+def as_input(value: Any, layout: str | None = None, exact: bool = True) -> Tensor:
+    """An input as a tensor: a PIL picture as (C, H, W), an array as it is but with its channels first.
+
+    Args:
+        exact: whether Python's floats keep all of their digits; see `Samples`.
+    """
     if hasattr(value, "getbands"):
         pixels = torch.from_numpy(np.array(value))  # (H, W) or (H, W, C)
         return pixels.reshape(value.height, value.width, -1).permute(2, 0, 1).contiguous()
-    tensor = torch.from_numpy(value) if isinstance(value, np.ndarray) else torch.as_tensor(value)
+    tensor = _tensor(value, exact)
     if tensor.dim() != 3:
         return tensor
     if layout in ("hwc", "hwc_bgr"):
@@ -31,22 +38,46 @@ def as_input(value: Any, layout: str | None = None) -> Tensor:
     return tensor
 
 
-def as_target(value: Any) -> Tensor:
-    """A target as a tensor: int64 for class indices, float32 for values."""
-    tensor = torch.as_tensor(value)
-    return tensor.float() if tensor.is_floating_point() else tensor.long()
+def as_target(value: Any, exact: bool = True) -> Tensor:
+    """A target as a tensor: int64 for class indices, floats for values.
+
+    Args:
+        exact: whether they are float64, in which a time in seconds has all of its digits; maps of float32 stay so.
+    """
+    tensor = _tensor(value, exact)
+    if not tensor.is_floating_point():
+        return tensor.long()
+    return tensor.double() if exact and (tensor.dim() < 2 or tensor.dtype == torch.float64) else tensor.float()
 
 
-def held_targets(source: Any) -> Tensor | None:
+def as_targets(values: Any, exact: bool = True) -> Tensor:
+    """(N, ...) the targets of many samples, as `as_target` makes each of them."""
+    tensor = torch.as_tensor(values)
+    return tensor.to(as_target(tensor[:1].squeeze(0), exact).dtype)
+
+
+def _tensor(value: Any, exact: bool) -> Tensor:
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value)
+    # torch would make float32 of Python's floats, whatever is lost of them.
+    return torch.as_tensor(value, dtype=torch.float64 if exact and _has_floats(value) else None)
+
+
+def _has_floats(value: Any) -> bool:
+    """Whether any number in nested lists is one of Python's floats."""
+    return any(map(_has_floats, value)) if isinstance(value, (list, tuple)) else isinstance(value, float)
+
+
+def held_targets(source: Any, exact: bool = True) -> Tensor | None:
     """The targets that a data set has at hand under one of the names that torchvision's use."""
     if isinstance(source, ConcatDataset):
-        parts = [held_targets(part) for part in source.datasets]
+        parts = [held_targets(part, exact) for part in source.datasets]
         return None if any(part is None for part in parts) else torch.cat([part for part in parts if part is not None])
     for name in ("targets", "labels", "_labels", "y"):
         held = getattr(source, name, None)
         if held is not None and hasattr(held, "__len__"):
             try:
-                return as_target(held if isinstance(held, Tensor) else np.asarray(held))
+                return as_targets(held if isinstance(held, Tensor) else np.asarray(held), exact)
             except (TypeError, ValueError):  # texts, or lists of several lengths
                 continue
     for name in ("samples", "_samples", "_flat_character_images"):  # pairs of a path and a class

@@ -23,7 +23,7 @@ class Resident:
     Args:
         samples: the data set; what is not in memory is read once.
         order: which of its samples, in which order.
-        transform: applied to the inputs of each batch on `device`.
+        transform: applied to the inputs of each batch, on `device` if that can.
 
     Raises:
         ConfigError: workers were asked for.
@@ -39,10 +39,10 @@ class Resident:
         if num_workers > 0:
             what = f"{num_workers}: this loader keeps the data in memory and uses no workers"
             raise ConfigError(Problem("loader.num_workers", what, "0", "loader=workers"))
-        self.held = samples.on(device)
+        self.device, self.place = device, transform.place(device)
+        self.held = samples.on(self.place)
         self.order = order
-        self.transform = transform.to(device)
-        self.device = device
+        self.transform = transform.to(self.place)
 
     def __len__(self) -> int:
         """Batches in one epoch."""
@@ -65,7 +65,7 @@ class Resident:
                 seeds = self.order.seeds(epoch, positions) if self.transform.needs_seeds else None
                 batch.input = self.transform(batch.input, drawn[row : row + size], seeds)
                 row += size
-                yield batch
+                yield batch if self.place == self.device else batch.to(self.device)
             first += len(block)
 
     def _gather(self, index: Tensor) -> Batch:
@@ -76,6 +76,6 @@ class Resident:
 
     def _sent(self, tensor: Tensor) -> Tensor:
         """On the device, without waiting for it, which a copy from memory that is not page-locked would."""
-        if self.device.type != "cuda":
-            return tensor.to(self.device)
-        return tensor.pin_memory().to(self.device, non_blocking=True)
+        if self.place.type != "cuda":
+            return tensor.to(self.place)
+        return tensor.pin_memory().to(self.place, non_blocking=True)

@@ -54,8 +54,8 @@ class Streaming:
     ) -> None:
         steps, rest = transform.stages()
         self.order = order
-        self.transform = rest.to(device)
-        self.device = device
+        self.device, self.place = device, rest.place(device)
+        self.transform = rest.to(self.place)
         first = probe(lambda: stream.samples([next(stream.raw())]).read(0, steps)[0], num_workers)
         limits.check(first.nbytes * order.batch_size, num_workers, num_workers * (prefetch_factor or 2))
         if num_workers > 1:
@@ -78,12 +78,12 @@ class Streaming:
         uniform = self.order.uniform(epoch, self.transform.draws)
         self._go_to(epoch * len(self) + start)
         for number in range(start, len(self)):
-            batch = receive(self._batches, self.loader.num_workers, f"batch {self._at} of the stream").to(self.device)
+            batch = receive(self._batches, self.loader.num_workers, f"batch {self._at} of the stream").to(self.place)
             self._at += 1
             rows = range(number * self.order.batch_size, number * self.order.batch_size + len(batch))
             seeds = self.order.seeds(epoch, rows) if self.transform.needs_seeds else None
-            batch.input = self.transform(batch.input, uniform[rows.start : rows.stop].to(self.device), seeds)
-            yield batch
+            batch.input = self.transform(batch.input, uniform[rows.start : rows.stop].to(self.place), seeds)
+            yield batch if self.place == self.device else batch.to(self.device)
 
     def _go_to(self, number: int) -> None:
         if self._at == number:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from runner.batch import Batch, Called, stacked
+from runner.batch import Batch, Called, sent, stacked
 from runner.draws import set_generators
 from runner.errors import DataError, Problem, few, reason_of
 from runner.loader import limits
@@ -63,8 +63,8 @@ class Workers:
     ) -> None:
         steps, rest = transform.stages()
         self.order = order
-        self.transform = rest.to(device)
-        self.device = device
+        self.device, self.place = device, rest.place(device)
+        self.transform = rest.to(self.place)
         self.keys = _Keys(order)
         self.fetch = Fetch(samples, steps, order)
         self.collate = Collate(collate_fn, samples.called)
@@ -96,9 +96,9 @@ class Workers:
         batch = self.collate(self._read())
         if isinstance(batch, Problem):
             raise DataError(batch)
-        drawn = self.order.uniform(0, self.transform.draws)[:1].to(self.device)
-        made: Tensor = self.transform(batch.input.to(self.device), drawn, self.order.seeds(0, range(1)))
-        return made
+        drawn = self.order.uniform(0, self.transform.draws)[:1].to(self.place)
+        made: Tensor = self.transform(sent(batch.input, self.place), drawn, self.order.seeds(0, range(1)))
+        return made.to(self.device)
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """The batches of `epoch`, from batch `start` on."""
@@ -108,12 +108,12 @@ class Workers:
         batches, first = begun(self.loader), sum(map(len, order[:start]))
         for index in order[start:]:
             what = f"samples {few(index.tolist())}"
-            batch = receive(batches, self.loader.num_workers, what).to(self.device)
+            batch = receive(batches, self.loader.num_workers, what).to(self.place)
             rows = slice(first, first + len(index))
             seeds = self.order.seeds(epoch, range(rows.start, rows.stop)) if self.transform.needs_seeds else None
-            batch.input = self.transform(batch.input, uniform[rows].to(self.device), seeds)
+            batch.input = self.transform(batch.input, uniform[rows].to(self.place), seeds)
             first = rows.stop
-            yield batch
+            yield batch if self.place == self.device else batch.to(self.device)
 
 
 class Fetch(Dataset[Any]):

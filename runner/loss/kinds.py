@@ -94,9 +94,9 @@ class Readout:
         return self.read(output.double() if exact else output)
 
     def read(self, output: Tensor) -> Tensor:
-        """The same, in the type of the output."""
+        """The same, in the type of the output; values in that of the targets."""
         if self.task == "regression":
-            return output * self.std + self.mean
+            return output.to(self.std.dtype) * self.std + self.mean
         if self.emits == "values":
             return output
         return convert(self.cooled(output), self.emits, "probabilities", self.task == "multilabel")

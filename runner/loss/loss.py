@@ -217,7 +217,8 @@ class Loss(nn.Module):
 
     def _counted(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """The targets, and how much each counts: (B, ...) float32, or None for 1 each."""
-        target, factor = batch.target, None
+        # Shares are compared with what the model makes; values are not until they are scaled.
+        target, factor = batch.target.float() if self.task == "soft" else batch.target, None
         dims = target.dim() - (self.task == "soft")
         if self.ignore_index is not None and self.task != "soft":
             factor = (target != self.ignore_index).float()
@@ -272,7 +273,7 @@ class Loss(nn.Module):
 
     def _target(self, term: Term, target: Tensor) -> Tensor:
         if self.task == "regression":
-            return (target - self.mean) / self.std
+            return ((target - self.mean) / self.std).float()
         wants = term.takes.targets if term.takes is not None else ()
         if term.log_target:
             whole = (

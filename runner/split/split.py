@@ -28,7 +28,7 @@ class Subject:
         targets: (N,) class indices or values, or (N, K) of both kinds.
         column: gives the (N,) values of a column by its name; see `Samples.column`.
         official: the sizes of the val and test parts that the data set comes with.
-        fingerprint: tells these data from others.
+        fingerprint: tells these data from others; with `earlier`, which computes what it was in earlier versions.
         counted: (N,) which targets stand for something; None for all.
         classes: the name of each class.
         as_values: what to type to have the classes taken as values, if that may have been meant.
@@ -41,6 +41,7 @@ class Subject:
     counted: NDArray[Any] | None = None
     classes: Sequence[str] = ()
     as_values: str = ""
+    earlier: Callable[[], str] = str
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def load(path: Path, subject: Subject) -> Split:
     except Exception as error:  # whatever a damaged file makes of NumPy, of its archives and of JSON
         what = f"{str(path)!r} is not a split ({type(error).__name__}: {reason_of(error)})"
         raise DataError(Problem("split.path", what, allowed)) from error
-    if data not in (None, "", subject.fingerprint):
+    if data not in (None, "", subject.fingerprint) and data != subject.earlier():
         what = f"{str(path)!r} was made for other data"
         raise DataError(Problem("split.path", what, "a split of these samples", "split.path=null"))
     return made

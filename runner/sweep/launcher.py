@@ -12,7 +12,7 @@ from types import FrameType
 
 from omegaconf import DictConfig
 
-from runner import folder, hydra_internals
+from runner import config, folder, hydra_internals
 from runner.command_line import quote
 from runner.errors import reason_of
 from runner.result import Result
@@ -53,7 +53,8 @@ def work(cfg: DictConfig, entry: Entry, run_dir: Path, left: Callable[[], bool])
         for signum in STOPPING:
             signal.signal(signum, _HandOn())
         try:
-            overrides = [*entry.overrides, f"hydra.sweep.subdir={quote(entry.name)}", *resume]
+            numbers = [] if config.is_exact(cfg) else [f"facts.numbers={config.EARLIER}"]
+            overrides = [*entry.overrides, *numbers, f"hydra.sweep.subdir={quote(entry.name)}", *resume]
             hydra_internals.launcher(cfg, launched).launch([overrides], initial_job_idx=0)
         except Exception as error:  # whatever a launcher raises when it lost a job
             said = f"{type(error).__name__}: {reason_of(error)}"

@@ -110,6 +110,9 @@ def _write_csv(path: Path, predicted: Predicted, numbers: NDArray[Any], task: st
     keys = {"index": predicted.index[order].tolist(), "fold": numbers[order].tolist()}
     chances = None if predicted.probabilities is None else predicted.probabilities[order]
     width = 1 if predicted.truth.ndim == 1 else predicted.truth.shape[1]
-    layout = Layout(task, classes, tuple(keys), width, target=True, top_k=int(chances is not None), probabilities=True)
+    layout = Layout(
+        task, classes, tuple(keys), width, target=True, top_k=int(chances is not None), probabilities=True,
+        exact=predicted.predictions.dtype == np.float64,
+    )  # fmt: skip
     with Writer(str(path), layout, replace=True) as writer:
         writer.write(keys, predicted.predictions[order], chances, predicted.truth[order])

@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from runner import __version__, config, folder, moved
+from runner.config import EARLIER, EXACT
 from runner.errors import Problem, RunFolderError, reason_of
 from runner.files import read, write
 from runner.keys import parse_json
@@ -56,6 +57,8 @@ class Record:
     typed: list[str]
     """The overrides that the sweep was started with last."""
     entries: list[Entry]
+    numbers: str = EXACT
+    """In which its jobs read and scale numbers: the sweep of an earlier version goes on as it began."""
     _read: dict[Path, tuple[int, dict[str, Any]]] = field(default_factory=dict)
     """By its path, when a ``result.json`` was written and what it says: of a thousand jobs few are read again."""
 
@@ -86,7 +89,7 @@ class Record:
             unsafe = [e.name for e in entries if Path(e.name).name != e.name or e.name in ("", "..")]
             if unsafe:
                 raise ValueError(f"{unsafe[0]!r} is not the name of a folder")
-            return cls(sweep_dir, list(map(str, content["typed"])), entries)
+            return cls(sweep_dir, list(map(str, content["typed"])), entries, str(content.get("numbers", EARLIER)))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             what = f"is not the record of a sweep ({reason_of(error)})"
             raise RunFolderError(Problem(str(path), what)) from error
@@ -113,7 +116,8 @@ class Record:
         return all(state in ENDED_WELL for state in states)
 
     def write(self) -> None:
-        content = {"runner": __version__, "typed": self.typed, "jobs": [asdict(entry) for entry in self.entries]}
+        jobs = [asdict(entry) for entry in self.entries]
+        content = {"runner": __version__, "typed": self.typed, "numbers": self.numbers, "jobs": jobs}
         write(self.folder / NAME, to_json(content, indent=1).encode() + b"\n")
 
     def rows(self) -> Iterator[Row]:

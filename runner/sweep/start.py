@@ -37,6 +37,11 @@ def warm(cfg: DictConfig) -> None:
         plots.to_image(plots.schedule({"": np.ones(2)}, 1))  # imports matplotlib, and has it find its fonts
 
 
+def go_on_with_numbers(cfg: DictConfig, before: Path) -> None:
+    """Have the jobs of a sweep read and scale numbers as those before them did."""
+    config.fill(cfg, {"numbers": Record.read(before).numbers})
+
+
 def check(cfg: DictConfig) -> list[Problem]:
     """What is wrong with how a sweep is to be done."""
     if cfg.sweep.get("method") == "optuna" and importlib.util.find_spec("optuna") is None:

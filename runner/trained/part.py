@@ -116,7 +116,7 @@ def _alike(samples: Samples, run: Run) -> Samples:
     elif samples.classes != run.classes:
         source = _renamed(source, samples, run.classes)
     keys = samples.keys if source is samples.source else None
-    return Samples(source, keys, samples.layout, samples.ignore_index)
+    return Samples(source, keys, samples.layout, samples.ignore_index, samples.exact)
 
 
 def _recoded(source: Any, run: Run) -> ArrayDataset:
@@ -128,6 +128,7 @@ def _recoded(source: Any, run: Run) -> ArrayDataset:
     codes = Codes(run.reader.codes.features, [None if n is None else list(n) for n in run.cfg.facts.categories])
     rows = list(zip(*(source.columns[name].tolist() for name in codes.features), strict=True))
     inputs, wrong = codes.read(rows)
+    inputs = inputs.to(source.inputs.dtype)  # as the run has its own
     if wrong:
         raise DataError(Problem("dataset", f"row {min(wrong)}: {wrong[min(wrong)]}"))
     say_unknown(codes)

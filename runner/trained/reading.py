@@ -152,7 +152,8 @@ class Reader:
         """Rows with a cell for each column that the run was trained on: see `runner.dataset.codes.Codes`."""
         if self.codes is None:
             raise DataError(Problem("input", f"is a table, but the run was trained on {self.words}"))
-        return self.codes.read(rows)
+        inputs, wrong = self.codes.read(rows)
+        return inputs.to(getattr(torch, self.type)), wrong
 
     def columns(self, names: Sequence[str], named: bool = True) -> list[int]:
         """Where in the rows of another table the columns are that the run was trained on.

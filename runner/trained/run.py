@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from runner import config, device, folder
+from runner.batch import sent
 from runner.checks import entries, targets
 from runner.draws import generator, seed_of
 from runner.errors import ConfigError, Problem, RunFolderError, counted
@@ -161,7 +162,9 @@ class Run:
             drawn = torch.rand(len(stored), pipeline.draws, generator=generator(seed, "transform", 0, position))
         if pipeline.needs_seeds:
             seeds = [seed_of(seed, "sample", 0, position + i) for i in range(len(stored))]
-        return pipeline(stored.to(self.device), None if drawn is None else drawn.to(self.device), seeds)  # type: ignore[no-any-return]
+        place = pipeline.place(self.device)
+        made: Tensor = pipeline(sent(stored, place), None if drawn is None else drawn.to(place), seeds)
+        return made.to(self.device)
 
     @torch.inference_mode()
     def say(self, inputs: Tensor, flips: Sequence[str] = ()) -> Tensor:
@@ -197,7 +200,8 @@ class Run:
         """Which columns there are where its predictions are written; see `runner.trained.writing.Layout`."""
         if not self.readout.gives_probabilities:
             options["top_k"] = 0
-        return Layout(self.task, self.classes, keys, int(self.cfg.facts.num_outputs), **options)
+        exact = self.readout.std.dtype == torch.float64
+        return Layout(self.task, self.classes, keys, int(self.cfg.facts.num_outputs), exact=exact, **options)
 
     def read(self, said: Sequence[Tensor]) -> Predictions:
         """Batches of what `say` returned, together."""
@@ -277,13 +281,14 @@ def open_run(
     net = make_model(cfg.model)
     held = read_weights(run_dir, weights, net)
     _restore(net, held.model, held.path, run_dir)
-    pipeline = Pipeline(config.build_all(cfg.transform.eval))
+    config.mention_earlier(cfg)
+    pipeline = Pipeline(config.build_all(cfg.transform.eval), config.is_exact(cfg))
     _restore(pipeline, held.transform, held.path, run_dir)
     precision = make_precision(cfg, where, net, torch.zeros(1, *cfg.facts.input_shape))
     net = precision.place(net).eval()
-    moments = [held.loss.get(name, torch.tensor(usual)).to(where) for name, usual in (("mean", 0.0), ("std", 1.0))]
+    moments = [sent(held.loss.get(name, torch.tensor(usual)), where) for name, usual in (("mean", 0.0), ("std", 1.0))]
     readout = Readout(cfg.facts.task, cfg.facts.output, moments[0], moments[1])
-    run = Run(cfg, run_dir, held, net, pipeline.to(where), precision, readout)
+    run = Run(cfg, run_dir, held, net, pipeline.to(pipeline.place(where)), precision, readout)
     if temperature is not None:
         run.cool(temperature)
     return run

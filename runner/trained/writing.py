@@ -40,6 +40,7 @@ class Layout:
         top_k: how many of the likeliest classes; 0 where the model gives no probabilities.
         probabilities: whether those of all classes are wanted. Where a sample may have several classes they always are.
         fails: whether samples may be unreadable; then there is a column ``error``.
+        exact: whether values that are predicted are in float64, and not in float32.
     """
 
     task: str
@@ -50,6 +51,7 @@ class Layout:
     top_k: int = 1
     probabilities: bool = False
     fails: bool = False
+    exact: bool = True
 
     @property
     def names(self) -> list[str]:
@@ -101,8 +103,9 @@ class Layout:
             return {word: [[n for n, on in zip(self.classes, row, strict=True) if on] for row in rows]}
         if self.task != "regression":
             return {word: [self.classes[c] for c in values.tolist()]}
-        exact = values.astype(np.float32).reshape(len(values), self.width)
-        # As many digits as it takes to tell a float32 from the next.
+        kind = values.dtype if word == "target" else np.float64 if self.exact else np.float32
+        exact = values.astype(kind).reshape(len(values), self.width)
+        # As many digits as it takes to tell a number from the next of its type.
         columns = [[float(str(value)) for value in column] for column in exact.T]
         return {word if self.width == 1 else f"{word}_{number}": column for number, column in enumerate(columns)}
 

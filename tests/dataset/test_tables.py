@@ -24,7 +24,7 @@ def path() -> str:
 def test_numbers_stay_and_categories_are_coded(path: str) -> None:
     data = table(path)
     expected = [[1.5, 1, 1], [2, 0, 0], [float("nan"), 1, 1], [4, float("nan"), 0]]
-    torch.testing.assert_close(data.inputs, torch.tensor(expected), equal_nan=True)
+    torch.testing.assert_close(data.inputs, torch.tensor(expected, dtype=torch.float64), equal_nan=True)
     assert data.categories == [None, ["blue", "red"], ["False", "True"]]
     assert data.classes == ["ant", "cat", "dog"]
     assert data.targets.tolist() == [1, 2, 1, 0]
@@ -38,7 +38,7 @@ def test_a_target_by_name_or_number(path: str, target: Any) -> None:
     Path("pets.csv").write_text(TEXT.replace("NA", "3"))
     data = table(path, target=target, task="regression")
     assert data.targets.tolist() == [1.5, 2.0, 3.0, 4.0]
-    assert data.targets.dtype == torch.float32
+    assert data.targets.dtype == torch.float64
     assert data.classes == []
 
 
