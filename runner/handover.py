@@ -20,8 +20,6 @@ class Handover:
 
     def __init__(self) -> None:
         self.prepared: Prepared | None = None
-        self.claimed: Path | None = None
-        """The folder of the run."""
         self.sources: Sources = {}
         self._lines = MemoryHandler(sys.maxsize, flushLevel=sys.maxsize)
         logging.getLogger().addHandler(self._lines)  # there is no file for them yet

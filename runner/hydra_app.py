@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner import folder, handover, hydra_internals
+from runner import folder, hydra_internals
 from runner.command_line import CONFIG_DIR, check_sizes, multirun, parse, quote, value_of
 from runner.errors import ConfigError, NotWritten, Problem, RunFolderError, cut, for_shell, guarded
 from runner.keys import is_below
@@ -50,8 +50,8 @@ def run(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictConf
         if statuses:
             raise
         if foreign := hydra_internals.refused(error):
-            if (claimed := handover.current().claimed) is not None:  # and nothing was begun in it
-                folder.disclaim(claimed)
+            if (place := folder.held()) is not None:  # and nothing was begun in it
+                folder.disclaim(place)
             what = f"names {foreign}, which is not on the list of what Hydra may call"
             remedy = for_shell(f"allow_targets=[{foreign}]") + " on the command line, if you trust this code"
             raise ConfigError(Problem("hydra", what, remedy=remedy)) from error

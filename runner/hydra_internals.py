@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from omegaconf import OmegaConf
+
 if TYPE_CHECKING:  # all of which takes its time to import
     import argparse
 
@@ -184,6 +186,14 @@ def launcher(cfg: DictConfig, task: Callable[[DictConfig], Any]) -> Launcher:
         policy = importlib.import_module("hydra._internal.execution_policy")
         context.execution_whitelist = policy._get_active_execution_whitelist()  # type: ignore[attr-defined]
     return Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=cfg)
+
+
+def resolver(name: str, function: Callable[..., Any]) -> None:
+    """Have OmegaConf call a function for ``${name:…}``, also instead of another one."""
+    # 2.4 calls it by the name that in 2.3 is an older one's, and warns of that of 2.3.
+    is_new = "replace" in inspect.signature(OmegaConf.register_resolver).parameters
+    register: Any = OmegaConf.register_resolver if is_new else OmegaConf.register_new_resolver
+    register(name, function, replace=True)
 
 
 def node(parent: BaseContainer, key: Any) -> Any:

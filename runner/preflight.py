@@ -63,7 +63,7 @@ class Preflight(Callback):
                 folder.lock(run_dir, "hydra.run.dir")
             with read_write(config.hydra), open_dict(config.hydra):
                 config.hydra.run.dir = str(run_dir)
-            handover.current().prepared, handover.current().claimed = prepared, run_dir
+            handover.current().prepared = prepared
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _stopping(config):

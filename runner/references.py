@@ -6,15 +6,12 @@ reference is those to its own keys; all others are to be typed again, and say so
 
 from __future__ import annotations
 
-import inspect
 import os
 import re
 import shlex
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote, unquote
 
-from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 from omegaconf.resolvers import oc
 
@@ -131,12 +128,5 @@ def _env(name: Any, *default: Any, _parent_: Any) -> Any:
     return value
 
 
-def _register(name: str, resolver: Callable[..., Any]) -> None:
-    # OmegaConf 2.4 calls it by the name that in 2.3 is an older one's, and warns of that of 2.3.
-    is_new = "replace" in inspect.signature(OmegaConf.register_resolver).parameters
-    register: Any = OmegaConf.register_resolver if is_new else OmegaConf.register_new_resolver
-    register(name, resolver, replace=True)
-
-
-_register("oc.env", _env)
-_register(AGAIN, _typed_again)
+hydra_internals.resolver("oc.env", _env)
+hydra_internals.resolver(AGAIN, _typed_again)
