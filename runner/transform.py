@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -111,18 +111,42 @@ class Crop(Batched):
     Args:
         padding: pixels on each side.
         fill: value of the padding, in the units of the stored data.
+        padding_mode: ``constant``, `fill`; or of the picture itself ``reflect``, ``replicate`` or ``circular``, as of
+            `torch.nn.functional.pad`.
     """
 
     draws = 2
 
-    def __init__(self, padding: int = 4, fill: float = 0) -> None:
+    def __init__(
+        self,
+        padding: int = 4,
+        fill: float = 0,
+        padding_mode: Literal["constant", "reflect", "replicate", "circular"] = "constant",
+    ) -> None:
         super().__init__()
         self.padding = padding
         self.fill = fill
+        self.padding_mode = padding_mode
+        if padding_mode != "constant" and fill != 0:
+            what = f"fill={fill} has no effect with padding_mode={padding_mode}"
+            raise ConfigError(Problem("transform", what, "fill=0, or padding_mode=constant"))
+
+    def _pad(self, x: Tensor) -> Tensor:
+        if self.padding_mode == "constant":
+            return functional.pad(x, [self.padding] * 4, value=self.fill)
+        longest = min(x.shape[2:]) - (self.padding_mode == "reflect")
+        if self.padding > longest and self.padding_mode != "replicate":
+            what = f"padding={self.padding} is too much to {self.padding_mode} images of {x.shape[2]}×{x.shape[3]}"
+            raise ConfigError(Problem("transform", what, f"at most {longest}, or padding_mode=replicate"))
+        for axis in (2, 3):  # the places, and not the values: of bytes torch pads some kinds in some versions only
+            places = torch.arange(x.shape[axis], device=x.device, dtype=torch.float32).view(1, 1, -1)
+            places = functional.pad(places, [self.padding] * 2, mode=self.padding_mode)
+            x = x.index_select(axis, places.flatten().long())
+        return x
 
     def forward(self, x: Tensor, u: Tensor) -> Tensor:  # (B, C, H, W), (B, 2)
         height, width = x.shape[2:]
-        padded = functional.pad(x, [self.padding] * 4, value=self.fill)
+        padded = self._pad(x)
         shift = (u * (2 * self.padding + 1)).long()  # (B, 2), each 0 … 2 · padding
         # Every possible crop as a view, of which the ones that were drawn are copied: (B, C, rows, columns, H, W).
         windows = padded.unfold(2, height, 1).unfold(3, width, 1)

@@ -92,6 +92,23 @@ def test_a_crop_shifts_by_up_to_the_padding(u: float, rows: int, columns: int) -
     assert (made.numpy() == expected).all()
 
 
+@pytest.mark.parametrize(("mode", "theirs"), [("reflect", "reflect"), ("replicate", "edge"), ("circular", "wrap")])
+@pytest.mark.parametrize("pictures", [PICTURES, PICTURES.float()])
+def test_what_a_crop_pads_may_be_of_the_picture_itself(pictures: Tensor, mode: Any, theirs: Any) -> None:
+    made = Crop(padding=3, padding_mode=mode)(pictures, torch.zeros(100, 2))
+    expected = np.pad(PICTURES.numpy(), [(0, 0), (0, 0), (3, 3), (3, 3)], mode=theirs)[:, :, :5, :4]
+    assert made.dtype == pictures.dtype
+    assert (made.numpy() == expected).all()
+
+
+def test_padding_that_cannot_be_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"padding=4 is too much to reflect images of 5×4\n  allowed: at most 3, or"):
+        Crop(padding=4, padding_mode="reflect")(PICTURES, torch.zeros(100, 2))
+    assert Crop(padding=9, padding_mode="replicate")(PICTURES, torch.zeros(100, 2)).shape == PICTURES.shape
+    with pytest.raises(ConfigError, match="fill=255 has no effect with padding_mode=reflect"):
+        Crop(fill=255, padding_mode="reflect")
+
+
 def test_each_picture_is_cropped_by_its_own_numbers() -> None:
     u = torch.rand(100, 2, generator=torch.Generator().manual_seed(0))
     together = Crop(padding=1)(PICTURES, u)
