@@ -65,7 +65,7 @@ def main(opened: Opened) -> None:
         tables[f"{part.name}/calibration"] = _calibration(run, loss, part, predicted)
     tables |= report.part_tables(run.task, run.classes, {part.name: predicted})
     if _may_show_mistakes(part):
-        tables |= report.mistakes_table(run.task, run.classes, part.name, predicted)
+        tables |= report.mistakes_table(run.task, run.classes, part.name, predicted, part.samples.held("path"))
     record = _record(opened, run, part, values, tables)
     pictures = _pictures(run, part, predicted) if options.figures else {}
     _show(part, values, tables, run.readout.temperature)

@@ -258,14 +258,22 @@ def most_confident_mistakes(predicted: Predicted, count: int) -> list[int]:
     return [int(row) for row in wrong[np.argsort(-sure, kind="stable")][:count]]
 
 
-def mistakes(part: str, predicted: Predicted, classes: Sequence[str], count: int = 20) -> Table:
-    """The wrong predictions that were surest."""
+def mistakes(
+    part: str, predicted: Predicted, classes: Sequence[str], count: int = 20, paths: Array | None = None
+) -> Table:
+    """The wrong predictions that were surest.
+
+    Args:
+        paths: each sample's file, by its index; None where the samples are none of files.
+    """
     rows: list[list[Any]] = []
     for row in most_confident_mistakes(predicted, count):
         index = None if predicted.index is None else int(predicted.index[row])
         sure = None if predicted.probabilities is None else float(predicted.probabilities[row].max())
         rows.append([index, classes[predicted.truth[row]], classes[predicted.predictions[row]], sure])
-    columns = ["sample", "true class", "predicted", "probability"]
+        if paths is not None:
+            rows[-1].append(None if index is None else str(paths[index]))
+    columns = ["sample", "true class", "predicted", "probability", *(["file"] if paths is not None else [])]
     return Table(f"Most confident mistakes, {part}", columns, rows)
 
 

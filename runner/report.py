@@ -241,11 +241,13 @@ def part_tables(task: str, classes: Sequence[str], predicted: Mapping[str, Predi
     return {tag: table for tag, table in tables.items() if table.rows}  # of many classes, confusions alone are listed
 
 
-def mistakes_table(task: str, classes: Sequence[str], part: str, predicted: Predicted) -> dict[str, Table]:
+def mistakes_table(
+    task: str, classes: Sequence[str], part: str, predicted: Predicted, paths: metric.Array | None = None
+) -> dict[str, Table]:
     """The wrong predictions that were surest, by tag; nothing if none is wrong. Of val alone, as `gallery.mistakes`."""
     if not classes or task == "multilabel":
         return {}
-    table = metric.mistakes(part, predicted, classes)
+    table = metric.mistakes(part, predicted, classes, paths=paths)
     return {f"{part}/mistakes": table} if table.rows else {}
 
 

@@ -361,13 +361,14 @@ def _shown_at_the_end(
     written."""
     task, classes = experiment.loss.task, experiment.data.samples["train"].classes
     tables = report.part_tables(task, classes, predicted)
-    tables |= report.mistakes_table(task, classes, "val", predicted["val"])
+    val = experiment.data.samples["val"]
+    tables |= report.mistakes_table(task, classes, "val", predicted["val"], val.held("path"))
     if (layer := cfg.tensorboard.embeddings) is not None:
         tables |= gallery.embeddings(experiment, str(layer), board)
     drawn, pictures = gallery.inside(cfg, experiment.model, experiment.data.loaders["val"]), dict[str, Tensor]()
     if gallery.wanted(cfg):
         pictures = gallery.after(task, classes, predicted)
-        pictures |= gallery.mistakes(task, classes, "val", experiment.data.samples["val"], predicted["val"])
+        pictures |= gallery.mistakes(task, classes, "val", val, predicted["val"])
     if cfg.figures:
         gallery.save(drawn | pictures, run_dir / "figures")
     return tables, drawn | (pictures if cfg.tensorboard.pictures else {})

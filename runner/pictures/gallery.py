@@ -99,13 +99,15 @@ def mistakes(task: str, classes: Sequence[str], part: str, samples: Samples, pre
     stored = [samples.read(int(predicted.index[row]))[0] for row in rows]
     if not rows or any(each.dim() != 3 for each in stored):
         return {}
-    sure = predicted.probabilities
+    sure, paths = predicted.probabilities, samples.held("path")
+    index = {row: int(predicted.index[row]) for row in rows}
+    called = {row: str(i) if paths is None else plots.file_label(str(paths[i]), i) for row, i in index.items()}
     captions = [
-        f"{predicted.index[row]}: {names[predicted.truth[row]]}\n→ {names[predicted.predictions[row]]}"
+        f"{called[row]}: {names[predicted.truth[row]]}\n→ {names[predicted.predictions[row]]}"
         + ("" if sure is None else f" {sure[row].max():.0%}")
         for row in rows
     ]
-    title = f"Most confident mistakes on {part}: index, true class, predicted class"
+    title = f"Most confident mistakes on {part}: {'index' if paths is None else 'file'}, true class, predicted class"
     return {f"{part}/mistakes": to_image(plots.pictures([_displayed(stored, _range(stored))], captions, [""], title))}
 
 

@@ -222,6 +222,14 @@ def _label(name: str, number: int) -> str:
     return line if len(line) <= 18 else line[:17] + "…"
 
 
+def file_label(path: str, number: int) -> str:
+    """The end of a path, as far as it fits under a picture; the number of the sample where no font has its letters."""
+    line = " ".join(path.split())
+    if not all(_has_letter(letter) for letter in set(line)):
+        return str(number)
+    return line if len(line) <= 20 else "…" + line[-19:]
+
+
 @cache
 def _has_letter(letter: str) -> bool:
     from matplotlib.font_manager import findfont, get_font

@@ -158,6 +158,7 @@ def _renamed(source: Any, samples: Samples, classes: list[str]) -> Any:
 class _Renamed(Dataset[Any]):
     def __init__(self, samples: Samples, targets: Tensor, classes: list[str]) -> None:
         self.samples, self.targets, self.classes = samples, targets, classes
+        self.path = samples.held("path")
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -98,6 +98,21 @@ def test_a_mistake_has_its_classes_and_how_sure_the_model_was(
     assert seen == [caption]
 
 
+def test_a_mistake_in_a_file_has_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(plots, "pictures", lambda rows, captions, *rest: seen.extend(captions) or plots._figure(1, 1))
+    chances = np.array([[0.1, 0.9], [0.2, 0.8]])
+    said = Predicted(np.array([0, 0]), chances.argmax(1), chances, np.array([1, 0]))
+    paths = np.array(["val/a/of a very long name.png", "val/a/$1.png"])
+    held = ArrayDataset(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.zeros(2).long(), columns={"path": paths})
+    samples = Samples(held)
+    gallery.mistakes("classification", ["a", "b"], "val", samples, said)
+    assert seen == ["val/a/$1.png: a\n→ b 90%", "… very long name.png: a\n→ b 80%"]
+    table = metric.mistakes("val", said, ["a", "b"], paths=samples.held("path"))
+    assert table.columns[-1] == "file"
+    assert [row[-1] for row in table.rows] == [paths[1], paths[0]]
+
+
 def test_what_was_normalised_is_undone() -> None:
     stored = torch.randint(0, 256, (20, 3, 6, 6), dtype=torch.uint8)
     pipeline = Pipeline([Crop(1), Float(1 / 255), Normalize()]).fit(lambda: iter([stored]))
