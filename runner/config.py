@@ -304,7 +304,7 @@ def save(config: DictConfig, path: Path) -> None:
     ``interpolations`` as the reference it was, so that a resumed run with more epochs gets a longer schedule. With a
     resolver (``${now:…}``) it is not: a run that goes on keeps the value it started with.
     """
-    tree = known(plain(config, hidden=True)[0]) | {"facts": value(config.facts)}
+    tree = moved.completed(known(plain(config, hidden=True)[0])) | {"facts": value(config.facts)}
     tree = {name: _target_first(tree[name]) for name in sorted(tree, key=schema.place)}
     tree["interpolations"] = dict(sorted((key, text) for key, text in texts(written(config)) if of_keys(text)))
     if "resume" in tree:

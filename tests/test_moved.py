@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import QUICK, Run, composed, records_of, result_of
+from PIL import Image
 
 from runner import moved
 from runner.sweep.record import digest
@@ -70,3 +72,59 @@ def test_a_job_of_a_sweep_of_before_is_not_run_again(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(moved.MOVED, THEN, NOW)
     monkeypatch.setitem(moved.MOVED, "runner.model.Between", NOW)
     assert digest(now) == before
+
+
+PHOTOS = ("dataset=image_folder", "dataset.root=photos", "dataset.cache=null", "split=random", "trainer.max_epochs=1")
+
+
+def turned_photos() -> None:
+    """Photos that are stored upside down, of which a tag says so."""
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    for number in range(30):
+        path = Path("photos", "ab"[number % 2], f"{number}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.linear_gradient("L").resize((6, 4)).rotate(180 * (number % 2)).save(path, exif=exif)
+
+
+def test_photos_of_a_run_of_before_are_read_as_they_were(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    turned_photos()
+    assert run(*QUICK, *PHOTOS, "dataset.reading=1", "hydra.run.dir=r") == 0
+    path = Path("r/config.yaml")
+    text = path.read_text()
+    assert "  reading: 1\n" in text
+    path.write_text(text.replace("  reading: 1\n", ""))  # earlier versions had no such key
+    before = result_of("r")["metrics"]["test/loss"]
+    capsys.readouterr()
+    assert run("evaluate", "run=r", "output=e", "figures=false") == 0
+    assert result_of("e")["metrics"]["test/loss"] == before
+    assert "dataset.reading=1: images are read as by earlier versions" in capsys.readouterr().out
+    for name, given in (("t", "test"), ("f", "photos")):
+        assert run("predict", "run=r", f"input={given}", f"output={name}.csv") == 0
+    found = {name: list(csv.DictReader(Path(f"{name}.csv").read_text().splitlines())) for name in "tf"}
+    files = {row["path"].removeprefix("photos/"): row["probability"] for row in found["f"]}
+    assert {row["path"]: row["probability"] for row in found["t"]}.items() <= files.items()
+    assert run("resume=r", "trainer.max_epochs=2") == 0  # for which the data have to be the same
+    assert "  reading: 1\n" in path.read_text()
+
+
+def test_a_new_run_says_how_it_read_its_photos_whoever_wrote_the_option(run: Run) -> None:
+    turned_photos()
+    Path("mine/dataset").mkdir(parents=True)
+    Path("mine/dataset/own.yaml").write_text("_target_: runner.dataset.image_folder\nroot: photos\ncache: null\n")
+    own = ("--config-dir", "mine", "dataset=own", *PHOTOS[3:])
+    assert run(*QUICK, *own, "hydra.run.dir=r") == 0
+    assert "  reading: 2\n" in Path("r/config.yaml").read_text()
+    assert run("resume=r", "trainer.max_epochs=2") == 0
+
+
+def test_a_key_that_came_later_is_what_was_done_before_it() -> None:
+    mine = "runner.dataset.image_folder", "runner.transform.Crop"
+    text = f"dataset: {{_target_: {mine[0]}}}\ntransform: {{train: [{{_target_: {mine[1]}, fill: 0}}]}}"
+    then = moved.read(text)
+    assert then["dataset"] == {"_target_": mine[0], "reading": 1}
+    assert then["transform"]["train"] == [{"_target_": mine[1], "fill": 0, "padding_mode": "constant"}]
+    assert moved.as_first_written(then) == yaml.safe_load(text)  # by which a sweep knows its jobs
+    assert moved.as_first_written(yaml.safe_load(text))["dataset"]["reading"] == 2
+    given = f"{{_target_: {mine[0]}, reading: 2}}"
+    assert moved.read(given) == yaml.safe_load(given)

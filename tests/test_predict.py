@@ -335,6 +335,38 @@ def test_pictures_of_any_size_where_training_brought_them_to_one(run: Run, fit: 
     assert other.cfg.dataset.fit == "pad"
 
 
+def test_the_paths_of_parts_in_folders_of_their_own_are_told_apart(run: Run) -> None:
+    for part in ("train", "val", "test"):
+        photos(20, f"pets/{part}")
+    data = ("dataset=image_folder", "dataset.root=pets", "dataset.cache=null", "dataset.channels=1", "split=predefined")
+    assert run(*QUICK, *data, "hydra.run.dir=r") == 0
+    for part in ("val", "test"):
+        assert run("predict", "run=r", f"input={part}", f"output={part}.csv") == 0
+        assert [row["path"] for row in lines(f"{part}.csv")] == [
+            str(path.relative_to("pets")) for path in sorted(Path("pets", part).rglob("*.png"))
+        ]
+    rows = result_of("r")["tables"]["val/mistakes"]
+    held = {row["path"]: row for row in lines("val.csv")}
+    assert rows
+    assert all(held[row["file"]]["index"] == str(row["sample"]) for row in rows)
+    assert all(held[row["file"]]["prediction"] == row["predicted"] for row in rows)
+
+
+def test_the_range_of_deep_files_is_that_of_the_run(run: Run) -> None:
+    for number in range(20):
+        path = Path("deep", "ab"[number % 2], f"{number}.tif")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((4, 4), number / 20, dtype=np.float32)).save(path)
+    data = ("dataset=image_folder", "dataset.root=deep", "dataset.cache=null", "split=random")
+    assert run(*QUICK, *data, "dataset.value_range=[0,1]", "hydra.run.dir=r") == 0
+    for name, given in (("t", "test"), ("f", "deep")):
+        assert run("predict", "run=r", f"input={given}", f"output={name}.csv") == 0
+    files = {row["path"].removeprefix("deep/"): row["probability"] for row in lines("f.csv")}
+    assert {row["path"]: row["probability"] for row in lines("t.csv")}.items() <= files.items()
+    assert len(set(files.values())) > 10
+    assert run("evaluate", "run=r", "dataset=image_folder", "dataset.root=deep", "dataset.cache=null") == 0
+
+
 def test_pictures_are_cut_where_a_run_is_older_than_other_ways(run: Run, resized: Path) -> None:
     before = Path("r/config.yaml").read_text()
     assert "  fit: cut\n" in before

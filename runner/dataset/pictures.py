@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 import logging
 import os
 import re
-import tempfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,31 +18,38 @@ from PIL import Image
 from rich.progress import track
 from torch.utils.data import Dataset
 
+from runner.dataset import image_files
 from runner.dataset.arrays import ArrayDataset, Parts
+from runner.dataset.decoding import (
+    AS_EARLIER,
+    MODES,
+    READING,
+    UNDECODABLE,
+    Fit,
+    Head,
+    decode,
+    fitted,
+    head,
+    is_range,
+    lost,
+    range_of,
+)
+from runner.dataset.image_cache import Read, keep, load, place
 from runner.dataset.tensors import as_input
-from runner.errors import ConfigError, DataError, Problem, for_shell, reason_of, shown
-from runner.files import absent, typed, write
-from runner.part_names import part_named
+from runner.errors import ConfigError, DataError, Problem, few, for_shell, reason_of, shown
+from runner.files import absent, typed
+from runner.part_names import PARTS, part_named
 
 log = logging.getLogger("runner")
-
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""Of files that are taken for pictures, as by torchvision's `ImageFolder`."""
-
-UNDECODABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What PIL raises of a file that it cannot decode."""
-
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-FORMAT = 2
-"""Version of the cache; another one makes another file."""
-
-Fit = Literal["cut", "pad", "stretch"]
 
 MUCH = 0.25
 """Share of a picture's area; where more is cut off, that is said."""
 
 NAMED = 5
 """Files that a message names at most."""
+
+LOOKED_AT = 1000
+"""Files whose heads are looked at, where all are brought to one size while they are read one by one."""
 
 
 def image_folder(
@@ -56,6 +60,9 @@ def image_folder(
     on_error: Literal["stop", "skip"] = "stop",
     cache: str | None = "~/.cache/runner",
     memory_limit: float = 4e9,
+    parts: bool = True,
+    value_range: Sequence[float] | None = None,
+    reading: Literal[1, 2] = READING,
 ) -> Parts | Dataset[Any]:
     """Pictures in one folder per class, or in folders ``train``, ``val`` and ``test`` of such.
 
@@ -71,20 +78,23 @@ def image_folder(
             one, those are skipped that do not even begin like a picture.
         cache: where decoded pictures are kept; None to keep them in memory alone.
         memory_limit: bytes of decoded pictures above which they are read one by one.
+        parts: whether folders named train, val and test are parts; else they are classes as all others.
+        value_range: the values that are black and white in files of more than 8 bits; None for 0 and 65535 in those of
+            16 bits: of others it is not known.
+        reading: 1 for what was trained by versions that had no such key: pictures as they are stored, whichever way is
+            up, hidden files too, no linked folders, fewer kinds of files.
 
     Raises:
         DataError: no pictures, classes that differ between the parts, or a file that cannot be decoded.
         ConfigError: a value that is not allowed.
     """
-    if size is not None and not _is_size(size):
-        numbers = re.findall(r"[1-9]\d*", str(size))[:2]
-        remedy = for_shell(f"dataset.size=[{numbers[0]},{numbers[-1]}]") if numbers else ""
-        raise ConfigError(
-            Problem("dataset.size", f"{shown(size)} is not allowed", "[height, width] in pixels, or null", remedy)
-        )
+    _check_values(size, value_range)
     wanted = None if size is None else (int(size[0]), int(size[1]))
-    listed = _list(typed(root), channels, wanted, fit)
-    shape = wanted or _common_size(list(listed.values()))
+    ends = None if value_range is None else (float(value_range[0]), float(value_range[1]))
+    how = How(MODES[channels], wanted, fit, ends, reading)
+    listed = _list(typed(root), how, parts)
+    heads = {} if wanted else _heads(listed.values(), how)
+    shape = wanted or _common_size(heads.values())
     made: dict[str, Any] = dict(listed)
     if shape is not None and sum(map(len, listed.values())) * channels * shape[0] * shape[1] <= memory_limit:
         read = []
@@ -92,10 +102,38 @@ def image_folder(
             read.append(_read(pictures, shape, cache))
             made[part] = _held(pictures, read[-1], on_error)
         _say_cut(read)
-    elif on_error == "skip":
+        _say_kinds(how.mode, sum(map(len, listed.values())), sum(r.grey for r in read), sum(r.frames for r in read))
+    else:
+        skips = on_error == "skip"
+        heads = heads or _heads(listed.values(), how, None if skips else LOOKED_AT)
         for pictures in listed.values():
-            pictures.skip({path for path, _ in pictures.samples if _size(path) is None})
+            pictures.check(heads, skips)
+        there = [each for each in heads.values() if each is not None]
+        _say_kinds(how.mode, len(there), sum(each.grey for each in there), sum(each.frames for each in there))
     return Parts(**made) if len(made) > 1 else made["train"]
+
+
+class How(NamedTuple):
+    """How files are read: see `image_folder`, and for the mode `MODES`."""
+
+    mode: str
+    size: tuple[int, int] | None
+    fit: Fit
+    value_range: tuple[float, float] | None
+    reading: int
+
+
+def _check_values(size: object, value_range: object) -> None:
+    if size is not None and not _is_size(size):
+        numbers = re.findall(r"[1-9]\d*", str(size))[:2]
+        remedy = for_shell(f"dataset.size=[{numbers[0]},{numbers[-1]}]") if numbers else ""
+        raise ConfigError(
+            Problem("dataset.size", f"{shown(size)} is not allowed", "[height, width] in pixels, or null", remedy)
+        )
+    if value_range is not None and not is_range(value_range):
+        what, remedy = f"{shown(value_range)} is not allowed", '"dataset.value_range=[0,65535]"'
+        allowed = "[BLACK, WHITE], two different numbers, or null"
+        raise ConfigError(Problem("dataset.value_range", what, allowed, remedy))
 
 
 def _is_size(size: object) -> bool:
@@ -105,65 +143,83 @@ def _is_size(size: object) -> bool:
     )
 
 
-def _list(root: Path, channels: int, size: tuple[int, int] | None, fit: Fit) -> dict[str, Pictures]:
+def _list(root: Path, how: How, parts: bool) -> dict[str, Pictures]:
     """The pictures of each part: of the folders that are named like parts, or else of the root."""
     if problem := absent("dataset.root", root, "a folder with one subfolder per class", is_folder=True):
         raise DataError(problem)
-    folders = _folders(root) or {"train": root}
+    folders = (_folders(root) if parts else {}) or {"train": root}
     if "train" not in folders:
         what = f"'{root}' has {', '.join(folders)}, but no train folder"
-        raise DataError(Problem("dataset.root", what, "folders train, and optionally val and test"))
-    listed = {part: Pictures(folder, channels, size, fit) for part, folder in folders.items()}
+        raise DataError(
+            Problem("dataset.root", what, "folders train, and optionally val and test", image_files.AS_CLASSES)
+        )
+    listed = {part: Pictures(folders[part], how, root, part, folders["train"]) for part in PARTS if part in folders}
     for part, pictures in listed.items():
         differing = sorted(set(pictures.classes) ^ set(listed["train"].classes))
         if differing:
             what = f"the classes of {part} and train differ: {', '.join(differing)}"
             raise DataError(Problem("dataset.root", what, "the same class folders in every part"))
+    if how.reading == 1:
+        log.info("%s", AS_EARLIER)
+    image_files.say_left_out(sum((each.left_out for each in listed.values()), Counter()))
     return listed
 
 
 def _folders(root: Path) -> dict[str, Path]:
-    """The folders that are named like parts, if any is."""
-    inside = [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    """The folders that are named like parts, if any is; none if these are classes, as others beside them are."""
+    inside = [path for path in sorted(root.iterdir()) if path.is_dir() and not image_files.is_dropping(path.name)]
+    named = [path for path in inside if part_named(path.name)]
+    others = [path.name for path in inside if path not in named and image_files.find(path).paths] if named else []
+    if others and all(_is_flat(path) for path in named):
+        names = few(path.name for path in named)
+        log.info("%s: taken for a class and not for a part, as images lie directly in the folder", names)
+        return {}
     found: dict[str, Path] = {}
-    for path in inside:
+    for path in named:
         part = part_named(path.name)
         if part in found:
             what = f"'{root}' has two folders for {part}, {found[part].name} and {path.name}"
-            raise DataError(Problem("dataset.root", what, "one folder for each part"))
-        if part is not None:
-            found[part] = path
-    others = [path.name for path in inside if path not in found.values() and any(map(_is_picture, path.rglob("*")))]
-    if found and others:
-        what = f"'{root}' has {', '.join(path.name for path in found.values())}, but also images in {', '.join(others)}"
-        raise DataError(Problem("dataset.root", what, "either folders train, val and test, or one folder per class"))
+            raise DataError(Problem("dataset.root", what, "one folder for each part", image_files.AS_CLASSES))
+        found[str(part)] = path
+    if others:
+        what = f"'{root}' has {', '.join(path.name for path in named)}, but also images in {', '.join(others)}"
+        allowed = "either folders train, val and test, or one folder per class"
+        raise DataError(Problem("dataset.root", what, allowed, image_files.AS_CLASSES))
     return found
 
 
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in EXTENSIONS and path.is_file()
+def _is_flat(folder: Path) -> bool:
+    """Whether pictures lie in a folder, and none in folders in it."""
+    paths = image_files.find(folder).paths
+    return bool(paths) and all(Path(path).parent == folder for path in paths)
 
 
 class Pictures(Dataset[Any]):
-    """The files of a folder with one folder per class, decoded when they are asked for."""
+    """The files of a folder with one folder per class, decoded when they are asked for.
 
-    def __init__(self, root: Path, channels: int, size: tuple[int, int] | None = None, fit: Fit = "cut") -> None:
+    Args:
+        base: the folder of the data set, which this one may be a part of.
+        train: the folder of its train part, which may be this one.
+    """
+
+    def __init__(self, root: Path, how: How, base: Path, part: str, train: Path) -> None:
         self.root = root
-        self.size = size
-        self.fit = fit
-        self.mode = MODES[channels]
-        self.classes = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-        self.samples = [
-            (path, number)
-            for number, name in enumerate(self.classes)
-            for path in sorted((root / name).rglob("*"))
-            if _is_picture(path)
-        ]
-        counts = np.bincount([target for _, target in self.samples], minlength=len(self.classes))
-        empty = [name for name, count in zip(self.classes, counts, strict=True) if count == 0]
+        self.how = how
+        inside = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+        earlier = how.reading == 1
+        self.classes = inside if earlier else [name for name in inside if not image_files.is_dropping(name)]
+        look = image_files.find_as_earlier if earlier else image_files.find
+        found = [look(root / name) for name in self.classes]
+        self.samples = [(Path(path), number) for number, each in enumerate(found) for path in each.paths]
+        self.left_out = sum((each.left_out for each in found), Counter[str]())
+        self.prefix = "" if root == base else f"{root.relative_to(base).as_posix()}/"
+        if not earlier:
+            image_files.check_labels(root, self.classes, found, None if root == base else part, train)
+        empty = [name for name, each in zip(self.classes, found, strict=True) if not each.paths]
         if not self.samples or empty:
             what = f"no images in {root}" + (f"/{empty[0]}" if empty else "")
-            allowed = f"image files in one folder per class: {', '.join(EXTENSIONS)}"
+            what += f" (left out: {image_files.words(self.left_out)})" if self.left_out else ""
+            allowed = f"image files in one folder per class: {', '.join(image_files.suffixes())}"
             remedy = "images in that folder, or remove it" if empty else ""
             raise DataError(Problem("dataset.root", what, allowed, remedy))
 
@@ -173,111 +229,75 @@ class Pictures(Dataset[Any]):
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         path, target = self.samples[index]
         try:
-            return decode(path, self.mode, self.size, self.fit), target
+            return decode(path, *self.how), target
         except UNDECODABLE as error:
-            remedy = "remove the file"
-            if self.size is None:  # with one, and room for all, every file is decoded beforehand
-                remedy += ', or "dataset.size=[HEIGHT,WIDTH]" dataset.on_error=skip'
+            remedy = range_of([reason_of(error)])
+            if not remedy:
+                remedy = "remove the file"
+                if self.how.size is None:  # with one, and room for all, every file is decoded beforehand
+                    remedy += ', or "dataset.size=[HEIGHT,WIDTH]" dataset.on_error=skip'
             what = f"{path} cannot be decoded ({reason_of(error)})"
             raise DataError(Problem("dataset", what, remedy=remedy)) from error
+
+    def check(self, heads: Mapping[Path, Head | None], skips: bool) -> None:
+        """Leave out the files that cannot be read, by what is known of their heads, and say so; or refuse them."""
+        deep = {path for path, each in heads.items() if each and each.deep and self.how.value_range is None}
+        if skips:
+            self.skip({path for path, _ in self.samples if path in deep or heads.get(path) is None})
+        elif self.how.reading > 1:
+            for index in [number for number, (path, _) in enumerate(self.samples) if path in deep][:1]:
+                self[index]
 
     def skip(self, broken: set[Path]) -> None:
         """Leave out some files, and say so."""
         if broken:
-            _say_skipped([path.relative_to(self.root).as_posix() for path in sorted(broken)], len(self))
+            _say_skipped([self.prefix + path.relative_to(self.root).as_posix() for path in sorted(broken)], len(self))
             self.samples = [(path, target) for path, target in self.samples if path not in broken]
 
     @property
-    def path(self) -> list[str]:
+    def names(self) -> list[str]:
         """Each sample's file, under the root."""
         return [path.relative_to(self.root).as_posix() for path, _ in self.samples]
 
     @property
+    def path(self) -> list[str]:
+        """Each sample's file, under the folder of the data set, so that those of its parts are told apart."""
+        return [self.prefix + name for name in self.names]
+
+    @property
     def stamps(self) -> list[str]:
         """What tells each file from another of that place: its name and its size in bytes."""
-        return [f"{name} {path.stat().st_size}" for name, (path, _) in zip(self.path, self.samples, strict=True)]
+        return [f"{name} {path.stat().st_size}" for name, (path, _) in zip(self.names, self.samples, strict=True)]
 
 
-def decode(
-    given: Path | str | Image.Image, mode: str, size: tuple[int, int] | None = None, fit: Fit = "cut"
-) -> Image.Image:
-    """A picture, or that in a file, in one mode, and of one (height, width) if asked for."""
-    if not isinstance(given, Image.Image):
-        with Image.open(given) as file:
-            return decode(file, mode, size, fit)
-    picture = given
-    if picture.mode.startswith(("I", "F")):  # 16 bits or more: PIL's own conversion cuts off what is above 255
-        values = np.asarray(picture, dtype=np.float64)
-        scale = 257.0 if picture.mode.startswith("I;16") or values.max() > 255 else 1.0
-        picture = Image.fromarray((values / scale).clip(0, 255).round().astype(np.uint8))
-    elif picture.mode == "P":
-        picture = picture.convert("RGBA")  # a palette may have a transparent colour
-    picture = picture.convert(mode)
-    return picture if size is None else _fitted(picture, *size, fit)
+def _heads(parts: Iterable[Pictures], how: How, count: int | None = None) -> dict[Path, Head | None]:
+    """What the heads of files say, of all or of so many of each part."""
+    return {path: _head(path, how.reading) for each in parts for path, _ in islice(each.samples, count)}
 
 
-def _fitted(picture: Image.Image, height: int, width: int, fit: Fit) -> Image.Image:
-    """Brought to a size: see `image_folder`."""
-    if picture.size == (width, height):
-        return picture
-    scales = height / picture.height, width / picture.width
-    scale = min(scales) if fit == "pad" else max(scales)
-    fitted = (width, height)
-    if fit != "stretch":
-        bound = min if fit == "pad" else max
-        fitted = (bound(width, round(picture.width * scale)), bound(height, round(picture.height * scale)))
-    picture = picture.resize((max(1, fitted[0]), max(1, fitted[1])), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    # What lies outside of a picture is black.
-    left, top = (picture.width - width) // 2, (picture.height - height) // 2
-    return picture.crop((left, top, left + width, top + height))
-
-
-def _lost(picture: Image.Image, size: tuple[int, int], fit: Fit) -> float:
-    """The share of a picture's area that is cut off."""
-    scales = size[0] / picture.height, size[1] / picture.width
-    return 1 - min(scales) / max(scales) if fit == "cut" else 0.0
-
-
-def _common_size(parts: Sequence[Pictures]) -> tuple[int, int] | None:
-    """The (height, width) of all pictures, from the heads of their files; None if they differ."""
-    found = None
-    for path, _ in chain.from_iterable(pictures.samples for pictures in parts):
-        size = _size(path)  # of a broken file, which is dealt with where it is decoded, there is none
-        if None not in (size, found) and size != found:
-            return None
-        found = size or found
-    return found
-
-
-def _size(path: Path) -> tuple[int, int] | None:
-    """The (height, width) in the head of a file; None if that is no picture's."""
+def _head(path: Path, reading: int) -> Head | None:
+    """What the head of a file says; None if that is no picture's."""
     try:
         with Image.open(path) as file:
-            return file.height, file.width
+            return head(file, reading)
     except UNDECODABLE:
         return None
 
 
-class Read(NamedTuple):
-    """What the files of a part came to."""
-
-    pixels: np.ndarray[Any, Any]
-    """(N, C, H, W) uint8; black where a file is broken."""
-    broken: dict[str, str]
-    """Why a file could not be decoded."""
-    cut: int
-    """How many pictures lost much of their area."""
-    lost: float
-    """The share of their area that these lost, summed."""
+def _common_size(heads: Iterable[Head | None]) -> tuple[int, int] | None:
+    """The (height, width) of all pictures; None if they differ."""
+    # Of a broken file, which is dealt with where it is decoded, there is none.
+    sizes = {each.size for each in heads if each is not None}
+    return next(iter(sizes)) if len(sizes) == 1 else None
 
 
 def _read(pictures: Pictures, size: tuple[int, int], cache: str | None) -> Read:
-    kept = None if cache is None else _place(pictures, size, typed(cache))
-    found = None if kept is None else _kept(kept)
+    kept = None if cache is None else place(pictures, size, typed(cache))
+    found = None if kept is None else load(kept)
     if found is None:
         found = _decode_all(pictures, size)
         if kept is not None:
-            _keep(kept, found)
+            keep(kept, found)
     return found
 
 
@@ -288,16 +308,16 @@ def _held(pictures: Pictures, read: Read, on_error: str) -> ArrayDataset:
             Problem(
                 "dataset",
                 _undecodable({str(pictures.root / name): reason for name, reason in broken.items()}, len(pictures)),
-                remedy="dataset.on_error=skip, or remove the files",
+                remedy=range_of(broken.values()) or "dataset.on_error=skip, or remove the files",
             )
         )
-    names, targets = np.array(pictures.path), torch.tensor([target for _, target in pictures.samples])
+    paths, targets = np.array(pictures.path), torch.tensor([target for _, target in pictures.samples])
     inputs = torch.from_numpy(read.pixels)
     if broken:
-        _say_skipped(list(broken), len(pictures))
-        good = torch.tensor([name not in broken for name in pictures.path])
-        inputs, targets, names = inputs[good], targets[good], names[good.numpy()]
-    return ArrayDataset(inputs, targets, pictures.classes, columns={"path": names})
+        _say_skipped([pictures.prefix + name for name in broken], len(pictures))
+        good = torch.tensor([name not in broken for name in pictures.names])
+        inputs, targets, paths = inputs[good], targets[good], paths[good.numpy()]
+    return ArrayDataset(inputs, targets, pictures.classes, columns={"path": paths})
 
 
 def _undecodable(broken: dict[str, str], total: int) -> str:
@@ -323,42 +343,30 @@ def _say_skipped(names: Sequence[str], total: int) -> None:
     log.warning(what, f"{len(names):,}", f"{total:,}", ", ".join(names))
 
 
-def _place(pictures: Pictures, size: tuple[int, int], cache: Path) -> Path:
-    """Where the decoded pictures are kept: a name that follows from the files' content and the settings.
-
-    So that a folder need not be read whole each time, what its content came to is remembered by the files' names,
-    sizes and times. The time of the last change of a file's record (ctime) cannot be set back, as that of its content
-    can by `touch` and `rsync`.
-    """
-    settings = repr((FORMAT, pictures.mode, size, pictures.fit))
-    look, content = hashlib.sha256(settings.encode()), hashlib.sha256(settings.encode())
-    for path, _ in pictures.samples:
-        stat = path.stat()
-        look.update(repr((str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)).encode())
-    remembered = cache / f"{look.hexdigest()[:32]}.key"
-    with contextlib.suppress(OSError, ValueError):
-        return cache / f"{int(remembered.read_text(encoding='utf-8'), 16):032x}.npy"
-    for (path, target), name in zip(pictures.samples, pictures.path, strict=True):
-        content.update(repr((name, target)).encode())
-        with path.open("rb") as file:
-            content.update(hashlib.file_digest(file, "sha256").digest())
-    key = content.hexdigest()[:32]
-    with contextlib.suppress(OSError):  # said where the pictures themselves cannot be written
-        write(remembered, key.encode())
-    return cache / f"{key}.npy"
+def _say_kinds(mode: str, total: int, grey: int, frames: int) -> None:
+    """Say what is not seen in the pixels: that all are grey, or that there are more than are read."""
+    if mode != "L" and grey == total > 0:
+        log.info("all %s images looked at are greyscale, read as %s (dataset.channels=1 reads one)", f"{total:,}", mode)
+    if frames:
+        log.warning("%s of %s images are animated or have pages: of these only the first is read", frames, f"{total:,}")
 
 
 def _decode_all(pictures: Pictures, size: tuple[int, int]) -> Read:
-    channels = len(Image.new(pictures.mode, (1, 1)).getbands())
-    pixels = np.zeros((len(pictures), channels, *size), dtype=np.uint8)
+    mode, wanted, fit, value_range, reading = pictures.how
+    pixels = np.zeros((len(pictures), Image.getmodebands(mode), *size), dtype=np.uint8)
     broken: dict[str, str] = {}
-    lost = np.zeros(len(pictures))
+    cut, kinds = np.zeros(len(pictures)), np.zeros((2, len(pictures)), dtype=bool)
 
     def read(number: int) -> str | None:
         try:
-            picture = decode(pictures.samples[number][0], pictures.mode)
-            pixels[number] = as_input(_fitted(picture, *size, pictures.fit)).numpy()
-            lost[number] = _lost(picture, size, pictures.fit)
+            with Image.open(pictures.samples[number][0]) as file:
+                picture = decode(file, mode, None, fit, value_range, reading)
+                said = head(file, reading)  # afterwards, or PIL would not look for EXIF behind the pixels
+                kinds[:, number] = said.grey, said.frames
+            if wanted is None and picture.size[::-1] != size:
+                return f"it is {picture.height}×{picture.width}, but its head says {size[0]}×{size[1]}"
+            pixels[number] = as_input(fitted(picture, *size, fit)).numpy()
+            cut[number] = lost(picture, size, fit)
         except UNDECODABLE as error:
             return reason_of(error)
         return None
@@ -366,34 +374,9 @@ def _decode_all(pictures: Pictures, size: tuple[int, int]) -> Read:
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # the decoders let other threads run
         reasons = pool.map(read, range(len(pictures)))
         for name, reason in zip(
-            pictures.path, track(reasons, "decoding images", len(pictures), transient=True), strict=True
+            pictures.names, track(reasons, "decoding images", len(pictures), transient=True), strict=True
         ):
             if reason is not None:
                 broken[name] = reason
-    much = lost[lost > MUCH]
-    return Read(pixels, broken, len(much), float(much.sum()))
-
-
-def _kept(path: Path) -> Read | None:
-    """What `_keep` wrote; None if there is nothing, or if it is not whole."""
-    try:
-        # Copy-on-write: pages are read when they are needed, and shared between runs.
-        pixels = np.load(path, mmap_mode="c")
-        return Read(pixels, **json.loads(path.with_suffix(".json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, EOFError):
-        return None
-
-
-def _keep(path: Path, read: Read) -> None:
-    """Write what was decoded, each file whole or not at all; the pixels last, for they are what is looked for."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # of which nothing stays on a full disk
-            np.save(Path(folder, path.name), read.pixels)
-            listed = path.with_suffix(".json")
-            beside = {"broken": read.broken, "cut": read.cut, "lost": read.lost}
-            Path(folder, listed.name).write_text(json.dumps(beside))
-            os.replace(Path(folder, listed.name), listed)
-            os.replace(Path(folder, path.name), path)
-    except OSError as error:
-        log.warning("decoded images cannot be cached in %s (%s): the next run decodes them again", path.parent, error)
+    much, (grey, frames) = cut[cut > MUCH], kinds.sum(1).tolist()
+    return Read(pixels, broken, len(much), float(much.sum()), grey, frames)

@@ -6,6 +6,7 @@ A piece is read while the one before it is predicted, and none is kept: 100,000 
 from __future__ import annotations
 
 import csv
+import logging
 import os
 import re
 import sys
@@ -22,7 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from runner.dataset.pictures import EXTENSIONS
+from runner.dataset import image_files
+from runner.dataset.decoding import AS_EARLIER
 from runner.dataset.table_file import dialect
 from runner.device import cores
 from runner.errors import ConfigError, DataError, Problem, for_shell, nearest, reason_of
@@ -31,6 +33,8 @@ from runner.part_names import PARTS
 from runner.trained.opening import Opened
 from runner.trained.reading import batched
 from runner.trained.run import Run
+
+log = logging.getLogger("runner")
 
 ALLOWED = "an image, a folder of images, a .csv, .parquet or .npy file, train, val, test, -"
 TABLES = (".csv", ".tsv", ".txt", ".parquet")
@@ -120,24 +124,20 @@ def _inside(folder: Path) -> Iterator[str]:
     Raises:
         DataError: there is none, or a folder cannot be read.
     """
-
-    def refuse(error: OSError) -> None:
-        raise DataError(Problem("input", f"'{error.filename}' cannot be read ({error.strerror})", "a readable folder"))
-
-    found = False
-    for place, inside, names in os.walk(folder, onerror=refuse):
-        inside.sort()
-        for name in sorted(names):
-            if name.lower().endswith(EXTENSIONS):
-                found = True
-                yield os.path.join(place, name)
-    if not found:
-        raise DataError(Problem("input", f"there are no images in '{folder}'", f"files in {', '.join(EXTENSIONS)}"))
+    found = image_files.find(folder, "input")
+    if not found.paths:
+        allowed = f"files in {', '.join(image_files.suffixes())}"
+        left_out = f" (left out: {image_files.words(found.left_out)})" if found.left_out else ""
+        raise DataError(Problem("input", f"there are no images in '{folder}'{left_out}", allowed))
+    image_files.say_left_out(found.left_out)
+    return iter(found.paths)
 
 
 def _of_files(paths: Iterator[str], runs: Sequence[Run], size: int) -> Iterator[Piece]:
     """Pictures, decoded by as many threads as there are cores."""
     pool, first = ThreadPoolExecutor(len(cores())), True
+    if any(run.reader.reading == 1 for run in runs):
+        log.info("%s", AS_EARLIER)
     try:
 
         def begin(paths: list[str]) -> tuple[list[str], list[list[Future[Tensor]]]]:

@@ -192,6 +192,6 @@ def _inherit(cfg: DictConfig, before: DictConfig, typed: Sequence[str]) -> None:
     if "dataset.channels" not in typed and len(shape) == 3:
         cfg.dataset.channels = shape[0]
     if before.get("_target_") == cfg.dataset._target_:
-        for key, usual in (("size", None), ("fit", "cut")):
+        for key, usual in (("size", None), ("fit", "cut"), ("value_range", None), ("reading", 1)):
             if f"dataset.{key}" not in typed:
                 cfg.dataset[key] = before.get(key, usual)

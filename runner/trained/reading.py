@@ -18,7 +18,7 @@ from torch import Tensor
 from runner.batch import by
 from runner.config import build, calling, value
 from runner.dataset.codes import Codes
-from runner.dataset.pictures import MODES, UNDECODABLE, Fit, decode
+from runner.dataset.decoding import MODES, READING, UNDECODABLE, Fit, decode
 from runner.dataset.tensors import as_input
 from runner.errors import ConfigError, DataError, Problem, counted, few, nearest, reason_of
 from runner.transform import Pipeline, is_random, seeded
@@ -42,7 +42,7 @@ class Reader:
         type: its dtype.
         layout: of arrays of pictures; see `runner.dataset.Samples`.
         size: (height, width) that pictures were brought to.
-        fit: how; see `runner.dataset.image_folder`.
+        fit, value_range, reading: how; see `runner.dataset.image_folder`.
         own: the transform that the data set itself applied to each picture.
         steps: the transforms of the run that came next, also to each picture.
         rest: the transforms of batches that come after.
@@ -60,6 +60,8 @@ class Reader:
     rest: Pipeline
     codes: Codes | None
     span: tuple[float, float] | None
+    value_range: tuple[float, float] | None = None
+    reading: int = READING
     _warned: bool = field(default=False, repr=False)
 
     @classmethod
@@ -76,13 +78,15 @@ class Reader:
         steps, rest = transform.stages() if None in shape else ([], transform)
         with calling("dataset.transform"):
             own = None if data.get("transform") is None else build(data.transform)
-        sized = str(data._target_) == "runner.dataset.image_folder" and data.size is not None
-        size = (int(data.size[0]), int(data.size[1])) if sized else None
-        fit: Fit = data.get("fit", "cut") if sized else "cut"  # which runs of before have not
+        ours = value(data) if str(data._target_) == "runner.dataset.image_folder" else {}
+        size = (int(data.size[0]), int(data.size[1])) if ours.get("size") is not None else None
+        fit: Fit = ours.get("fit", "cut")  # which runs of before have not
+        ends = None if ours.get("value_range") is None else (ours["value_range"][0], ours["value_range"][1])
         features, categories = value(facts.features), value(facts.categories)
         codes = None if features is None else Codes(features, categories)
         span = None if facts.sample_range is None else (facts.sample_range[0], facts.sample_range[1])
-        return cls(shape, facts.sample_type, data.get("layout") or "chw", size, fit, own, steps, rest, codes, span)
+        layout, reading = data.get("layout") or "chw", ours.get("reading", READING)
+        return cls(shape, facts.sample_type, layout, size, fit, own, steps, rest, codes, span, ends, reading)
 
     @property
     def mode(self) -> str | None:
@@ -111,7 +115,7 @@ class Reader:
             raise DataError(Problem("input", what, allowed))
         if isinstance(given, (str, Path)) and not Path(given).is_file():
             raise FileNotFoundError(f"there is no file {str(given)!r}")  # nor a pipe, which might never end
-        made: Any = decode(given, self.mode, self.size, self.fit)
+        made: Any = decode(given, self.mode, self.size, self.fit, self.value_range, self.reading)
         for number, step in enumerate([*([] if self.own is None else [self.own]), *self.steps]):
             made = seeded(step, made, number) if is_random(step) else step(made)
         tensor = as_input(made, self.layout)
