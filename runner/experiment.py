@@ -186,7 +186,9 @@ def _moments(train: Samples, rows: Tensor) -> tuple[Tensor, Tensor]:
     known = values if train.counted is None else torch.where(train.counted[rows], values, torch.nan)
     mean = known.nanmean(0)
     std = (known - mean).square().nanmean(0).sqrt()
-    return mean.to(kind), torch.where(std > 0, std, 1.0).to(kind)
+    # The mean of many times 0.1 is not quite 0.1.
+    least = 8 * torch.finfo(torch.float64).eps * mean.abs() if kind == torch.float64 else torch.zeros(())
+    return mean.to(kind), torch.where(std > least, std, 1.0).to(kind)
 
 
 def metrics_of(cfg: DictConfig) -> dict[str, Metric]:

@@ -67,7 +67,7 @@ def main(opened: Opened) -> None:
         made = Path(place) / path.name
         with torch.no_grad():
             ask = _written(options.format, run, whole, samples, facts, made)
-            _compare(whole(samples), ask(samples), options.tolerance, path)
+            _compare(whole(samples), ask(samples), options.tolerance, path, (whole.mean, whole.std))
         os.replace(made, path)
     shape = ", ".join(map(str, ["N", *samples.shape[1:]]))
     log.info("%s, %.1f MB: input (%s) %s, output %s", path, path.stat().st_size / 1e6, shape, facts["input"]["type"],
@@ -226,8 +226,17 @@ def _writable(place: Path) -> Path:
     return place
 
 
-def _compare(model: Tensor, file: Tensor, tolerance: float, path: Path) -> None:
+def _compare(
+    model: Tensor,
+    file: Tensor,
+    tolerance: float,
+    path: Path,
+    scaling: tuple[Tensor | float, Tensor | float] = (0.0, 1.0),
+) -> None:
     """Say how far the file is from the model.
+
+    Args:
+        scaling: mean and standard deviation of values: what is far is measured by how much these differ.
 
     Raises:
         RunnerError: too far, or it cannot be told.
@@ -235,6 +244,7 @@ def _compare(model: Tensor, file: Tensor, tolerance: float, path: Path) -> None:
     if model.shape != file.shape:
         what = f"{path.name} returns outputs of shape {by(file.shape)}, but the model of {by(model.shape)}"
         raise RunnerError(f"{what}; it was not kept\n  try: format=safetensors, which stores the weights alone")
+    model, file = ((each - scaling[0]) / scaling[1] for each in (model, file))
     scale = max(float(model.abs().max()), 1.0)  # of probabilities 1
     largest = float((model - file).abs().max()) / scale
     if not math.isfinite(largest):

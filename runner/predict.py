@@ -38,8 +38,9 @@ def main(opened: Sequence[Opened]) -> int:
     first = next(found)  # what is wrong with all of it is found before there is an output
     is_part = first.truth is not None
     layout = runs[0].layout(
-        tuple(first.keys), target=is_part, top_k=options.top_k, probabilities=options.probabilities, fails=not is_part
-    )
+        tuple(first.keys), target=is_part, top_k=options.top_k, probabilities=options.probabilities, fails=not is_part,
+        exact=any(run.is_exact for run in runs),
+    )  # fmt: skip
     _check_names(keep, layout)
     with Writer(str(options.output), layout, formulas=options.formulas) as writer:
         count, failed = write(chain([first], found), runs, writer, list(options.flips))
@@ -134,6 +135,12 @@ def _outputs(run: Run) -> str:
     return f"{len(run.classes)} classes ({run.task})"
 
 
+def _alike(said: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """In one type: runs of earlier versions predict values in float32."""
+    kind = torch.float64 if any(each.dtype == torch.float64 for each in said) else said[0].dtype
+    return [each.to(kind) for each in said]
+
+
 def _say(runs: Sequence[Run], piece: Piece, position: int, flips: Sequence[str]) -> Predictions:
     """What the runs say together of a piece that begins at a position."""
     if not piece.samples:
@@ -142,4 +149,4 @@ def _say(runs: Sequence[Run], piece: Piece, position: int, flips: Sequence[str])
     for run, samples in zip(runs, piece.samples, strict=True):
         inputs = samples if piece.prepared else run.prepare(samples, position)
         said.append(run.say(inputs, flips).cpu())
-    return runs[0].read([said[0] if len(said) == 1 else torch.stack(said).mean(0)])
+    return runs[0].read([said[0] if len(said) == 1 else torch.stack(_alike(said)).mean(0)])

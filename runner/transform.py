@@ -70,7 +70,7 @@ class Normalize(Batched):
             mean, std = (learnt if self.given[0] is None else mean), (spread if self.given[1] is None else std)
         else:  # without a look at the data: float32 is enough for the usual means of pictures
             kind = torch.float64 if bool((mean.abs() > FAR * std).any()) else torch.float32
-        self.mean, self.std = _scale(mean, std, kind if self.exact else torch.float32)
+        self.mean, self.std = _scale(mean, std, kind, self.exact)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, ...) of any dtype -> the same shape, float32
         numbers = max(self.mean.numel(), self.std.numel())
@@ -206,7 +206,7 @@ class Table(Batched):
         for batch in batches():
             for column in self.named:
                 seen |= {(column, code) for code in batch[:, column].unique().tolist() if code == code}
-        self.mean, self.std = _scale(mean, std, kind if self.exact else torch.float32)
+        self.mean, self.std = _scale(mean, std, kind, self.exact)
         self.codes = torch.tensor(sorted(seen)).view(-1, 2)  # (K, 2): column and code of each one-hot output
 
     def forward(self, x: Tensor) -> Tensor:  # (B, F) with NaN for gaps -> (B, numbers + K) float32
@@ -316,9 +316,14 @@ WIDE = (torch.float64, torch.int64, torch.uint64, torch.int32, torch.uint32)
 """Types that hold more digits than a float32."""
 
 
-def _scale(mean: Tensor, std: Tensor, kind: torch.dtype) -> tuple[Tensor, Tensor]:
-    """By what numbers are scaled, and in which type; a constant channel stays what it is: 0 after the mean."""
-    return mean.to(kind), torch.where(std > 0, std, 1.0).to(kind)
+def _scale(mean: Tensor, std: Tensor, kind: torch.dtype, exact: bool) -> tuple[Tensor, Tensor]:
+    """By what numbers are scaled, and in which type; a constant channel stays what it is: 0 after the mean.
+
+    Its deviation need not come out as 0: the mean of many times 0.1 is not quite 0.1.
+    """
+    least = 8 * torch.finfo(torch.float64).eps * mean.abs() if exact else torch.zeros(())
+    kind = kind if exact else torch.float32
+    return mean.to(kind), torch.where(std > least, std, 1.0).to(kind)
 
 
 def _moments(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor, torch.dtype]:

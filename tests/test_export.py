@@ -262,3 +262,11 @@ def test_what_is_wrong_is_said_and_nothing_is_written(
     assert run("export", f"run={digits}", *overrides) == 2
     assert said in capsys.readouterr().err
     assert sorted(Path().rglob("*")) == before
+
+
+def test_values_far_from_0_are_compared_by_how_much_they_differ() -> None:
+    values = 1.7e9 + torch.randn(64, 1, dtype=torch.float64) * 10
+    wrong = values + 5
+    with pytest.raises(RunnerError, match="differs from the model by up to"):
+        export._compare(values, wrong, 1e-3, Path("m.onnx"), (1.7e9, 10.0))
+    export._compare(values, values + 1e-6, 1e-3, Path("m.onnx"), (1.7e9, 10.0))

@@ -70,6 +70,16 @@ def test_columns_are_scaled_as_by_scikit_learn_in_float64(frame: pd.DataFrame, o
         np.testing.assert_allclose(inputs, scaler.transform(stored[rows]), atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [torch.float64, torch.float32])
+@pytest.mark.parametrize("value", [0.1, 1_700_000_000_123.0, 0.0])
+def test_a_constant_column_is_0_and_another_value_no_number_of_another_world(value: float, kind: torch.dtype) -> None:
+    stored = torch.full((1000, 1), value, dtype=kind)
+    for step in (Normalize(), Table([None])):
+        made = Pipeline([step]).fit(lambda: stored.split(37))
+        assert made(stored).abs().max() < 1e-3
+        assert made(stored + 1).abs().max() < 1.1
+
+
 def test_a_gap_beside_large_numbers_is_the_mean(frame: pd.DataFrame) -> None:
     frame = frame.astype({"ms": "Int64"})
     frame.loc[frame.index % 5 == 0, "ms"] = pd.NA
@@ -319,8 +329,13 @@ def test_a_run_of_an_earlier_version_says_that_it_scales_as_it_did(
     assert run("evaluate", "run=pictures", "figures=false") == 0
     printed = capsys.readouterr()
     assert "float32" not in printed.out + printed.err
+    new = (*TABLE, "dataset.path=data/events.csv", "dataset.target=delay", *SECONDS[1:])
+    assert run(*LIGHT, *new, "split.path=old", "hydra.run.dir=new") == 0
+    assert run("predict", "run=[old,new]", "input=data/events.csv", "output=both.csv") == 0
+    each = [load_run(place).predict(pd.read_csv("data/events.csv")).values for place in ("old", "new")]
+    assert pd.read_csv("both.csv")["prediction"].tolist() == pytest.approx(np.mean(each, axis=0), rel=1e-12)
     # A new run on the split of the old one has other bytes of the same data.
-    new = (*TABLE, "dataset.path=data/events.csv", "dataset.target=delay", *SECONDS[1:-1])
+    new = new[:-1]
     data = prepared(*new, "split.path=old")
     with np.load("old/split.npz") as split:
         assert data.indices["test"].tolist() == split["test"].tolist()

@@ -200,8 +200,13 @@ class Run:
         """Which columns there are where its predictions are written; see `runner.trained.writing.Layout`."""
         if not self.readout.gives_probabilities:
             options["top_k"] = 0
-        exact = self.readout.std.dtype == torch.float64
-        return Layout(self.task, self.classes, keys, int(self.cfg.facts.num_outputs), exact=exact, **options)
+        options.setdefault("exact", self.is_exact)
+        return Layout(self.task, self.classes, keys, int(self.cfg.facts.num_outputs), **options)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the values that it predicts are in float64, and not in float32."""
+        return self.readout.std.dtype == torch.float64
 
     def read(self, said: Sequence[Tensor]) -> Predictions:
         """Batches of what `say` returned, together."""
