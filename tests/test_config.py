@@ -69,8 +69,14 @@ def test_a_reference_that_leads_nowhere_is_a_problem_and_one_to_a_fact_is_not() 
     assert [(p.key, "${facts.clases}" in p.what) for p in found] == [("model.b", True)]
 
 
+GROUPS = ("dataset", "split", "loader", "loss", "optimizer", "scheduler", "trainer", "metric", "checkpoint",
+          "tensorboard", "sweep")  # fmt: skip
+"""Which every run has, beside the model and the transform."""
+
+
 def test_what_is_saved_is_resolved_and_what_is_loaded_refers_again(tmp_path: Path) -> None:
-    raw = {
+    raw: dict[str, Any] = {
+        **{name: {} for name in GROUPS},
         "seed": 3,
         "model": {"classes": "${facts.classes}", "when": "${oc.env:HOME}", "text": "n=${seed}"},
         "transform": {"train": [{"size": "${seed}"}], "eval": "${.train}"},

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 from runner.checks.values import UNKNOWN, choices, fits, in_bounds, words
-from runner.errors import MANY, Problem, for_shell, nearest, shown
+from runner.errors import MANY, Problem, few, for_shell, nearest, shown
 
 NUMBER = r"\d{1,12}(\.\d+)?"
 
@@ -494,12 +494,15 @@ FACTS: Mapping[str, Any] = {
 
 
 def problems_of_saved(config: Mapping[str, Any]) -> list[Problem]:
-    """What no run writes into its ``config.yaml``. One of another version may lack keys of ours, and have others."""
+    """What no run writes into its ``config.yaml``. One of another version may lack keys of ours, and have others.
+
+    Raises:
+        ValueError: whole groups are not there, so that nothing of it is what a run wrote.
+    """
     hints, facts = _hints(Config), typing.cast(Mapping[str, Any], config.get("facts"))
     groups = [name for name, hint in hints.items() if dataclasses.is_dataclass(hint) and name != "lr_find"]
-    lacking = [name for name in (*groups, "metric", "facts") if not isinstance(config.get(name), Mapping)]
-    if lacking:
-        return [Problem(name, "is missing, or no mapping of keys to values") for name in lacking]
+    if lacking := [name for name in (*groups, "metric", "facts") if not isinstance(config.get(name), Mapping)]:
+        raise ValueError(f"no group of keys {few(lacking)}")
     found = problems({name: value for name, value in config.items() if name != "facts"}, exact=False)
     given = {name: (facts[name], hint) for name, hint in FACTS.items() if not _is_unknown(facts.get(name, UNKNOWN))}
     wrong = [name for name, (value, hint) in given.items() if not (fits(value, hint) and in_bounds(value, {}))]
