@@ -23,15 +23,13 @@ os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 from runner import __version__, folder, ranks, signals, streams
 from runner.commands import COMMANDS, USAGE, show_help, train
 from runner.errors import (
-    OUT_OF_MEMORY,
     ConfigError,
     Interrupted,
     Problem,
     RunnerError,
     for_shell,
-    is_out_of_memory,
     nearest,
-    reason_of,
+    of_memory,
 )
 from runner.visible import say, say_traceback
 
@@ -70,8 +68,8 @@ def _done(arguments: list[str]) -> int:
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
     except Exception as error:
-        if is_out_of_memory(error):
-            say(f"error: {OUT_OF_MEMORY % reason_of(error)}")
+        if said := of_memory(error):
+            say(f"error: {said}")
         else:
             say_traceback()
         return 1

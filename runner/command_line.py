@@ -133,7 +133,7 @@ def _check_flags(flags: Sequence[str]) -> Iterator[Problem]:
             names = [name for name in known if name not in ("--experimental-rerun", "--run", "-r")]
             remedy = _override(name.lstrip("-"), value) or nearest(name, names, cutoff=0.75)
             yield Problem(name, what, f"KEY=VALUE, {', '.join(FLAGS)}", remedy)
-        elif known[name].nargs is None and value is None:
+        elif known[name].nargs is None and not value:
             allowed = ", ".join(map(str, known[name].choices or ()))
             yield Problem(
                 name, "needs a value", allowed, f"{name} {'job' if allowed else 'NAME' if 'name' in name else 'FOLDER'}"

@@ -56,6 +56,13 @@ def check_names(config_dir: str | None) -> None:
     if config_dir is None:
         return
     place, ours = Path(config_dir), home()
+    try:
+        is_there = place.is_dir()
+    except OSError:  # a name that is too long, or in a folder that one may not look into
+        is_there = False
+    if not is_there:
+        allowed = "a folder with your own groups and options"
+        raise ConfigError(Problem("--config-dir", f"there is no folder {config_dir!r}", allowed))
     names = [path.relative_to(ours) for path in sorted(ours.rglob("*.yaml"))]  # not theirs: it may be a whole project
     same = [name for name in names if (place / name).is_file()]
     if same:
@@ -79,12 +86,6 @@ def loader(config_name: str, config_dir: str | None, multirun: bool) -> Load:
     check_files()
     search_path = hydra_internals.search_path(str(home()))
     if config_dir is not None:
-        if not Path(config_dir).is_dir():
-            raise ConfigError(
-                Problem(
-                    "--config-dir", f"there is no folder {config_dir!r}", "a folder with your own groups and options"
-                )
-            )
         path = f"file://{Path(config_dir).absolute()}"
         search_path.prepend("command-line", path, anchor=SearchPathQuery(provider="schema", path=None))
     loads = hydra_internals.loader(search_path)

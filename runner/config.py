@@ -23,7 +23,16 @@ from omegaconf.errors import OmegaConfBaseException
 from runner import hydra_internals, moved
 from runner.checks import entries, schema, targets
 from runner.checks.targets import HYDRA_KEYS, locate
-from runner.errors import FOR_THE_TRACEBACK, ConfigError, Problem, RunnerError, cause_of, is_out_of_memory, reason_of
+from runner.errors import (
+    FOR_THE_TRACEBACK,
+    ConfigError,
+    Problem,
+    RunnerError,
+    cause_of,
+    is_out_of_memory,
+    lacking_memory,
+    reason_of,
+)
 from runner.files import read, write
 from runner.keys import texts
 from runner.options import ABOUT_A_START
@@ -90,6 +99,8 @@ def calling(key: str, wrong: str = "cannot be built") -> Iterator[None]:
         if is_out_of_memory(error):
             raise  # for which there is a message of its own
         log.debug("", exc_info=True)
+        if lacking := lacking_memory(error):
+            raise ConfigError(Problem(key, lacking, remedy="something smaller")) from error
         reason = cause_of(error)
         if not isinstance(error, (TypeError, ValueError)) and str(error).strip():
             reason = f"{type(error).__name__}: {reason}"

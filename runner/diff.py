@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from runner import folder, terminal
-from runner.errors import ConfigError, Problem, nearest
+from runner.errors import ConfigError, Problem, cut, nearest
 from runner.keys import text
 from runner.result import from_json
 from runner.runs import read_config, read_json, read_result
@@ -67,7 +67,7 @@ def configuration(a: Path, b: Path) -> Table:
     groups = list(dict.fromkeys(key.partition(".")[0] for key in [*ours, *theirs]))
     names = sorted(dict.fromkeys([*ours, *theirs]), key=lambda key: groups.index(key.partition(".")[0]))
     rows = [
-        [key, *(text(values[key]) if key in values else None for values in (ours, theirs))]
+        [cut(key), *(cut(text(values[key])) if key in values else None for values in (ours, theirs))]
         for key in names
         if key not in ours or key not in theirs or ours[key] != theirs[key]
     ]
@@ -102,7 +102,15 @@ def environment_differences(a: Path, b: Path) -> Table:
     """
     ours, theirs = _environment(a), _environment(b)
     names = [name for name in dict.fromkeys([*ours, *theirs]) if ours.get(name) != theirs.get(name)]
-    return Table("Environment", ["what", "a", "b"], [[name, ours.get(name), theirs.get(name)] for name in names])
+    return Table(
+        "Environment",
+        ["what", "a", "b"],
+        [[cut(name), *(_cell(said, name) for said in (ours, theirs))] for name in names],
+    )
+
+
+def _cell(said: dict[str, str], name: str) -> str | None:
+    return cut(said[name]) if name in said else None
 
 
 def _environment(run_dir: Path) -> dict[str, str]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 import re
 import signal
 import sysconfig
@@ -149,8 +150,8 @@ def guarded(task: Callable[[], object]) -> int:
         log.error("error: %s", error)
         return error.exit_status
     except Exception as error:
-        if is_out_of_memory(error):
-            log.error("error: %s", OUT_OF_MEMORY % reason_of(error))
+        if said := of_memory(error):
+            log.error("error: %s", said)
         else:
             log.exception("error:")
         return 1
@@ -198,6 +199,30 @@ RE_SAVE = "torch.save(model.state_dict(), FILE) where you trust what it holds, a
 def is_not_plain(error: BaseException) -> bool:
     """Whether torch refused to load a file with ``weights_only=True``, because it holds more than plain data."""
     return type(error).__name__ == "UnpicklingError" and "weights_only" in str(error)
+
+
+def of_memory(error: BaseException) -> str:
+    """What is said of an error, whoever raised it, for want of memory; or nothing."""
+    reason = reason_of(error) if is_out_of_memory(error) else lacking_memory(error)
+    return OUT_OF_MEMORY % reason if reason else ""
+
+
+def lacking_memory(error: BaseException) -> str:
+    """What was asked for that a machine of this size cannot hold, by an error of whoever asked; or nothing."""
+    said = str(error)
+    asked = re.search(r"allocate (\d+) bytes|Unable to allocate ([\d.]+ \w+)", said)
+    if not (isinstance(error, MemoryError) or asked or "Storage size calculation overflowed" in said):
+        return ""
+    many = "more memory than can be counted" if "overflowed" in said else "more memory"
+    needs = many
+    if asked is not None:
+        needs = asked[2].replace(". ", " ") if asked[2] else f"{int(asked[1]) / 2**30:,.1f} GiB of memory"
+    return f"needs {needs}, and this machine has {memory() / 2**30:,.1f} GiB"
+
+
+def memory() -> int:
+    """Bytes of memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

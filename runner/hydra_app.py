@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from runner import folder, hydra_internals
 from runner.command_line import CONFIG_DIR, check_sizes, multirun, parse, quote, value_of
-from runner.errors import ConfigError, NotWritten, Problem, RunFolderError, cut, for_shell, guarded
+from runner.errors import ConfigError, NotWritten, Problem, RunFolderError, cut, for_shell, guarded, reason_of
 from runner.keys import is_below
 from runner.visible import say
 
@@ -47,6 +47,10 @@ def run(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictConf
                 lambda cfg: statuses.append(guarded(lambda: task(cfg)))
             )()
     except FAILURES as error:
+        # What the task raises is said there: this is of Hydra's own files.
+        if isinstance(error, OSError) and (place := folder.held()) is not None:
+            at = error.filename or str(place / ".hydra")
+            raise NotWritten(error.errno, error.strerror or str(error), at) from error
         if statuses:
             raise
         if foreign := hydra_internals.refused(error):
@@ -57,14 +61,12 @@ def run(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictConf
             raise ConfigError(Problem("hydra", what, remedy=remedy)) from error
         load = compose.loader(name, config_dir, multirun(flags))
         problems = explain(load, overrides, [Path(config_dir)] if config_dir else [], name)
+        if not problems and value_of(flags, "--config-path", "-cp") is not None:
+            what = f"takes the place of runner's own files: {reason_of(error)}"
+            problems = [Problem("--config-path", what, remedy="--config-dir FOLDER, beside them")]
         if not problems:
             raise
         raise ConfigError(*problems) from error
-    except OSError as error:  # what the task raises is said there: this is of Hydra's own files
-        place = folder.held()
-        if place is None:
-            raise
-        raise NotWritten(error.errno, error.strerror or str(error), error.filename or str(place / ".hydra")) from error
     finally:
         sys.argv = before
     return max(statuses, default=0)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from runner.config import calling, factory
-from runner.errors import ConfigError, Problem
+from runner.errors import ConfigError, Problem, memory
 from runner.model import Networks
 from runner.trainer import Precision, wants_channels_last
 
@@ -25,13 +29,37 @@ def set_backends(cfg: DictConfig) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
+class _InMemory(TorchFunctionMode):
+    """While entered, no more is made than this machine can hold. The system promises more, and kills who takes it.
+
+    Raises:
+        MemoryError: by whoever makes a tensor, before it is filled.
+    """
+
+    MAKERS = ("empty", "zeros", "ones", "full", "rand", "randn", "arange", "eye")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bytes = 0
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, Tensor) and made.device.type == "cpu" and getattr(func, "__name__", "") in self.MAKERS:
+            self._bytes += made.nbytes
+            if self._bytes > memory():
+                raise MemoryError(f"cannot allocate {self._bytes} bytes")
+        return made
+
+
 def make_model(options: DictConfig) -> nn.Module:
     """The model of a configuration, as it initialises itself; a dict of networks is made one.
 
     Raises:
         ConfigError: it cannot be built, or is no module.
     """
-    with calling("model"):
+    with calling("model"), _InMemory():
         made = factory(options)()
     model = Networks(made) if isinstance(made, dict) else made
     if not isinstance(model, nn.Module):

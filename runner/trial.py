@@ -180,8 +180,8 @@ def _declared_example(cfg: DictConfig) -> Tensor | None:
     shape = declared_shape(cfg)
     if shape is None:
         return None
-    stored = torch.zeros(2, *shape, dtype=torch.uint8 if len(shape) == 3 else torch.float32)
     try:
+        stored = torch.zeros(2, *shape, dtype=torch.uint8 if len(shape) == 3 else torch.float32)
         pipeline = Pipeline(build_all(cfg.transform.eval)).fit(lambda: iter([stored]))
         example: Tensor = pipeline(stored, torch.full((2, pipeline.draws), 0.5), [0, 0])
     except Exception:  # whatever a transform of the user's may raise; it will be said when there are data

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.errors import cause_of
+from runner.errors import ConfigError, Problem, cause_of, lacking_memory
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,27 @@ def without_this_file(error: BaseException) -> BaseException:
     """With the places behind the call in this file, which is nobody's library."""
     assert error.__traceback__ is not None
     return error.with_traceback(error.__traceback__.tb_next)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "needs more memory, and"),
+        (MemoryError("Unable to allocate 7.28 TiB for an array with shape (10,)"), "needs 7.28 TiB, and"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 2199023255552 bytes."),
+         "needs 2,048.0 GiB of memory, and"),
+        (RuntimeError("Storage size calculation overflowed with sizes=[99, 64]"), "needs more memory than can be"),
+        (RuntimeError("no luck"), ""),
+    ],
+)  # fmt: skip
+def test_what_was_asked_for_is_said_whoever_could_not_allocate_it(error: Exception, said: str) -> None:
+    assert lacking_memory(error).startswith(said)
+    assert bool(lacking_memory(error)) is bool(said)
+
+
+def test_many_problems_are_counted_and_long_ones_cut() -> None:
+    output = str(ConfigError(*(Problem(f"key{number}", "x" * 100_000) for number in range(3_000))))
+    assert output.endswith("\nand 2,970 more")
+    assert "key29: " in output
+    assert "key30" not in output
+    assert len(output) < 70_000

@@ -306,3 +306,24 @@ def test_other_data_of_the_users_own_do_not_hide_ours(
     Path("mine/dataset/wine.yaml").write_text("_target_: mine.Wine\n")
     assert run("evaluate", f"run={digits}", "--config-dir", "mine", "dataset=wine") == 2
     assert "mine/dataset/wine.yaml: has the same name as one of runner's own files" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "typed",
+    ["model.hidden=[1000000000000]", "model.hidden=[99999999999999999]", "trainer.max_epochs=1000000000"],
+)
+def test_what_no_machine_can_hold_is_said_before_the_run(
+    run: Run, capsys: pytest.CaptureFixture[str], typed: str
+) -> None:
+    assert run("model=mlp", typed) == 2
+    assert re.search(r"^error: \w+: needs .* and this machine has [\d,.]+ GiB\n  try: ", capsys.readouterr().err)
+    assert not Path("outputs").exists()
+
+
+def test_more_parameters_than_memory_are_not_filled(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which the system would promise, and kill who takes them."""
+    from runner import network
+
+    monkeypatch.setattr(network, "memory", lambda: 100_000)
+    assert run("model=mlp", "model.hidden=[100000]", "check=only") == 2
+    assert run("model=mlp", "model.hidden=[16]", "check=only") == 0

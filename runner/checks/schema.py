@@ -77,7 +77,7 @@ class Split:
         allowed="a whole number from 0 to 4294967295",
         optional=True,
     )
-    n_splits: int = key("number of folds", least=2, most=10_000, optional=True)
+    n_splits: int = key("number of folds", least=2, most=1_000, optional=True)
     fold: int | Literal["all"] = key("the fold that is held out, from 0; all: each once", least=0, optional=True)
     path: str | None = key(
         "reuse the split of this file (split.json, split.npz) or run folder", optional=True, ours=True
