@@ -83,7 +83,7 @@ def check_typed(flags: Sequence[str], overrides: Sequence[str]) -> None:
     Raises:
         ConfigError: something was.
     """
-    found = [*_check_flags(flags), *_check_overrides(overrides)]
+    found = [*_check_flags(flags), *_check_overrides(overrides, multirun(flags))]
     if found:
         raise ConfigError(*found)
 
@@ -167,10 +167,12 @@ def _override(key: str, value: str | None, command: str = "") -> str:
     return meant(key, value, compose.default())
 
 
-def _check_overrides(overrides: Sequence[str]) -> Iterator[Problem]:
+def _check_overrides(overrides: Sequence[str], sweep: bool) -> Iterator[Problem]:
     rest, before = list(overrides), ""
     while rest:
-        words, remedy = _apart(rest)
+        words, remedy = _spaced(before, rest, sweep)
+        if not remedy:
+            words, remedy = _apart(rest)
         if not remedy:
             words, remedy = _torn(before, rest)
         if remedy:
@@ -215,6 +217,23 @@ def _is_one_of_several(group: str) -> bool:
 
 PATHS = ("root", "path", "input", "output", "run", "resume", "weights", "dir")
 """What keys end in that are given a path."""
+
+
+def _spaced(before: str, arguments: Sequence[str], sweep: bool) -> tuple[list[str], str]:
+    """The rest of several values with spaces between them (``seed=1, 2``), and what to type instead; nothing if there
+    is none.
+
+    Args:
+        before: the argument before these.
+        sweep: whether ``-m`` was typed.
+    """
+    before = re.sub(r"='(.*,)'$", r"=\1", before)  # `quoted` could not read it
+    words = list(itertools.takewhile(lambda argument: "=" not in argument, arguments))
+    if "=" not in before or not words or not (before.endswith(",") or words[0].startswith(",")):
+        return [], ""
+    together = "".join([before, *words]).strip(",")
+    flag = "" if sweep or "=[" in before or "={" in before else "-m "
+    return words, f"{flag}{for_shell(together)}, without spaces between the values"
 
 
 def _torn(before: str, arguments: Sequence[str]) -> tuple[list[str], str]:

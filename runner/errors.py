@@ -175,6 +175,13 @@ def nearest(name: str, names: Iterable[str], prefix: str = "", cutoff: float = 0
     return prefix + by_small_letters[close[0]] if close else ""
 
 
+def is_slip(typed: str, name: str) -> bool:
+    """Whether a word is almost surely a name with a slip of the finger: ``modle``, ``transforms``; and not ``logger``,
+    which is another word than ``loader``."""
+    typed, name = typed.lower(), name.lower()
+    return sorted(typed) == sorted(name) or difflib.SequenceMatcher(None, typed, name).ratio() >= 0.9
+
+
 def for_shell(override: str) -> str:
     """An override as a shell takes it: in quotes if it has characters that mean something there."""
     if re.fullmatch(r"[\w@%+=:,./~-]*", override):
@@ -192,7 +199,7 @@ def reason_of(error: BaseException) -> str:
     return ". ".join(first.split(". ")[:2]) if is_out_of_memory(error) else first
 
 
-RE_SAVE = "torch.save(model.state_dict(), FILE) where you trust what it holds, and model.weights=FILE"
+RE_SAVE = "torch.save(model.state_dict(), FILE) in the program that made it, if you trust it, and model.weights=FILE"
 """The remedy for a file that holds more than plain data."""
 
 

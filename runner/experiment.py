@@ -6,7 +6,7 @@ Training starts from here, and so does whatever is done later with what was trai
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from runner import device, loss, metric
 from runner.batch import Batch
@@ -94,7 +95,7 @@ def assemble(cfg: DictConfig, resumed: bool = False, sources: Sources | None = N
     threads = device.threads(cfg.trainer.threads, model, data.example.input)
     torch.set_num_threads(threads)
 
-    criterion = on_device(_loss(cfg, data), where)
+    criterion = on_device(_loss(cfg, data, new=cfg.resume is None), where)
     _check_loss(criterion, model, output, data.example)
     metrics = make_metrics(cfg, criterion)
     baseline = _baseline(metrics, data, criterion)
@@ -106,12 +107,22 @@ def _model(cfg: DictConfig, resumed: bool) -> tuple[nn.Module, Frozen]:
     options = cfg.model
     reseed(torch.device("cpu"), cfg.seed, "model")
     model = make_model(options)
+    if not resumed:
+        _check_widths(model)
     if options.get("init") is not None:
         initialise(model, value(options.init), cfg.seed)
     if options.get("weights") is not None and not resumed:
         show(load(model, options.weights, options.get("strict", True)))
     patterns = [str(pattern) for pattern in options.get("freeze") or []]  # a layer's name may be a number
     return model, Frozen(model, patterns, options.get("unfreeze_at_epoch"))
+
+
+def _check_widths(model: nn.Module) -> None:
+    """That no layer is of width 0, whose output would be the same for every sample."""
+    empty = next((name for name, each in model.named_parameters() if not is_lazy(each) and each.numel() == 0), None)
+    if empty is not None:
+        what = f"its parameter {empty} has shape {tuple(model.get_parameter(empty).shape)}, so nothing of it is trained"
+        raise ConfigError(Problem("model", what, "layers of width 1 or more"))
 
 
 def make_loss(
@@ -143,8 +154,25 @@ WEIGHTS = ("weight", "pos_weight")
 """Arguments of a criterion that are computed from the train part."""
 
 
-def _loss(cfg: DictConfig, data: Data) -> Loss:
-    """The loss, its weights computed from the train part."""
+REDUCTION = ("reduction", "reduce", "size_average")
+"""What criteria have to make one number of a batch, which `Loss` does itself."""
+
+
+def _check_reduction(terms: Sequence[loss.Term], nodes: Sequence[DictConfig]) -> None:
+    for number, (term, node) in enumerate(zip(terms, nodes, strict=True)):
+        for key in REDUCTION if hasattr(term.criterion, "reduction") else ():
+            if (given := node.get(key)) not in (None, "none"):
+                place = f"loss.terms.{number}.{key}" if len(nodes) > 1 else f"loss.{key}"
+                what = f"{given!r} has no effect: the loss is always the (weighted) mean over what counts"
+                raise ConfigError(Problem(place, what, "none", f"leave out {place}"))
+
+
+def _loss(cfg: DictConfig, data: Data, new: bool) -> Loss:
+    """The loss, its weights computed from the train part.
+
+    Args:
+        new: whether no earlier version may have started the run, for which more was allowed.
+    """
     train, counts = data.samples["train"], data.counts["train"]
     found: list[list[float]] = []
 
@@ -166,6 +194,8 @@ def _loss(cfg: DictConfig, data: Data) -> Loss:
         ignore_index=cfg.loss.get("ignore_index") if data.has_ignored else None,
         scaling=_moments(train, data.indices["train"]) if scaled else None,
     )  # fmt: skip
+    if new:
+        _check_reduction(made.terms, cfg.loss.get("terms") or [cfg.loss])
     fill(cfg, {"class_weights": next(iter(found), None), "output": made.emits})
     return made
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from runner.checks import schema
-from runner.keys import from_yaml, leaves
+from runner.keys import from_yaml, leaves, text
 
 ABOUT_A_START = ("resume", "check", "sweep")
 """Keys and groups that are not about the run."""
@@ -107,3 +108,29 @@ def _values(name: str, ours: Any, theirs: Any) -> list[Difference]:
     here, there = dict(leaves({name: ours})), dict(leaves({name: theirs}))
     found = [Difference(key, here.get(key, ABSENT), there.get(key, ABSENT)) for key in sorted(here | there)]
     return [each for each in found if each.value is ABSENT or each.default is ABSENT or each.value != each.default]
+
+
+def idle(ours: Tree, found: Iterable[Difference]) -> Iterator[tuple[Difference, str]]:
+    """The values that were typed and do nothing as long as another key has the value it has; and why.
+
+    Args:
+        found: see `differences`.
+    """
+    values = dict(leaves(ours))
+    for each in found:
+        for keys, other, does_nothing in IDLE:
+            value = values.get(other)
+            if each.value not in (ABSENT, None) and re.fullmatch(keys, each.key) and does_nothing(value):
+                yield each, f"{other}={text(value)}"
+
+
+IDLE: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
+    (r"trainer\.early_stopping\.(monitor|mode|min_delta)", "trainer.early_stopping.patience", lambda at: at is None),
+    (r"loss\.beta", "loss.weight", lambda at: at != "effective_number"),
+    (r"scheduler\.warmup_start", "scheduler.warmup", lambda at: str(at).startswith("0")),
+    (r"model\.unfreeze_at_epoch", "model.freeze", lambda at: at == []),
+    (r"model\.strict", "model.weights", lambda at: at is None),
+    (r"loader\.(prefetch_factor|persistent_workers|timeout|worker_init_fn.*)", "loader.num_workers", lambda at: not at),
+    (r"split\.(val|test|seed|fold|n_splits)", "split.path", lambda at: at is not None),
+)  # fmt: skip
+"""Keys, as a pattern, that do nothing depending on another key: such a sweep or recipe may well be meant."""

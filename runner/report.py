@@ -78,6 +78,8 @@ def announce(
     if progress.step:
         where = f"in epoch {progress.epoch + 1}" if progress.batch else f"the end of epoch {progress.epoch}"
         log.info("resumed after step %s of %s, %s", f"{progress.step:,}", f"{facts.total_steps:,}", where)
+    for each, why in options.idle(config.value(cfg), differences(cfg)):
+        log.warning("%s=%s has no effect with %s", each.key, text(each.value), why)
 
 
 def cautions(experiment: Experiment, threads: int | None) -> None:

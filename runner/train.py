@@ -42,7 +42,7 @@ from runner.tensorboard import Board
 from runner.terminal import Bar, show
 from runner.trainer import Progress, Trainer
 from runner.trial import try_step
-from runner.updates import limits_of, make_optimizer, make_schedule, make_trainer
+from runner.updates import checkpoint_every, limits_of, make_optimizer, make_schedule, make_trainer
 from runner.visible import redacted
 
 log = logging.getLogger("runner")
@@ -176,6 +176,7 @@ def plan(cfg: DictConfig, experiment: Experiment, seconds: float = 0.0) -> Train
     opt = make_optimizer(cfg, experiment.model, experiment.loss)
     config.fill(cfg, {"param_groups": redacted(optimizer.table(opt).records())})
     schedule, limits = make_schedule(cfg, opt), limits_of(cfg, seconds)
+    checkpoint_every(cfg)
     return make_trainer(cfg, experiment, opt, schedule, limits, lambda model: _evaluate(experiment, model))
 
 

@@ -48,7 +48,7 @@ def _remedy(reason: str, example: Tensor) -> str:
     if example.dim() == 2 and re.search(r"Expected .*input to conv|must be 3D|4D", reason):
         return "model=mlp"
     if "Byte" in reason:
-        return "transform=normalize, or transform=none, which converts inputs to float32"
+        return "transform=normalize, or transform=none, which converts inputs to float32, in place of transform.eval"
     if "channels" in reason and example.shape[1] == 1:
         return "dataset.channels=3 for an image folder, or torchvision.transforms.v2.RGB as the first transform"
     if re.search(r"(?i)too small|kernel size|output size|less than|not divisible", reason):

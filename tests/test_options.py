@@ -58,3 +58,27 @@ def test_of_an_option_of_the_users_own_its_name_and_all_that_it_says(tmp_path: P
         ("dataset.name", "DTD", "ABSENT"),
         ("dataset.root", "here", "ABSENT"),
     ]
+
+
+def test_what_does_nothing_in_a_run_is_named_with_the_key_that_makes_it_so() -> None:
+    def idle(*overrides: str) -> list[str]:
+        cfg = config.task(config.install(compose.composed("config", None, overrides)))
+        found = options.differences(
+            config.written(cfg), config.written(compose.default()), config.value(cfg.facts.options)
+        )
+        return [f"{each.key} {why}" for each, why in options.idle(config.written(cfg), found)]
+
+    of_workers, of_stopping = "loader.prefetch_factor=4", "trainer.early_stopping.min_delta=0.1"
+    typed = [of_workers, of_stopping, "loss.beta=0.9", "scheduler.warmup_start=0.5", "model.strict=false"]
+    assert idle(*typed, "split.path=x", "split.val=0.3", "model.unfreeze_at_epoch=2") == [
+        "split.val split.path=x",
+        "loader.prefetch_factor loader.num_workers=0",
+        "model.strict model.weights=null",
+        "model.unfreeze_at_epoch model.freeze=[]",
+        "loss.beta loss.weight=null",
+        "scheduler.warmup_start scheduler.warmup=0",
+        "trainer.early_stopping.min_delta trainer.early_stopping.patience=null",
+    ]
+    weighted = ("loss.weight=effective_number", "scheduler.warmup=5 epochs", "model.weights=x", "model.freeze=[a]")
+    used = (*weighted, "loader.num_workers=1", "trainer.early_stopping.patience=3", "model.unfreeze_at_epoch=2")
+    assert idle(*typed, *used, "split.val=0.3") == idle("experiment=digits_mlp") == []

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -192,3 +193,17 @@ def test_logits_that_lie_between_0_and_1_by_chance_are_no_probabilities(
     options = (*own_model(SMALL), *table, "loss=bce", "metric=multilabel", "check=only")
     assert run(*options, f"+model.sigmoid={sigmoid}") == (2 if sigmoid else 0)
     assert ("its outputs are already probabilities" in capsys.readouterr().err) == sigmoid
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_a_layer_of_width_0_is_refused(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*QUICK, "model.hidden=[0]", "check=only") == 2
+    said = "error: model: its parameter 1.weight has shape (0, 64), so nothing of it is trained\n"
+    assert said in capsys.readouterr().err
+
+
+def test_a_reduction_that_the_loss_cannot_have_is_refused_also_in_a_sum(run: Run, capsys: Any) -> None:
+    terms = "[{_target_: torch.nn.CrossEntropyLoss}, {_target_: torch.nn.CrossEntropyLoss, reduction: sum}]"
+    assert run(*QUICK, "loss=sum", f"loss.terms={terms}", "check=only") == 2
+    assert "error: loss.terms.1.reduction: 'sum' has no effect" in capsys.readouterr().err
+    assert run(*QUICK, "+loss.reduction=none", "check=only") == 0

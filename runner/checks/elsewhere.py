@@ -39,6 +39,13 @@ def remedy(key: str, value: str, is_key: Callable[[str], bool]) -> str:
         return "" if value.lower() in OFF else f"trainer.precision={'fp16' if 'fp16' in (name, value) else 'bf16'}"
     if name in ("gpu", "gpus", "cuda", "use_cuda", "accelerator"):
         return _device(name, value.lower())
+    if name in ("pretrained", "use_pretrained"):
+        off = value.lower() in OFF
+        return "" if off else "model=torchvision model.weights=ResNet18_Weights.DEFAULT model.strict=false"
+    if name in ("early_stopping", "early_stop"):
+        return f"trainer.early_stopping.patience={value if value.isdecimal() else 10}"
+    if name in ("logger", "loggers", "wandb", "mlflow", "neptune", "comet", "clearml"):
+        return f"leave out {key}={value}, for curves are written for TensorBoard, and metrics to metrics.jsonl"
     for template, names in OURS.items():
         if template.startswith("dataset") and group not in ("", "data", "dataset"):
             continue  # other things have paths, too

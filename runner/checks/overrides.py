@@ -22,7 +22,7 @@ from runner import config, folder, hydra_internals
 from runner.checks import elsewhere
 from runner.checks.origin import default_line, near
 from runner.command_line import parse
-from runner.errors import Problem, for_shell, nearest, reason_of
+from runner.errors import Problem, for_shell, is_slip, nearest, reason_of
 from runner.keys import DEPTH, Unusable, is_below
 from runner.options import default as default_options
 from runner.options import home
@@ -220,7 +220,7 @@ def _unknown_key(key: str, value: str, cfg: DictConfig, reason: str) -> Problem:
         if words[depth] not in node:
             names = _keys(node)
             remedy = _elsewhere_or_option(words, value, cfg)
-            if not remedy and (place := _other_place(words, depth, names, cfg)):
+            if not remedy and (place := _other_place(words, depth, names, cfg)) and _may_be(place, key, value):
                 remedy = for_shell(f"{place}={value}")
             remedy = remedy or _misspelt(words, value)
             allowed = ", ".join(names)
@@ -283,6 +283,12 @@ def _other_place(words: Sequence[str], depth: int, names: Iterable[str], cfg: Di
     return ".".join([close, *words[depth + 1 :]]) if close else ""
 
 
+def _may_be(place: str, key: str, value: str) -> bool:
+    """Whether a key may have been meant by another one: a group only with one of its options, or for a slip."""
+    options = names_of(place)
+    return not options or is_slip(key, place) or bool(nearest(value, options))
+
+
 def _has(cfg: DictConfig, key: str) -> bool:
     """Whether there is a dotted key, whatever its value."""
     group, _, name = key.rpartition(".")
@@ -292,7 +298,8 @@ def _has(cfg: DictConfig, key: str) -> bool:
 
 def _groups_with(key: str, cfg: DictConfig) -> list[str]:
     """The groups that have a key which was typed without one: ``lr=0.1``."""
-    nodes = {str(name): hydra_internals.node(cfg, name) for name in cfg if name not in ("hydra", "facts")}
+    others = ("hydra", "facts", "transform")  # train and val of which are lists, and parts elsewhere
+    nodes = {str(name): hydra_internals.node(cfg, name) for name in cfg if name not in others}
     return [name for name, node in nodes.items() if isinstance(node, DictConfig) and key in node]
 
 

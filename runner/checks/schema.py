@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 from runner.checks.values import UNKNOWN, choices, fits, in_bounds, words
-from runner.errors import MANY, Problem, few, for_shell, nearest, shown
+from runner.errors import MANY, Problem, few, for_shell, is_slip, nearest, shown
 
 NUMBER = r"\d{1,12}(\.\d+)?"
+TIME = rf"\s*(?=[0.]*[1-9]){NUMBER}\s*(seconds?|minutes?|hours?)\s*"  # more than 0 of it
 
 
 def key(
@@ -263,7 +264,7 @@ class Trainer:
     )
     max_time: str | None = key(
         "length of the run in time; the run ends at whichever limit is reached first",
-        pattern=rf"\s*{NUMBER}\s*(seconds?|minutes?|hours?)\s*",
+        pattern=TIME,
         allowed="a time such as 90 minutes or 1.5 hours, or null", resume=True,
     )  # fmt: skip
     evaluate_every: str = key(
@@ -306,7 +307,7 @@ class Checkpoint:
         "… (losses.md), else max"
     )
     every: str = key(
-        "how often last.pt is written", pattern=rf"\s*{NUMBER}\s*(%|steps?|epochs?|seconds?|minutes?|hours?)\s*",
+        "how often last.pt is written", pattern=rf"\s*{NUMBER}\s*(%|steps?|epochs?)\s*|{TIME}",
         allowed="a length such as 1 epoch, 500 steps, 10% or 10 minutes", resume=True,
     )  # fmt: skip
     keep: int = key("how many checkpoints of the best evaluations are kept", least=1, resume=True)
@@ -348,7 +349,7 @@ class Sweep:
     on_error: Literal["continue", "stop"] = key("after a failed job: continue with the others, or stop", resume=True)
     timeout: str | None = key(
         "time limit of a job",
-        pattern=rf"\s*{NUMBER}\s*(seconds?|minutes?|hours?)\s*",
+        pattern=TIME,
         allowed="a time such as 30 minutes or 2 hours, or null", resume=True,
     )  # fmt: skip
     zip: list[str | list[str]] = key(
@@ -533,7 +534,10 @@ def problems(config: Mapping[str, Any], schema: type = Config, prefix: str = "",
         elif not has_target and exact:
             names = sorted(set(fields) - {"facts"})  # which are not for anyone to set
             what = f"there is no such key (value {shown(value)})"
-            close = nearest(str(name), names, prefix) if len(found) < MANY else ""
+            close = nearest(str(name), names) if len(found) < MANY else ""
+            if dataclasses.is_dataclass(hints.get(close)) and not (isinstance(value, Mapping) or is_slip(name, close)):
+                close = ""  # a group, of which the value is hardly an option
+            close = prefix + close if close else ""
             found.append(Problem(prefix + name, what, ", ".join(names), f"{close}={value}" if close else ""))
     return found
 

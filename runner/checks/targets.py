@@ -6,6 +6,7 @@ user.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import importlib.util
@@ -56,6 +57,15 @@ TERM = ("scale", "one_hot", "beta")
 HYDRA_KEYS = ("_target_", "_args_", "_partial_", "_convert_", "_recursive_")
 """Keys beside ``_target_`` that are Hydra's, and no arguments."""
 
+CALLED = r"\w+|metric\.[^.]+|transform\.\w+\.\d+|loss\.terms\.\d+|.*\.scheduler|trainer\.step|loader\.(batch_)?sampler"
+"""Where targets stand that the run calls itself; those inside their arguments Hydra does."""
+
+AS_CALLED = {"_convert_": "all", "_recursive_": True, "_partial_": False}
+"""What Hydra's keys say of how the run calls a target. Nothing else would have an effect."""
+
+BOUND = ("split", "loader", "optimizer", "scheduler", "trainer", "metric")
+"""Groups whose target is given its first arguments by the run, and so is called the same with ``_partial_``."""
+
 
 def check(tree: Mapping[str, Any]) -> list[Problem]:
     """What is wrong with the targets of a configuration, at any depth, and with their arguments.
@@ -66,7 +76,26 @@ def check(tree: Mapping[str, Any]) -> list[Problem]:
     patterns = tree.get("allow_targets")
     own = [pattern for pattern in patterns if isinstance(pattern, str)] if isinstance(patterns, list) else []
     allowed = (*ALLOWED, *own)
-    return [problem for path, node in _targets(tree, "") for problem in _check_target(path, node, allowed)]
+    found = [problem for path, node in _targets(tree, "") for problem in _check_target(path, node, allowed)]
+    if tree.get("resume") is not None:  # an earlier version may have started it
+        return found
+    return found + [problem for path, node in _targets(tree, "") for problem in _check_idle(path, node)]
+
+
+def _check_idle(path: str, node: dict[str, Any]) -> list[Problem]:
+    """Keys of a target that the run calls which would be ignored, or are arguments that it gives."""
+    if not re.fullmatch(CALLED, path):
+        return []
+    group, found = _group(path), []
+    for key, value in AS_CALLED.items():
+        if key in node and node[key] != value and not (key == "_partial_" and group in BOUND):
+            what = f"{shown(node[key])} has no effect: runner calls {node['_target_']} itself"
+            found.append(Problem(f"{path}.{key}", what, shown(value).strip("'"), f"leave out {path}.{key}"))
+    of_the_group = {field.name for field in dataclasses.fields(schema.Loss)}
+    for key in [key for key in GIVEN.get(group, ()) if key in node and key not in (*of_the_group, "reduction")]:
+        what = f"cannot be set (value {shown(node[key])}): runner gives it to {node['_target_']}"
+        found.append(Problem(f"{path}.{key}", what, remedy=f"leave out {path}.{key}"))
+    return found
 
 
 def check_allowed(tree: Any, path: str, patterns: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,9 +15,11 @@ from runner.errors import RE_SAVE, DataError, Problem, few, is_not_plain, reason
 from runner.files import check_archive, typed
 from runner.table import Table
 
-WITHIN = ("ema", "model", "state_dict", "model_state_dict", "model_state", "net")
+WITHIN = (
+    "ema", "state_dict_ema", "model_ema", "model", "state_dict", "model_state_dict", "model_state", "net",
+)  # fmt: skip
 """Keys under which checkpoints hold the weights: ours (of a run that averages them the average, which its figures are
-of), Lightning's, torch's tutorials', timm's."""
+of), timm's, torchvision's, Lightning's, torch's tutorials'."""
 
 PREFIXES = ("module.", "_orig_mod.")
 """What DataParallel and torch.compile put before every name."""
@@ -38,19 +41,19 @@ def load(model: nn.Module, source: str, strict: bool = True) -> Table:
         DataError: the weights cannot be read, differ where they must not, or nothing of them fits.
     """
     own = model.state_dict()
-    given = {_own_name(name, own): tensor for name, tensor in _read(source).items()}
-    fitting = {name: tensor for name, tensor in given.items() if name in own and tensor.shape == own[name].shape}
+    read, key = _read(source)
+    given, prefix = _matched(read, own)
+    fitting = _fitting(given, own)
     groups = {
         "loaded": list(fitting),
         "missing in the file, kept as initialised": [name for name in own if name not in given],
         "not in the model, ignored": [name for name in given if name not in own],
         "of a different shape, kept as initialised": [name for name in given if name in own and name not in fitting],
     }
-    table = Table(
-        "Weights", ["", "tensors", "which"], [[what, len(n), _some(n, own, given)] for what, n in groups.items()]
-    )
+    title = "Weights" + (f" of {key}" if key else "") + (f", without {prefix} before each name" if prefix else "")
+    table = Table(title, ["", "tensors", "which"], [[what, len(n), _some(n, own, given)] for what, n in groups.items()])
     differing = [(what, names) for what, names in list(groups.items())[1:] if names]
-    if not fitting:
+    if not _fits(fitting):
         what = f"no tensor of {source!r} matches the model by name and shape: it has {_some(list(given), own, given)}"
         raise DataError(Problem("model.weights", what, f"names such as {next(iter(own), 'none')}"))
     if differing and strict:
@@ -63,6 +66,32 @@ def load(model: nn.Module, source: str, strict: bool = True) -> Table:
     return table
 
 
+def _fitting(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in given.items() if name in own and tensor.shape == own[name].shape}
+
+
+def _matched(read: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """What was read under the model's names, and what was taken from before them: where none fits as it is, what most
+    names begin with, such as the ``model.`` of a Lightning module."""
+    plain = given = {_own_name(name, own): tensor for name, tensor in read.items()}
+    prefix = ""
+    while not _fits(_fitting(given, own)):
+        rest = [name.removeprefix(prefix) for name in read if name.startswith(prefix)]
+        (head, count), *_ = Counter(name.partition(".")[0] for name in rest if "." in name).most_common(1) or [("", 0)]
+        if count * 2 <= len(read):
+            return plain, ""
+        prefix += head + "."
+        given = {name: tensor for name, tensor in read.items() if not name.startswith(prefix)}
+        inside = [name for name in read if name.startswith(prefix)]
+        given |= {_own_name(name.removeprefix(prefix), own): read[name] for name in inside}
+    return given, prefix
+
+
+def _fits(fitting: Mapping[str, Tensor]) -> bool:
+    """Whether there is more than counters of batches, which fit any other."""
+    return any(tensor.dim() for tensor in fitting.values())
+
+
 def _own_name(name: str, own: Mapping[str, Tensor]) -> str:
     """The name without what wrappers put before it, unless the model has it just so."""
     while name not in own and name.startswith(PREFIXES):
@@ -70,7 +99,9 @@ def _own_name(name: str, own: Mapping[str, Tensor]) -> str:
     return name
 
 
-def _read(source: str) -> dict[str, Tensor]:
+def _read(source: str) -> tuple[dict[str, Tensor], str]:
+    """The state dict that a source holds, and under which key of a checkpoint it does; empty for none."""
+    key = ""
     try:
         state = _fetch(source)
     except DataError:
@@ -82,17 +113,17 @@ def _read(source: str) -> dict[str, Tensor]:
         remedy = RE_SAVE if is_not_plain(error) else ""
         raise DataError(Problem("model.weights", what, allowed, remedy)) from error
     while isinstance(state, Mapping) and not _is_state_dict(state):
-        inside = next((state[key] for key in WITHIN if isinstance(state.get(key), Mapping)), None)
-        if inside is None:
+        found = next((name for name in WITHIN if isinstance(state.get(name), Mapping)), None)
+        if found is None:
             break
-        state = inside
+        key, state = found, state[found]
     if not isinstance(state, Mapping) or not _is_state_dict(state):
         what = f"{source!r} holds a {type(state).__name__}" + (
             f" with {', '.join(map(str, state))[:80]}" if isinstance(state, Mapping) else ""
         )
         keys = f"{', '.join(WITHIN[:-1])} or {WITHIN[-1]}"
         raise DataError(Problem("model.weights", what, f"a state dict, or one under the key {keys}"))
-    return dict(state)
+    return {name: tensor for name, tensor in state.items() if name != "n_averaged"}, key  # torch's AveragedModel's
 
 
 def _is_state_dict(state: Mapping[Any, Any]) -> bool:

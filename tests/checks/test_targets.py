@@ -137,3 +137,25 @@ def test_values_are_of_the_kinds_that_the_target_says(target: str, key: str, val
     allowed = {"header": ["auto", True, False], "channels": [1, 3, 4], "cache": [None, "x"]}.get(key, [])
     for fine in allowed:
         assert targets.check({"dataset": {"_target_": target, **given, key: fine}}) == []
+
+
+def test_keys_of_hydras_say_how_the_run_calls_a_target_or_are_refused() -> None:
+    def keys(tree: dict[str, Any]) -> list[str]:
+        return [problem.key for problem in targets.check(tree)]
+
+    model = {"_target_": "torch.nn.Linear", "in_features": 4, "out_features": 3}
+    as_called = {"_convert_": "all", "_recursive_": True, "_partial_": False}
+    adam = {"_target_": "torch.optim.Adam", "_partial_": True}
+    assert keys({"model": model | as_called, "optimizer": adam}) == []
+    others = {"_convert_": "partial", "_recursive_": False, "_partial_": True}
+    assert keys({"model": model | others}) == [f"model.{key}" for key in others]
+    assert keys({"resume": "outputs/x", "model": model | others}) == []  # an earlier version took them
+    inside = {"_target_": "torch.nn.Sequential", "_args_": [model | others]}  # which Hydra calls, as they say
+    assert keys({"model": inside}) == []
+
+
+def test_an_argument_that_the_run_gives_cannot_be_set() -> None:
+    (found,) = targets.check({"optimizer": {"_target_": "torch.optim.Adam", "params": []}})
+    assert (found.key, found.remedy) == ("optimizer.params", "leave out optimizer.params")
+    own = {"_target_": "torch.nn.CrossEntropyLoss", "weight": [1, 2], "reduction": "none"}
+    assert targets.check({"loss": own}) == []

@@ -152,3 +152,77 @@ def test_of_a_run_that_averages_its_weights_the_average_is_taken() -> None:
         model = Network()
         load(model, path)
         assert same(model, expected)
+
+
+def prefixed(prefix: str, source: nn.Module = SOURCE) -> dict[str, Any]:
+    return {f"{prefix}{name}": tensor for name, tensor in source.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    ("content", "title"),
+    [
+        ({"state_dict": prefixed("net."), "epoch": 3}, "Weights of state_dict, without net. before each name"),
+        (
+            {"state_dict": prefixed("model.backbone.")},
+            "Weights of state_dict, without model.backbone. before each name",
+        ),
+        (prefixed("model._orig_mod."), "Weights, without model. before each name"),
+        (prefixed("module.model."), "Weights, without module.model. before each name"),
+        (prefixed("module._orig_mod."), "Weights"),
+        (
+            {"state_dict": prefixed("", Network()), "state_dict_ema": SOURCE.state_dict(), "arch": "x"},
+            "Weights of state_dict_ema",
+        ),
+        (
+            {"model": Network().state_dict(), "model_ema": prefixed("module.") | {"n_averaged": torch.tensor(3)}},
+            "Weights of model_ema",
+        ),
+        (
+            {"model_state_dict": SOURCE.state_dict(), "optimizer_state_dict": {"state": {}}},
+            "Weights of model_state_dict",
+        ),
+    ],
+)
+def test_checkpoints_of_other_programs_load_and_it_is_said_what_of_them(content: Any, title: str) -> None:
+    torch.save(content, "weights.pt")
+    model = Network()
+    table = load(model, "weights.pt")
+    assert same(model, SOURCE)
+    assert (table.title, [row[1] for row in table.rows]) == (title, [len(SOURCE.state_dict()), 0, 0, 0])
+
+
+def test_what_is_beside_the_model_in_a_lightning_module_needs_strict_false() -> None:
+    torch.save({"state_dict": prefixed("model.") | {"criterion.weight": torch.ones(3)}}, "weights.ckpt")
+    model = Network()
+    with pytest.raises(DataError, match=r"1 not in the model \(criterion.weight\)[\s\S]*try: model.strict=false"):
+        load(model, "weights.ckpt")
+    load(model, "weights.ckpt", strict=False)
+    assert same(model, SOURCE)
+
+
+def test_a_prefix_is_not_taken_away_where_names_fit_with_it_or_most_have_none() -> None:
+    half = nn.Sequential(nn.Linear(2, 2))
+    state = {
+        f"{name}.0.{key}": torch.ones(half[0].get_parameter(key).shape) for name in "ab" for key in ("weight", "bias")
+    }
+    torch.save(state, "weights.pt")
+    with pytest.raises(DataError, match="no tensor of"):
+        load(half, "weights.pt", strict=False)
+
+
+def test_counters_of_batches_alone_are_no_match() -> None:
+    other = {"submodule.1.num_batches_tracked": torch.tensor(7), "stem.weight": torch.ones(3, 3)}
+    torch.save(other, "weights.pt")
+    with pytest.raises(DataError, match="no tensor of"):
+        load(Network(), "weights.pt", strict=False)
+
+
+def test_a_whole_model_is_refused_with_a_way_out_that_works() -> None:
+    torch.save(SOURCE, "whole.pt")
+    model = Network()
+    with pytest.raises(DataError, match=r"not plain data") as caught:
+        load(model, "whole.pt")
+    typed = caught.value.problems[0].remedy.partition(" in the program")[0]
+    exec(typed, {"torch": torch, "FILE": "new.pt", "model": SOURCE})
+    load(model, "new.pt")
+    assert same(model, SOURCE)
