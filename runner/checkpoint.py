@@ -7,6 +7,7 @@ import io
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -162,6 +163,7 @@ class Checkpoints:
         self._pending: Future[None] | None = None
         self._latest: Future[None] | None = None  # also when somebody waits for it already
         self._owed: dict[str, dict[str, Any]] = {}  # by file name, what is not on the disk yet
+        self._files: set[str] = set()
         self.written: int | None = None
         """The step of the last checkpoint that is on the disk."""
         self.failed: OSError | None = None
@@ -184,6 +186,7 @@ class Checkpoints:
         owed = {name: held for name, held in self._owed.items() if name in (BEST, *files)}
         # The last one last: if it is not written any more, the run goes on from before it, and writes all again.
         self._owed = {**owed, **dict.fromkeys(names, snapshot)} | {LAST: snapshot}
+        self._files = files
         self._pending = self._latest = self._writer.submit(self._write, files)
 
     @property
@@ -220,7 +223,7 @@ class Checkpoints:
         """
         self.wait()
         if self.failed is not None:
-            self._pending = self._latest = self._writer.submit(self._write, None)
+            self._pending = self._latest = self._writer.submit(self._write, self._files)
             self.wait()
         if self.failed is not None:
             what = f"the last checkpoint could not be written to {self.folder} ({self.failed.strerror or self.failed})"
@@ -234,7 +237,17 @@ class Checkpoints:
     ) -> None:
         self._writer.shutdown()  # returns when what is being written is on the disk
 
-    def _write(self, kept: set[str] | None) -> None:
+    def prune(self, kept: Iterable[int]) -> None:
+        """Remove those of evaluations that are not among the best."""
+        with suppress(OSError):  # the next one that is written tries again
+            self._remove({kept_as(each) for each in kept})
+
+    def _remove(self, kept: set[str]) -> None:
+        for path in self.folder.glob("step-*.pt"):
+            if path.name not in kept:
+                path.unlink()
+
+    def _write(self, kept: set[str]) -> None:
         """Write what is owed, and remove what is not among the best any more."""
         content: dict[int, bytes] = {}
         for name, state in list(self._owed.items()):
@@ -245,10 +258,7 @@ class Checkpoints:
                 del self._owed[name]
             else:
                 self.written = state["progress"]["step"]
-        if kept is not None:
-            for path in self.folder.glob("step-*.pt"):
-                if path.name not in kept:
-                    path.unlink()
+        self._remove(kept)
 
 
 def sha256(path: Path) -> str:

@@ -252,17 +252,22 @@ def task(config: DictConfig, ours: DictConfig | None = None) -> DictConfig:
         ours: what `job` makes of it, to be changed; None to have it made.
     """
     made = job(config) if ours is None else ours
-    if OmegaConf.is_missing(made.facts, "options"):  # one that is resumed knows them
-        choices = (
-            {str(key): choice for key, choice in config.hydra.runtime.choices.items()} if "hydra" in config else {}
-        )
-        groups = [key for key in sorted(choices, key=schema.place) if choices[key] and "/" not in key]
-        fill(made, {"options": {key: choices[key] for key in groups if key not in ABOUT_A_START}})
+    enter_options(made, config)
     if config.check == "only":
         offline(made)
     if config.debug == "dev_run":
         shorten(made)
     return made
+
+
+def enter_options(made: DictConfig, config: DictConfig) -> None:
+    """Enter the option of each group into the facts, as Hydra's part of `config` has them; one that is resumed knows
+    them."""
+    if not OmegaConf.is_missing(made.facts, "options"):
+        return
+    choices = {str(key): choice for key, choice in config.hydra.runtime.choices.items()} if "hydra" in config else {}
+    groups = [key for key in sorted(choices, key=schema.place) if choices[key] and "/" not in key]
+    fill(made, {"options": {key: choices[key] for key in groups if key not in ABOUT_A_START}})
 
 
 def check(config: DictConfig) -> list[Problem]:

@@ -55,6 +55,8 @@ class Recorder:
         self._gradients = layers.GradientNorms(experiment.model) if wanted and cfg.tensorboard.gradients else None
         self._histograms = layers.Histograms(experiment.model) if wanted and cfg.tensorboard.histograms else None
         self._observers = [each for each in (self._gradients, self._histograms) if each is not None]
+        if self._gradients is not None and trainer.observed:
+            self._gradients.load_state_dict(trainer.observed)
         trainer.gradient.observe = self._observe if self._observers else None
         # The same in every checkpoint: what the state belongs to.
         self._belongs = {
@@ -65,6 +67,8 @@ class Recorder:
             "split": experiment.data.split.hash,
         }
         self._saved = time.perf_counter()
+        if progress.step:  # a run that was killed may have left one that it was about to remove
+            self.checkpoints.prune(self._kept())
         self._write_metrics()
 
     def _observe(self) -> None:
@@ -107,7 +111,14 @@ class Recorder:
         if self.board is not None:
             self.board.flush()  # points that a run which goes on from here does not draw again
         transform = self.experiment.data.transform.state_dict()
-        state = {**self.trainer.state_dict(), "transform": transform, "seconds": self.seconds(), **self._belongs}
+        observed = None if self._gradients is None else self._gradients.state_dict()
+        state = {
+            **self.trainer.state_dict(),
+            "gradients": observed,
+            "transform": transform,
+            "seconds": self.seconds(),
+            **self._belongs,
+        }
         self.checkpoints.save(state, best, self._kept())
         self._saved = time.perf_counter()
 

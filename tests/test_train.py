@@ -24,6 +24,7 @@ from conftest import (
     Forked,
     Once,
     Run,
+    goes_on,
     left_at,
     only_run,
     records_of,
@@ -729,3 +730,24 @@ def test_a_worker_that_a_signal_took_along_is_no_mistake_in_the_data(run: Run, m
     assert result_of("r")["state"] == "interrupted"
     monkeypatch.setattr(workers, "receive", before)
     assert run("resume=r") == 0
+
+
+def test_vitals_and_gradients_of_the_interval_in_which_a_run_was_resumed_are_those_of_the_whole_one(run: Run) -> None:
+    whole, part = goes_on(run, *BOARD, "tensorboard.gradients=true", "trainer.max_epochs=1")
+    assert whole["vitals"] == part["vitals"]
+    boards = [EventAccumulator(f"{name}/tensorboard").Reload() for name in ("whole", "part")]
+    tags = [tag for tag in boards[0].Tags()["scalars"] if tag.startswith("gradients/")]
+    assert len(tags) == 2
+    for tag in (*tags, "vitals/gradient_norm", "vitals/update_to_weight"):
+        found = [[(point.step, point.value) for point in board.Scalars(tag)] for board in boards]
+        assert found[0] == found[1], tag
+        assert len(found[0]) == 1
+
+
+def test_a_checkpoint_that_a_killed_run_was_about_to_remove_is_removed_when_it_goes_on(run: Run) -> None:
+    assert run(*QUICK, "checkpoint.keep=2", "hydra.run.dir=r") == 0
+    kept = sorted(path.name for path in Path("r/checkpoints").iterdir())
+    shutil.copy("r/checkpoints/last.pt", "r/checkpoints/step-5.pt")
+    (Path("r") / "result.json").unlink()  # it did not get to the end
+    assert run("resume=r") == 0
+    assert sorted(path.name for path in Path("r/checkpoints").iterdir()) == kept

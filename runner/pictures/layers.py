@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,13 @@ class GradientNorms:
             if gradients:
                 self._sums[number] = self._sums[number] + nn.utils.get_total_norm(gradients)
         self._steps += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has been counted, of which a resumed run goes on."""
+        return {"sums": dict(zip(self.layers, self._sums, strict=True)), "steps": self._steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._sums, self._steps = [state["sums"].get(name, 0.0) for name in self.layers], state["steps"]
 
     def read(self) -> dict[str, float]:
         """The means by layer; counting starts again."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, read_write
+from omegaconf import DictConfig, OmegaConf, read_write
 
 from runner import config, folder, report
 from runner.checks.schema import LENGTH
@@ -158,6 +159,11 @@ def begin(cfg: DictConfig, run_dir: Path) -> None:
     """Write down what a cross-validation is, before its folds begin: it can be resumed from there."""
     with writing(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
+    first = folder.fold(run_dir, 0) / "config.yaml"
+    if cfg.resume is not None and OmegaConf.is_missing(cfg.facts, "options") and first.is_file():
+        with suppress(ConfigError):  # an earlier version wrote them for the folds alone
+            config.fill(cfg, {"options": config.load(first)["facts"]["options"]})
+    config.enter_options(cfg, cfg)
     config.save(config.job(cfg), run_dir / "config.yaml")
 
 

@@ -84,6 +84,8 @@ class Trainer:
         self.last = self.sums.clone()
         """(2, T) the same of the last step."""
         self.vitals = Vitals(self.gradient.parameters, device)
+        self.observed: dict[str, Any] = {}
+        """What whoever observes the gradients had counted when the run that is resumed was saved."""
         self.measured: dict[str, float] = {}
         """What they were at the last evaluation; see `Vitals.read`."""
         self.gap: AbstractContextManager[None] = nullcontext()
@@ -233,7 +235,8 @@ class Trainer:
         while not self.finished:
             if self.limits.evaluate_after(self.progress):  # the run was stopped before it
                 yield self._record()
-            self.vitals.reset()
+            within = self.progress.batch > 0 and not self.progress.evaluated  # of what is counted, if it was resumed
+            (self.vitals.restart if within else self.vitals.reset)()
             for _ in self.epoch():
                 yield None
                 if self.limits.evaluate_after(self.progress):
@@ -289,6 +292,7 @@ class Trainer:
             "scaler": None if self.gradient.scaler is None else self.gradient.scaler.state_dict(),
             "micro_batch": self.gradient.micro_batch,
             "progress": asdict(self.progress),
+            "vitals": self.vitals.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -308,6 +312,9 @@ class Trainer:
             self.gradient.scaler.load_state_dict(state["scaler"])
         self.gradient.micro_batch = state["micro_batch"]
         self.progress = Progress(**state["progress"])
+        if "vitals" in state:  # not of earlier versions
+            self.vitals.load_state_dict(state["vitals"])
+        self.observed = state.get("gradients") or {}
         if self.progress.best is not None:  # one object again with its entry in the history, as it was
             self.progress.best = next(r for r in self.progress.history if r["step"] == self.progress.best["step"])
         self._waited_enough = self.limits.stop(self.progress.history)

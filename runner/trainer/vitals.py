@@ -22,10 +22,15 @@ class Vitals:
         self.norms = torch.zeros((), device=device)  # of the gradients, before they were clipped, added up
         self.reset()
 
+    def restart(self) -> None:
+        """Begin anew with what is about time."""
+        self.entered, self.waited = time.perf_counter(), 0.0  # seconds for the loader
+        self.samples = 0
+
     def reset(self) -> None:
         """Begin anew."""
-        self.entered, self.waited = time.perf_counter(), 0.0  # seconds for the loader
-        self.samples = self.steps = 0
+        self.restart()
+        self.steps = 0
         # By how much the first step moved the weights, as a share of their size.
         self.update_ratio = torch.full((), math.nan, device=self.device)
         self._before: list[Tensor] = []
@@ -55,6 +60,15 @@ class Vitals:
     def speed(self) -> float:
         """Training samples per second."""
         return self.samples / self.seconds
+
+    def state_dict(self) -> dict[str, float]:
+        """What a resumed run goes on from; not what is about time."""
+        return {"steps": self.steps, "norms": float(self.norms), "update_ratio": float(self.update_ratio)}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.steps = int(state["steps"])
+        self.norms.fill_(state["norms"])
+        self.update_ratio.fill_(state["update_ratio"])
 
     def read(self) -> dict[str, float]:
         """Samples per second, the share of the time that was spent waiting for data, the mean norm of the gradient, how

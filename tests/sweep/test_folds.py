@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import CROSS, LIGHT, QUICK, THREE_FOLDS, Run, same_tensors
 from sklearn.datasets import load_diabetes, load_digits
 from sklearn.metrics import accuracy_score
@@ -287,3 +288,18 @@ def test_a_disk_that_is_full_for_a_moment_ends_no_fold(
     assert run(*SMALL, "hydra.run.dir=here") == 0
     assert "result.json could not be written: [Errno 28] No space left on device" in capsys.readouterr().out
     assert read("here")["state"] == "completed"
+
+
+@pytest.mark.parametrize("is_of_before", [False, True])
+def test_a_fold_that_is_trained_after_a_resume_has_the_options_of_the_others(run: Run, is_of_before: bool) -> None:
+    assert run(*SMALL, "hydra.run.dir=here") == 0
+    expected = yaml.safe_load(Path("here/fold-1/config.yaml").read_text())["facts"]["options"]
+    assert (expected["dataset"], expected["model"]) == ("iris", "mlp")
+    shutil.rmtree("here/fold-1")
+    whole = yaml.safe_load(Path("here/config.yaml").read_text())
+    assert whole["facts"]["options"] == expected
+    if is_of_before:
+        whole["facts"]["options"] = "???"
+        Path("here/config.yaml").write_text(yaml.safe_dump(whole))
+    assert run("resume=here") == 0
+    assert yaml.safe_load(Path("here/fold-1/config.yaml").read_text())["facts"]["options"] == expected
