@@ -135,6 +135,12 @@ def is_exact(config: DictConfig) -> bool:
     return bool(OmegaConf.select(config, "facts.numbers", default=EXACT) != EARLIER)
 
 
+def read_as(config: DictConfig) -> dict[str, Any]:
+    """Arguments of the data set with which a run of an earlier version reads a table as it did."""
+    is_table = OmegaConf.select(config, "dataset._target_") == "runner.dataset.table"
+    return {"categories": None} if is_table and not is_exact(config) else {}
+
+
 def mention_earlier(config: DictConfig) -> None:
     """Say so if a run scales numbers as earlier versions did. Pictures are bytes, of which nothing was lost."""
     if not is_exact(config) and (config.facts.sample_type != "uint8" or config.facts.task == "regression"):

@@ -17,7 +17,7 @@ from torch import Tensor
 from runner import dataset, numbers
 from runner import split as splits
 from runner.batch import Batch, by, stacked
-from runner.config import build, build_all, calling, factory, fill, is_exact, mention_earlier, value
+from runner.config import build, build_all, calling, factory, fill, is_exact, mention_earlier, read_as, value
 from runner.dataset import Samples, Stream
 from runner.dataset.table import AS_VALUES, look_like_values
 from runner.draws import seed_of, set_generators
@@ -73,7 +73,7 @@ def read(cfg: DictConfig, sources: Sources | None = None) -> dict[str, Samples |
     # Data that are drawn when they are built are the same for every seed, as those in a file are.
     set_generators(seed_of(0, "dataset"))
     with calling("dataset"):
-        source = factory(cfg.dataset)()
+        source = factory(cfg.dataset)(**read_as(cfg))
         keys, layout = value(cfg.dataset.get("keys")), cfg.dataset.get("layout")
         given = dataset.read(source, keys, layout, cfg.loss.get("ignore_index"), exact)
         for part in given.values():  # so that what is wrong with it is found here

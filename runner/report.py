@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from omegaconf import DictConfig
 from runner import __version__, compose, config, folder, metric, options
 from runner.batch import by
 from runner.dataset import ArrayDataset
+from runner.dataset.dialect import is_number
 from runner.device import describe
 from runner.errors import counted, few
 from runner.experiment import Experiment
@@ -114,6 +116,9 @@ def split_table(experiment: Experiment) -> Table:
 COLUMNS = 500
 """Columns of a table that are listed."""
 
+NUMBERS = "%d of them numbers"
+"""What is said of categories that are."""
+
 
 def columns_table(experiment: Experiment) -> dict[str, Table]:
     """By tag, how the columns of a table were read; nothing for other data."""
@@ -130,7 +135,9 @@ def columns_table(experiment: Experiment) -> dict[str, Table]:
         values, categories = source.inputs[:, at], source.categories[at]
         known, gaps = values[~values.isnan()], int(values.isnan().sum())
         if categories is not None:
-            rows.append([name, counted(len(categories), "category", "categories"), few(categories, 5), gaps])
+            numbers = sum(map(is_number, categories))
+            kind = counted(len(categories), "category", "categories") + (f", {NUMBERS % numbers}" if numbers else "")
+            rows.append([name, kind, few(categories, 5), gaps])
         else:
             span = f"{known.min():.6g} … {known.max():.6g}" if len(known) else None
             rows.append([name, "number", span, gaps])
@@ -156,6 +163,15 @@ FITS = 24
 def show_if_short(table: Table) -> None:
     if 0 < len(table.rows) <= FITS:
         show(table)
+
+
+def show_columns(table: Table) -> None:
+    """How columns were read: all if they are few, else those that may not be as they were meant."""
+    odd = [row for row in table.rows if row[1] == "left out" or row[3] or NUMBERS[2:] in row[1]]
+    if len(table.rows) > FITS and odd:
+        title = f"{table.title}: {len(odd)} of {len(table.rows)} left out, with gaps or numbers as categories"
+        table = replace(table, title=title, rows=odd).first(FITS)
+    show_if_short(table)
 
 
 ALWAYS = ("dataset", "model", "loss", "optimizer")

@@ -201,7 +201,7 @@ def _run(
     result.update(tables={tag: table.records() for tag, table in tables.items()})
     for tag in ("config/difference", "data/columns", "split", "model/layers", "optimizer/groups"):
         if tag in tables:
-            report.show_if_short(tables[tag])
+            (report.show_columns if tag == "data/columns" else report.show_if_short)(tables[tag])
     with Recorder(cfg, run_dir, experiment, trainer, lambda: result.seconds) as recorder:
         interrupted, stop.abandon = stop.abandon, lambda why: interrupted(why + recorder.rescue(stop.is_open))
         stop.is_busy = lambda: recorder.checkpoints.is_busy

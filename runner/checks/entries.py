@@ -22,7 +22,7 @@ OF_THE_SUM = ("ignore_index", "standardize")
 
 PLACES = {
     "runner.dataset.image_folder": ("root", "a folder with one subfolder per class", True),
-    "runner.dataset.table": ("path", "a .csv or .parquet file", False),
+    "runner.dataset.table": ("path", "a .csv, .txt, .jsonl, .parquet or .xlsx file", False),
 }
 """By data set: the key with the place of its data, what that has to be, and whether it is a folder."""
 

@@ -73,5 +73,5 @@ def _typed(name: Name) -> str:
     """A column's name as Hydra reads it: in quotes if it would be taken for something else."""
     if isinstance(name, int):
         return str(name)
-    plain = re.fullmatch(r"(?!(true|false|null|nan|inf)$)[a-z_][a-z0-9_-]*", name, re.ASCII | re.IGNORECASE)
+    plain = re.fullmatch(r"(?!(true|false|null|nan|inf)$)[a-z_][a-z0-9_-]*|\?", name, re.ASCII | re.IGNORECASE)
     return name if plain else '"' + name.replace('"', r"\"") + '"'

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,7 +13,19 @@ import torch
 
 from runner.dataset.arrays import ArrayDataset
 from runner.dataset.columns import Name, columns_of, listed, override
-from runner.dataset.table_file import is_number, line_of, read
+from runner.dataset.dialect import Dialect, is_number
+from runner.dataset.doubts import say_class, say_codes, say_header, say_index
+from runner.dataset.near_numbers import has_zeros, numbers_of
+from runner.dataset.table_file import (
+    READERS,
+    as_texts,
+    form_of,
+    is_unnamed,
+    line_of,
+    lines_of,
+    read,
+    settled,
+)
 from runner.dataset.tensors import LARGEST
 from runner.errors import ConfigError, DataError, Problem, counted
 from runner.files import typed
@@ -22,9 +34,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger("runner")
-
-DECIMAL_COMMA = re.compile(r"-?(\d+|\d{1,3}(\.\d{3})+)(,\d+)?")
-"""A number as it is written with a decimal comma, or a whole one."""
 
 MANY = 20
 """Categories that are no id, though nearly each row has one of its own."""
@@ -47,6 +56,14 @@ def table(
     drop: Sequence[Name] = (),
     duplicates: Literal["keep", "drop"] = "keep",
     missing_target: Literal["error", "drop"] = "error",
+    separator: str | None = None,
+    encoding: str | None = None,
+    decimal: str = ".",
+    thousands: str | None = None,
+    missing: Sequence[Any] = (),
+    units: Sequence[Any] = (),
+    categories: Sequence[Name] | None = (),
+    numbers: Sequence[Name] = (),
 ) -> ArrayDataset:
     """A table as numbers: columns of numbers as they are (NaN where there is a gap), categories as codes.
 
@@ -54,43 +71,72 @@ def table(
     done here but by `runner.transform.Table`, on the train part.
 
     Args:
-        path: a ``.csv`` (comma, semicolon or tab) or ``.parquet`` file.
+        path: a file of texts with separators, compressed or not, of JSON lines, of Excel or of Parquet.
         target: the column to predict, by name or by number from 0 (−1 is the last); or several: of values, or for
             classification a 0 or 1 for each of several classes.
         task: ``classification`` (the target's values, in order, are the classes) or ``regression``.
-        header: whether a CSV file's first row names the columns; ``auto``: it does unless it holds a number.
+        header: whether a CSV file's first row names the columns; ``auto``: it does unless it holds a number that is no
+            year.
         features: the columns to predict from; None for all but the target and `drop`. Columns that are left out of the
             inputs can still decide the split.
         drop: columns to leave out of the inputs.
         duplicates: ``keep``, or ``drop`` for rows that repeat an earlier row in every column.
         missing_target: ``error``, or ``drop`` for rows without a target.
+        separator: what is between the cells of a CSV file; None for the most frequent one of its first line.
+        encoding: of a file of texts; None for UTF-8, or what its first bytes say.
+        decimal, thousands: the character before the fraction of a number, and the one between thousands.
+        missing: texts that are a gap, beside those that pandas takes for one.
+        units: texts before or after a number that are no part of it, such as $ and %.
+        categories: columns of categories, though they hold numbers; None reads all as versions did before there was
+            this argument: columns as categories whatever texts they hold, and no codes with leading zeros.
+        numbers: columns of numbers, though some have leading zeros.
 
     Raises:
         ConfigError: a column that is not there, or a value that is not allowed.
         DataError: the file is missing or cannot be read, numbers have a decimal comma or are infinite or too large, or
             a row has no target.
     """
-    frame = read(typed(path), header)
-    if duplicates == "drop":
-        frame = frame.drop_duplicates()  # with the numbers of the rows that stay
+    dialect = Dialect.of(locals())
+    frame = read(typed(path), dialect)
+    dialect = settled(typed(path), dialect)
     if not listed(target):
         raise ConfigError(Problem("dataset.target", "[] names no column", "a column, or several"))
     goals = columns_of(frame, target, "dataset.target")
-    line = partial(line_of, typed(path), header)
-    frame = _with_targets(frame, goals, missing_target, line)
-    rows, frame = frame.index, frame.reset_index(drop=True)
     left_out = {*goals, *columns_of(frame, drop, "dataset.drop")}
     wanted = frame.columns if features is None else columns_of(frame, features, "dataset.features")
     names = [name for name in wanted if name not in left_out]
     if not names:
+        between = next((sign for sign in ":^~#/" if len(frame.columns) == 1 and sign in str(frame.columns[0])), "")
         raise ConfigError(
-            Problem("dataset.features", "no column is left as an input", ", ".join(map(str, frame.columns)))
+            Problem(
+                "dataset.features",
+                "no column is left as an input",
+                ", ".join(map(str, frame.columns)),
+                override("dataset.separator", between) if between else "",
+            )
         )
-    codes, categories = zip(*(_codes(frame[name]) for name in names), strict=True)
-    values = [name for name in goals if task == "regression" or frame[name].nunique() > _most_classes(frame[name])]
-    _check_decimals(frame, dict(zip(names, categories, strict=True)), values)
+    if categories is not None:
+        flags = goals if task == "regression" or len(goals) > 1 else []
+        _read_anew(frame, typed(path), dialect, names, flags, categories, numbers)
+    if duplicates == "drop":
+        frame = frame.drop_duplicates().copy()  # with the numbers of the rows that stay
+    if categories is not None:
+        values = [name for name in goals if task == "regression" or _are_many(frame[name])]
+        lines = partial(lines_of, typed(path), dialect)
+        texts = [*columns_of(frame, categories, "dataset.categories")]
+        numbers_of(frame, [*names, *values], goals, texts, dialect, lines)
+        if not values and len(goals) == 1:
+            say_class(frame[goals[0]], dialect.missing)
+        if header == "auto" and is_unnamed(frame):
+            say_header(frame)
+        say_index(frame, names, drop)
+    line = partial(line_of, typed(path), dialect)
+    frame = _with_targets(frame, goals, missing_target, line)
+    rows, frame = frame.index, frame.reset_index(drop=True)
+    codes, named = zip(*(_codes(frame[name]) for name in names), strict=True)
+    values = [name for name in goals if task == "regression" or _are_many(frame[name])]
     where = partial(_place, rows, line)
-    for name, held, texts in zip(names, codes, categories, strict=True):
+    for name, held, texts in zip(names, codes, named, strict=True):
         if texts is None:
             remedy = override("dataset.drop", [*drop, name]) if len(names) > 1 else ""
             _check_size(frame[name], held, where, remedy)
@@ -98,16 +144,72 @@ def table(
         if _is_numeric(frame[name]):
             _check_size(frame[name], frame[name].to_numpy(np.float64), where)
     targets, classes = _targets(frame[goals[0]], task) if len(goals) == 1 else _several(frame[goals], task)
-    _say_ids(len(frame), {n: len(c) for n, c in zip(names, categories, strict=True) if c is not None}, drop)
+    _say_ids(len(frame), {n: len(c) for n, c in zip(names, named, strict=True) if c is not None}, drop)
     # In float64 until they are scaled: a time in milliseconds has more digits than a float32.
     inputs = torch.from_numpy(np.stack(codes, 1))  # (N, F)
     columns = {str(name): frame[name].to_numpy() for name in frame.columns}
     made = ArrayDataset(
-        inputs, targets, classes, columns=columns, features=list(map(str, names)), categories=categories,
+        inputs, targets, classes, columns=columns, features=list(map(str, names)), categories=named,
         goals=list(map(str, goals)),
     )  # fmt: skip
     made.was_float32 = True
     return made
+
+
+def _read_anew(
+    frame: pd.DataFrame, path: Path, dialect: Dialect, names: Sequence[Any], values: Sequence[Any],
+    categories: Sequence[Name], numbers: Sequence[Name],
+) -> None:  # fmt: skip
+    """Columns that pandas read as numbers, and that are none, as they are written: it drops leading zeros.
+
+    Args:
+        frame: changed in place.
+        names: of the inputs.
+        values: columns to predict that are numbers.
+        categories, numbers: see `table`.
+    """
+    forced = columns_of(frame, categories, "dataset.categories")
+    exempt = {*forced, *values, *columns_of(frame, numbers, "dataset.numbers")}
+    is_typed = form_of(path) in READERS  # and codes are texts
+    may_be = [name for name in frame.columns if not is_typed and name not in exempt and _are_whole(frame[name])]
+    if may_be:
+        head = as_texts(path, dialect, frame, may_be, 1000)
+        may_be = [name for name in may_be if not _are_plain(head[name], frame[name])]
+    again = [name for name in forced if _is_numeric(frame[name])]
+    if not may_be and not again:
+        return
+    texts = as_texts(path, dialect, frame, {*may_be, *again})
+    zeros = {name: found[0] for name in may_be if (found := [c for c in texts[name].dropna() if has_zeros(c)])}
+    for name in (*again, *zeros):
+        frame[name] = texts[name]
+    say_codes({name: cell for name, cell in zeros.items() if name in names}, numbers)
+
+
+def _are_plain(head: pd.Series[Any], column: pd.Series[Any]) -> bool:
+    """Whether whole numbers are no codes: where such are filled up with zeros to one width, the first cells show it,
+    unless all of those are large.
+
+    Args:
+        head: the first cells, as they are written.
+    """
+    texts, width = head.dropna(), len(str(int(column.max())))
+    if texts.map(has_zeros).any():
+        return False
+    return bool((texts.str.len() < width).any()) or len(str(int(column.min()))) == width
+
+
+def _are_whole(column: pd.Series[Any]) -> bool:
+    """Whether numbers may have been codes: none has a fraction, and none is below 0."""
+    import pandas as pd
+
+    if pd.api.types.is_integer_dtype(column):
+        return bool(column.min() >= 0)
+    if not pd.api.types.is_float_dtype(column):
+        return False
+    if not (column.iloc[:1000].dropna() % 1 == 0).all():
+        return False
+    known = column.dropna()
+    return bool(len(known) and (known % 1 == 0).all() and (known >= 0).all())
 
 
 def _with_targets(frame: pd.DataFrame, goals: Sequence[Any], missing: str, line: Callable[[int], str]) -> pd.DataFrame:
@@ -143,25 +245,6 @@ def _whole(column: pd.Series[Any]) -> pd.Series[Any]:
     return column.astype("int64") if is_whole else column
 
 
-def _check_decimals(frame: pd.DataFrame, categories: dict[Any, list[str] | None], values: Sequence[Any]) -> None:
-    """That no numbers are taken for texts because of their comma.
-
-    Args:
-        categories: of the columns that are inputs.
-        values: columns to predict that are no classes.
-    """
-    texts: dict[Any, Iterable[str]] = {name: names for name, names in categories.items() if names is not None}
-    texts |= {n: frame[n].dropna().astype(str).unique() for n in values if not _is_numeric(frame[n])}
-    found = {name: value for name, each in texts.items() if (value := _with_comma(each)) is not None}
-    if found:
-        first, value = next(iter(found.items()))
-        others = [repr(name) for name in found if name != first]
-        what = f"column {first!r} holds {value!r}, a number with a decimal comma"
-        if others:
-            what += f"; so {'does' if len(others) == 1 else 'do'} {', '.join(others)}"
-        raise DataError(Problem("dataset.path", what, "numbers with a decimal point"))
-
-
 def _place(rows: pd.Index[Any], line: Callable[[int], str], position: int) -> str:
     """Where in its file a row is that is left."""
     return f"row {rows[position]} (counted from 0){line(rows[position])}"
@@ -187,17 +270,6 @@ def _check_size(
     if is_whole and np.abs(values).max(initial=0) > 2**53 and (left := len(np.unique(values))) < column.nunique():
         what = f"column %r has {column.nunique():,} different whole numbers, of which float64 tells {left:,} apart"
         log.warning(f"{what}\n  try: {remedy}" if remedy else what, column.name)
-
-
-def _with_comma(texts: Iterable[str]) -> str | None:
-    """The first that has a decimal comma, if all are numbers, with or without."""
-    found = None
-    for text in map(str.strip, texts):
-        if not DECIMAL_COMMA.fullmatch(text):
-            return None
-        if found is None and "," in text:
-            found = text
-    return found
 
 
 def _say_ids(rows: int, counts: dict[Any, int], drop: Sequence[Name]) -> None:
@@ -236,6 +308,11 @@ def _is_numeric(column: pd.Series[Any]) -> bool:
     import pandas as pd
 
     return pd.api.types.is_numeric_dtype(column)
+
+
+def _are_many(column: pd.Series[Any]) -> bool:
+    """Whether a column has too many different values for classes."""
+    return column.nunique() > _most_classes(column)
 
 
 def _most_classes(column: pd.Series[Any]) -> int:

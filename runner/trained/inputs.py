@@ -10,14 +10,18 @@ import logging
 import os
 import re
 import sys
+import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from gzip import BadGzipFile
 from io import TextIOWrapper
 from itertools import chain, islice
+from lzma import LZMAError
 from pathlib import Path
 from typing import IO, Any, TypeVar
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -25,7 +29,9 @@ from torch import Tensor
 
 from runner.dataset import image_files
 from runner.dataset.decoding import AS_EARLIER
-from runner.dataset.table_file import dialect
+from runner.dataset.dialect import BLANKS, Dialect
+from runner.dataset.table_file import COMPRESSED, READERS, encoding_of, first_two, form_of, unique, unpacked
+from runner.dataset.table_file import read as read_table
 from runner.device import cores
 from runner.errors import ConfigError, DataError, Problem, for_shell, nearest, reason_of
 from runner.files import typed
@@ -37,7 +43,7 @@ from runner.trained.run import Run
 log = logging.getLogger("runner")
 
 ALLOWED = "an image, a folder of images, a .csv, .parquet or .npy file, train, val, test, -"
-TABLES = (".csv", ".tsv", ".txt", ".parquet")
+TABLES = (".csv", ".tsv", ".txt", ".data", *READERS)
 
 T = TypeVar("T")
 
@@ -80,7 +86,7 @@ def pieces(given: str, opened: Sequence[Opened], runs: Sequence[Run], keep: Sequ
         return _of_part(given, opened, runs)
     if given == "-":
         if tables:
-            return _of_text(_stdin(), "stdin", opened[0], runs, size, keep)
+            return _of_text(_stdin(_dialect(runs).encoding), "stdin", runs, size, keep)
         return _of_files(_lines(_stdin()), runs, size)
     path = typed(given)
     if not path.exists():
@@ -97,19 +103,27 @@ def pieces(given: str, opened: Sequence[Opened], runs: Sequence[Run], keep: Sequ
         raise ConfigError(Problem("input", f"{given!r} is not a regular file", ALLOWED))
     if path.suffix.lower() == ".npy":
         return _of_array(path, runs, size)
-    if path.suffix.lower() == ".parquet":
+    if form_of(path) == ".parquet":
         return _of_parquet(path, runs, size, keep)
-    if path.suffix.lower() in TABLES or tables:
-        return _of_csv(path, opened[0], runs, size, keep)
+    if form_of(path) in READERS:
+        return _of_objects(path, runs, size, keep)
+    if form_of(path) in TABLES or path.suffix.lower() in COMPRESSED or tables:
+        return _of_csv(path, runs, size, keep)
     return _of_files(iter([str(path)]), runs, size)
 
 
-def _stdin() -> IO[str]:
-    """Bytes that are no UTF-8 become surrogates, which are told in the row that they are in."""
+def _dialect(runs: Sequence[Run]) -> Dialect:
+    """How the cells of a table are written that the runs were trained on."""
+    codes = runs[0].reader.codes
+    return Dialect() if codes is None else codes.dialect
+
+
+def _stdin(encoding: str | None = None) -> IO[str]:
+    """Bytes that are none of the encoding become surrogates, which are told in the row that they are in."""
     if sys.stdin is None or sys.stdin.closed:
         raise ConfigError(Problem("input", "- is stdin, which is closed", ALLOWED))
     if isinstance(sys.stdin, TextIOWrapper):
-        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+        sys.stdin.reconfigure(encoding=encoding or "utf-8", errors="surrogateescape")
     return sys.stdin
 
 
@@ -178,29 +192,71 @@ def _said(error: Exception) -> str:
     return error.problems[0].what if isinstance(error, DataError) else f"cannot be decoded ({reason_of(error)})"
 
 
-def _of_csv(path: Path, opened: Opened, runs: Sequence[Run], size: int, keep: Sequence[str]) -> Iterator[Piece]:
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        yield from _of_text(file, repr(str(path)), opened, runs, size, keep)
-
-
-def _of_text(
-    stream: IO[str], name: str, opened: Opened, runs: Sequence[Run], size: int, keep: Sequence[str]
-) -> Iterator[Piece]:
-    """The rows of a CSV file, which has a name in messages."""
+def _of_csv(path: Path, runs: Sequence[Run], size: int, keep: Sequence[str]) -> Iterator[Piece]:
     try:
-        head = next(line for line in stream if line.strip()).removeprefix("\ufeff")
-        delimiter, named = dialect(head, opened.own_data.get("header", "auto"))
-        rows = csv.reader(chain([head], stream), delimiter=delimiter, skipinitialspace=True)
+        encoding = encoding_of(path, _dialect(runs))
+    except DataError as error:
+        reason, allowed = error.problems[0].what.partition(" as a table: ")[2], error.problems[0].allowed
+        raise DataError(Problem("input", f"{str(path)!r} is not a CSV table ({reason})", allowed)) from error
+    except (ValueError, ImportError, *DAMAGED) as error:
+        raise DataError(Problem("input", f"'{path}' cannot be read as a table: {reason_of(error)}")) from error
+    try:
+        with unpacked(path) as file, TextIOWrapper(file, encoding, "surrogateescape", newline="") as lines:
+            yield from _of_text(lines, repr(str(path)), runs, size, keep)
+    except DAMAGED as error:
+        raise DataError(Problem("input", f"'{path}' cannot be read to its end: {reason_of(error)}")) from error
+
+
+DAMAGED = (EOFError, BadGzipFile, BadZipFile, LZMAError, zlib.error)
+"""What is raised of a compressed file that is none, or not whole."""
+
+
+def _of_input(error: DataError) -> DataError:
+    """The same, said of what is to be predicted."""
+    return DataError(*(replace(problem, key="input", remedy="") for problem in error.problems))
+
+
+def _of_objects(path: Path, runs: Sequence[Run], size: int, keep: Sequence[str]) -> Iterator[Piece]:
+    """The rows of a file that is no text with separators, which is read as a whole."""
+    try:
+        frame = read_table(path, _dialect(runs))
+    except DataError as error:
+        raise _of_input(error) from error
+    names = [str(name) for name in frame.columns]
+    where = [run.reader.columns(names, isinstance(frame.columns[0], str)) for run in runs]
+    rows = (list(row) for row in frame.itertuples(index=False, name=None))
+    return _of_rows(rows, len(names), where, runs, size, _places(keep, names))
+
+
+def _of_text(stream: IO[str], name: str, runs: Sequence[Run], size: int, keep: Sequence[str]) -> Iterator[Piece]:
+    """The rows of a CSV file, which has a name in messages."""
+    dialect = _dialect(runs)
+    try:
+        head = first_two(stream)
+        head[0] = head[0].removeprefix("\ufeff")
+        separator, named = dialect.first_lines(head)
+        if separator == BLANKS and dialect.separator is None and head[0].strip() in _features(runs):
+            separator = ","  # a single column, of a name with blanks
+        rows = dialect.rows(chain(head, stream), separator)
         columns = next(rows)
     except (StopIteration, csv.Error) as error:
         reason = reason_of(error) if str(error) else "it is empty"
         raise DataError(Problem("input", f"{name} is not a CSV table ({reason})")) from error
     if BROKEN.search("".join(columns)):
-        raise DataError(Problem("input", f"{name} is not a CSV table (its first line is not UTF-8 text)"))
-    names = _unique(columns) if named else [str(number) for number in range(len(columns))]
+        raise DataError(Problem("input", f"{name} is not a CSV table (its first line is not {_text(dialect)})"))
+    names = unique(columns) if named else [str(number) for number in range(len(columns))]
     where = [run.reader.columns(names, named) for run in runs]
-    rest = _rows(rows if named else chain([columns], rows))
+    rest = _rows(rows if named else chain([columns], rows), dialect)
     return _of_rows(rest, len(columns), where, runs, size, _places(keep, names))
+
+
+def _features(runs: Sequence[Run]) -> Sequence[str]:
+    codes = runs[0].reader.codes
+    return [] if codes is None else codes.features
+
+
+def _text(dialect: Dialect) -> str:
+    return f"{dialect.encoding or 'UTF-8'} text"
 
 
 BROKEN = re.compile("[\ud800-\udfff]")
@@ -221,19 +277,7 @@ def _places(keep: Sequence[str], names: Sequence[str]) -> dict[str, int]:
     return {name: names.index(name) for name in keep}
 
 
-def _unique(names: Sequence[str]) -> list[str]:
-    """The second column of a name has it with .1, as pandas has it."""
-    found: list[str] = []
-    for name in names:
-        number, unique = 0, name
-        while unique in found:
-            number += 1
-            unique = f"{name}.{number}"
-        found.append(unique)
-    return found
-
-
-def _rows(reader: Iterator[list[str]]) -> Iterator[list[str] | str]:
+def _rows(reader: Iterator[list[str]], dialect: Dialect) -> Iterator[list[str] | str]:
     """Rows; of one that cannot be read, what is wrong with it."""
     while True:
         try:
@@ -245,7 +289,7 @@ def _rows(reader: Iterator[list[str]]) -> Iterator[list[str] | str]:
             continue
         if len(row) <= 1 and not "".join(row).strip():
             continue  # pandas leaves out blank lines, too
-        yield "contains bytes that are not UTF-8 text" if BROKEN.search("".join(row)) else row
+        yield f"contains bytes that are not {_text(dialect)}" if BROKEN.search("".join(row)) else row
 
 
 def _of_parquet(path: Path, runs: Sequence[Run], size: int, keep: Sequence[str]) -> Iterator[Piece]:

@@ -24,6 +24,11 @@ GROUPS = ("dataset", "metric")
 KEYS = (*GROUPS, "loader", "trainer", "device", "allow_targets")
 """What may be other than in training, beside the command's own keys."""
 
+AS_BEFORE = (
+    "header", "separator", "encoding", "decimal", "thousands", "missing", "units", "categories", "numbers",
+)  # fmt: skip
+"""Keys of a table that say how its cells are read, which another file has in common with that of the run."""
+
 
 @dataclass
 class Opened:
@@ -185,7 +190,12 @@ def _device(name: str) -> str:
 
 
 def _inherit(cfg: DictConfig, before: DictConfig, typed: Sequence[str]) -> None:
-    """Have other pictures as the run had its own: with its channels, brought to its size in its way."""
+    """Have other data as the run had its own: pictures with its channels, brought to its size in its way; the cells of
+    a table read as they were."""
+    if before.get("_target_") == cfg.dataset.get("_target_") == "runner.dataset.table":
+        for key in AS_BEFORE:
+            if f"dataset.{key}" not in typed and key in before:
+                cfg.dataset[key] = before[key]
     if cfg.dataset.get("_target_") != "runner.dataset.image_folder":
         return
     shape = cfg.facts.get("sample_shape") or []

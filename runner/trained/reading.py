@@ -16,9 +16,10 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from runner.batch import by
-from runner.config import build, calling, value
+from runner.config import build, calling, read_as, value
 from runner.dataset.codes import Codes
 from runner.dataset.decoding import MODES, READING, UNDECODABLE, Fit, decode
+from runner.dataset.dialect import Dialect
 from runner.dataset.tensors import as_input
 from runner.errors import ConfigError, DataError, Problem, counted, few, nearest, reason_of
 from runner.transform import Pipeline, is_random, seeded
@@ -83,7 +84,7 @@ class Reader:
         fit: Fit = ours.get("fit", "cut")  # which runs of before have not
         ends = None if ours.get("value_range") is None else (ours["value_range"][0], ours["value_range"][1])
         features, categories = value(facts.features), value(facts.categories)
-        codes = None if features is None else Codes(features, categories)
+        codes = None if features is None else Codes(features, categories, Dialect.of(value(data) | read_as(cfg)))
         span = None if facts.sample_range is None else (facts.sample_range[0], facts.sample_range[1])
         layout, reading = data.get("layout") or "chw", ours.get("reading", READING)
         return cls(shape, facts.sample_type, layout, size, fit, own, steps, rest, codes, span, ends, reading)
