@@ -73,7 +73,9 @@ def say_index(frame: pd.DataFrame, names: Collection[Any], drop: Sequence[Name])
     for name in names if len(frame) > MANY else ():
         column = frame[name]
         is_called = INDEX.fullmatch(str(name)) is not None
-        if pd.api.types.is_integer_dtype(column) and (is_called or name == frame.columns[0]):
+        # Of numbers that float64 does not tell apart something else is said.
+        is_whole = pd.api.types.is_integer_dtype(column) and not column.hasnans and column.max() <= 2**53
+        if is_whole and (is_called or name == frame.columns[0]):
             counts = column.iloc[0] in (0, 1) and bool((column.diff().iloc[1:] == 1).all())
             if counts or (is_called and column.is_unique):
                 found.append(name)
