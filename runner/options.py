@@ -131,6 +131,9 @@ IDLE: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     (r"model\.unfreeze_at_epoch", "model.freeze", lambda at: at == []),
     (r"model\.strict", "model.weights", lambda at: at is None),
     (r"loader\.(prefetch_factor|persistent_workers|timeout|worker_init_fn.*)", "loader.num_workers", lambda at: not at),
+    (r"loader\.(sampler|drop_last)", "loader.batch_sampler._target_", lambda at: at is not None),
+    (r"loss\.standardize|split\.bins", "facts.task", lambda at: at not in (None, "???", "regression")),
+    (r"optimizer\.decay_norms_and_biases", "optimizer.weight_decay", lambda at: at == 0),
     (r"split\.(val|test|seed|fold|n_splits)", "split.path", lambda at: at is not None),
 )  # fmt: skip
 """Keys, as a pattern, that do nothing depending on another key: such a sweep or recipe may well be meant."""

@@ -79,6 +79,8 @@ def test_what_does_nothing_in_a_run_is_named_with_the_key_that_makes_it_so() -> 
         "scheduler.warmup_start scheduler.warmup=0",
         "trainer.early_stopping.min_delta trainer.early_stopping.patience=null",
     ]
+    no_decay = ("optimizer.weight_decay=0", "optimizer.decay_norms_and_biases=false")
+    assert idle(*no_decay) == ["optimizer.decay_norms_and_biases optimizer.weight_decay=0"]
     weighted = ("loss.weight=effective_number", "scheduler.warmup=5 epochs", "model.weights=x", "model.freeze=[a]")
     used = (*weighted, "loader.num_workers=1", "trainer.early_stopping.patience=3", "model.unfreeze_at_epoch=2")
     assert idle(*typed, *used, "split.val=0.3") == idle("experiment=digits_mlp") == []
