@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -54,7 +55,8 @@ def test_a_job_that_is_still_running_elsewhere_is_waited_for_and_started_again_o
 
     monkeypatch.setattr(launcher.time, "sleep", sleep)
     monkeypatch.setattr(launcher.signal, "signal", lambda *_: None)
-    monkeypatch.setattr(launcher, "_launch", lambda cfg, overrides: launched.append(overrides))
+    elsewhere = SimpleNamespace(launch=lambda jobs, initial_job_idx: launched.extend(jobs))
+    monkeypatch.setattr(launcher.hydra_internals, "launcher", lambda cfg, task: elsewhere)
     work = launcher.work(OmegaConf.create(), Entry("job", "", ("seed=0",), {}), Path("job"), lambda: left)
     assert work.call() == 0
     assert len(waited) == 3
