@@ -112,6 +112,9 @@ class Dialect:
         """
         separator = self.separator or separator_of(lines[0], self.earlier)
         cells = [next(self.rows([line], separator)) for line in lines if line.strip()]
+        if separator == BLANKS != self.separator and len({len(row) for row in cells}) > 1:  # words, and no columns
+            separator = max(SEPARATORS, key=lines[-1].count)
+            cells = [next(self.rows([line], separator)) for line in lines if line.strip()]
         if not cells:
             raise StopIteration
         if isinstance(self.header, bool):

@@ -149,9 +149,9 @@ def _form(texts: Sequence[str], dialect: Dialect) -> Found:
     found = Found()
     units = list(dict.fromkeys(unit for text in left for unit in _units(text)))
     with_units = replace(dialect, units=(*dialect.units, *units))
-    ways = [(".", None, ""), *(WRITTEN if dialect.separator == "," else (*WRITTEN[1:], WRITTEN[0]))]
-    if dialect.decimal != "." or dialect.thousands is not None:  # typed: no other way
-        ways = [(dialect.decimal, dialect.thousands, "")]
+    others = WRITTEN if dialect.separator == "," else (*WRITTEN[1:], WRITTEN[0])
+    now = dialect.decimal, dialect.thousands, "a unit"
+    ways = [now, *sorted(others, key=lambda way: dialect.decimal not in (".", way[0])), (".", None, "a decimal point")]
     plain = [text for text in texts if not _is_gap(text)]
     best = sum(dialect.number(text) is not None for text in plain)
     for decimal, thousands, form in ways:
@@ -159,10 +159,9 @@ def _form(texts: Sequence[str], dialect: Dialect) -> Found:
         right = sum(trial.number(text) is not None for text in plain)
         if right > best:
             best = right
-            what = form or "a unit"
             example = next(text for text in left if trial.number(text) is not None)
             settings = {"decimal": decimal, "thousands": thousands, "units": trial.units if units else dialect.units}
-            found = Found(what, example, settings)
+            found = Found(form, example, settings)
     return found
 
 
@@ -183,7 +182,11 @@ def _problems(
     """A problem for each way in which numbers are written, and one for cells that are none."""
     marks = list(dict.fromkeys(mark for each in found.values() for mark in each.marks))
     # What makes all of them right: a list that is typed twice would be the last one.
-    remedies = [_typed(key, value) for key, value in _merged(each.settings for each in found.values()).items()]
+    remedies = [
+        override(f"dataset.{key}", value if isinstance(value, str) else list(value)) if value else f"dataset.{key}=null"
+        for key, value in _merged(each.settings for each in found.values()).items()
+        if value != getattr(dialect, key)
+    ]
     remedies += [override("dataset.missing", [*dialect.missing, *marks])] if marks else []
     remedies += ["dataset.missing_target=drop"] if any(found[name].marks for name in goals if name in found) else []
     problems = []
@@ -228,13 +231,6 @@ def _merged(settings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             elif merged.get(key) in (None, "."):
                 merged[key] = value
     return merged
-
-
-def _typed(key: str, value: Any) -> str:
-    """A setting as it is typed; nothing if it is the usual one."""
-    if not value or (key == "decimal" and value == "."):
-        return ""
-    return override(f"dataset.{key}", value if isinstance(value, str) else list(value))
 
 
 def _wrong(column: pd.Series[Any], found: Found) -> pd.Series[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import re
 import shlex
 import sys
 import zipfile
@@ -105,6 +106,28 @@ def test_numbers_as_they_are_written_elsewhere(cells: list[str], values: list[fl
     y = ["a", "b", "a"] if task == "classification" else [1, 2, 3]
     pd.DataFrame({"price": cells, "y": y}).to_csv("t.csv", index=False)
     same(put_right(f"column 'price' holds {said}", path="t.csv", task=task), 0, values)
+
+
+@pytest.mark.parametrize(
+    ("cells", "options", "values"),
+    [
+        (["1.234", "2.500"], {"decimal": ","}, [1234, 2500]),
+        (["1.5", "2.25"], {"decimal": ","}, [1.5, 2.25]),
+        (["1,234.5", "2.25"], {"decimal": ",", "thousands": "."}, [1234.5, 2.25]),
+        (["5 $", "2 %"], {"units": ["%"]}, [5, 2]),
+    ],
+)
+def test_a_key_that_does_not_fit_makes_no_categories(cells: list[str], options: dict[str, Any], values: Any) -> None:
+    pd.DataFrame({"a": cells, "y": ["u", "v"]}).to_csv("t.csv", index=False, sep=";")
+    with pytest.raises(DataError, match=f"column 'a' holds '{re.escape(cells[0])}'") as caught:
+        table("t.csv", **options)
+    same(table("t.csv", **{**options, **typed(caught.value.problems[0].remedy)}), 0, values)
+
+
+def test_words_above_a_table_are_no_columns() -> None:
+    Path("t.csv").write_text("# two words more\na,y\n1,u\n2,v\n")
+    with pytest.raises(InputError, match=r"more cells than its first line|no column is left"):
+        table("t.csv")
 
 
 def test_a_value_to_predict_is_put_right_as_well() -> None:
