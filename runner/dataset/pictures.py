@@ -85,7 +85,7 @@ def image_folder(
             up, hidden files too, no linked folders, fewer kinds of files.
 
     Raises:
-        DataError: no pictures, classes that differ between the parts, or a file that cannot be decoded.
+        DataError: no pictures, a class that train does not have, or a file that cannot be decoded.
         ConfigError: a value that is not allowed.
     """
     _check_values(size, value_range)
@@ -154,11 +154,8 @@ def _list(root: Path, how: How, parts: bool) -> dict[str, Pictures]:
             Problem("dataset.root", what, "folders train, and optionally val and test", image_files.AS_CLASSES)
         )
     listed = {part: Pictures(folders[part], how, root, part, folders["train"]) for part in PARTS if part in folders}
-    for part, pictures in listed.items():
-        differing = sorted(set(pictures.classes) ^ set(listed["train"].classes))
-        if differing:
-            what = f"the classes of {part} and train differ: {', '.join(differing)}"
-            raise DataError(Problem("dataset.root", what, "the same class folders in every part"))
+    for pictures in listed.values():
+        pictures.number_as(listed["train"].classes)
     if how.reading == 1:
         log.info("%s", AS_EARLIER)
     image_files.say_left_out(sum((each.left_out for each in listed.values()), Counter()))
@@ -215,13 +212,28 @@ class Pictures(Dataset[Any]):
         self.prefix = "" if root == base else f"{root.relative_to(base).as_posix()}/"
         if not earlier:
             image_files.check_labels(root, self.classes, found, None if root == base else part, train)
-        empty = [name for name, each in zip(self.classes, found, strict=True) if not each.paths]
+        empty = [name for name, each in zip(self.classes, found, strict=True) if not each.paths and root == train]
         if not self.samples or empty:
             what = f"no images in {root}" + (f"/{empty[0]}" if empty else "")
             what += f" (left out: {image_files.words(self.left_out)})" if self.left_out else ""
             allowed = f"image files in one folder per class: {', '.join(image_files.suffixes())}"
             remedy = "images in that folder, or remove it" if empty else ""
             raise DataError(Problem("dataset.root", what, allowed, remedy))
+
+    def number_as(self, classes: Sequence[str]) -> None:
+        """Number the classes as train does, of which another part may lack some.
+
+        Raises:
+            DataError: there are pictures of a class that train does not have.
+        """
+        here = list(dict.fromkeys(self.classes[number] for _, number in self.samples))
+        if unknown := [name for name in here if name not in classes]:
+            what = f"{self.root} has images of {', '.join(unknown)}, of which train has none"
+            remedy = f"images of {'these classes' if len(unknown) > 1 else 'this class'} in train, too, or none here"
+            raise DataError(Problem("dataset.root", what, ", ".join(classes), remedy))
+        numbers = {number: list(classes).index(name) for number, name in enumerate(self.classes) if name in here}
+        self.samples = [(path, numbers[number]) for path, number in self.samples]
+        self.classes = list(classes)
 
     def __len__(self) -> int:
         return len(self.samples)

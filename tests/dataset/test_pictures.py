@@ -229,7 +229,11 @@ def test_a_cache_that_cannot_be_written_is_no_error(caplog: pytest.LogCaptureFix
         ("empty", {}, "no images in empty"),
         ("hollow", {}, r"no images in hollow/dog\n.*\n  try: images in that folder, or remove it$"),
         ("untrained", {}, "'untrained' has test, but no train folder"),
-        ("differing", {}, "the classes of test and train differ: ant, dog"),
+        (
+            "differing",
+            {},
+            "differing/test has images of ant, of which train has none\n.*cat, dog\n  try: images of this",
+        ),
         ("pets", {"size": [4]}, r"dataset.size: \[4\] is not allowed\n.*\n  try: \"dataset.size=\[4,4\]\"$"),
         ("pets", {"size": 96}, r"dataset.size: 96 is not allowed\n.*\n  try: \"dataset.size=\[96,96\]\"$"),
         ("pets", {"size": "32x48"}, r"dataset.size: '32x48' is not allowed\n.*\n  try: \"dataset.size=\[32,48\]\"$"),
@@ -246,6 +250,17 @@ def test_wrong_folders(root: str, options: dict[str, Any], message: str) -> None
     write("differing/test", classes=("cat", "ant"))
     with pytest.raises((DataError, ConfigError), match=message):
         opened(root, **options)
+
+
+@pytest.mark.parametrize("leave", ["no folder", "an empty folder"])
+def test_val_and_test_may_lack_a_class(leave: str) -> None:
+    write("whole/train")
+    write("whole/val", classes=("dog",))
+    if leave == "an empty folder":
+        Path("whole/val/cat").mkdir()
+    made = opened("whole")
+    assert made.train.classes == made.val.classes == ["cat", "dog"]
+    assert set(made.val.targets.tolist()) == {1}
 
 
 def test_one_by_one_what_does_not_begin_like_a_picture_is_skipped(caplog: pytest.LogCaptureFixture) -> None:
