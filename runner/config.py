@@ -136,9 +136,13 @@ def is_exact(config: DictConfig) -> bool:
 
 
 def read_as(config: DictConfig) -> dict[str, Any]:
-    """Arguments of the data set with which a run of an earlier version reads a table as it did."""
-    is_table = OmegaConf.select(config, "dataset._target_") == "runner.dataset.table"
-    return {"categories": None} if is_table and not is_exact(config) else {}
+    """Arguments of a table: what it leaves out when it numbers its classes; or those with which a run of an earlier
+    version reads it as it did, when that was a class."""
+    if OmegaConf.select(config, "dataset._target_") != "runner.dataset.table":
+        return {}
+    if not is_exact(config):
+        return {"categories": None}
+    return {} if "ignore_index" in config.dataset else {"ignore_index": OmegaConf.select(config, "loss.ignore_index")}
 
 
 def mention_earlier(config: DictConfig) -> None:

@@ -59,6 +59,7 @@ def main(opened: Opened) -> None:
     tables: dict[str, Table] = {}
     if options.temperature == "val":
         run.cool(fitted_temperature(opened, run, loss))
+    loss.ignore_index = part.samples.ignore_index
     found, predicted = examine(run.model, loss, metrics, part.loader, run.cooled)
     values = {f"{part.name}/{name}": value for name, value in found.items()}
     if options.temperature is not None:
@@ -93,7 +94,8 @@ def _or_predict(opened: Opened, problem: Problem) -> Problem:
 
 
 def loss_of(run: Run) -> Loss:
-    """The loss that a run was trained with, its class weights as they are in the checkpoint."""
+    """The loss that a run was trained with, its class weights as they are in the checkpoint. What its `ignore_index`
+    is depends on the data."""
 
     def weights(node: Any, number: int) -> dict[str, Tensor | None]:
         names = [name for name in WEIGHTS if name in node]
@@ -102,7 +104,7 @@ def loss_of(run: Run) -> Loss:
     scaling = None
     if run.task == "regression" and run.cfg.loss.get("standardize", False):
         scaling = run.weights.loss["mean"], run.weights.loss["std"]
-    loss = make_loss(run.cfg, weights, ignore_index=run.cfg.loss.get("ignore_index"), scaling=scaling)
+    loss = make_loss(run.cfg, weights, scaling=scaling)
     return on_device(loss, run.device)
 
 

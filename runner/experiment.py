@@ -191,7 +191,7 @@ def _loss(cfg: DictConfig, data: Data, new: bool) -> Loss:
     scaled = cfg.facts.task == "regression" and cfg.loss.get("standardize", False)
     made = make_loss(
         cfg, weights,
-        ignore_index=cfg.loss.get("ignore_index") if data.has_ignored else None,
+        ignore_index=train.ignore_index if data.has_ignored else None,
         scaling=_moments(train, data.indices["train"]) if scaled else None,
     )  # fmt: skip
     if new:

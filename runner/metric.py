@@ -121,6 +121,10 @@ def chosen(task: str, scores: Array) -> Array:
     return found
 
 
+UNDEFINED_IF_CONSTANT = (sk.r2_score, sk.explained_variance_score)
+"""Metrics that divide by the variance of the targets: scikit-learn makes 0 or 1 of 0 / 0."""
+
+
 class NoNumber(TypeError):
     """A metric returned something else than one number."""
 
@@ -143,6 +147,8 @@ def measure(metrics: Mapping[str, Metric], predicted: Predicted) -> dict[str, fl
 
 
 def _value(metric: Metric, predicted: Predicted) -> float:
+    if metric.function.func in UNDEFINED_IF_CONSTANT and (predicted.truth == predicted.truth[:1]).all(0).any():
+        return math.nan
     given = predicted.probabilities if metric.wants_probabilities else predicted.predictions
     if given is not None and not np.isfinite(given).all():
         return math.nan  # scikit-learn would raise

@@ -14,6 +14,11 @@ now, the first is the oldest. Entries stay for ever, and one whose place moves a
 
 ADDED: dict[str, dict[str, tuple[Any, Any]]] = {
     "runner.dataset.image_folder": {"reading": (1, 2)},
+    "runner.dataset.table": {"gap_classes": ([], []), "labels_separator": (None, None)},
+    **{
+        f"runner.split.{name}": {"rare": ("error", "error")}
+        for name in ("random", "stratified", "kfold", "stratified_kfold", "group_kfold", "stratified_group_kfold")
+    },
     "runner.transform.Crop": {"padding_mode": ("constant", "constant")},
 }
 """By target, as it is named now: keys that earlier versions did not have, each with the value that does what they did,

@@ -231,5 +231,9 @@ def test_a_table_whose_classes_are_values_is_answered_with_regression(
 def test_classes_that_are_few_numbers_or_words_are_classes(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     for names in ([str(n % 4) for n in range(40)] + ["9"], [f"c{n // 5}" for n in range(150)] + ["c99"]):
         Path("x.csv").write_text("a,b\n" + "".join(f"{n},{name}\n" for n, name in enumerate(names)))
-        assert run("dataset=table", "dataset.path=x.csv", "transform=table", *QUICK) == 2
-        assert "\n  try: more samples of this class, or the data without it; split=random" in capsys.readouterr().err
+        options = ("dataset=table", "dataset.path=x.csv", "transform=table", *QUICK, "check=only")
+        assert run(*options) == 2
+        assert (
+            "\n  try: split.rare=train, to keep this class in train alone, or more samples" in capsys.readouterr().err
+        )
+        assert run(*options, "split.rare=train") == 0

@@ -240,7 +240,9 @@ def test_a_file_that_is_no_split_of_these_data(tmp_path: Path, arrays: dict[str,
         (lambda: split.stratified(subject(np.array([0] * 50 + [1, 1]))), "too few samples for 3 parts: class 1 has 2"),
         (lambda: split.stratified(subject(np.array([0] * 50 + [1])), test=0.1), "class 1 has 1"),
         (lambda: split.stratified(Subject(np.array([0] * 50 + [1]), classes=["cat", "dog"])),
-         "class dog has 1\n.*\n  try: more samples of this class, or the data without it; split=random would leave so"),
+         "class dog has 1\n.*\n  try: split.rare=train, to keep this class in train alone, or more samples of this cl"),
+        (lambda: split.stratified_kfold(Subject(np.array([0] * 50 + [1, 2, 2]), classes=["cat", "dog", "ant"]), fold=1),
+         "too few samples for 5 folds, val and train: class dog has 1, class ant has 2\n.*\n  try: split.rare=train"),
         (lambda: split.stratified(Subject(np.arange(20.0))), "quantile bin 0 has 2, .*\n.* per quantile bin\n  try: a"),
         (lambda: split.stratified(subject(np.arange(30) // 3), val=0.1), "test_size = 6 should be greater"),
         (lambda: split.stratified(subject(np.zeros((50, 2)))), "multi-label or multi-output targets cannot be strat"),
@@ -273,7 +275,54 @@ def test_of_many_classes_that_are_too_small_a_few_are_named() -> None:
     assert problem.what == (
         "too few samples for 3 parts: class c1 has 1, class c2 has 1, class c3 has 1, class c4 has 1, class c5 has 1, …"
     )
-    assert problem.remedy.startswith("more samples of these classes, or the data without them; ")
+    assert problem.remedy.startswith("split.rare=train, to keep these classes in train alone, or more samples of these")
+
+
+RARE = np.concatenate([np.repeat([0, 1], [70, 47]), [2, 3, 4, 4]])
+
+
+@pytest.mark.parametrize("name", [name for name in EVERY if name not in ("predefined", "time_ordered")])
+@pytest.mark.parametrize("official", [{}, {"test": 9}, {"val": 9}])
+def test_rare_classes_can_stay_in_train(name: str, official: dict[str, int], caplog: pytest.LogCaptureFixture) -> None:
+    # Each rare class is one patient, and so in one part.
+    patient = np.concatenate([np.arange(117) // 4, [40, 41, 42, 42]])
+    columns = {"patient": patient}
+    given = Subject(RARE, columns.__getitem__, official, classes=["a", "b", "rare1", "rare2", "two"])
+    for seed in range(3):
+        for fold in range(5) if name in FOLDS else (None,):
+            options = {"seed": seed, "rare": "train"} | ({} if fold is None else {"fold": fold})
+            made = EVERY[name](given, **options)
+            carved = {part: rows for part, rows in made.parts.items() if part not in made.official}
+            assert sorted(np.concatenate(list(carved.values()))) == list(range(len(RARE)))
+            assert set(RARE[carved["train"]]) == {0, 1, 2, 3, 4}
+            if "group" in name:
+                groups = [set(patient[rows]) for rows in carved.values()]
+                assert len(set.union(*groups)) == sum(map(len, groups))
+            if name in ("stratified", "stratified_kfold"):
+                # Of a class of two samples one may be held out where no second part is carved.
+                there = {0, 1, 4} if official and "kfold" in name else {0, 1}
+                assert all({0, 1} <= set(RARE[carved[part]]) <= there for part in carved.keys() - {"train"})
+                whole = (
+                    "split.rare=train: in train alone, and not in what is measured, are samples of rare1 (1), rare2 (1)"
+                )
+                assert caplog.records[-1].getMessage().startswith(whole)
+    assert caplog.records
+
+
+@pytest.mark.parametrize("name", [name for name in EVERY if name not in ("predefined", "time_ordered")])
+def test_classes_that_are_not_rare_are_split_as_without(name: str) -> None:
+    assert EVERY[name](subject(), rare="train").hash == EVERY[name](subject()).hash
+
+
+def test_the_remedy_for_a_class_that_train_lacks_is_one() -> None:
+    counts = {"train": {"a": 3, "b": 0, "c": 0}, "val": {"a": 1, "b": 1, "c": 0}, "test": {"a": 0, "b": 2, "c": 1}}
+    with pytest.raises(DataError) as caught:
+        split.check_classes(counts, for_rare="split.rare=train")
+    (problem,) = caught.value.problems
+    assert problem.what == "class 'b' has no train sample (1 in val, 2 in test), nor has 'c'"
+    assert problem.remedy == "split.rare=train"
+    with pytest.raises(DataError, match=r"try: samples of these classes in train, or val and test without them$"):
+        split.check_classes(counts, for_rare="split.rare=train", official=["test"])  # out of which nothing is taken
 
 
 def test_a_class_that_is_missing_from_val_or_test_is_named(caplog: pytest.LogCaptureFixture) -> None:

@@ -14,7 +14,7 @@ from torch.utils.data import IterableDataset, TensorDataset
 
 from runner.dataset.arrays import ArrayDataset, Parts
 from runner.dataset.bundled import breast_cancer, diabetes, digits, iris, synthetic, wine
-from runner.dataset.facts import facts
+from runner.dataset.facts import check_varied, facts
 from runner.dataset.pictures import image_folder
 from runner.dataset.samples import Samples
 from runner.dataset.stream import Stream
@@ -29,6 +29,7 @@ __all__ = [
     "Samples",
     "Stream",
     "breast_cancer",
+    "check_varied",
     "diabetes",
     "digits",
     "facts",
@@ -65,7 +66,7 @@ def read(
             Problem("dataset", "there is no train part", "a data set, or runner.dataset.Parts(train=DATASET, …)")
         )
     _check_keys(keys, parts)
-    how = keys, layout, ignore_index, exact
+    how = keys, layout, _own(parts.train, ignore_index), exact
     found: dict[str, Samples | Stream] = {}
     for name, source in parts.items():
         if isinstance(source, IterableDataset):
@@ -94,6 +95,13 @@ def _in_memory(source: Any, layout: str | None, exact: bool) -> Any:
         return source
     as_input(inputs[0], layout)  # refuses pictures whose channels look as if they were last
     return ArrayDataset(inputs, as_targets(targets, exact))
+
+
+def _own(source: Any, ignore_index: float | None) -> float | None:
+    """What stands for no target in a data set: what it says itself, as a table does, whose classes have numbers of
+    their own; else what the configuration says."""
+    own = source.ignore_index if isinstance(source, ArrayDataset) else None
+    return ignore_index if own is None else own
 
 
 def _check_keys(keys: Mapping[str, str] | None, parts: Parts) -> None:

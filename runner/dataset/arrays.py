@@ -28,9 +28,11 @@ class ArrayDataset(TensorDataset):
         goals: of a table: the names of the columns that the targets were.
 
     Attributes:
+        ignore_index: what stands for none among the targets, where that is not ``loss.ignore_index`` itself.
         was_float32: whether earlier versions of runner held these numbers in float32.
     """
 
+    ignore_index: float | None = None
     was_float32 = False
 
     def __init__(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from runner.dataset.arrays import ArrayDataset
 from runner.dataset.samples import Samples
-from runner.errors import DataError, Problem
+from runner.errors import DataError, Problem, few
+
+log = logging.getLogger("runner")
 
 
 def facts(parts: Mapping[str, Samples]) -> dict[str, Any]:
@@ -40,6 +44,33 @@ def facts(parts: Mapping[str, Samples]) -> dict[str, Any]:
         "categories": getattr(train.source, "categories", None),
         **_form(train),
     }
+
+
+def check_varied(parts: Mapping[str, Samples]) -> None:
+    """That there is something to predict: targets of several classes, or values that differ.
+
+    Raises:
+        DataError: a single class, or the same values for every sample.
+    """
+    train = parts["train"]
+    known = torch.cat([part.known() for part in parts.values()])
+    if train.task == "soft":
+        known = known.argmax(1)
+    if len(known) == 0:
+        return
+    same = (known == known[0]).all(0)
+    goals = train.source.goals if isinstance(train.source, ArrayDataset) else []
+    names = train.classes if train.task == "multilabel" else goals
+    if not same.all():
+        if same.dim() and same.any():
+            fixed = [str(names[n] if names else n) for n in same.flatten().nonzero()[:, 0].tolist()]
+            log.warning("every sample has the same target for %s: its metrics say nothing", few(fixed))
+        return
+    one = f"class {train.classes[int(known[0])]!r}" if train.task in ("classification", "soft") else "target"
+    one += "" if train.task in ("classification", "soft") else f" {known[0].tolist()}"
+    what = f"all {len(known):,} samples have the same {one}, so there is nothing to predict"
+    key, remedy = ("dataset.target", "dataset.target=NAME, of another column") if goals else ("dataset", "other data")
+    raise DataError(Problem(key, what, "targets of which some differ", remedy))
 
 
 def _form(samples: Samples) -> dict[str, Any]:

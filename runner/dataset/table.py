@@ -15,6 +15,7 @@ from runner.dataset.arrays import ArrayDataset
 from runner.dataset.columns import Name, columns_of, listed, override
 from runner.dataset.dialect import Dialect, is_number
 from runner.dataset.doubts import say_class, say_codes, say_header, say_index
+from runner.dataset.goals import IGNORED, as_tags, class_indices, flags_of, gaps_said, whole, with_words
 from runner.dataset.near_numbers import has_zeros, numbers_of
 from runner.dataset.table_file import (
     READERS,
@@ -25,6 +26,7 @@ from runner.dataset.table_file import (
     lines_of,
     read,
     settled,
+    texts_of,
 )
 from runner.dataset.tensors import LARGEST
 from runner.errors import ConfigError, DataError, Problem, counted
@@ -64,6 +66,9 @@ def table(
     units: Sequence[Any] = (),
     categories: Sequence[Name] | None = (),
     numbers: Sequence[Name] = (),
+    gap_classes: Sequence[str | float | None] = (),
+    labels_separator: str | None = None,
+    ignore_index: float | None = None,
 ) -> ArrayDataset:
     """A table as numbers: columns of numbers as they are (NaN where there is a gap), categories as codes.
 
@@ -90,6 +95,9 @@ def table(
         categories: columns of categories, though they hold numbers; None reads all as versions did before there was
             this argument: columns as categories whatever texts they hold, and no codes with leading zeros.
         numbers: columns of numbers, though some have leading zeros.
+        gap_classes: words in the column of classes that are classes though they read as gaps, such as ``None``.
+        labels_separator: what separates the classes that a cell of the target has several of, such as ``|``.
+        ignore_index: the target of rows that do not count, which is no class.
 
     Raises:
         ConfigError: a column that is not there, or a value that is not allowed.
@@ -102,6 +110,10 @@ def table(
     if not listed(target):
         raise ConfigError(Problem("dataset.target", "[] names no column", "a column, or several"))
     goals = columns_of(frame, target, "dataset.target")
+    if labels_separator is not None and (task == "regression" or len(goals) > 1 or not labels_separator):
+        what = f"{labels_separator!r}: is for a single column, in which each cell has some of several classes"
+        raise ConfigError(Problem("dataset.labels_separator", what, "null, or a text of at least one character"))
+    has_tags = labels_separator is not None
     left_out = {*goals, *columns_of(frame, drop, "dataset.drop")}
     wanted = frame.columns if features is None else columns_of(frame, features, "dataset.features")
     names = [name for name in wanted if name not in left_out]
@@ -121,7 +133,7 @@ def table(
     if duplicates == "drop":
         frame = frame.drop_duplicates().copy()  # with the numbers of the rows that stay
     if categories is not None:
-        values = [name for name in goals if task == "regression" or _are_many(frame[name])]
+        values = [name for name in goals if not has_tags and (task == "regression" or _are_many(frame[name]))]
         lines = partial(lines_of, typed(path), dialect)
         texts = [*columns_of(frame, categories, "dataset.categories")]
         numbers_of(frame, [*names, *values], goals, texts, dialect, lines)
@@ -130,11 +142,12 @@ def table(
         if header == "auto" and is_unnamed(frame):
             say_header(frame)
         say_index(frame, names, drop)
+    frame, words = _with_words(frame, goals, task, gap_classes, partial(texts_of, typed(path), dialect))
     line = partial(line_of, typed(path), dialect)
-    frame = _with_targets(frame, goals, missing_target, line)
+    frame = _with_targets(frame, goals, missing_target, line, words)
     rows, frame = frame.index, frame.reset_index(drop=True)
     codes, named = zip(*(_codes(frame[name]) for name in names), strict=True)
-    values = [name for name in goals if task == "regression" or _are_many(frame[name])]
+    values = [name for name in goals if not has_tags and (task == "regression" or _are_many(frame[name]))]
     where = partial(_place, rows, line)
     for name, held, texts in zip(names, codes, named, strict=True):
         if texts is None:
@@ -143,7 +156,12 @@ def table(
     for name in values:
         if _is_numeric(frame[name]):
             _check_size(frame[name], frame[name].to_numpy(np.float64), where)
-    targets, classes = _targets(frame[goals[0]], task) if len(goals) == 1 else _several(frame[goals], task)
+    if labels_separator is not None:
+        targets, classes = flags_of(frame[goals[0]], labels_separator, ignore_index)
+    elif len(goals) == 1:
+        targets, classes = _targets(frame[goals[0]], task, ignore_index)
+    else:
+        targets, classes = _several(frame[goals], task, ignore_index)
     _say_ids(len(frame), {n: len(c) for n, c in zip(names, named, strict=True) if c is not None}, drop)
     # In float64 until they are scaled: a time in milliseconds has more digits than a float32.
     inputs = torch.from_numpy(np.stack(codes, 1))  # (N, F)
@@ -153,6 +171,7 @@ def table(
         goals=list(map(str, goals)),
     )  # fmt: skip
     made.was_float32 = True
+    made.ignore_index = None if ignore_index is None or task == "regression" else IGNORED
     return made
 
 
@@ -212,37 +231,60 @@ def _are_whole(column: pd.Series[Any]) -> bool:
     return bool(len(known) and (known % 1 == 0).all() and (known >= 0).all())
 
 
-def _with_targets(frame: pd.DataFrame, goals: Sequence[Any], missing: str, line: Callable[[int], str]) -> pd.DataFrame:
+def _with_words(
+    frame: pd.DataFrame, goals: Sequence[Any], task: str, kept: Sequence[Any], texts: Callable[[int], Any]
+) -> tuple[pd.DataFrame, str]:
+    """A table in which some words are classes though they read as gaps; and what is said of the others.
+
+    Args:
+        kept: these words.
+        texts: gives the column of a number as it is written in its file.
+    """
+    if task != "classification" or len(goals) > 1:
+        if kept:
+            what = f"{', '.join(map(str, kept))}: is for a single column of classes"
+            raise ConfigError(Problem("dataset.gap_classes", what, "[]"))
+        return frame, ""
+    goal = goals[0]
+    column, words = with_words(frame[goal], kept, partial(texts, list(frame.columns).index(goal)))
+    if kept:
+        frame = frame.copy()
+        frame[goal] = column
+    return frame, gaps_said(words, kept)
+
+
+def _with_targets(
+    frame: pd.DataFrame, goals: Sequence[Any], missing: str, line: Callable[[int], str], words: str
+) -> pd.DataFrame:
     """The rows of a table that have a target in every column of `goals`.
 
     Args:
         missing: ``drop`` to leave out the others, else there must be none.
         line: says where in its file a row is.
+        words: which words are gaps, and how they would be classes; empty if there are none.
     """
     gaps = frame[list(goals)].isna().any(axis=1)
     count = int(gaps.sum())
     if count == 0:
         return frame
     what = f"{counted(count, 'row')} {'has' if count == 1 else 'have'} no target"
+    said, _, remedy = words.partition("\n")
     if missing != "drop":
         row = frame.index[int(gaps.to_numpy().argmax())]
         what += f"; the first is row {row} (counted from 0){line(row)}"
-        raise DataError(Problem("dataset.target", what, "a target in every row", "dataset.missing_target=drop"))
+        what += f"; {said}" if said else ""
+        drop = "dataset.missing_target=drop"
+        remedy = f"{remedy}, to keep this as a class, or {drop}, to leave out such rows" if remedy else drop
+        raise DataError(Problem("dataset.target", what, "a target in every row", remedy))
     if count == len(frame):
         raise DataError(Problem("dataset.target", f"none of {counted(count, 'row')} has a target", "another column"))
     log.info("dataset.missing_target=drop: %s, and %s", what, f"{len(frame) - count:,} are left")
+    if said and not all(_is_numeric(frame[name]) for name in goals):  # among numbers, none of them is a class
+        log.warning("column %r: %s\n  try: %s, to keep this as a class", goals[0], said, remedy)
     kept = frame[~gaps].copy()
     for name in goals:
-        kept[name] = _whole(kept[name])
+        kept[name] = whole(kept[name])
     return kept
-
-
-def _whole(column: pd.Series[Any]) -> pd.Series[Any]:
-    """Whole numbers as such: where there was a gap pandas has read floats, and a class 1 would be named 1.0."""
-    import pandas as pd
-
-    is_whole = pd.api.types.is_float_dtype(column) and bool(((column % 1 == 0) & (column.abs() < 2**53)).all())
-    return column.astype("int64") if is_whole else column
 
 
 def _place(rows: pd.Index[Any], line: Callable[[int], str], position: int) -> str:
@@ -287,16 +329,18 @@ def _say_ids(rows: int, counts: dict[Any, int], drop: Sequence[Name]) -> None:
         log.warning("%s; each of these values becomes a one-hot input\n  try: %s", ", ".join(said), remedy)
 
 
-def _targets(column: pd.Series[Any], task: str) -> tuple[torch.Tensor, list[str]]:
-    import pandas as pd
-
+def _targets(column: pd.Series[Any], task: str, ignore: float | None = None) -> tuple[torch.Tensor, list[str]]:
     if task == "classification":
-        codes, classes = pd.factorize(column, sort=True)
+        targets, classes = class_indices(column, ignore)
+        said, tags = ("", "") if _is_numeric(column) else as_tags(column.name, classes)
         if len(classes) > _most_classes(column):
             what = f"column {column.name!r} has {len(classes):,} different values in {len(column):,} rows"
-            remedy = AS_VALUES if _is_numeric(column) else ""
+            what = said or what
+            remedy = AS_VALUES if _is_numeric(column) else tags
             raise ConfigError(Problem("dataset.task", what, "a column with few distinct values, the classes", remedy))
-        return torch.from_numpy(codes.astype(np.int64)), [str(name) for name in classes]
+        if tags:
+            log.warning("%s; each of these texts becomes a class of its own\n  try: %s", said, tags)
+        return targets, classes
     if not _is_numeric(column):
         repeats = column.nunique() <= _most_classes(column)
         remedy = "dataset.task=classification loss=cross_entropy metric=classification" if repeats else ""
@@ -327,8 +371,9 @@ def _no_number(column: pd.Series[Any]) -> str:
     return f"column {column.name!r} holds {column.iloc[int(bad.argmax())]!r}, which is not a number"
 
 
-def _several(columns: pd.DataFrame, task: str) -> tuple[torch.Tensor, list[str]]:
-    """(N, K) targets: values, or flags of the classes that the columns are named after."""
+def _several(columns: pd.DataFrame, task: str, ignore: float | None) -> tuple[torch.Tensor, list[str]]:
+    """(N, K) targets: values, or flags of the classes that the columns are named after; `IGNORED` in place of `ignore`
+    among flags."""
     texts = [name for name in columns if not _is_numeric(columns[name])]
     if texts:
         allowed = "numbers" if task == "regression" else "one column of classes, or several columns of 0 and 1"
@@ -337,12 +382,13 @@ def _several(columns: pd.DataFrame, task: str) -> tuple[torch.Tensor, list[str]]
     targets = torch.stack(each, 1)
     if task == "regression":
         return targets, []
-    bad = ((targets != 0) & (targets != 1)).any(0)
+    ignored = torch.zeros_like(targets, dtype=torch.bool) if ignore is None else targets == ignore
+    bad = ((targets != 0) & (targets != 1) & ~ignored).any(0)
     if bad.any():
         name = columns.columns[int(bad.nonzero()[0, 0])]
         what = f"column {name!r} holds values other than 0 and 1"
         raise ConfigError(Problem("dataset.target", what, "one column of classes, or several columns of 0 and 1"))
-    return targets.long(), [str(name) for name in columns.columns]
+    return targets.long().masked_fill(ignored, IGNORED), [str(name) for name in columns.columns]
 
 
 def _codes(column: pd.Series[Any]) -> tuple[np.ndarray[Any, Any], list[str] | None]:

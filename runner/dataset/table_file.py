@@ -200,6 +200,15 @@ def as_texts(
     return found
 
 
+def texts_of(path: Path, dialect: Dialect, number: int) -> pd.Series[Any] | None:
+    """A column as it is written in its file, where an empty cell is an empty text; None of a file that says itself
+    which cells are empty."""
+    if form_of(path) in READERS:
+        return None
+    found: pd.Series[Any] = _csv(path, dialect, usecols=[number], dtype=str, na_filter=False, na_values=None).iloc[:, 0]
+    return found
+
+
 def _written(cell: Any) -> str:
     whole = isinstance(cell, float) and cell.is_integer() and abs(cell) < 2**53
     return str(int(cell) if whole else cell)

@@ -35,6 +35,11 @@ REMEDIES = {
 }
 """By the form of the targets: a loss that takes it."""
 
+SEVERAL = (
+    "several classes per sample: of a table, several columns of 0 and 1 as dataset.target, or dataset.labels_separator"
+)
+"""How to have flags."""
+
 
 @dataclass(frozen=True)
 class Takes:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from runner.batch import Batch
 from runner.errors import ConfigError, Problem
-from runner.loss.kinds import FORMS, REMEDIES, WORDS, Readout, convert, takes
+from runner.loss.kinds import FORMS, REMEDIES, SEVERAL, WORDS, Readout, convert, takes
 
 
 class Term(nn.Module):
@@ -204,7 +204,9 @@ class Loss(nn.Module):
             one_hot = ", or loss.one_hot=true" if form == "indices" and term.takes.output == "values" else ""
             taken = " or ".join(WORDS.get(each, each) for each in term.takes.targets)
             what = f"{name} takes {taken}, but the targets are {WORDS[form]}"
-            return [Problem("loss", what, remedy=REMEDIES[form] + one_hot)]
+            # Who takes such a loss has several classes per sample, as a rule.
+            allowed = SEVERAL if form == "indices" and term.takes.targets == ("flags",) else ""
+            return [Problem("loss", what, allowed, REMEDIES[form] + one_hot)]
         if "values" in (self.emits, term.takes.output) and self.emits != term.takes.output:
             given = f"{self.emits!r}{'' if self.declared else ' (the default here)'}"
             wants_values = term.takes.output == "values"

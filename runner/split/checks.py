@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -50,20 +50,32 @@ def check(split: Split, subject: Subject) -> None:
             log.warning(what, name, f"{subject.official[name]:,}", split.method)
 
 
-def check_classes(counts: Mapping[str, Mapping[str, int]], as_values: str = "") -> None:
+def check_classes(
+    counts: Mapping[str, Mapping[str, int]], as_values: str = "", for_rare: str = "", official: Sequence[str] = ()
+) -> None:
     """That every class of val and test is in train, too. Classes of train that are not in both are named.
 
     Args:
         counts: for each part, how many samples each class has.
         as_values: see `Subject`.
+        for_rare: what to type to have samples stay in train whose classes have none there; empty if nothing does that.
+        official: the parts that came with the data, out of which nothing is taken.
     """
-    for name in counts["train"]:
-        here = {part: row[name] for part, row in counts.items()}
-        if here["train"] == 0 and (here["val"] or here["test"]):
-            what = f"class {name!r} has no train sample ({here['val']:,} in val, {here['test']:,} in test)"
-            remedy = "split=stratified, or another split.seed"
-            remedy = f"{as_values}, if the numbers are values; else {remedy}" if as_values else remedy
-            raise DataError(Problem("split", what, "every class in train", remedy))
+    without = {
+        name: (counts["val"][name], counts["test"][name])
+        for name, count in counts["train"].items()
+        if count == 0 and (counts["val"][name] or counts["test"][name])
+    }
+    if without:
+        (first, (val, test)), *others = without.items()
+        what = f"class {first!r} has no train sample ({val:,} in val, {test:,} in test)"
+        what += f", nor {'has' if len(others) == 1 else 'have'} {few(repr(n) for n, _ in others)}" if others else ""
+        is_given = any(counts[part][name] for part in official for name in without)
+        remedy = (
+            for_rare if for_rare and not is_given else "samples of these classes in train, or val and test without them"
+        )
+        remedy = f"{as_values}, if the numbers are values; else {remedy}" if as_values else remedy
+        raise DataError(Problem("split", what, "every class in train", remedy))
     absent = {part: [n for n, count in counts["train"].items() if count and not counts[part][n]] for part in PARTS[1:]}
     for part, names in absent.items():
         where = [other for other in absent if absent[other] == names]

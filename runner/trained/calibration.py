@@ -37,6 +37,7 @@ def fitted_temperature(opened: Opened, run: Run, loss: Loss) -> float:
     if not val.own:
         what = "'val' needs the run's own val part, but dataset.* names other data"
         raise ConfigError(Problem("temperature", what, "a number > 0, or null"))
+    loss.ignore_index = val.samples.ignore_index
     made = predict(run.model, loss, val.loader, run.forward)
     kept = made.kept
     logits = convert(made.output[kept].double(), run.readout.emits, "logits", run.task == "multilabel")

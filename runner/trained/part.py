@@ -143,16 +143,21 @@ def _renamed(source: Any, samples: Samples, classes: list[str]) -> Any:
     """The same samples with the class indices of the run, whose classes they name in another order or in part."""
     unknown = [name for name in samples.classes if name not in classes]
     lacking = [name for name in classes if name not in samples.classes]
-    if unknown or samples.task != "classification":
+    has_tags = samples.task == "multilabel" and len(getattr(samples.source, "goals", ())) == 1
+    if unknown or not (samples.task == "classification" or has_tags):
         what = f"its classes are not those of the run: it has {few(unknown) or 'others'}, which the run does not have"
         what += f", and lacks {few(lacking)}" if lacking else ""
         raise DataError(Problem("dataset", what, few(classes, 20)))
     if lacking:
         log.info("of the run's %d classes, these data lack %s", len(classes), few(lacking))
     numbers = torch.tensor([classes.index(name) for name in samples.classes])
-    targets = numbers[samples.targets.clamp(0, len(numbers) - 1)]
-    if samples.counted is not None:  # what stands for no class stays what it is
-        targets = torch.where(samples.counted, targets, samples.targets)
+    if has_tags:  # of which a sample that does not count has none
+        targets = torch.where((samples.targets[:, :1] < 0), samples.targets[:, :1], torch.zeros(1, len(classes)).long())
+        targets[:, numbers] = samples.targets
+    else:
+        targets = numbers[samples.targets.clamp(0, len(numbers) - 1)]
+        if samples.counted is not None:  # what stands for no class stays what it is
+            targets = torch.where(samples.counted, targets, samples.targets)
     if isinstance(source, ArrayDataset):
         kept = (source.extra, source.columns, source.features, source.categories)
         return ArrayDataset(source.inputs, targets, classes, *kept)

@@ -80,15 +80,17 @@ def test_a_row_without_a_target_is_found_where_an_editor_shows_it(duplicates: An
     with pytest.raises(DataError) as caught:
         table("x.csv", duplicates=duplicates)
     assert str(caught.value) == (
-        f"dataset.target: 2 rows have no target; the first is row 3 (counted from 0), line {line} of x.csv\n"
+        f"dataset.target: 2 rows have no target; the first is row 3 (counted from 0), line {line} of x.csv; "
+        "'NA' was read as a gap in 1 row\n"
         "  allowed: a target in every row\n"
-        "  try: dataset.missing_target=drop"
+        '  try: "dataset.gap_classes=[NA]", to keep this as a class, or '
+        "dataset.missing_target=drop, to leave out such rows"
     )
     pd.read_csv("x.csv").set_index("a", drop=False).to_parquet("x.parquet")
     with pytest.raises(DataError, match=r"the first is row 3 \(counted from 0\)\n"):
         table("x.parquet")
     Path("x.csv").write_text(GAPS.partition("\n")[2])  # without names
-    with pytest.raises(DataError, match=rf"row 3 \(counted from 0\), line {line - 1} of x.csv\n"):
+    with pytest.raises(DataError, match=rf"row 3 \(counted from 0\), line {line - 1} of x.csv; 'NA' was"):
         table("x.csv")
 
 
