@@ -286,7 +286,9 @@ def _check_override(override: str) -> Iterator[Problem]:
         yield Problem(key, "cannot be set: use -m for a sweep", remedy="-m" if "MULTIRUN" in value.upper() else remedy)
     elif key == "hydra.sweep.subdir":
         yield Problem(key, "cannot be set: job folders are named after the values that differ", remedy=remedy)
-    elif key == "hydra.verbose" and re.fullmatch(r"\s*-?[\d.]+\s*|\{.*|null", value):
+    elif key == "hydra.verbose" and (
+        re.fullmatch(r"\s*-?[\d.]+\s*|\{.*|null", value) or (value.startswith("[") and not _are_texts(override))
+    ):
         yield Problem(key, f"{value} is not allowed", "true, false, or names of loggers")
 
 

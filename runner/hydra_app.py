@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 def run(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictConfig], None], config_name: str) -> int:
     """Compose the configuration and run `task` on it, the way Hydra does."""
+    from hydra.errors import HydraException
+
     from runner import compose, options
     from runner.checks.overrides import FAILURES, explain
 
@@ -64,6 +66,8 @@ def run(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictConf
         if not problems and value_of(flags, "--config-path", "-cp") is not None:
             what = f"takes the place of runner's own files: {reason_of(error)}"
             problems = [Problem("--config-path", what, remedy="--config-dir FOLDER, beside them")]
+        if not problems and isinstance(error, HydraException):
+            problems = [Problem("configuration", reason_of(error))]
         if not problems:
             raise
         raise ConfigError(*problems) from error

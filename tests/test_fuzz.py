@@ -142,6 +142,46 @@ def _mutate(path: Path, dice: random.Random, value: Any) -> None:
         path.write_text(json.dumps(_mutated(json.loads(text), dice, value)))
 
 
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["~hydra"], "hydra: cannot be changed as a whole"), (["++hydra=null"], "hydra: cannot be changed as a whole"),
+        (["+model=[1]"], "model: '[1]' is not an option"), (["seed=" + "{b:" * 300], "is nested too deeply"),
+        (["a." * 1000 + "b=1"], "is nested too deeply"), (["k" * 300 + "=1"], "has a key that is too long"),
+        (["seed=" + "9" * 5000], "seed: '999"), (["resume=" + "x" * 300], "resume: 'xxx"),
+        (["--config-path=/nope"], "--config-path: takes the place of runner's own files"),
+        (["hydra.searchpath=[5]"], "hydra.searchpath"), (["scheduler.warmup=" + "9" * 400 + "%"], "scheduler.warmup: "),
+    ],
+)  # fmt: skip
+def test_what_is_typed_is_refused_with_its_key(typed: list[str], said: str) -> None:
+    assert said in _ends_well(*QUICK, *typed, allowed=(2,))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "command", "said"),
+    [
+        ("config.yaml", TEXTS.index("a: &a [*a]"), "diff a b", "a value that contains itself"),
+        ("config.yaml", -6, "evaluate run=a", "more than 1,000,000 values"),
+        ("config.yaml", -6, "reproduce run=a", "more than 1,000,000 values"),
+        ("config.yaml", -6, "compare a b", "more than 1,000,000 values"),
+        ("result.json", '{"state": 5}', "evaluate run=a", "state has a value that no run writes"),
+        ("result.json", '{"state": "completed", "epochs": -1}', "resume=a", "epochs has a value that no run writes"),
+        ("result.json", '{"state": "completed", "tables": [1]}', "diff a b", "tables has a value that no run writes"),
+        ("result.json", "[" * 100_000, "diff a b", "nested too deeply"),
+        ("metrics.jsonl", '{"epoch": "1", "step": 1}', "reproduce run=a", "line 1: is not what a run writes"),
+        ("metrics.jsonl", '{"epoch": 1, "step": 1, "val/loss": "x"}', "reproduce run=a", "val/loss is not a number"),
+        ("split.json", "[" * 100_000, "evaluate run=a figures=false", "nested too deeply"),
+    ],
+)
+def test_a_file_of_a_run_is_refused_with_its_name(name: str, text: str | int, command: str, said: str) -> None:
+    for place in "ab":
+        shutil.copytree(RUNS / "digits", place)
+    Path("a", name).write_text(TEXTS[text] if isinstance(text, int) else text)
+    output = _ends_well(*command.split(), allowed=(0, 2) if command.startswith("compare") else (2,))
+    assert said in output
+    assert f"a/{name}" in output or command.startswith("compare")
+
+
 FILES = ("result.json", "result.json", "metrics.jsonl", "split.json", "config.yaml", "config.yaml", "config.yaml")
 COMMANDS = [
     ("diff", "a", "b"), ("compare", "a", "b"), ("compare", "a", "--csv"), ("evaluate", "run=a", "figures=false"),
