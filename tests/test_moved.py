@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import QUICK, Run, composed, records_of, result_of
+from omegaconf import OmegaConf
 from PIL import Image
 
 from runner import moved
@@ -134,3 +135,16 @@ def test_a_key_that_came_later_is_what_was_done_before_it() -> None:
     assert moved.as_first_written(yaml.safe_load(text))["dataset"]["reading"] == 2
     given = f"{{_target_: {mine[0]}, reading: 2}}"
     assert moved.read(given) == yaml.safe_load(given)
+
+
+def test_a_sweep_over_a_table_knows_its_jobs_by_the_keys_that_there_were_at_first() -> None:
+    made = composed("dataset=table", "dataset.path=x.csv", "transform=table", "split=stratified_kfold")
+    earlier = composed("dataset=table", "dataset.path=x.csv", "transform=table", "split=stratified_kfold")
+    kept = ["_target_", "path", "target", "task", "header", "features", "drop", "duplicates", "missing_target"]
+    OmegaConf.set_struct(earlier, False)
+    for key in [key for key in earlier.dataset if key not in kept]:
+        del earlier.dataset[key]
+    del earlier.split.rare
+    assert digest(earlier) == digest(made)
+    made.dataset.gap_classes = ["None"]
+    assert digest(earlier) != digest(made)
