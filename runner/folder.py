@@ -373,9 +373,8 @@ def find(name: str, key: str, alone: bool = False) -> Path:
     if name == "last" and key == "resume":
         _check_last(folder, "run")
     if folder is None:
-        raise RunFolderError(
-            Problem(key, f"there is no run in {OUTPUTS}/ yet", "a run folder", "" if alone else f"{key}=FOLDER")
-        )
+        problem = Problem(key, f"there is no run in {OUTPUTS}/ yet", "a run folder", "" if alone else f"{key}=FOLDER")
+        raise RunFolderError(problem)
     if not (folder / "config.yaml").is_file():
         what = "is not a run folder (no config.yaml in it)" if folder.exists() else "does not exist"
         remedy = ("last" if alone else f"{key}=last") if newest() else ""

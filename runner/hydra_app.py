@@ -29,13 +29,8 @@ def run(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictConf
 
     own_name = value_of(flags, "--config-name", "-cn")
     if own_name is not None and config_name == compose.SAVED:
-        raise ConfigError(
-            Problem(
-                "--config-name",
-                "cannot be combined with a run folder, which has its own configuration",
-                remedy="leave out --config-name",
-            )
-        )
+        what = "cannot be combined with a run folder, which has its own configuration"
+        raise ConfigError(Problem("--config-name", what, remedy="leave out --config-name"))
     name, config_dir = own_name or config_name, value_of(flags, *CONFIG_DIR)
     compose.check_names(config_dir)
     compose.check_files()

@@ -219,14 +219,8 @@ def _run(
             raise
         if not trainer.progress.step:
             what = f"{cfg.trainer.max_time!r} was over before the first step: nothing was trained"
-            raise ConfigError(
-                Problem(
-                    "trainer.max_time",
-                    what,
-                    "a longer time",
-                    folder.resume_command(cfg, run_dir, "trainer.max_time=MORE"),
-                )
-            )
+            remedy = folder.resume_command(cfg, run_dir, "trainer.max_time=MORE")
+            raise ConfigError(Problem("trainer.max_time", what, "a longer time", remedy))
         recorder.close()
         stop.abandon = interrupted  # from here on there is nothing to save, and the weights are the best ones
         with stop.first():

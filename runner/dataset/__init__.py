@@ -62,9 +62,8 @@ def read(
     """
     parts = built if isinstance(built, Parts) else Parts(built)
     if parts.train is None:
-        raise DataError(
-            Problem("dataset", "there is no train part", "a data set, or runner.dataset.Parts(train=DATASET, …)")
-        )
+        problem = Problem("dataset", "there is no train part", "a data set, or runner.dataset.Parts(train=DATASET, …)")
+        raise DataError(problem)
     _check_keys(keys, parts)
     how = keys, layout, _own(parts.train, ignore_index), exact
     found: dict[str, Samples | Stream] = {}
@@ -108,9 +107,8 @@ def _check_keys(keys: Mapping[str, str] | None, parts: Parts) -> None:
     if keys is None:
         return
     if missing := [name for name in ("input", "target") if name not in keys]:
-        raise ConfigError(
-            Problem(f"dataset.keys.{missing[0]}", "is missing", "{input: KEY, target: KEY, NAME: KEY, …}")
-        )
+        problem = Problem(f"dataset.keys.{missing[0]}", "is missing", "{input: KEY, target: KEY, NAME: KEY, …}")
+        raise ConfigError(problem)
     if isinstance(parts.train, ArrayDataset):
         raise ConfigError(Problem("dataset.keys", "only applies to data sets whose samples are dicts", "null"))
 

@@ -64,9 +64,8 @@ class Dialect:
         """
         for key, given in (("decimal", self.decimal), ("thousands", self.thousands)):
             if given is not None and (len(given) != 1 or given.isalnum()):
-                raise ConfigError(
-                    Problem(f"dataset.{key}", f"{given!r} is not allowed", "one character, such as , or .")
-                )
+                problem = Problem(f"dataset.{key}", f"{given!r} is not allowed", "one character, such as , or .")
+                raise ConfigError(problem)
         if self.decimal == self.thousands:
             what = f"{self.decimal!r} is the decimal separator, too"
             remedy = 'dataset.decimal="."' if self.decimal == "," else 'dataset.decimal=","'

@@ -127,9 +127,8 @@ def _check_values(size: object, value_range: object) -> None:
     if size is not None and not _is_size(size):
         numbers = re.findall(r"[1-9]\d*", str(size))[:2]
         remedy = for_shell(f"dataset.size=[{numbers[0]},{numbers[-1]}]") if numbers else ""
-        raise ConfigError(
-            Problem("dataset.size", f"{shown(size)} is not allowed", "[height, width] in pixels, or null", remedy)
-        )
+        problem = Problem("dataset.size", f"{shown(size)} is not allowed", "[height, width] in pixels, or null", remedy)
+        raise ConfigError(problem)
     if value_range is not None and not is_range(value_range):
         what, remedy = f"{shown(value_range)} is not allowed", '"dataset.value_range=[0,65535]"'
         allowed = "[BLACK, WHITE], two different numbers, or null"
@@ -150,9 +149,8 @@ def _list(root: Path, how: How, parts: bool) -> dict[str, Pictures]:
     folders = (_folders(root) if parts else {}) or {"train": root}
     if "train" not in folders:
         what = f"'{root}' has {', '.join(folders)}, but no train folder"
-        raise DataError(
-            Problem("dataset.root", what, "folders train, and optionally val and test", image_files.AS_CLASSES)
-        )
+        problem = Problem("dataset.root", what, "folders train, and optionally val and test", image_files.AS_CLASSES)
+        raise DataError(problem)
     listed = {part: Pictures(folders[part], how, root, part, folders["train"]) for part in PARTS if part in folders}
     for pictures in listed.values():
         pictures.number_as(listed["train"].classes)
@@ -316,13 +314,9 @@ def _read(pictures: Pictures, size: tuple[int, int], cache: str | None) -> Read:
 def _held(pictures: Pictures, read: Read, on_error: str) -> ArrayDataset:
     broken = read.broken
     if broken and on_error == "stop":
-        raise DataError(
-            Problem(
-                "dataset",
-                _undecodable({str(pictures.root / name): reason for name, reason in broken.items()}, len(pictures)),
-                remedy=range_of(broken.values()) or "dataset.on_error=skip, or remove the files",
-            )
-        )
+        what = _undecodable({str(pictures.root / name): reason for name, reason in broken.items()}, len(pictures))
+        remedy = range_of(broken.values()) or "dataset.on_error=skip, or remove the files"
+        raise DataError(Problem("dataset", what, remedy=remedy))
     paths, targets = np.array(pictures.path), torch.tensor([target for _, target in pictures.samples])
     inputs = torch.from_numpy(read.pixels)
     if broken:

@@ -73,9 +73,8 @@ class Samples:
         what = f"sample {index} is a {type(sample).__name__}" + (
             f" of {len(sample)}" if hasattr(sample, "__len__") else ""
         )
-        raise DataError(
-            Problem("dataset", what, "(input, target), (input, target, ANYTHING), or a dict (see dataset.keys)")
-        )
+        problem = Problem("dataset", what, "(input, target), (input, target, ANYTHING), or a dict (see dataset.keys)")
+        raise DataError(problem)
 
     @cached_property
     def usual(self) -> dict[str, str]:
@@ -166,9 +165,8 @@ class Samples:
         bad = ~((weight >= 0) & weight.isfinite())
         if bad.any():
             index = int(bad.nonzero()[0, 0])
-            raise DataError(
-                Problem("dataset", f"the weight of sample {index} is {weight[index].tolist()}", "numbers >= 0")
-            )
+            problem = Problem("dataset", f"the weight of sample {index} is {weight[index].tolist()}", "numbers >= 0")
+            raise DataError(problem)
         counted = None
         if self.ignore_index is not None:
             counted = targets != self.ignore_index

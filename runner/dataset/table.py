@@ -119,14 +119,8 @@ def table(
     names = [name for name in wanted if name not in left_out]
     if not names:
         between = next((sign for sign in ":^~#/" if len(frame.columns) == 1 and sign in str(frame.columns[0])), "")
-        raise ConfigError(
-            Problem(
-                "dataset.features",
-                "no column is left as an input",
-                ", ".join(map(str, frame.columns)),
-                override("dataset.separator", between) if between else "",
-            )
-        )
+        allowed, remedy = ", ".join(map(str, frame.columns)), override("dataset.separator", between) if between else ""
+        raise ConfigError(Problem("dataset.features", "no column is left as an input", allowed, remedy))
     if categories is not None:
         flags = goals if task == "regression" or len(goals) > 1 else []
         _read_anew(frame, typed(path), dialect, names, flags, categories, numbers)

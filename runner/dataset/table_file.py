@@ -25,18 +25,18 @@ from runner.files import absent
 if TYPE_CHECKING:
     import pandas as pd
 
-ALLOWED = "a .csv, .tsv, .txt, .data, .jsonl, .json, .parquet or .xlsx file; texts also as .gz, .bz2, .xz, .zip, .zst"
+ALLOWED = "a .csv, .tsv, .txt, .data, .jsonl, .json, .parquet or .xlsx file; texts also as .gz, .bz2, .xz, .zip"
 
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 FOREIGN = {
     b"PK\x03\x04": "an Excel file or a zip archive: its name has to end in .xlsx or .zip",
-    b"\xd0\xcf\x11\xe0": "an old Excel file: its name has to end in .xls",
+    b"\xd0\xcf\x11\xe0": "an old Excel file: save it as .xlsx or .csv",
     b"PAR1": "a Parquet file: its name has to end in .parquet",
     b"\x1f\x8b": "compressed: its name has to end in .gz",
     b"BZh": "compressed: its name has to end in .bz2",
     b"\xfd7zXZ": "compressed: its name has to end in .xz",
-    b"\x28\xb5\x2f\xfd": "compressed: its name has to end in .zst",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd: unpack it",
     b"%PDF": "a PDF file, and no table",
     b"<!DOCTYPE": "a web page, and no table",
     b"<html": "a web page, and no table",
@@ -58,19 +58,11 @@ def _zip(path: Path) -> IO[bytes]:
         return archive.open(names[0])
 
 
-def _zstd(path: Path) -> IO[bytes]:
-    for name in ("compression.zstd", "zstandard"):  # the first is of Python 3.14
-        with suppress(ImportError):
-            return io.BufferedReader(import_module(name).open(path, "rb"))
-    raise ImportError(name)
-
-
 COMPRESSED: dict[str, Callable[[Path], IO[bytes]]] = {
     ".gz": _gzip,
     ".bz2": bz2.open,
     ".xz": lzma.open,
     ".zip": _zip,
-    ".zst": _zstd,
 }
 
 
@@ -140,15 +132,12 @@ def read(path: Path, dialect: Dialect) -> pd.DataFrame:
         what = f"{path} cannot be read as a table: its rows have more cells than its first line"
         raise DataError(Problem("dataset.path", what, "a name for each column")) from error
     except ImportError as error:
-        raise DataError(_needs(path, error)) from error
+        raise DataError(_needs(path)) from error
     except LookupError as error:
         if "encoding" not in str(error):
             raise DataError(Problem("dataset.path", f"{path} cannot be read as a table: {reason_of(error)}")) from error
-        raise ConfigError(
-            Problem(
-                "dataset.encoding", f"there is no encoding {dialect.encoding!r}", "utf-8, latin-1, cp1252, utf-16, …"
-            )
-        ) from error
+        what, allowed = f"there is no encoding {dialect.encoding!r}", "utf-8, latin-1, cp1252, utf-16, …"
+        raise ConfigError(Problem("dataset.encoding", what, allowed)) from error
     except UnicodeError as error:
         raise DataError(_not_of_the_encoding(path, dialect, error)) from error
     except (ValueError, OSError, StopIteration, EOFError, TypeError, zipfile.BadZipFile, lzma.LZMAError) as error:
@@ -258,7 +247,7 @@ def _excel(path: Path, dialect: Dialect) -> pd.DataFrame:
     """The first sheet. Cells that hold texts stay texts, though they look like numbers."""
     import pandas as pd
 
-    import_module(NEEDS[form_of(path)])  # before pandas looks into the file
+    import_module("openpyxl")  # before pandas looks into the file
     try:
         held = pd.read_excel(path, header=None, dtype=object)
     except (KeyError, zipfile.BadZipFile) as error:
@@ -316,21 +305,14 @@ READERS: dict[str, Callable[[Path, Dialect], pd.DataFrame]] = {
     ".json": _json,
     ".xlsx": _excel,
     ".xlsm": _excel,
-    ".xls": _excel,
 }
 """What reads the files whose names end so; every other one is read as text with separators."""
 
-NEEDS = {".parquet": "pyarrow", ".xlsx": "openpyxl", ".xlsm": "openpyxl", ".xls": "xlrd"}
 
-
-def _needs(path: Path, error: ImportError) -> Problem:
-    package = NEEDS.get(form_of(path), "zstandard")
-    what = "Parquet files need pyarrow" if package == "pyarrow" else f"{path} cannot be read without {package}"
-    if READERS.get(form_of(path)) is _excel:
-        return Problem(
-            "dataset.path", f"Excel files need {package}", "the table saved as .csv", f"uv pip install {package}"
-        )
-    return Problem("dataset.path", what, remedy=f"uv pip install {package}")
+def _needs(path: Path) -> Problem:
+    kind, package = ("Parquet", "pyarrow") if form_of(path) == ".parquet" else ("Excel", "openpyxl")
+    what, remedy = f"{kind} files need {package}", f"uv pip install {package}"
+    return Problem("dataset.path", what, "the table saved as .csv", remedy)
 
 
 def _not_of_the_encoding(path: Path, dialect: Dialect, error: UnicodeError) -> Problem:

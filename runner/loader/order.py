@@ -66,9 +66,8 @@ class Order:
             raise ConfigError(Problem("loader.batch_sampler", what, remedy=remedy))
         if sampler == "balanced":
             if targets is None or targets.is_floating_point() or targets.dim() > 1:
-                raise ConfigError(
-                    Problem("loader.sampler", "'balanced' needs one class per sample", "shuffle, sequential")
-                )
+                problem = Problem("loader.sampler", "'balanced' needs one class per sample", "shuffle, sequential")
+                raise ConfigError(problem)
             _, which, counts = targets[chosen].unique(return_inverse=True, return_counts=True)
             self._weights = 1.0 / counts.double()[which]
             if counted is not None:
@@ -145,7 +144,6 @@ def _subset(total: int, subset: float | None, seed: int) -> Tensor:
         return torch.arange(total)
     count = subset if isinstance(subset, int) else round(subset * total)
     if not 1 <= count <= total:
-        raise ConfigError(
-            Problem("loader.subset", f"{subset} gives {count:,} of {total:,} samples", f"1 … {total:,}, or a fraction")
-        )
+        what = f"{subset} gives {count:,} of {total:,} samples"
+        raise ConfigError(Problem("loader.subset", what, f"1 … {total:,}, or a fraction"))
     return torch.randperm(total, generator=generator(seed, "subset"))[:count].sort().values

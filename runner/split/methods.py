@@ -243,9 +243,8 @@ def _strata(subject: Subject, bins: int) -> NDArray[Any]:
     """(N,) what to stratify by: the class, or the quantile of a value."""
     targets, counted = subject.targets, subject.counted
     if targets.ndim > 1:
-        raise ConfigError(
-            Problem("split", "multi-label or multi-output targets cannot be stratified", remedy="split=random")
-        )
+        problem = Problem("split", "multi-label or multi-output targets cannot be stratified", remedy="split=random")
+        raise ConfigError(problem)
     known = targets if counted is None or not counted.any() else targets[counted]
     if not np.issubdtype(targets.dtype, np.floating):
         if counted is None or (~counted).sum() >= len(PARTS):

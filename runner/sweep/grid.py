@@ -163,12 +163,8 @@ def _check_finite(swept: Mapping[str, Override]) -> None:
     endless = [o for o in swept.values() if not o.is_discrete_sweep()]
     if endless:
         what = "is a range, but sweep=grid needs single values"
-        raise ConfigError(
-            *(
-                Problem(str(o.input_line), what, remedy=f"sweep=random, or {o.get_key_element()}=0.1,0.01")
-                for o in endless
-            )
-        )
+        instead = [(str(o.input_line), f"sweep=random, or {o.get_key_element()}=0.1,0.01") for o in endless]
+        raise ConfigError(*(Problem(key, what, remedy=remedy) for key, remedy in instead))
     empty = [o for o in swept.values() if not list(o.sweep_iterator())]
     if empty:
         raise ConfigError(*(Problem(str(o.input_line), "gives no values", "at least one") for o in empty))

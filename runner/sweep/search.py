@@ -117,9 +117,8 @@ def check(override: Override) -> None:
     swept: Any = override.value()
     key, text = override.key_or_group, str(override.input_line)
     if unknown := set(swept.tags) - {"log"}:
-        raise ConfigError(
-            Problem(key, f"{text}: there is no tag {min(unknown)!r}", "log", "tag(log,interval(LOW,HIGH))")
-        )
+        problem = Problem(key, f"{text}: there is no tag {min(unknown)!r}", "log", "tag(log,interval(LOW,HIGH))")
+        raise ConfigError(problem)
     ends = re.search(r"interval\(([^,]+),([^)]+)\)", text)
     if isinstance(swept.start, int) and ends and not all(float(end).is_integer() for end in ends.groups()):
         raise ConfigError(Problem(key, f"{text}: its bounds are not whole numbers", "int(interval(1,10))"))

@@ -113,9 +113,8 @@ def _check_rank_by(cfg: DictConfig, found: jobs.Jobs) -> None:
         there = [f"{part}/{name}" for part in ("val", "test") for name in measured(job)]
         if wanted is not None and wanted not in there:
             what, remedy = f"no evaluation writes {wanted!r}", nearest(wanted, there, "sweep.rank_by=")
-            raise ConfigError(
-                Problem(f"sweep.rank_by (job {number + 1} of {len(found.jobs)})", what, ", ".join(there), remedy)
-            )
+            problem = Problem(f"sweep.rank_by (job {number + 1} of {len(found.jobs)})", what, ", ".join(there), remedy)
+            raise ConfigError(problem)
 
 
 def mention_unfinished(typed: list[str]) -> None:
