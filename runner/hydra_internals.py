@@ -18,8 +18,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from omegaconf import OmegaConf
-
 if TYPE_CHECKING:  # all of which takes its time to import
     import argparse
 
@@ -191,6 +189,8 @@ def launcher(cfg: DictConfig, task: Callable[[DictConfig], Any]) -> Launcher:
 def resolver(name: str, function: Callable[..., Any]) -> None:
     """Have OmegaConf call a function for ``${name:…}``, also instead of another one."""
     # 2.4 calls it by the name that in 2.3 is an older one's, and warns of that of 2.3.
+    from omegaconf import OmegaConf
+
     is_new = "replace" in inspect.signature(OmegaConf.register_resolver).parameters
     register: Any = OmegaConf.register_resolver if is_new else OmegaConf.register_new_resolver
     register(name, function, replace=True)

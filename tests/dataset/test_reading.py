@@ -279,7 +279,7 @@ def test_runs_of_earlier_versions_read_a_table_as_they_did() -> None:
     found = table("t.csv", **config.read_as(cfg))
     assert (found.categories, found.classes) == ([["2", "?"]], ["1", "2"])
     cfg.facts.numbers = "float64"
-    assert config.read_as(cfg) == {}
+    assert "categories" not in config.read_as(cfg)
 
 
 def test_an_excel_file_keeps_its_texts(monkeypatch: pytest.MonkeyPatch) -> None:
