@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from runner import config, references, visible
+from runner import config, hydra_internals, references, visible
 from runner.command_line import parse, quoted
 
 SECRET = "s3cr3t-4f9a"
@@ -263,7 +263,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """What a resolver of the user's was asked for."""
     asked: list[str] = []
     monkeypatch.setenv("LEAK", SECRET)
-    references._register("test_references", lambda name: asked.append(name) or os.environ[name])
+    hydra_internals.resolver("test_references", lambda name: asked.append(name) or os.environ[name])
     yield asked
     OmegaConf.clear_resolver("test_references")
 
