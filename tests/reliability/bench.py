@@ -12,12 +12,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import ctypes
 import io
 import json
 import logging
 import os
 import pickle
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -25,6 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +35,12 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
+from runner import files
 from runner.__main__ import main
 from runner.checkpoint import read, read_newest
 from runner.errors import RunFolderError
 from runner.folder import state as state_of
+from runner.loader import limits
 
 COMMON = (
     "trainer.threads=1",
@@ -63,8 +68,12 @@ Outcome = tuple[str, int]
 """What an experiment found, in a line, and how much of it is wrong."""
 
 
-def start(arguments: tuple[str, ...]) -> int:
-    """`python -m runner` with these arguments, in a process group of its own, in this folder. Returns the process."""
+def start(arguments: tuple[str, ...], before: Callable[[], None] = lambda: None) -> int:
+    """`python -m runner` with these arguments, in a process group of its own, in this folder. Returns the process.
+
+    Args:
+        before: is called in it first.
+    """
     child = os.fork()
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.setpgid(child, child or os.getpid())  # by both, so that it is done before either goes on
@@ -76,6 +85,7 @@ def start(arguments: tuple[str, ...]) -> int:
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
     status = 1
     with contextlib.suppress(BaseException):
+        before()
         status = main(list(arguments))
     sys.stdout.flush()
     sys.stderr.flush()
@@ -478,10 +488,232 @@ def reached(folder: Path, places: list[str]) -> dict[str, Any]:
     return {name.removeprefix(folder.name): value for name, value in found.items()}
 
 
+OWN_DATA = """\
+import ctypes
+import os
+import time
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch.utils.data import Dataset
+
+
+class Data(Dataset):
+    def __init__(self, width):
+        self.inputs = torch.randn(800, width, generator=torch.Generator().manual_seed(0))
+        how, at = Path("stall").read_text().split() if Path("stall").exists() else ("", 0)
+        self.how, self.left = how, int(at)
+
+    def __len__(self):
+        return 800
+
+    def __getitem__(self, index):
+        self.left -= 1
+        if self.left == 0:
+            self.stall()
+        return self.inputs[index], index % 3
+
+    def stall(self):
+        Path(f"stalled-{os.getpid()}").touch()
+        while self.how == "Python":
+            time.sleep(1000)
+        libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+        libc.pthread_mutex_lock(mutex)
+        libc.pthread_mutex_lock(mutex)  # from where no handler of Python's is called
+"""
+"""A data set that stalls at a read, in Python or in C, if there is a file that says so."""
+
+
+def own_data(*overrides: str, width: int = 8) -> tuple[str, ...]:
+    """The overrides of a run on a data set of one's own, (800, `width`), which is read by workers."""
+    Path("own_data.py").write_text(OWN_DATA)
+    Path("mine/dataset").mkdir(parents=True, exist_ok=True)
+    Path("mine/dataset/own.yaml").write_text(f"_target_: own_data.Data\nwidth: {width}\n")
+    given = ("--config-dir", "mine", "dataset=own", "allow_targets=[own_data.*]", "loader=workers")
+    return (*given, *COMMON, *MODELS["mlp"], "loader.batch_size=32", *overrides)
+
+
+def go_on_with_own(folder: Path, arguments: tuple[str, ...]) -> int:
+    """See `go_on`; that its code may be called is said again."""
+    allowed = tuple(argument for argument in arguments if argument.startswith("allow_targets="))
+    there = (folder / "config.yaml").exists()
+    return start((*allowed, f"resume={folder}") if there else (*arguments, f"hydra.run.dir={folder}"))
+
+
+def stalls(count: int, draw: random.Random) -> Outcome:
+    """SIGINT or SIGTERM while the data set stalls, in this process or in workers, in Python or in C."""
+    expected: dict[int, dict[str, Any]] = {}
+    wrong = orphans = unlike = done = 0
+    longest = 0.0
+    while done < count:
+        workers, how = draw.choice([(0, "Python"), (0, "C"), (2, "Python"), (2, "C")])
+        arguments = own_data(f"loader.num_workers={workers}")
+        if workers not in expected:
+            Path("stall").unlink(missing_ok=True)
+            whole(Path(f"reference-{workers}"), arguments)
+            expected[workers] = content(Path(f"reference-{workers}"))
+        # What a worker has read is what this process had before, and its share of one epoch.
+        Path("stall").write_text(f"{how} {draw.randrange(820, 2400) if workers == 0 else draw.randrange(400, 1000)}")
+        folder, sent = Path(f"run-{done}"), draw.choice([signal.SIGINT, signal.SIGTERM])
+        shutil.rmtree(folder, ignore_errors=True)
+        child = start((*arguments, f"hydra.run.dir={folder}"))
+        over = ended(child, 0.02)
+        while over is None and not any(Path().glob("stalled-*")):
+            over = ended(child, 0.02)
+        over = ended(child, draw.uniform(0.0, 1.0)) if over is None else over
+        for path in Path().glob("stalled-*"):
+            path.unlink()
+        if over is not None:  # it did not come to the read that stalls
+            continue
+        begun = time.monotonic()
+        draw.choice([os.kill, os.killpg])(child, sent)
+        status = ended(child, 60.0)
+        longest = max(longest, time.monotonic() - begun)
+        if status != (130 if sent == signal.SIGINT else 143):
+            wrong += 1
+            print(f"  {folder}: exit status {status} after {sent.name}, stalled in {how}, {workers} workers")
+        orphans += left_behind(child)
+        if status is None:
+            os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        Path("stall").unlink()
+        if ended(go_on_with_own(folder, arguments)) != 0 or compared(folder, expected[workers]):
+            unlike += 1
+        done += 1
+    said = f"{wrong} wrong exits, {orphans} orphans, {unlike} runs that did not end alike"
+    return f"{count} stalls: ended within {longest:.1f} s; {said}", wrong + orphans + unlike + (longest > 15)
+
+
+def shm(count: int, draw: random.Random) -> Outcome:
+    """/dev/shm of 16 MB, and batches that fit into it, or nearly, or not; and few open files."""
+    hung = silent = unlike = done = refused = failed = 0
+    for number in range(count):
+        few_files = number % 4 == 3
+        width = 8 if few_files else draw.choice([8, 10_000, 25_000, 50_000, 100_000])
+        arguments = (*own_data(f"loader.num_workers={draw.randint(1, 3)}", width=width), "trainer.max_epochs=2")
+        folder = Path(f"run-{number}")
+        Path("output.txt").unlink(missing_ok=True)
+        # What is estimated before the run is left out half of the time, so that it is found where it happens.
+        checked = number % 2 == 0
+        child = start((*arguments, f"hydra.run.dir={folder}"), partial(starve, few_files, draw, checked))
+        status = ended(child, 60.0)
+        if status is None:
+            hung += 1
+            os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            print(f"  {folder} hung with {width} values in a sample")
+            continue
+        said = Path("output.txt").read_text()
+        done, refused, failed = done + (status == 0), refused + (status == 2 and checked), failed + (status != 0)
+        named = "/dev/shm" in said or "ulimit -n" in said
+        if (
+            status not in (0, 2)
+            or (status == 2 and not (named and "loader.num_workers=0" in said))
+            or "Traceback" in said
+        ):
+            silent += 1
+            print(f"  {folder} ended with {status}: {said[-600:]}")
+        if status == 2 and ended(start((*arguments, "loader.num_workers=0", f"hydra.run.dir={folder}-0"))) != 0:
+            unlike += 1  # the remedy does not work
+    said = f"{done} trained, {failed} ended in a message; {hung} hung, {silent} without one, {unlike} remedies in vain"
+    return f"{count} runs with 16 MB of /dev/shm, or few open files: {said}", hung + silent + unlike
+
+
+def starve(few_files: bool, draw: random.Random, checked: bool) -> None:
+    """Have this process too little of what workers need."""
+    if not checked:
+        limits.check = lambda *_: None
+    if few_files:
+        files = len(os.listdir("/proc/self/fd")) + draw.randint(8, 30)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+        return
+    ctypes.CDLL(None).unshare(CLONE_NEWNS)
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", "/dev/shm"], check=True)
+
+
+CLONE_NEWNS = 0x00020000
+"""Of Linux: a process gets mounts of its own."""
+
+
+CALLS = {
+    "write": ("ENOSPC", "EIO", "EINTR"), "fsync": ("ENOSPC", "EIO", "EINTR"), "openat": ("ENOSPC", "EIO", "EMFILE"),
+    "?rename,renameat,renameat2": ("ENOSPC", "EIO"), "?unlink,unlinkat": ("EIO", "EROFS"),
+    "?mkdir,mkdirat": ("ENOSPC", "EROFS"),
+}  # fmt: skip
+"""System calls, and the errors that are injected into them."""
+
+
+def errors(count: int, draw: random.Random) -> Outcome:
+    """Errors of system calls on the files of a run, once or from then on; afterwards the run is resumed without."""
+    if shutil.which("strace") is None:
+        return "errors: left out, for there is no strace", 0
+    arguments = (*COMMON, *MODELS["mlp"], "trainer.max_epochs=2")
+    whole(Path("reference"), arguments)
+    expected = content(Path("reference"))
+    unlike = silent = unnamed = done = ended_well = 0
+    tried = 0
+    while done < count:
+        tried += 1
+        folder, call = Path(f"run-{tried}"), draw.choice(list(CALLS))
+        first = draw.choice([1, 2, 3, draw.randint(1, 10), draw.randint(1, 40)])
+        error = draw.choice(CALLS[call])
+        ever = [f"{first}+"] if error != "EINTR" else []  # after which a call is tried again, without end
+        what = f"{call}:error={error}:when={draw.choice([str(first), f'{first}..{first + 2}', *ever])}"
+        Path("output.txt").unlink(missing_ok=True)
+        child = start((*arguments, f"hydra.run.dir={folder}"), partial(inject, folder, call, what))
+        status = ended(child, 120.0)
+        if status == UNTRACED:
+            return f"errors: left out, for strace cannot attach: {Path('strace.err').read_text().strip()}", 0
+        said, injected = Path("output.txt").read_text(), "(INJECTED)" in Path("strace.txt").read_text()
+        done, ended_well = done + injected, ended_well + (injected and status == 0)
+        wrong = []
+        if status not in (0, 1, 2) or "Traceback" in said:
+            silent, wrong = silent + 1, [f"ended with {status}"]
+        if status != 0 and str(folder) not in said:
+            unnamed, wrong = unnamed + 1, [*wrong, "names no file"]
+        if status != 0:
+            status = ended(go_on(folder, arguments))
+        if status != 0 or compared(folder, expected):
+            unlike, wrong = unlike + 1, [*wrong, f"resumed with {status}, or differs"]
+        if wrong:
+            print(f"  {folder}, {what}: {', '.join(wrong)}:\n{said[-1500:]}")
+    said = f"{silent} tracebacks, {unnamed} messages without a file, {unlike} runs that did not end alike"
+    return (
+        f"{count} runs with failing system calls, {ended_well} completed all the same: {said}",
+        silent + unnamed + unlike,
+    )
+
+
+UNTRACED = 77
+"""Exit status of a process to which strace could not attach."""
+
+
+def inject(folder: Path, call: str, what: str) -> None:
+    """Have system calls of this process fail that are of files in the folder of its run."""
+    files.secrets.token_hex = lambda *_: "0"  # type: ignore[assignment]  # or temporary files could not be named here
+    names = ["result.json", "metrics.jsonl", "config.yaml", "split.json", "split.npz", "runner.log", ".lock"]
+    names += ["checkpoints/last.pt", "checkpoints/best.pt", "checkpoints", "tensorboard", ".hydra", "."]
+    paths = [folder / name for name in names] + [files.temporary(folder / name) for name in names if name != "."]
+    given = [option for path in paths for option in ("-P", str(path), "-P", str(path.absolute()))]
+    given += ["-e", f"trace={call}", "-e", f"inject={what}"]
+    with open("strace.err", "w") as said:
+        tracer = subprocess.Popen(
+            ["strace", "-f", "-qq", "-o", "strace.txt", "-p", str(os.getpid()), *given],
+            stderr=said,
+            start_new_session=True,
+        )
+    while "TracerPid:\t0" in Path("/proc/self/status").read_text():
+        if tracer.poll() is not None:
+            os._exit(UNTRACED)
+        time.sleep(0.01)
+
+
 EXPERIMENTS: dict[str, tuple[Callable[[int, random.Random], Outcome], int]] = {
     "kills": (kills, 208), "signals": (signals, 50), "flips": (flips, 2000), "truncations": (truncations, 300),
     "zeros": (zeros, 300), "foreign": (foreign, 8), "disks": (disks, 6), "sweeps": (sweeps, 60),
-    "folds": (folds, 20),
+    "folds": (folds, 20), "stalls": (stalls, 60), "shm": (shm, 60), "errors": (errors, 100),
 }  # fmt: skip
 
 

@@ -41,6 +41,8 @@ def _spoilt() -> None:
         ("foreign", 8),
         ("disks", 2),
         ("sweeps", 1),
+        ("stalls", 1),
+        ("errors", 2),
         ("folds", 2),
     ],
 )
