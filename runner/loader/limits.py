@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import multiprocessing
 import os
 import resource
 import shutil
@@ -11,11 +12,14 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
-from runner.errors import ConfigError, Problem
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
+
+from runner.errors import ConfigError, DataError, Problem
 
 SHARED = Path("/dev/shm")
 """Through which batches come from workers."""
@@ -32,7 +36,11 @@ FILES, SPARE_FILES = 3, 28
 
 def lacking(batches: Iterator[Any], error: Exception) -> tuple[str, str] | None:
     """What the workers have too little of, and what to do; None if they died of something else."""
-    codes = {worker.exitcode for worker in getattr(batches, "_workers", ())} | {getattr(error, "errno", None)}
+    workers = getattr(batches, "_workers", ())
+    if isinstance(error, (OSError, EOFError)):  # one may just be dying, while it hands something over
+        for worker in workers:
+            worker.join(0.2)
+    codes = {worker.exitcode for worker in workers} | {getattr(error, "errno", None)}
     codes |= {code for code, words in WORDS.items() if any(word in str(error) for word in words)}
     if errno.EMFILE in codes:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -40,6 +48,28 @@ def lacking(batches: Iterator[Any], error: Exception) -> tuple[str, str] | None:
     if {errno.ENOSPC, -signal.SIGBUS} & codes:
         return f"{SHARED} is full, which holds {_mib(shutil.disk_usage(SHARED).total)}", MORE_SHARED
     return None
+
+
+@contextmanager
+def starting(num_workers: int) -> Iterator[None]:
+    """To be entered for starting workers.
+
+    Raises:
+        DataError: this process may not have so many, or not open so many files.
+    """
+    try:
+        yield
+    except OSError as error:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            if isinstance(half := frame.f_locals.get("self"), _MultiProcessingDataLoaderIter):
+                half._shutdown = True  # or it would try to shut down what it has not got yet, with a traceback
+        for child in multiprocessing.active_children():
+            if child.daemon:
+                child.kill()
+                child.join()
+        reason, remedy = lacking(iter(()), error) or (str(error.strerror), "a smaller loader.num_workers")
+        what = f"{num_workers}: they cannot be started: {reason}"
+        raise DataError(Problem("loader.num_workers", what, remedy=remedy)) from error
 
 
 def _mib(size: float) -> str:
@@ -80,9 +110,10 @@ def end_with_the_run() -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     Queue._on_queue_feeder_error = staticmethod(_end)  # type: ignore[attr-defined]
+    sys.excepthook = lambda kind, error, trace: _end(error)  # called by the thread that hands out open files
 
 
-def _end(error: Exception, item: object) -> None:
+def _end(error: BaseException, item: object = None) -> None:
     code = getattr(error, "errno", None)
     if code not in WORDS:  # torch's own errors say it in their text alone
         code = next((code for code, words in WORDS.items() if any(word in str(error) for word in words)), 1)

@@ -93,7 +93,7 @@ class Streaming:
         self.reading.start = number - beyond
         self._batches, self._at = begun(self.loader), number
         for _ in range(beyond):
-            next(self._batches)
+            receive(self._batches, self.loader.num_workers, f"the stream up to batch {number}")
 
 
 class _Reading(IterableDataset[Any]):

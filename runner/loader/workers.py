@@ -159,7 +159,9 @@ def begun(loader: DataLoader[Any]) -> Iterator[Any]:
     One that hangs in a sample is ended by torch with SIGTERM, which workers ignore (`WorkerInit`), and would be waited
     for: each for some seconds, and at the end of the process without limit.
     """
-    before, batches = signal.getsignal(signal.SIGCHLD), iter(loader)
+    before = signal.getsignal(signal.SIGCHLD)
+    with limits.starting(loader.num_workers):
+        batches = iter(loader)
     if callable(theirs := signal.getsignal(signal.SIGCHLD)) and theirs is not before:
         signal.signal(signal.SIGCHLD, partial(_died, theirs))
     for worker in getattr(batches, "_workers", ()):
@@ -172,7 +174,7 @@ def _died(theirs: Callable[[int, FrameType | None], object], signum: int, frame:
     """Have torch say that a worker has died where it is waited for, and not wherever this process just is, such as in
     the middle of a step."""
     at = frame
-    while at is not None and at.f_code is not receive.__code__:
+    while at is not None and at.f_code is not _awaited.__code__:
         at = at.f_back
     if at is not None:
         theirs(signum, frame)
@@ -183,13 +185,20 @@ def _join(worker: BaseProcess, timeout: float | None = None) -> None:
     BaseProcess.join(worker, min(timeout or 0.2, 0.2))
 
 
+def _awaited(batches: Iterator[Batch | Problem]) -> Batch | Problem:
+    return next(batches)
+
+
 def receive(batches: Iterator[Batch | Problem], num_workers: int, what: str) -> Batch:
     """The next batch; what went wrong on the way names `what` was being read."""
     try:
-        batch = next(batches)
+        batch = _awaited(batches)
     except (RuntimeError, OSError, EOFError) as error:
         short = limits.lacking(batches, error) if num_workers > 0 else None
-        if short is None and (num_workers == 0 or not ("worker" in str(error) or "timed out" in str(error))):
+        is_theirs = (
+            isinstance(error, (ConnectionError, EOFError)) or "worker" in str(error) or "timed out" in str(error)
+        )
+        if short is None and (num_workers == 0 or not is_theirs):
             raise
         reason, remedy = short or (reason_of(error), "loader.num_workers=0, to see the error itself")
         what = f"{num_workers}: reading {what} failed: {reason}"

@@ -6,7 +6,10 @@ import multiprocessing
 import os
 import random
 import shutil
+import signal
+import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,7 @@ from torchvision.transforms import v2
 from runner.dataset import ArrayDataset, Samples
 from runner.errors import ConfigError, DataError
 from runner.loader import Loader, Order, Resident, Workers, auto, limits
+from runner.loader.workers import receive
 from runner.transform import Crop, Flip, Float, Pipeline
 
 CPU = torch.device("cpu")
@@ -340,6 +344,45 @@ def test_a_batch_that_cannot_be_sent_is_an_error_that_says_what_is_too_little(
     monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", full)
     with pytest.raises(DataError, match=rf"reading samples (.|\n)*{said}(.|\n)*try: loader.num_workers=0"):
         indices(loader(source=Lazy(), num_workers=2))
+
+
+def test_workers_that_cannot_be_started_are_an_error_and_those_that_were_do_not_stay(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fork, done = os.fork, []
+
+    def failing() -> int:
+        if done:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        done.append(True)
+        return fork()
+
+    made = loader(source=Lazy(), num_workers=2)
+    monkeypatch.setattr(os, "fork", failing)
+    with pytest.raises(DataError, match=r"2: they cannot be started: Resource temporarily (.|\n)*try: a smaller"):
+        indices(made)
+    gc.collect()
+    assert multiprocessing.active_children() == []
+    assert capsys.readouterr().err == ""
+
+
+def test_a_worker_that_dies_is_no_error_in_the_middle_of_something_else() -> None:
+    batches = iter(loader(source=Dying(), num_workers=1).epoch())
+    with pytest.raises(DataError, match="reading samples"):
+        next(batches)
+    handler = signal.getsignal(signal.SIGCHLD)
+    assert isinstance(handler, partial)
+    said: list[str] = []
+    mine = partial(handler.func, lambda *_: said.append("dead"))
+    mine(signal.SIGCHLD, sys._getframe())
+    assert said == []
+
+    class Waiting:
+        def __next__(self) -> None:
+            mine(signal.SIGCHLD, sys._getframe())
+
+    receive(Waiting(), 1, "")  # type: ignore[arg-type]
+    assert said == ["dead"]
 
 
 def test_too_little_shared_memory_or_too_few_open_files_are_found_before(monkeypatch: pytest.MonkeyPatch) -> None:
