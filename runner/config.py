@@ -145,6 +145,15 @@ def read_as(config: DictConfig) -> dict[str, Any]:
     return {} if "ignore_index" in config.dataset else {"ignore_index": OmegaConf.select(config, "loss.ignore_index")}
 
 
+def go_on_as_earlier(config: DictConfig) -> None:
+    """Have a job that is new in a sweep of an earlier version do as those do that the sweep has."""
+    fill(config, {"numbers": EARLIER})
+    with read_write(config):
+        for key, (then, now) in moved.ADDED.get(str(config.dataset.get("_target_")), {}).items():
+            if key in config.dataset and then != now:
+                config.dataset[key] = then
+
+
 def mention_earlier(config: DictConfig) -> None:
     """Say so if a run scales numbers as earlier versions did. Pictures are bytes, of which nothing was lost."""
     if not is_exact(config) and (config.facts.sample_type != "uint8" or config.facts.task == "regression"):
@@ -263,6 +272,8 @@ def task(config: DictConfig, ours: DictConfig | None = None) -> DictConfig:
     """
     made = job(config) if ours is None else ours
     enter_options(made, config)
+    if not is_exact(made):
+        go_on_as_earlier(made)
     if config.check == "only":
         offline(made)
     if config.debug == "dev_run":

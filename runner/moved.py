@@ -13,7 +13,7 @@ now, the first is the oldest. Entries stay for ever, and one whose place moves a
 
 
 ADDED: dict[str, dict[str, tuple[Any, Any]]] = {
-    "runner.dataset.image_folder": {"reading": (1, 2)},
+    "runner.dataset.image_folder": {"reading": (1, 2), "parts": (True, True), "value_range": (None, None)},
     "runner.dataset.table": {  # how it is read in runs of before follows from their numbers, see `config.read_as`
         **dict.fromkeys(("separator", "encoding", "thousands", "labels_separator"), (None, None)),
         **dict.fromkeys(("missing", "units", "categories", "numbers", "gap_classes"), ([], [])),

@@ -62,7 +62,7 @@ def compose_all(cfg: DictConfig, check: Callable[[DictConfig], None]) -> Jobs:
         with read_write(of_job), open_dict(of_job):
             of_job.hydra.job.num, of_job.hydra.job.id = number, str(number)
         if not config.is_exact(cfg):
-            config.fill(of_job, {"numbers": config.EARLIER})
+            config.go_on_as_earlier(of_job)
         check(config.install(of_job))
         return of_job
 
