@@ -22,15 +22,7 @@ os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 
 from runner import __version__, folder, ranks, signals, streams
 from runner.commands import COMMANDS, USAGE, show_help, train
-from runner.errors import (
-    ConfigError,
-    Interrupted,
-    Problem,
-    RunnerError,
-    for_shell,
-    nearest,
-    of_memory,
-)
+from runner.errors import ConfigError, Interrupted, Problem, RunnerError, for_shell, nearest, of_memory
 from runner.visible import say, say_traceback
 
 VALUES = {"resume": "last", "check": "only", "debug": "dev_run", "device": "cpu", "seed": "0"}

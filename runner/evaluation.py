@@ -38,12 +38,7 @@ class Outputs:
 
 
 @torch.inference_mode()
-def predict(
-    model: nn.Module,
-    loss: Loss,
-    loader: Loader,
-    forward: Callable[[Tensor], Tensor] | None = None,
-) -> Outputs:
+def predict(model: nn.Module, loss: Loss, loader: Loader, forward: Callable[[Tensor], Tensor] | None = None) -> Outputs:
     """Run a part through the model in eval mode. Every layer is left in the mode it was in. Batches that do not fit
     into the memory of the device are cut.
 

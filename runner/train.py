@@ -18,16 +18,7 @@ from runner import config, environment, folder, inspect, optimizer, report, resu
 from runner.checkpoint import BEST, read, read_newest, sha256
 from runner.data import Sources
 from runner.device import out_of_memory, resolve
-from runner.errors import (
-    ConfigError,
-    Interrupted,
-    Problem,
-    Pruned,
-    RunFolderError,
-    RunnerError,
-    cause_of,
-    reason_of,
-)
+from runner.errors import ConfigError, Interrupted, Problem, Pruned, RunFolderError, RunnerError, cause_of, reason_of
 from runner.evaluation import norm_gap
 from runner.experiment import Experiment, assemble
 from runner.metric import Predicted

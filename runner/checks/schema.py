@@ -96,9 +96,7 @@ class Loader:
     _target_: str = target()
     batch_size: int = key("samples in a batch", least=1, ours=True)
     eval_batch_size: int | None = key(
-        "samples in a batch of val and test; null: batch_size, or four times that on a GPU",
-        least=1,
-        ours=True,
+        "samples in a batch of val and test; null: batch_size, or four times that on a GPU", least=1, ours=True
     )
     drop_last: bool = key("leave out an epoch's last batch if it is smaller than the others", ours=True)
     sampler: Literal["shuffle", "sequential", "balanced"] | dict[str, Any] = key(
@@ -124,9 +122,7 @@ class Loader:
 class Model:
     _target_: str = target()
     output: Literal["logits", "log_probabilities", "probabilities", "values"] | None = key(
-        "what the model returns; null: values for a regression loss, else logits",
-        optional=True,
-        ours=True,
+        "what the model returns; null: values for a regression loss, else logits", optional=True, ours=True
     )
     init: str | list[Any] | dict[str, Any] | None = key(
         "initial weights: a method, or rules",
@@ -231,10 +227,7 @@ class Scheduler:
         "start of the warm-up, as a fraction of the learning rate", above=0, below=1, optional=True, ours=True
     )
     monitor: str | None = key(
-        "the metric that ReduceLROnPlateau follows",
-        allowed="val/METRIC, train/loss, or null",
-        optional=True,
-        ours=True,
+        "the metric that ReduceLROnPlateau follows", allowed="val/METRIC, train/loss, or null", optional=True, ours=True
     )
 
 
@@ -406,8 +399,7 @@ class Predict:
         "softmax temperature, which divides the logits; val: fitted on val (minimum log loss)", above=0
     )
     input: str = key(
-        "what to predict",
-        allowed="an image, a folder of images, a .csv, .parquet or .npy file, train, val, test, -",
+        "what to predict", allowed="an image, a folder of images, a .csv, .parquet or .npy file, train, val, test, -"
     )
     output: str = key(
         "a .csv or .jsonl file, or - for stdout", pattern=r"-|.*\.(csv|jsonl)", allowed="-, NAME.csv, NAME.jsonl"

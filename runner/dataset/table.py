@@ -17,17 +17,7 @@ from runner.dataset.dialect import Dialect, is_number
 from runner.dataset.doubts import say_class, say_codes, say_header, say_index
 from runner.dataset.goals import IGNORED, as_tags, class_indices, flags_of, gaps_said, whole, with_words
 from runner.dataset.near_numbers import has_zeros, numbers_of
-from runner.dataset.table_file import (
-    READERS,
-    as_texts,
-    form_of,
-    is_unnamed,
-    line_of,
-    lines_of,
-    read,
-    settled,
-    texts_of,
-)
+from runner.dataset.table_file import READERS, as_texts, form_of, is_unnamed, line_of, lines_of, read, settled, texts_of
 from runner.dataset.tensors import LARGEST
 from runner.errors import ConfigError, DataError, Problem, counted
 from runner.files import typed

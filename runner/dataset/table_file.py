@@ -58,12 +58,7 @@ def _zip(path: Path) -> IO[bytes]:
         return archive.open(names[0])
 
 
-COMPRESSED: dict[str, Callable[[Path], IO[bytes]]] = {
-    ".gz": _gzip,
-    ".bz2": bz2.open,
-    ".xz": lzma.open,
-    ".zip": _zip,
-}
+COMPRESSED: dict[str, Callable[[Path], IO[bytes]]] = {".gz": _gzip, ".bz2": bz2.open, ".xz": lzma.open, ".zip": _zip}
 
 
 def form_of(path: Path) -> str:
