@@ -19,7 +19,7 @@ from runner.batch import by
 from runner.config import build, calling, read_as, value
 from runner.dataset.codes import Codes
 from runner.dataset.decoding import MODES, READING, UNDECODABLE, Fit, decode
-from runner.dataset.dialect import Dialect
+from runner.dataset.dialect import KEYS, Dialect
 from runner.dataset.tensors import as_input
 from runner.errors import ConfigError, DataError, Problem, counted, few, nearest, reason_of
 from runner.transform import Pipeline, is_random, seeded
@@ -79,12 +79,15 @@ class Reader:
         steps, rest = transform.stages() if None in shape else ([], transform)
         with calling("dataset.transform"):
             own = None if data.get("transform") is None else build(data.transform)
-        ours = value(data) if str(data._target_) == "runner.dataset.image_folder" else {}
+        # One by one: where the data of training were is not asked for.
+        sized = str(data._target_) == "runner.dataset.image_folder"
+        names = ("size", "fit", "value_range", "reading") if sized else (*KEYS, "categories")
+        ours = {name: value(data[name]) for name in names if name in data}
         size = (int(data.size[0]), int(data.size[1])) if ours.get("size") is not None else None
         fit: Fit = ours.get("fit", "cut")  # which runs of before have not
         ends = None if ours.get("value_range") is None else (ours["value_range"][0], ours["value_range"][1])
         features, categories = value(facts.features), value(facts.categories)
-        codes = None if features is None else Codes(features, categories, Dialect.of(value(data) | read_as(cfg)))
+        codes = None if features is None else Codes(features, categories, Dialect.of(ours | read_as(cfg)))
         span = None if facts.sample_range is None else (facts.sample_range[0], facts.sample_range[1])
         layout, reading = data.get("layout") or "chw", ours.get("reading", READING)
         return cls(shape, facts.sample_type, layout, size, fit, own, steps, rest, codes, span, ends, reading)
