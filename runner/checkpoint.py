@@ -191,7 +191,7 @@ class Checkpoints:
 
     @property
     def is_busy(self) -> bool:
-        """Whether one is being written."""
+        """Return whether one is being written."""
         return self._latest is not None and not self._latest.done()
 
     def wait(self) -> None:

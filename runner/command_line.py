@@ -95,7 +95,7 @@ def _known() -> Mapping[str, argparse.Action]:
 
 
 def check_sizes(overrides: Sequence[str]) -> None:
-    """That no override is deeper or longer than Hydra's grammar, and a file system, can take.
+    """Check that no override is deeper or longer than Hydra's grammar, and a file system, can take.
 
     Raises:
         ConfigError: one is.
@@ -202,7 +202,7 @@ def _is_group(key: str) -> bool:
 
 
 def _are_texts(override: str) -> bool:
-    """Whether a list, if it can be read, holds nothing but texts."""
+    """Return whether a list, if it can be read, holds nothing but texts."""
     parsed = parse(override)
     value = [] if parsed is None or parsed.is_sweep_override() else parsed.value()
     return isinstance(value, list) and all(isinstance(each, str) for each in value)

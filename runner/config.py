@@ -77,7 +77,7 @@ def factory(node: DictConfig, without: Sequence[str] = ()) -> partial[Any]:
 
 
 def _is_for_hydra(tree: Any) -> bool:
-    """Whether there is anything in plain containers that Hydra would build, or refuse as missing.
+    """Return whether there is anything in plain containers that Hydra would build, or refuse as missing.
 
     Its `instantiate` copies a node several times, and most have nothing for it to do.
     """
@@ -127,11 +127,11 @@ def fill(config: DictConfig, facts: Mapping[str, Any]) -> None:
 
 
 EXACT, EARLIER = "float64", "float32"
-"""In which all numbers are read and scaled; the second by earlier versions, whose runs say nothing of it."""
+"""Types in which all numbers are read and scaled; the second by earlier versions, whose runs say nothing of it."""
 
 
 def is_exact(config: DictConfig) -> bool:
-    """Whether numbers keep all of their digits until they are scaled; they do, but for runs of earlier versions."""
+    """Return whether numbers keep all of their digits until they are scaled, as in all but runs of earlier versions."""
     return bool(OmegaConf.select(config, "facts.numbers", default=EXACT) != EARLIER)
 
 

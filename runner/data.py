@@ -156,7 +156,7 @@ def _as_values(cfg: DictConfig, classes: Sequence[str]) -> str:
 
 
 def _for_rare(cfg: DictConfig, split: Split) -> str:
-    """What to type to have each class in train; empty where the parts are given."""
+    """Return what to type to have each class in train; empty where the parts are given."""
     is_drawn = cfg.split.get("path") is None and split.method not in ("predefined", "time_ordered")
     return "split.rare=train" if is_drawn and "rare" in cfg.split else ""
 

@@ -176,7 +176,7 @@ def nearest(name: str, names: Iterable[str], prefix: str = "", cutoff: float = 0
 
 
 def is_slip(typed: str, name: str) -> bool:
-    """Whether a word is almost surely a name with a slip of the finger: ``modle``, ``transforms``; and not ``logger``,
+    """Return whether a word is almost surely a name with a slip in it: ``modle``, ``transforms``; not ``logger``,
     which is another word than ``loader``."""
     typed, name = typed.lower(), name.lower()
     return sorted(typed) == sorted(name) or difflib.SequenceMatcher(None, typed, name).ratio() >= 0.9
@@ -204,18 +204,18 @@ RE_SAVE = "torch.save(model.state_dict(), FILE) in the program that made it, if 
 
 
 def is_not_plain(error: BaseException) -> bool:
-    """Whether torch refused to load a file with ``weights_only=True``, because it holds more than plain data."""
+    """Return whether torch refused to load a file with ``weights_only=True``, because it holds more than plain data."""
     return type(error).__name__ == "UnpicklingError" and "weights_only" in str(error)
 
 
 def of_memory(error: BaseException) -> str:
-    """What is said of an error, whoever raised it, for want of memory; or nothing."""
+    """Return what is said of an error, whoever raised it, for want of memory; or nothing."""
     reason = reason_of(error) if is_out_of_memory(error) else lacking_memory(error)
     return OUT_OF_MEMORY % reason if reason else ""
 
 
 def lacking_memory(error: BaseException) -> str:
-    """What was asked for that a machine of this size cannot hold, by an error of whoever asked; or nothing."""
+    """Say what was asked for that this machine cannot hold, from the error of whoever asked; or nothing."""
     said = str(error)
     asked = re.search(r"allocate (\d+) bytes|Unable to allocate ([\d.]+ \w+)", said)
     if not (isinstance(error, MemoryError) or asked or "Storage size calculation overflowed" in said):

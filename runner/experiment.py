@@ -118,7 +118,7 @@ def _model(cfg: DictConfig, resumed: bool) -> tuple[nn.Module, Frozen]:
 
 
 def _check_widths(model: nn.Module) -> None:
-    """That no layer is of width 0, whose output would be the same for every sample."""
+    """Check that no layer is of width 0, whose output would be the same for every sample."""
     empty = next((name for name, each in model.named_parameters() if not is_lazy(each) and each.numel() == 0), None)
     if empty is not None:
         what = f"its parameter {empty} has shape {tuple(model.get_parameter(empty).shape)}, so nothing of it is trained"
@@ -155,7 +155,7 @@ WEIGHTS = ("weight", "pos_weight")
 
 
 REDUCTION = ("reduction", "reduce", "size_average")
-"""What criteria have to make one number of a batch, which `Loss` does itself."""
+"""Arguments by which criteria make one number of a batch, which `Loss` does itself."""
 
 
 def _check_reduction(terms: Sequence[loss.Term], nodes: Sequence[DictConfig]) -> None:

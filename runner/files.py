@@ -62,7 +62,7 @@ MOST = 64 << 20
 """Bytes of a text file of a run that is read; what a run writes has a few thousand."""
 
 TEMPORARY = ".*.????????????????.tmp"
-"""Which files are not yet whole."""
+"""Pattern of the names of files that are not yet whole."""
 
 
 @contextlib.contextmanager
@@ -108,7 +108,7 @@ def write(path: Path, content: bytes) -> None:
 
 
 def temporary(path: Path) -> Path:
-    """Where a file is written that will take the place of `path`: under a name that nobody can have foreseen."""
+    """Return where to write a file that will take the place of `path`: under a name that nobody can have foreseen."""
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
 
 

@@ -36,7 +36,7 @@ FILES = {
     "config.yaml", "result.json", "metrics.jsonl", "split.json", "split.npz", "predictions.npz", "out_of_fold.csv",
     "runner.log", ".lock", ".hydra", "checkpoints", "tensorboard", "figures", "profile", "evaluate",
 }  # fmt: skip
-"""What a run has in its folder, beside its folds."""
+"""Names of what a run has in its folder, beside its folds."""
 
 _made: set[Path] = set()
 """The folders that this process has claimed, and may take back."""
@@ -87,7 +87,7 @@ def disclaim(folder: Path) -> None:
 
 
 _starting: str | None = None
-"""What this process has been told to begin: a new ``run``, or ``sweep``."""
+"""The kind of start that this process has been told to make: a new ``run``, or ``sweep``."""
 
 LOCK = ".lock"
 
@@ -140,7 +140,7 @@ def lock(folder: Path, key: str) -> None:
 
 
 def holder(folder: Path) -> str | None:
-    """Which other process has a run folder to itself just now; None if there is none."""
+    """Say which other process has a run folder to itself just now; None if there is none."""
     if folder.resolve() in _locks:
         return None
     try:
@@ -224,7 +224,7 @@ def _mark(kind: str) -> Path:
 
 
 def _check_last(newest: Path | None, kind: str, words: str = "") -> None:
-    """That ``resume=last`` means what was started last.
+    """Check that ``resume=last`` means what was started last.
 
     Args:
         newest: run, or sweep.
@@ -276,7 +276,7 @@ def refuse_links(folder: Path, key: str, names: Collection[str] | None = None, d
 
 
 def _astray(folder: Path, names: Collection[str] | None, deep: bool) -> Iterator[Path]:
-    """What in a folder leads out of it, or would be waited for."""
+    """Yield what in a folder leads out of it, or would be waited for."""
     inside, places = os.path.realpath(folder), [folder]
     while places:
         place = places.pop()
@@ -329,7 +329,7 @@ def has_more_to_do(cfg: Any, run_dir: Path) -> bool:
 
 
 def result(folder: Path) -> dict[str, Any]:
-    """What ``result.json`` says, without fields that no run writes so; nothing if there is none that can be read."""
+    """Return what ``result.json`` says, without fields that no run writes so; nothing if none can be read."""
     return checked(_record(folder))[0]
 
 

@@ -80,7 +80,7 @@ def _mode_of_flags(flags: Sequence[str], overrides: Sequence[str]) -> contextlib
 
 
 def _allowed(overrides: Sequence[str]) -> list[str]:
-    """What Hydra may call: what is allowed anyway, and what is typed as ``allow_targets``."""
+    """Return what Hydra may call: what is allowed anyway, and what is typed as ``allow_targets``."""
     from runner.checks.allowed import ALLOWED
 
     typed = [parse(override) for override in overrides if override.lstrip("+").startswith("allow_targets=")]

@@ -1,4 +1,4 @@
-"""What of Hydra and OmegaConf is private there, and what differs between releases: nothing else reaches into them.
+"""Private parts of Hydra and OmegaConf, and what differs between their releases: nothing else reaches into them.
 
 A release may change any of it. `tests/test_hydra_internals.py` tries it with the one that is installed, without the
 patches by which the other tests compose faster.
@@ -30,12 +30,12 @@ if TYPE_CHECKING:  # all of which takes its time to import
     from omegaconf.basecontainer import BaseContainer
 
 OF_HYDRA = ("runner.*", "logging.*", "rich.logging.RichHandler")
-"""What Hydra calls for itself: `runner.preflight`, and what its logging is made of. It adds a few of its own."""
+"""Targets Hydra calls for itself: `runner.preflight`, and what its logging is made of. It adds a few of its own."""
 
 
 @functools.cache
 def has_whitelist() -> bool:
-    """Whether it is Hydra 1.4, which wants to be told what it may call, and no longer of which release it shall be."""
+    """Return whether it is Hydra 1.4, which wants to be told what it may call, and no longer which release to be."""
     import hydra
 
     return "execution_whitelist" in inspect.signature(hydra.main).parameters
@@ -116,7 +116,7 @@ def store(name: str, tree: Mapping[str, Any]) -> None:
 
 
 def search_path(home: str) -> ConfigSearchPath:
-    """Where Hydra looks for files, if `home` is where ours are."""
+    """Return where Hydra looks for files, if `home` is where ours are."""
     from hydra._internal.utils import create_config_search_path
 
     return create_config_search_path(home)
@@ -160,7 +160,7 @@ def followed(error: RecursionError) -> str:
 
 
 def current_loader() -> ConfigLoaderImpl:
-    """That of the command line which Hydra runs now."""
+    """Return the loader of the command line that Hydra runs now."""
     from hydra.core.global_hydra import GlobalHydra
 
     return cast("ConfigLoaderImpl", GlobalHydra.instance().config_loader())
@@ -197,7 +197,7 @@ def resolver(name: str, function: Callable[..., Any]) -> None:
 
 
 def node(parent: BaseContainer, key: Any) -> Any:
-    """What OmegaConf holds under a key, with a reference as it is written; None if there is nothing."""
+    """Return what OmegaConf holds under a key, with a reference as it is written; None if there is nothing."""
     return parent._get_node(key)
 
 

@@ -20,10 +20,10 @@ DEPTH = 30
 """Levels of containers inside one another; OmegaConf reaches Python's limit at twice as many."""
 
 DIGITS = 1_000
-"""Of a whole number; Python refuses to print one of 4,300."""
+"""Digits of a whole number, at most; Python refuses to print one of 4,300."""
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""That of libyaml takes a seventh of the time, and is not there on every machine."""
+"""The loader of YAML: that of libyaml takes a seventh of the time, and is not there on every machine."""
 
 
 class Unusable(yaml.MarkedYAMLError):
@@ -48,7 +48,7 @@ def from_yaml(text: str) -> Any:
 
 
 def check_yaml(text: str, name: str) -> None:
-    """That a text which others will read, if it is YAML, maps keys to values, no more of them than anybody would write.
+    """Check that a text for others to read, if YAML, maps keys to values, no more of them than anybody would write.
 
     Raises:
         Unusable: it does not; with `name` as that of its file.
@@ -71,7 +71,7 @@ def check_yaml(text: str, name: str) -> None:
 
 
 def _nodes(loader: Any, text: str) -> Any:
-    """What a text in YAML consists of, which is not too much; None if it is empty."""
+    """Return what a text in YAML consists of, if it is not too much; None if it is empty."""
     start = yaml.Mark("", 0, 0, 0, None, 0)
     # Each character may be a value, which takes a kilobyte; what the parser meets takes none.
     if len(text) > VALUES // 10 and next(islice(yaml.parse(text, LOADER), VALUES, None), None) is not None:
@@ -86,7 +86,7 @@ def _nodes(loader: Any, text: str) -> Any:
 
 
 def _weigh(node: yaml.Node, depth: int, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
-    """How many values a node of YAML stands for, and how many levels of them.
+    """Count the values that a node of YAML stands for, and the levels of them.
 
     Args:
         depth: the level that it is at.
@@ -116,7 +116,7 @@ def _weigh(node: yaml.Node, depth: int, known: dict[int, tuple[int, int]]) -> tu
 
 
 def nesting(text: str) -> int:
-    """How many brackets are open at a time, at most."""
+    """Count the brackets that are open at a time, at most."""
     depth = most = 0
     for bracket in re.findall(r"[\[\]{}()]", text):
         depth = depth + 1 if bracket in "[{(" else max(depth - 1, 0)
@@ -125,7 +125,7 @@ def nesting(text: str) -> int:
 
 
 def parse_json(text: str) -> Any:
-    """What a text in JSON says.
+    """Return what a text in JSON says.
 
     Raises:
         ValueError: it is not JSON, or nested deeper than anybody would.

@@ -30,7 +30,7 @@ and with the one that it has today where a configuration does not give it. Entri
 
 
 def read(text: str) -> Any:
-    """What a ``config.yaml`` says, in plain containers, with each target where it is now, and with what it did then.
+    """Read a ``config.yaml`` into plain containers, with each target where it is now, and with what it did then.
 
     Raises:
         yaml.YAMLError, ValueError: see `from_yaml`.

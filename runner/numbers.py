@@ -1,4 +1,4 @@
-"""Whether numbers in memory are such as a model, which computes in float32, can tell apart when they are scaled."""
+"""Checks that a model, which computes in float32, can tell numbers in memory apart when they are scaled."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ LOOKED_AT = 4096
 """Samples at a time, for picking the rows of a part copies them; and of those that are compared with one another."""
 
 FAR = 1e6
-"""How many times the span of train's values another part's value is beyond it that is worth a warning."""
+"""Distance of another part's value from train's, in spans of train's values, that is worth a warning."""
 
 
 def check_finite(
     samples: Mapping[str, Samples], indices: Mapping[str, Tensor], transform: Pipeline, example: Tensor
 ) -> None:
-    """That the model gets finite numbers: of data in memory from every sample, else from the first batch.
+    """Check that the model gets finite numbers: of data in memory from every sample, else from the first batch.
 
     A number that no float32 holds is refused even if it is small after it is scaled, where all others are as nothing.
 
@@ -52,7 +52,7 @@ def check_finite(
 
 
 def evaluated(transform: Pipeline, inputs: Tensor, device: torch.device) -> Tensor:
-    """What a transform makes of stored inputs, with what is drawn at random in the middle of its range."""
+    """Return what a transform makes of stored inputs, with what is drawn at random in the middle of its range."""
     place = transform.place(device)
     drawn = torch.full((len(inputs), transform.draws), 0.5, device=place)
     made: Tensor = transform(sent(inputs, place), drawn, range(len(inputs)))

@@ -1,4 +1,4 @@
-"""Whether this is one of several processes that were all started with the same command, by torchrun, srun or mpirun."""
+"""A check for several processes that were all started with the same command, by torchrun, srun or mpirun."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PATIENCE = 2.0
 
 
 def check(arguments: Sequence[str]) -> None:
-    """That nobody else does the same: several ranks cannot share a run yet, and each would do all of it.
+    """Check that nobody else does the same: several ranks cannot share a run yet, and each would do all of it.
 
     Raises:
         ConfigError: others do, and this is the first of them.

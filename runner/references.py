@@ -34,13 +34,13 @@ _reads = 0
 
 
 def reads() -> int:
-    """How often the environment was asked so far by a configuration: if it is more after a value was resolved, that
+    """Return how often a configuration asked the environment so far: if it is more after a value was resolved, that
     came from there, by whatever way."""
     return _reads
 
 
 def of_keys(text: Any) -> bool:
-    """Whether a text has references, and all are to other keys of the run: nothing is called for them."""
+    """Return whether a text has references, and all are to other keys of the run: nothing is called for them."""
     if not isinstance(text, str) or "${" not in text:
         return False
     rest = TO_A_KEY.sub("", text)
@@ -68,12 +68,12 @@ def to_be_typed(tree: Any, path: str = "") -> Any:
 
 
 def is_to_be_typed(text: Any) -> bool:
-    """Whether a value, as it is written, is such a one."""
+    """Return whether a value, as it is written, stands for one to be typed."""
     return isinstance(text, str) and text.startswith(f"${{{AGAIN}:")
 
 
 def must_be_typed(override: str) -> bool:
-    """Whether an override has a reference that is not taken from a folder."""
+    """Return whether an override has a reference that is not taken from a folder."""
     return "${" in override and not of_keys(override)
 
 
@@ -96,7 +96,7 @@ def to_type(key: str, text: str, typed: bool = False) -> str:
 
 
 class Again(Problem):
-    """That a value has to be typed again."""
+    """A problem: a value has to be typed again."""
 
 
 class MustBeTyped(ConfigError, InterpolationResolutionError):
@@ -109,7 +109,7 @@ class MustBeTyped(ConfigError, InterpolationResolutionError):
 
 
 def again(key: str, text: str, sweep: str = "") -> Again:
-    """What is said of a key that was `text` in a run folder, or was typed so for a sweep."""
+    """Return what is said of a key that was `text` in a run folder, or was typed so for a sweep."""
     what = f"is {text} in {sweep or 'the run folder'}, which does not hold its value and may not read the environment"
     return Again(key, what, "the reference or the value, typed again", to_type(key, text, typed=bool(sweep)))
 

@@ -117,7 +117,7 @@ COLUMNS = 500
 """Columns of a table that are listed."""
 
 NUMBERS = "%d of them numbers"
-"""What is said of categories that are."""
+"""The words for categories that are numbers."""
 
 
 def columns_table(experiment: Experiment) -> dict[str, Table]:
@@ -166,7 +166,7 @@ def show_if_short(table: Table) -> None:
 
 
 def show_columns(table: Table) -> None:
-    """How columns were read: all if they are few, else those that may not be as they were meant."""
+    """Show how columns were read: all if they are few, else those that may not be as they were meant."""
     odd = [row for row in table.rows if row[1] == "left out" or row[3] or NUMBERS[2:] in row[1]]
     if len(table.rows) > FITS and odd:
         title = f"{table.title}: {len(odd)} of {len(table.rows)} left out, with gaps or numbers as categories"

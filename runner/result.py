@@ -36,11 +36,11 @@ FIELDS: Mapping[str, Any] = {
     "steps": int, "best_epoch": int | None, "best_step": int | None, "tables": dict[str, list[dict[str, Any]]],
     "checkpoint": dict[str, str | None], "ended_by": str | None, "error": str | None, "folds": list[dict[str, Any]],
 }  # fmt: skip
-"""What ``result.json`` may hold of each field that is read again."""
+"""Types that ``result.json`` may hold for each field that is read again."""
 
 
 def checked(content: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """What ``result.json`` says without the fields that no run writes so, and the names of these."""
+    """Return what ``result.json`` says without the fields that no run writes so, and the names of these."""
     wrong = [name for name in FIELDS if name in content and not _is_right(name, content[name])]
     return {name: value for name, value in content.items() if name not in wrong}, wrong
 

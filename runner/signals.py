@@ -39,9 +39,9 @@ class StopFlag:
         self.signum: int | None = None
         self.gap = Gap(self)
         self.is_open = False
-        """Whether the main thread is in a `Gap`."""
+        """A flag: whether the main thread is in a `Gap`."""
         self.is_busy: Callable[[], bool] = lambda: True
-        """Whether the process is to be left to end by itself, for something is being written, or others are."""
+        """A test of whether the process is left to end by itself, for something is being written, or others are."""
         self.abandon: Callable[[str], str] = lambda why: why
         """Called with the reason, in another thread, if it does not end by itself: saves what can be saved, and returns
         what to say."""
@@ -215,7 +215,7 @@ def _in_parent() -> None:
 
 
 def _in_child() -> None:
-    """What came to a child would count as having come to its parent."""
+    """Forget what watches the parent: what came to a child would count as having come to its parent."""
     if Watch.current is not None:
         signal.set_wakeup_fd(-1)
         Watch.current.forget()

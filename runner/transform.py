@@ -248,7 +248,7 @@ class Pipeline(nn.Module):
         return self
 
     def place(self, device: torch.device) -> torch.device:
-        """Where to apply it for a model on `device`. MPS has no float64 (and was never measured): then on the CPU."""
+        """Say where to apply it for a model on `device`. MPS has no float64 (and was never measured): then the CPU."""
         is_wide = any(buffer.dtype == torch.float64 for buffer in self.buffers())
         return torch.device("cpu") if device.type == "mps" and is_wide else device
 
@@ -317,7 +317,7 @@ WIDE = (torch.float64, torch.int64, torch.uint64, torch.int32, torch.uint32)
 
 
 def _scale(mean: Tensor, std: Tensor, kind: torch.dtype, exact: bool) -> tuple[Tensor, Tensor]:
-    """By what numbers are scaled, and in which type; a constant channel stays what it is: 0 after the mean.
+    """Return by what numbers are scaled, and in which type; a constant channel stays what it is: 0 after the mean.
 
     Its deviation need not come out as 0: the mean of many times 0.1 is not quite 0.1.
     """

@@ -75,7 +75,7 @@ def _plain(parent: DictConfig | ListConfig, key: Any, path: str, found: list[Pro
 
 
 def _has_references(tree: Any) -> bool:
-    """Whether anything in plain containers may be a reference, as it is written."""
+    """Return whether anything in plain containers may be a reference, as it is written."""
     if isinstance(tree, dict):
         return any(map(_has_references, tree.values()))
     return any(map(_has_references, tree)) if isinstance(tree, list) else isinstance(tree, str) and "${" in tree

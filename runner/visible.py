@@ -25,7 +25,7 @@ SHORTEST = 6
 """Characters of a value that is kept out of texts. Shorter ones, such as 1, true or cuda, are in many by chance."""
 
 _hidden: dict[str, str] = {}
-"""What came from the environment, in the forms in which it may be met, and what is written in its place."""
+"""Values from the environment, in the forms in which they may be met, and what is written in their place."""
 
 _shown: set[str] = set()
 """Paths that are not hidden."""

@@ -1,4 +1,4 @@
-"""What a configuration may call without the word of whoever types: what builds, and not what loads or runs something.
+"""Targets a configuration may call without the word of whoever types: those that build, not those that load or run.
 
 A folder of a run can come from anybody, and says what is called, and with what. So a name is not enough: the arguments
 of some of these count, too.
@@ -48,7 +48,7 @@ NEVER = ("builtins", "os", "posix", "nt", "sys", "subprocess", "pickle", "_pickl
 """Modules whose functions run or load whatever they are given; no pattern allows them."""
 
 Judge = Callable[[Any, Mapping[str, Any]], str]
-"""Of a target and its arguments: why they are not harmless; nothing if they are."""
+"""Functions that say why a target with its arguments is not harmless; nothing if it is."""
 
 
 def _always(why: str) -> Judge:
@@ -77,7 +77,7 @@ def _of_timm(target: Any, given: Mapping[str, Any]) -> str:
 
 
 def _loading(arguments: Mapping[str, Any], beginnings: tuple[str, ...]) -> str:
-    """Of the arguments that load something, and begin like that, the first that says what."""
+    """Say which argument, the first that begins like that and is given, loads something; nothing if none does."""
     harmless = (None, False, inspect.Parameter.empty)
     for name, value in arguments.items():
         if str(name).startswith(beginnings) and not any(value is one for one in harmless):
@@ -111,7 +111,7 @@ def unasked(names: Sequence[str], target: Any, given: Mapping[str, Any]) -> str:
 
 
 def matches(names: Sequence[str], patterns: Sequence[str]) -> bool:
-    """Whether any of `names` fits any of `patterns`."""
+    """Return whether any of `names` fits any of `patterns`."""
     return any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
 

@@ -284,7 +284,7 @@ def _other_place(words: Sequence[str], depth: int, names: Iterable[str], cfg: Di
 
 
 def _may_be(place: str, key: str, value: str) -> bool:
-    """Whether a key may have been meant by another one: a group only with one of its options, or for a slip."""
+    """Return whether a key may have been meant by another one: a group only with one of its options, or for a slip."""
     options = names_of(place)
     return not options or is_slip(key, place) or bool(nearest(value, options))
 

@@ -483,11 +483,11 @@ FACTS: Mapping[str, Any] = {
     "class_weights": list[float] | None, "param_groups": list[dict[str, Any]], "options": dict[str, Any],
     "steps_per_epoch": int | None, "total_steps": int | None, "total_epochs": int | None, "epoch_samples": int | None,
 }  # fmt: skip
-"""What a ``config.yaml`` may hold of each fact that is read again."""
+"""Types that a ``config.yaml`` may hold for each fact that is read again."""
 
 
 def problems_of_saved(config: Mapping[str, Any]) -> list[Problem]:
-    """What no run writes into its ``config.yaml``. One of another version may lack keys of ours, and have others.
+    """Return what no run writes into its ``config.yaml``. Another version may lack keys of ours, and have others.
 
     Raises:
         ValueError: whole groups are not there, so that nothing of it is what a run wrote.
@@ -503,7 +503,7 @@ def problems_of_saved(config: Mapping[str, Any]) -> list[Problem]:
 
 
 def _is_unknown(value: Any) -> bool:
-    """Whether something else will say a value that was saved."""
+    """Return whether a saved value is left for something else to say."""
     return value is UNKNOWN or (isinstance(value, str) and (value == "???" or "${" in value))
 
 

@@ -58,10 +58,10 @@ HYDRA_KEYS = ("_target_", "_args_", "_partial_", "_convert_", "_recursive_")
 """Keys beside ``_target_`` that are Hydra's, and no arguments."""
 
 CALLED = r"\w+|metric\.[^.]+|transform\.\w+\.\d+|loss\.terms\.\d+|.*\.scheduler|trainer\.step|loader\.(batch_)?sampler"
-"""Where targets stand that the run calls itself; those inside their arguments Hydra does."""
+"""Places of the targets that the run calls itself; Hydra calls those inside their arguments."""
 
 AS_CALLED = {"_convert_": "all", "_recursive_": True, "_partial_": False}
-"""What Hydra's keys say of how the run calls a target. Nothing else would have an effect."""
+"""Values of Hydra's keys that fit how the run calls a target. Nothing else would have an effect."""
 
 BOUND = ("split", "loader", "optimizer", "scheduler", "trainer", "metric")
 """Groups whose target is given its first arguments by the run, and so is called the same with ``_partial_``."""

@@ -98,8 +98,8 @@ def _in_memory(source: Any, layout: str | None, exact: bool) -> Any:
 
 
 def _own(source: Any, ignore_index: float | None) -> float | None:
-    """What stands for no target in a data set: what it says itself, as a table does, whose classes have numbers of
-    their own; else what the configuration says."""
+    """Return what stands for no target in a data set: what it says itself, as a table does, whose classes have
+    numbers of their own; else what the configuration says."""
     own = source.ignore_index if isinstance(source, ArrayDataset) else None
     return ignore_index if own is None else own
 

@@ -11,17 +11,17 @@ import numpy as np
 from PIL import ExifTags, Image
 
 UNDECODABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What PIL raises of a file that it cannot decode."""
+"""Errors that PIL raises of a file that it cannot decode."""
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 READING: Literal[2] = 2
-"""How pictures are read now: version 1, of runs that were trained with it, has another `earlier`."""
+"""Version of how pictures are read now: 1, of runs that were trained with it, has another `earlier`."""
 
 AS_EARLIER = (
     "dataset.reading=1: images are read as by earlier versions, which ignored their EXIF orientation and linked folders"
 )
-"""What is said of reading 1."""
+"""Message about reading 1."""
 
 Fit = Literal["cut", "pad", "stretch"]
 
@@ -45,15 +45,15 @@ the tags anew, and fails where it cannot."""
 
 
 class Head(NamedTuple):
-    """What the head of a file says of its picture."""
+    """Facts that the head of a file tells of its picture."""
 
     size: tuple[int, int]
     """(height, width), upright."""
     grey: bool
     frames: bool
-    """Whether there are more pictures than the first one: it moves, or has pages."""
+    """Flag of a file with more pictures than the first one: it moves, or has pages."""
     deep: bool
-    """Whether what is black and what is white is not known."""
+    """Flag of a picture of which it is not known what is black and what is white."""
 
 
 def head(file: Image.Image, reading: int = READING) -> Head:
@@ -111,7 +111,7 @@ def _orientation(picture: Image.Image) -> int | None:
 
 
 def _is_deep(picture: Image.Image) -> bool:
-    """Whether a value has more than 8 bits."""
+    """Return whether a value has more than 8 bits."""
     return picture.mode.startswith(("I", "F"))
 
 
@@ -179,7 +179,7 @@ def lost(picture: Image.Image, size: Sequence[int], fit: Fit) -> float:
 
 
 def is_range(given: Any) -> bool:
-    """Whether it is [BLACK, WHITE]: two different numbers."""
+    """Return whether `given` is [BLACK, WHITE]: two different numbers."""
     numbers = [v for v in given if isinstance(v, (int, float)) and not isinstance(v, bool) and np.isfinite(v)] \
         if isinstance(given, (list, tuple)) else []  # fmt: skip
     return len(numbers) == 2 == len(given) and numbers[0] != numbers[1]

@@ -1,4 +1,4 @@
-"""How cells are written in a table's file: for the data of a run, and for what is read like them later."""
+"""The way cells are written in a table's file: for the data of a run, and for what is read like them later."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ BLANKS = r"\s+"
 """In place of a separator: as many blanks and tabs as there are."""
 
 WORDS = {r"\t": "\t", "tab": "\t", " ": BLANKS, "blanks": BLANKS}
-"""What may be typed for a separator that is hard to type."""
+"""Words that may be typed for a separator that is hard to type."""
 
 YEAR = re.compile(r"(1[89]|2[01])\d\d")
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How the cells of a file are written.
+    """The way the cells of a file are written.
 
     Args:
         header, separator, encoding, decimal, thousands, missing, units: see `runner.dataset.table`.
@@ -43,7 +43,7 @@ class Dialect:
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Dialect:
-        """That of the arguments of `runner.dataset.table`.
+        """Return the dialect that the arguments of `runner.dataset.table` describe.
 
         Raises:
             ConfigError: one of them is not allowed.
@@ -57,7 +57,7 @@ class Dialect:
         return found
 
     def check(self) -> None:
-        """That the characters are such as can be told apart.
+        """Check that the characters can be told apart.
 
         Raises:
             ConfigError: they are not.
@@ -91,7 +91,7 @@ class Dialect:
         return float(sign + text) if "_" not in text and is_number(sign + text) else None
 
     def is_gap(self, text: str, is_numeric: bool = False) -> bool:
-        """Whether a cell is one that `missing` names; in a column of numbers also if it is written otherwise."""
+        """Return whether `missing` names a cell; in a column of numbers also if it is written otherwise."""
         if text in self.missing:
             return True
         return is_numeric and bool(self._numbers) and self.number(text) in self._numbers
@@ -101,7 +101,7 @@ class Dialect:
         return {number for number in map(self.number, self.missing) if number is not None}
 
     def first_lines(self, lines: Sequence[str]) -> tuple[str, bool]:
-        """What separates the cells of a file, and whether its first line names the columns.
+        """Return what separates the cells of a file, and whether its first line names the columns.
 
         Args:
             lines: its first one, and the next one if there is one.
@@ -133,7 +133,7 @@ KEYS = ("header", "separator", "encoding", "decimal", "thousands", "missing", "u
 
 
 def separator_of(line: str, earlier: bool = False) -> str:
-    """What separates the cells of a file's first line."""
+    """Return what separates the cells of a file's first line."""
     if earlier:
         return max(",;\t", key=line.count)
     found = max(SEPARATORS, key=line.count)
@@ -145,7 +145,7 @@ def separator_of(line: str, earlier: bool = False) -> str:
 
 
 def _are_years(cells: Sequence[Sequence[str]], at: Sequence[int]) -> bool:
-    """Whether the numbers in the first of two rows are years that follow one another, and those in the second none."""
+    """Return whether the numbers in the first of two rows are years in sequence, and those in the second none."""
     if len(cells) < 2 or len(at) < 2:
         return False
     first = [cells[0][i].strip() for i in at]
@@ -157,7 +157,7 @@ def _are_years(cells: Sequence[Sequence[str]], at: Sequence[int]) -> bool:
 
 
 def is_number(text: str) -> bool:
-    """Whether Python reads a text as a number."""
+    """Return whether Python reads a text as a number."""
     try:
         float(text)
     except ValueError:

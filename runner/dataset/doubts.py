@@ -1,4 +1,4 @@
-"""What is said of a table that may have been read as it was not meant."""
+"""Messages about a table that may have been read as it was not meant."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MANY = 20
 """Rows below which a column that counts them may do so by chance."""
 
 INDEX = re.compile(r"unnamed: \d+|index|level_0|#|(.*[ _])?id|row ?(id|names?|number)?|(s\.?|serial )?(no|nr)\.?", re.I)
-"""What columns are called that count the rows, or name them."""
+"""Names of columns that count the rows, or name them."""
 
 
 def say_header(frame: pd.DataFrame) -> None:
@@ -35,13 +35,13 @@ def say_header(frame: pd.DataFrame) -> None:
 
 
 def _is_count(cells: Sequence[str]) -> bool:
-    """Whether the numbers are 0, 1, 2, … in the places where they stand, as columns without names are counted."""
+    """Return whether the numbers are 0, 1, 2, … where they stand, as columns without names are counted."""
     numbers = [cell for cell in cells if is_number(cell)]
     return len(numbers) > 2 and [float(cell) for cell in numbers] == list(range(len(numbers)))
 
 
 def _are_odd_numbers(cells: Sequence[str], rest: pd.DataFrame) -> bool:
-    """Whether all numbers are whole ones, each another one, where most below are fractions."""
+    """Return whether all numbers are whole ones, each another one, where most below are fractions."""
     import pandas as pd
 
     places = [at for at, cell in enumerate(cells) if is_number(cell)]
@@ -53,7 +53,7 @@ def _are_odd_numbers(cells: Sequence[str], rest: pd.DataFrame) -> bool:
 
 
 def _is_odd_text(cells: Sequence[str], rest: pd.DataFrame) -> bool:
-    """Whether there are texts that stand nowhere below, where few others do again and again."""
+    """Return whether there are texts that stand nowhere below, where few others do again and again."""
     places = [at for at, cell in enumerate(cells) if cell and not is_number(cell)]
     return any(
         (below := rest.iloc[:, at]).nunique() * 2 <= len(rest) and not below.astype("string").eq(cells[at]).any()

@@ -47,7 +47,7 @@ def facts(parts: Mapping[str, Samples]) -> dict[str, Any]:
 
 
 def check_varied(parts: Mapping[str, Samples]) -> None:
-    """That there is something to predict: targets of several classes, or values that differ.
+    """Check that there is something to predict: targets of several classes, or values that differ.
 
     Raises:
         DataError: a single class, or the same values for every sample.

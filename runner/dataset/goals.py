@@ -23,7 +23,7 @@ IGNORED = -100
 the index of a class, too."""
 
 SEPARATORS = ("|", ";", ",", " ")
-"""Of tags, the surest first."""
+"""Separators of tags, the surest first."""
 
 
 def whole(column: pd.Series[Any]) -> pd.Series[Any]:
@@ -60,7 +60,7 @@ def with_words(
 
 
 def gaps_said(words: Counter[str], kept: Sequence[Any]) -> str:
-    """Which words were read as gaps, and how often, and in a second line what makes classes of them; empty if none.
+    """Say which words were read as gaps, how often, and in a second line what makes classes of them; empty if none.
 
     Args:
         kept: words that are classes already.
@@ -104,8 +104,8 @@ def split(text: str, separator: str) -> set[str]:
 
 
 def as_tags(name: object, texts: Sequence[str]) -> tuple[str, str]:
-    """What is said of a column whose classes are in truth several tags each, and what to type; empty if they do not
-    look so.
+    """Return what to say of a column whose classes are in truth several tags each, and what to type; empty if they
+    do not look so.
 
     Few tags make up many texts, of one tag and of several. Blanks are in names, too, so more is asked of them.
     """

@@ -25,24 +25,24 @@ FORMAT = 3
 
 
 class Read(NamedTuple):
-    """What the files of a part came to."""
+    """The outcome of reading the files of a part."""
 
     pixels: np.ndarray[Any, Any]
     """(N, C, H, W) uint8; black where a file is broken."""
     broken: dict[str, str]
     """Why a file could not be decoded."""
     cut: int
-    """How many pictures lost much of their area."""
+    """Number of pictures that lost much of their area."""
     lost: float
     """The share of their area that these lost, summed."""
     grey: int
-    """How many pictures are grey."""
+    """Number of pictures that are grey."""
     frames: int
-    """How many files have more than one picture."""
+    """Number of files that have more than one picture."""
 
 
 def place(pictures: Pictures, size: tuple[int, int], cache: Path) -> Path:
-    """Where the decoded pictures are kept: a name that follows from the files' content and the settings.
+    """Return where the decoded pictures are kept: a name that follows from the files' content and the settings.
 
     So that a folder need not be read whole each time, what its content came to is remembered by the files' names,
     sizes and times. The time of the last change of a file's record (ctime) cannot be set back, as that of its content
@@ -67,7 +67,7 @@ def place(pictures: Pictures, size: tuple[int, int], cache: Path) -> Path:
 
 
 def load(path: Path) -> Read | None:
-    """What `keep` wrote; None if there is nothing, or if it is not whole."""
+    """Load what `keep` wrote; None if there is nothing, or if it is not whole."""
     try:
         # Copy-on-write: pages are read when they are needed, and shared between runs.
         pixels = np.load(path, mmap_mode="c")

@@ -1,4 +1,4 @@
-"""Which files of a folder are pictures, in the order of torchvision's `ImageFolder`, and which are left out."""
+"""The files of a folder that are pictures, in the order of torchvision's `ImageFolder`, and those left out."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from runner.errors import DataError, Problem, counted, few
 log = logging.getLogger("runner")
 
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP")
-"""Of pictures, as PIL calls them. It also opens drawings, films, fields of numbers and icons."""
+"""Formats of pictures, as PIL calls them. It also opens drawings, films, fields of numbers and icons."""
 
 OTHER_IMAGES = (".heic", ".heif", ".jxl", ".svg", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw", ".dcm", ".exr")
-"""Of pictures that PIL itself does not know."""
+"""Suffixes of pictures that PIL itself does not know."""
 
 OF_READING_1 = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 DROPPINGS = ("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "lost+found")
-"""What systems leave in folders, besides hidden files such as ``.DS_Store``, ``._1.png``, ``.ipynb_checkpoints``."""
+"""Names that systems leave, besides hidden ones such as ``.DS_Store``, ``._1.png``, ``.ipynb_checkpoints``."""
 
 TABLES = (".csv", ".tsv", ".txt", ".json", ".jsonl")
-"""In which labels may be."""
+"""Suffixes of files that labels may be in."""
 
 NUMBER_OF_TABLES = 10
 
@@ -40,7 +40,7 @@ SORTED = "images sorted into one folder per class; docs/data.md has a script tha
 
 @cache
 def suffixes() -> tuple[str, ...]:
-    """Of files that are taken for pictures, in small letters."""
+    """Return the suffixes of files that are taken for pictures, in small letters."""
     return tuple(sorted(suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS))
 
 
@@ -49,7 +49,7 @@ def is_picture(name: str) -> bool:
 
 
 def is_dropping(name: str) -> bool:
-    """Whether a file or folder is no data of anybody's."""
+    """Return whether a file or folder is no data of anybody's."""
     return name.startswith(".") or name.strip().lower() in DROPPINGS
 
 
@@ -126,7 +126,7 @@ def find_as_earlier(folder: Path) -> Found:
 
 
 def check_labels(root: Path, classes: Sequence[str], found: Sequence[Found], part: str | None, train: Path) -> None:
-    """That it is the folders that say the classes, and not a table beside them.
+    """Check that it is the folders that say the classes, and not a table beside them.
 
     Args:
         root: the folder of a part, or of the data set.
@@ -167,7 +167,7 @@ def _tables(root: Path, above: bool) -> list[Path]:
 
 
 def _lists(table: Path, names: Sequence[str], anywhere: bool) -> bool:
-    """Whether most rows at the start of a table have one of some names in them, or one without its suffix.
+    """Return whether most rows at the start of a table have one of some names in them, or one without its suffix.
 
     Args:
         anywhere: whether the last need not come first.

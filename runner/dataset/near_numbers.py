@@ -27,7 +27,7 @@ MARKS = 10
 """Different texts among numbers that may be marks, though they are many cells."""
 
 TYPOS = 0.05
-"""Of the cells: texts among numbers that are mistakes, however many different ones there are."""
+"""Share of the cells: texts among numbers that are mistakes, however many different ones there are."""
 
 WRITTEN = (
     (".", ",", "a thousands separator"), (",", None, "a decimal comma"), (",", ".", "a decimal comma"),
@@ -35,12 +35,12 @@ WRITTEN = (
     (",", " ", "a decimal comma"), (".", "\u00a0", "a thousands separator"), (",", "\u00a0", "a decimal comma"),
     (",", "\u202f", "a decimal comma"),
 )  # fmt: skip
-"""How numbers are written elsewhere: the decimal and the thousands separator, and what is said of it."""
+"""Ways numbers are written elsewhere: the decimal and the thousands separator, and what is said of it."""
 
 
 @dataclass
 class Found:
-    """What is wrong with a column.
+    """The fault of a column.
 
     Args:
         form: how its numbers are written; empty if that is as it should be.
@@ -92,7 +92,7 @@ def numbers_of(
 
 
 def has_zeros(text: str) -> bool:
-    """Whether a text is a code that begins with a zero, as no number does."""
+    """Return whether a text is a code that begins with a zero, as no number does."""
     return re.fullmatch(r"0\d+", text.strip()) is not None
 
 
@@ -104,7 +104,7 @@ def _whole(column: pd.Series[Any]) -> pd.Series[Any]:
 
 
 def _counts(column: pd.Series[Any]) -> dict[str, int] | None:
-    """How many cells each text of a column has; None if it is one of other values."""
+    """Count how many cells each text of a column has; None if it is one of other values."""
     import pandas as pd
 
     if isinstance(column.dtype, pd.CategoricalDtype) or not (
@@ -121,7 +121,7 @@ def _counts(column: pd.Series[Any]) -> dict[str, int] | None:
 
 
 def look(counts: Mapping[str, int], dialect: Dialect) -> Found | None:
-    """What is wrong with texts of which some are no numbers; None if they are categories.
+    """Find what is wrong with texts of which some are no numbers; None if they are categories.
 
     Args:
         counts: how many cells each has.
@@ -144,7 +144,7 @@ def _is_gap(text: str) -> bool:
 
 
 def _form(texts: Sequence[str], dialect: Dialect) -> Found:
-    """How most of the texts are written that are no numbers, if it is one way."""
+    """Find how most of the texts are written that are no numbers, if it is one way."""
     left = [text for text in texts if dialect.number(text) is None and not _is_gap(text)]
     found = Found()
     units = list(dict.fromkeys(unit for text in left for unit in _units(text)))
@@ -210,7 +210,7 @@ def _problems(
 
 
 def _is_header(frame: pd.DataFrame, found: Sequence[Found], names: Sequence[Any]) -> bool:
-    """Whether a cell of the first row, which was not read as names, is no number in any of the columns."""
+    """Return whether a cell of the first row, which was not read as names, is no number in any of the columns."""
     first = [str(frame[name].iloc[0]) for name in names]
     return is_unnamed(frame) and all(
         cell in each.marks and not _is_gap(cell) for cell, each in zip(first, found, strict=True)

@@ -114,7 +114,7 @@ def image_folder(
 
 
 class How(NamedTuple):
-    """How files are read: see `image_folder`, and for the mode `MODES`."""
+    """The way files are read: see `image_folder`, and for the mode `MODES`."""
 
     mode: str
     size: tuple[int, int] | None
@@ -184,7 +184,7 @@ def _folders(root: Path) -> dict[str, Path]:
 
 
 def _is_flat(folder: Path) -> bool:
-    """Whether pictures lie in a folder, and none in folders in it."""
+    """Return whether pictures lie in a folder, and none in folders in it."""
     paths = image_files.find(folder).paths
     return bool(paths) and all(Path(path).parent == folder for path in paths)
 
@@ -281,12 +281,12 @@ class Pictures(Dataset[Any]):
 
 
 def _heads(parts: Iterable[Pictures], how: How, count: int | None = None) -> dict[Path, Head | None]:
-    """What the heads of files say, of all or of so many of each part."""
+    """Read what the heads of files say, of all or of so many of each part."""
     return {path: _head(path, how.reading) for each in parts for path, _ in islice(each.samples, count)}
 
 
 def _head(path: Path, reading: int) -> Head | None:
-    """What the head of a file says; None if that is no picture's."""
+    """Read what the head of a file says; None if that is no picture's."""
     try:
         with Image.open(path) as file:
             return head(file, reading)

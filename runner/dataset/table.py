@@ -189,8 +189,8 @@ def _read_anew(
 
 
 def _are_plain(head: pd.Series[Any], column: pd.Series[Any]) -> bool:
-    """Whether whole numbers are no codes: where such are filled up with zeros to one width, the first cells show it,
-    unless all of those are large.
+    """Return whether whole numbers are no codes: where such are filled up with zeros to one width, the first cells
+    show it, unless all of those are large.
 
     Args:
         head: the first cells, as they are written.
@@ -202,7 +202,7 @@ def _are_plain(head: pd.Series[Any], column: pd.Series[Any]) -> bool:
 
 
 def _are_whole(column: pd.Series[Any]) -> bool:
-    """Whether numbers may have been codes: none has a fraction, and none is below 0."""
+    """Return whether numbers may have been codes: none has a fraction, and none is below 0."""
     import pandas as pd
 
     if pd.api.types.is_integer_dtype(column):
@@ -272,14 +272,14 @@ def _with_targets(
 
 
 def _place(rows: pd.Index[Any], line: Callable[[int], str], position: int) -> str:
-    """Where in its file a row is that is left."""
+    """Say where in its file a row is that is left."""
     return f"row {rows[position]} (counted from 0){line(rows[position])}"
 
 
 def _check_size(
     column: pd.Series[Any], values: np.ndarray[Any, Any], where: Callable[[int], str], remedy: str = ""
 ) -> None:
-    """That no number is infinite or too large, and say so if whole numbers are too large to be told apart.
+    """Check that no number is infinite or too large, and say so if whole numbers are too large to be told apart.
 
     Args:
         values: of the column, as float64 with NaN for gaps.
@@ -339,7 +339,7 @@ def _is_numeric(column: pd.Series[Any]) -> bool:
 
 
 def _are_many(column: pd.Series[Any]) -> bool:
-    """Whether a column has too many different values for classes."""
+    """Return whether a column has too many different values for classes."""
     return column.nunique() > _most_classes(column)
 
 

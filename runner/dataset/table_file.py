@@ -43,7 +43,7 @@ FOREIGN = {
     b'{"': "JSON: its name has to end in .jsonl, or in .json",
     b'[{"': "JSON: its name has to end in .json",
 }
-"""What a file is that begins in such a way, though its name says that it is a CSV file."""
+"""Kinds of files that begin in such a way, though their names say that they are CSV files."""
 
 
 def _gzip(path: Path) -> IO[bytes]:
@@ -62,7 +62,7 @@ COMPRESSED: dict[str, Callable[[Path], IO[bytes]]] = {".gz": _gzip, ".bz2": bz2.
 
 
 def form_of(path: Path) -> str:
-    """What the name of a file says of its form, such as ``.csv``, whether it is compressed or not."""
+    """Return what the name of a file says of its form, such as ``.csv``, whether it is compressed or not."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     return next((suffix for suffix in reversed(suffixes) if suffix not in COMPRESSED), "")
 
@@ -74,7 +74,7 @@ def unpacked(path: Path) -> IO[bytes]:
 
 
 def encoding_of(path: Path, dialect: Dialect) -> str:
-    """In which encoding to read a file.
+    """Return the encoding to read a file in.
 
     Raises:
         DataError: it is none of texts, by how it begins.
@@ -260,7 +260,7 @@ def _excel(path: Path, dialect: Dialect) -> pd.DataFrame:
 
 
 def is_unnamed(frame: pd.DataFrame) -> bool:
-    """Whether the first row of a table was not taken for the names of its columns."""
+    """Return whether the first row of a table was not taken for the names of its columns."""
     import pandas as pd
 
     return pd.api.types.is_integer_dtype(frame.columns)
@@ -301,7 +301,7 @@ READERS: dict[str, Callable[[Path, Dialect], pd.DataFrame]] = {
     ".xlsx": _excel,
     ".xlsm": _excel,
 }
-"""What reads the files whose names end so; every other one is read as text with separators."""
+"""Readers of the files whose names end so; every other one is read as text with separators."""
 
 
 def _needs(path: Path) -> Problem:
@@ -311,7 +311,7 @@ def _needs(path: Path) -> Problem:
 
 
 def _not_of_the_encoding(path: Path, dialect: Dialect, error: UnicodeError) -> Problem:
-    """Where a file is not in its encoding, and in which it may be: each byte is something in latin-1."""
+    """Say where a file is not in its encoding, and in which it may be: each byte is something in latin-1."""
     used = dialect.encoding or "utf-8"
     where, remedy = "", "" if dialect.encoding else "dataset.encoding=latin-1"
     with suppress(UnicodeError, OSError), unpacked(path) as file:
@@ -328,7 +328,7 @@ def _not_of_the_encoding(path: Path, dialect: Dialect, error: UnicodeError) -> P
 
 
 def lines_of(path: Path, dialect: Dialect, rows: Collection[int]) -> dict[int, int]:
-    """In which lines of a CSV file rows begin, as an editor counts lines."""
+    """Return in which lines of a CSV file rows begin, as an editor counts lines."""
     form, found = form_of(path), dict[int, int]()
     if form in READERS:
         return {row: row + 1 for row in rows} if form in (".jsonl", ".ndjson") else {}
@@ -349,6 +349,6 @@ def lines_of(path: Path, dialect: Dialect, rows: Collection[int]) -> dict[int, i
 
 
 def line_of(path: Path, dialect: Dialect, row: int) -> str:
-    """Where in its file a row is: ``, line 5 of pets.csv``; nothing where there are no lines."""
+    """Say where in its file a row is: ``, line 5 of pets.csv``; nothing where there are no lines."""
     line = lines_of(path, dialect, [row]).get(row)
     return "" if line is None else f", line {line} of {path.name}"

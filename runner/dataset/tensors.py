@@ -13,7 +13,7 @@ from runner.batch import by
 from runner.errors import DataError, Problem
 
 LARGEST = torch.finfo(torch.float32).max
-"""Of the numbers that a model, which computes in float32, can be given; all beyond it are taken for mistakes."""
+"""Largest number that a model, which computes in float32, can be given; all beyond it are taken for mistakes."""
 
 
 def as_input(value: Any, layout: str | None = None, exact: bool = True) -> Tensor:
@@ -64,7 +64,7 @@ def _tensor(value: Any, exact: bool) -> Tensor:
 
 
 def _has_floats(value: Any) -> bool:
-    """Whether any number in nested lists is one of Python's floats."""
+    """Return whether any number in nested lists is one of Python's floats."""
     return any(map(_has_floats, value)) if isinstance(value, (list, tuple)) else isinstance(value, float)
 
 

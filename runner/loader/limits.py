@@ -1,4 +1,4 @@
-"""What a machine may have too little of for workers: shared memory, and open files."""
+"""Things that a machine may have too little of for workers: shared memory, and open files."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ MORE_SHARED = "loader.num_workers=0, a smaller loader.batch_size, or in a contai
 MORE_FILES = "loader.num_workers=0, or before it in the same shell: ulimit -n 4096"
 
 WORDS = {errno.ENOSPC: ("No space left", "Bus error"), errno.EMFILE: ("Too many open files", "ancdata")}
-"""What a worker that has too little of something exits with, and how it is said."""
+"""Errors that a worker which has too little of something exits with, and how each is said."""
 
 FILES, SPARE_FILES = 3, 28
-"""That this process opens for each worker, and for the batches that come from them and what else a run writes."""
+"""Files that this process opens for each worker, and for the batches that come from them and what else a run writes."""
 
 
 def lacking(batches: Iterator[Any], error: Exception) -> tuple[str, str] | None:
-    """What the workers have too little of, and what to do; None if they died of something else."""
+    """Return what the workers have too little of, and what to do; None if they died of something else."""
     workers = getattr(batches, "_workers", ())
     if isinstance(error, (OSError, EOFError)):  # one may just be dying, while it hands something over
         for worker in workers:
@@ -77,7 +77,7 @@ def _mib(size: float) -> str:
 
 
 def check(batch: int, num_workers: int, ready: int) -> None:
-    """That batches can come from workers.
+    """Check that batches can come from workers.
 
     Args:
         batch: bytes of one.
@@ -101,7 +101,7 @@ def check(batch: int, num_workers: int, ready: int) -> None:
 
 
 PR_SET_PDEATHSIG = 1
-"""Of Linux: the signal that a process gets when its parent dies."""
+"""Linux's number for setting the signal that a process gets when its parent dies."""
 
 
 def end_with_the_run() -> None:

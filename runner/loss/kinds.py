@@ -38,7 +38,7 @@ REMEDIES = {
 SEVERAL = (
     "several classes per sample: of a table, several columns of 0 and 1 as dataset.target, or dataset.labels_separator"
 )
-"""How to have flags."""
+"""Advice on how to have flags."""
 
 
 @dataclass(frozen=True)

@@ -71,8 +71,8 @@ def _fitting(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str
 
 
 def _matched(read: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """What was read under the model's names, and what was taken from before them: where none fits as it is, what most
-    names begin with, such as the ``model.`` of a Lightning module."""
+    """Return what was read under the model's names, and what was taken from before them: where none fits as it is,
+    what most names begin with, such as the ``model.`` of a Lightning module."""
     plain = given = {_own_name(name, own): tensor for name, tensor in read.items()}
     prefix = ""
     while not _fits(_fitting(given, own)):
@@ -88,7 +88,7 @@ def _matched(read: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[dic
 
 
 def _fits(fitting: Mapping[str, Tensor]) -> bool:
-    """Whether there is more than counters of batches, which fit any other."""
+    """Return whether there is more than counters of batches, which fit any other."""
     return any(tensor.dim() for tensor in fitting.values())
 
 

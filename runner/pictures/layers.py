@@ -38,7 +38,7 @@ class GradientNorms:
         self._steps += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """What has been counted, of which a resumed run goes on."""
+        """Return what has been counted, for a resumed run to go on from."""
         return {"sums": dict(zip(self.layers, self._sums, strict=True)), "steps": self._steps}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -93,8 +93,8 @@ def _is_done(cfg: DictConfig, run_dir: Path) -> bool:
 
 
 def is_whole(cfg: DictConfig, run_dir: Path) -> bool:
-    """Whether a cross-validation whose folds are completed has what they come to together: it may have been killed
-    after the last of them."""
+    """Return whether a cross-validation whose folds are completed has what they come to together: it may have been
+    killed after the last of them."""
     said, found = folder.result(run_dir), json.loads(to_json(_of_folds(cfg, run_dir)))
     metrics = found.pop("metrics")
     has_files = (run_dir / predictions.TOGETHER).is_file() and (not cfg.tensorboard.enabled or _board(run_dir).is_dir())
@@ -185,7 +185,7 @@ def summarise(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
 
 
 def _of_folds(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
-    """What the folds of a cross-validation say in their ``result.json`` comes to, without their predictions."""
+    """Sum up what the folds of a cross-validation say in their ``result.json``, without their predictions."""
     numbers = [number for number in range(cfg.split.n_splits) if folder.fold(run_dir, number).is_dir()]
     results = {number: folder.result(folder.fold(run_dir, number)) for number in numbers}
     states = [results.get(number, {}).get("state", "running") for number in range(cfg.split.n_splits)]

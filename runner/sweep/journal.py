@@ -85,7 +85,7 @@ def _check_lines(path: Path) -> None:
 
 
 def _check_trial(trial: FrozenTrial) -> None:
-    """That samplers and pruners can compute with what is said of a point."""
+    """Check that samplers and pruners can compute with what is said of a point."""
     values: Any = trial.values
     numbers = [*(values or []), *trial.intermediate_values.values()]
     if trial.state == TrialState.COMPLETE and (len(values or []) != 1 or math.isnan(values[0])):
@@ -103,7 +103,7 @@ def _check_trial(trial: FrozenTrial) -> None:
 
 
 def check_sampler(node: DictConfig, study: optuna.Study) -> None:
-    """That nothing of a folder is unpickled, whatever is allowed: CmaEsSampler keeps pickles in the journal.
+    """Check that nothing of a folder is unpickled, whatever is allowed: CmaEsSampler keeps pickles in the journal.
 
     Raises:
         ConfigError: the search holds such pickles, and the sampler is none of those that leave them alone.

@@ -58,7 +58,7 @@ class Record:
     """The overrides that the sweep was started with last."""
     entries: list[Entry]
     numbers: str = EXACT
-    """In which its jobs read and scale numbers: the sweep of an earlier version goes on as it began."""
+    """The way its jobs read and scale numbers: the sweep of an earlier version goes on as it began."""
     _read: dict[Path, tuple[int, dict[str, Any]]] = field(default_factory=dict)
     """By its path, when a ``result.json`` was written and what it says: of a thousand jobs few are read again."""
 

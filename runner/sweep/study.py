@@ -60,7 +60,7 @@ class Study(Sweep):
                 check_space(self._space, before)
 
     def _before(self) -> optuna.Study | None:
-        """What is in the folder of the sweep, once it is known that it can be gone on with."""
+        """Return what is in the folder of the sweep, once it is known that it can be gone on with."""
         found = journal.read(self.record.folder)
         if found is not None:
             journal.check_sampler(self.cfg.sweep.sampler, found)

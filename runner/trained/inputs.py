@@ -113,7 +113,7 @@ def pieces(given: str, opened: Sequence[Opened], runs: Sequence[Run], keep: Sequ
 
 
 def _dialect(runs: Sequence[Run]) -> Dialect:
-    """How the cells of a table are written that the runs were trained on."""
+    """Return how the cells of a table are written that the runs were trained on."""
     codes = runs[0].reader.codes
     return Dialect() if codes is None else codes.dialect
 
@@ -208,7 +208,7 @@ def _of_csv(path: Path, runs: Sequence[Run], size: int, keep: Sequence[str]) -> 
 
 
 DAMAGED = (EOFError, BadGzipFile, BadZipFile, LZMAError, zlib.error)
-"""What is raised of a compressed file that is none, or not whole."""
+"""Errors that are raised of a compressed file that is none, or not whole."""
 
 
 def _of_input(error: DataError) -> DataError:

@@ -120,7 +120,7 @@ def _folds(run_dir: Path) -> list[Path]:
 
 
 def _check_keys(command: str, overrides: Iterable[str], again: Collection[str]) -> None:
-    """That nothing is typed that would make the model another one.
+    """Check that nothing is typed that would make the model another one.
 
     Args:
         again: keys that may be typed, because the run folder does not hold their values.

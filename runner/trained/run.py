@@ -205,7 +205,7 @@ class Run:
 
     @property
     def is_exact(self) -> bool:
-        """Whether the values that it predicts are in float64, and not in float32."""
+        """Return whether the values that it predicts are in float64, and not in float32."""
         return self.readout.std.dtype == torch.float64
 
     def read(self, said: Sequence[Tensor]) -> Predictions:

@@ -252,7 +252,7 @@ class Writer:
 
 
 def check_output(path: Path) -> None:
-    """That nothing is overwritten, also no link: what it leads to may be anything.
+    """Check that nothing is overwritten, also no link: what it leads to may be anything.
 
     Raises:
         ConfigError: there is something.

@@ -85,7 +85,7 @@ class Trainer:
         """(2, T) the same of the last step."""
         self.vitals = Vitals(self.gradient.parameters, device)
         self.observed: dict[str, Any] = {}
-        """What whoever observes the gradients had counted when the run that is resumed was saved."""
+        """Counts of whoever observes the gradients, as they were when the run that is resumed was saved."""
         self.measured: dict[str, float] = {}
         """What they were at the last evaluation; see `Vitals.read`."""
         self.gap: AbstractContextManager[None] = nullcontext()

@@ -62,7 +62,7 @@ class Vitals:
         return self.samples / self.seconds
 
     def state_dict(self) -> dict[str, float]:
-        """What a resumed run goes on from; not what is about time."""
+        """Return what a resumed run goes on from; not what is about time."""
         return {"steps": self.steps, "norms": float(self.norms), "update_ratio": float(self.update_ratio)}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
