@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.dataset.columns import override
 from runner.dataset.dialect import Dialect
+from runner.dataset.goals import whole
 from runner.dataset.table_file import is_unnamed
 from runner.errors import DataError, Problem, counted, few
 
@@ -86,7 +87,8 @@ def numbers_of(
             if (wrong := look(counts, dialect)) is not None:
                 found[name] = wrong
         elif not any(map(has_zeros, counts)):
-            frame[name] = _whole(frame[name].map({cell: numbers[str(cell)] for cell in frame[name].dropna().unique()}))
+            read = {cell: numbers[str(cell)] for cell in frame[name].dropna().unique()}
+            frame[name] = whole(frame[name].map(read).astype("float64"))  # as if they had been written as such
     if found:
         raise DataError(*_problems(frame, found, goals, texts, dialect, lines))
 
@@ -94,13 +96,6 @@ def numbers_of(
 def has_zeros(text: str) -> bool:
     """Return whether a text is a code that begins with a zero, as no number does."""
     return re.fullmatch(r"0\d+", text.strip()) is not None
-
-
-def _whole(column: pd.Series[Any]) -> pd.Series[Any]:
-    """Numbers as pandas would have read them, had they been written as such."""
-    column = column.astype("float64")
-    is_whole = not column.isna().any() and bool(((column % 1 == 0) & (column.abs() < 2**53)).all())
-    return column.astype("int64") if is_whole else column
 
 
 def _counts(column: pd.Series[Any]) -> dict[str, int] | None:
