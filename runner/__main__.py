@@ -20,13 +20,10 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 # Whether there is a card is asked of its driver, and CUDA is not started: the process may be about to fork.
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 
-from runner import __version__, folder, ranks, signals, streams
+from runner import __version__, folder, options, ranks, signals, streams
 from runner.commands import COMMANDS, USAGE, show_help, train
-from runner.errors import ConfigError, Interrupted, Problem, RunnerError, for_shell, nearest, of_memory
+from runner.errors import ConfigError, Interrupted, Problem, RunnerError, nearest, of_memory
 from runner.visible import say, say_traceback
-
-VALUES = {"resume": "last", "check": "only", "debug": "dev_run", "device": "cpu", "seed": "0"}
-"""Keys that people type as if they were commands, each with a value."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,13 +72,9 @@ def _command(arguments: list[str]) -> Callable[[list[str]], int]:
         return train
     word = arguments.pop(0)
     if word not in COMMANDS:
-        from runner import options
-
         remedy = folder.line(nearest(word, COMMANDS) or "--help")
-        if word in VALUES or (options.home() / word).is_dir():
-            given = [text for text in arguments[:1] if not re.search("^-|=", text)]
-            remedy = for_shell(f"{word}={[*given, VALUES.get(word, 'OPTION')][0]}")
-            remedy += ", without spaces around =" if arguments[:1] == ["="] else ""
+        if (options.home() / word).is_dir() or word in ("resume", "check", "debug", "device", "seed"):
+            remedy = f"{word}=VALUE"
         raise ConfigError(Problem(word, "there is no such command", ", ".join(COMMANDS), remedy))
     if word in USAGE and {"--help", "-h"} & set(arguments):
         return lambda _: show_help(word)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
-import os
 import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner import folder, hydra_internals
+from runner import hydra_internals, options
 from runner.errors import ConfigError, Problem, cut, for_shell, nearest
-from runner.keys import DEPTH, nesting
+from runner.keys import DEPTH, is_below, nesting
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -26,6 +25,17 @@ WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--confi
 HYDRAS = ("hydra", "hydra.run", "hydra.sweep", "hydra.job", "hydra.runtime", "hydra.overrides", "hydra.help",
           "hydra.hydra_help")  # fmt: skip
 """Groups of keys of Hydra's, of which it needs each."""
+
+OPTIONS = ("hydra.launcher", "hydra.sweeper", "hydra.job_logging", "hydra.hydra_logging")
+"""Groups of Hydra's that have options."""
+
+FIXED = {
+    "hydra.callbacks": "runner checks the configuration there", "hydra.mode": "-m asks for a sweep",
+    "hydra.sweep.subdir": "job folders are named after the values that differ",
+    "hydra.launcher._target_": "hydra/launcher=OPTION chooses it",
+    "hydra.sweeper._target_": "hydra/sweeper=OPTION chooses it", "facts": "it is determined from the data",
+}  # fmt: skip
+"""Keys that nobody sets, with the reason."""
 
 LONGEST = 200
 """Bytes in a key. Hydra looks for a file of that name."""
@@ -83,7 +93,7 @@ def check_typed(flags: Sequence[str], overrides: Sequence[str]) -> None:
     Raises:
         ConfigError: something was.
     """
-    found = [*_check_flags(flags), *_check_overrides(overrides, multirun(flags))]
+    found = [*_check_flags(flags), *_check_overrides(overrides)]
     if found:
         raise ConfigError(*found)
 
@@ -167,37 +177,25 @@ def _override(key: str, value: str | None, command: str = "") -> str:
     return meant(key, value, compose.default())
 
 
-def _check_overrides(overrides: Sequence[str], sweep: bool) -> Iterator[Problem]:
-    rest, before = list(overrides), ""
-    while rest:
-        words, remedy = _spaced(before, rest, sweep)
-        if not remedy:
-            words, remedy = _apart(rest)
-        if not remedy:
-            words, remedy = _torn(before, rest)
-        if remedy:
-            yield Problem(" ".join(words), "is not KEY=VALUE", remedy=remedy)
-        else:
-            yield from _check_override(rest[0])
-        before, rest = rest[0], rest[max(1, len(words)) :]
+def _check_overrides(overrides: Sequence[str]) -> Iterator[Problem]:
+    for is_pair, words in itertools.groupby(overrides, lambda word: bool(re.match(r"~|[^=]+=", word))):
+        for word in words if is_pair else [" ".join(words)]:
+            yield from _check_override(word) if is_pair else [_no_pair(word)]
 
 
-def _apart(arguments: Sequence[str]) -> tuple[list[str], str]:
-    """A key and its value at the beginning of `arguments` that are not one word (``model mlp``, ``model = mlp``), and
-    what to type instead; nothing if there are none."""
-    match = re.match(r"([A-Za-z_][\w./]*)( = | =|= | )([^ =][^ ]*)( |$)", " ".join(arguments[:3]))
-    if match is None or "=" in match[3] or any(" " in argument for argument in arguments[:3]):
-        return [], ""
-    key, between, value = match.groups()[:3]
-    remedy = _override(key, value)
-    if not remedy or (remedy.startswith("dataset") and not key.startswith("dataset")):
-        return [], ""  # a path with a space in it may have such a word
-    return list(arguments[: 3 if between == " = " else 2]), remedy + (", without spaces around =" * ("=" in between))
+def _no_pair(words: str) -> Problem:
+    """What to say of words without =, as of a path without a key, or a value with spaces."""
+    key = words if re.fullmatch(r"[A-Za-z][\w./]*", words) else "KEY"
+    remedy = f"{key}=VALUE, without spaces, or in quotes for a value that has some"
+    if ":" in words:
+        remedy = for_shell(words.replace(":", "=", 1))
+    elif Path(words).exists():
+        remedy = f"{for_shell(f'KEY={words}')}, such as resume= (train), run= (evaluate, predict, export, reproduce), "
+        remedy += "dataset.root= or dataset.path="
+    return Problem(words, "is not KEY=VALUE", remedy=remedy)
 
 
 def _is_group(key: str) -> bool:
-    from runner import options
-
     return (options.home() / key.partition("@")[0]).is_dir()
 
 
@@ -208,84 +206,24 @@ def _are_texts(override: str) -> bool:
     return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
 
-def _is_one_of_several(group: str) -> bool:
-    """Whether a group of ours has options of which each is a thing of its own, and no two can be taken together."""
-    from runner import options
-
-    return (options.home() / group).is_dir() and any("_target_" in tree for tree in options.of(group).values())
-
-
-PATHS = ("root", "path", "input", "output", "run", "resume", "weights", "dir")
-"""What keys end in that are given a path."""
-
-
-def _spaced(before: str, arguments: Sequence[str], sweep: bool) -> tuple[list[str], str]:
-    """The rest of several values with spaces between them (``seed=1, 2``), and what to type instead; nothing if there
-    is none.
-
-    Args:
-        before: the argument before these.
-        sweep: whether ``-m`` was typed.
-    """
-    before = re.sub(r"='(.*,)'$", r"=\1", before)  # `quoted` could not read it
-    words = list(itertools.takewhile(lambda argument: "=" not in argument, arguments))
-    if "=" not in before or not words or not (before.endswith(",") or words[0].startswith(",")):
-        return [], ""
-    together = "".join([before, *words]).strip(",")
-    flag = "" if sweep or "=[" in before or "={" in before else "-m "
-    return words, f"{flag}{for_shell(together)}, without spaces between the values"
-
-
-def _torn(before: str, arguments: Sequence[str]) -> tuple[list[str], str]:
-    """The rest of a path with spaces that was typed without quotes, and what to type instead; nothing if none was.
-
-    Args:
-        before: the argument before these.
-    """
-    key, equals, start = before.partition("=")
-    words = list(itertools.takewhile(lambda argument: re.fullmatch(r"[^~+:=][^:=]*", argument), arguments))
-    # A word that is a path by itself as a rule lacks a key of its own.
-    if not equals or not words or key.rpartition(".")[2] not in PATHS or os.path.exists(words[0]):
-        return [], ""
-    return words, for_shell(f"{key}={' '.join([start, *words])}")
-
-
 def _check_override(override: str) -> Iterator[Problem]:
-    key, equals, value = override.partition("=")
+    key, _, value = override.partition("=")
     key, remedy = key.lstrip("+~"), f"remove {override}"
-    if equals and not key:
-        yield Problem(override, "has no key", remedy="KEY=VALUE")
-    elif not equals and ":" in key and not override.startswith("~"):
-        yield Problem(override, "has no =", remedy=override.replace(":", "=", 1))
-    elif not equals and not override.startswith("~"):
-        # A path without a key, or the second word of a value with a space.
-        close = f"{key}=VALUE; quote values with spaces"
-        if Path(override).exists():
-            close = f"{for_shell(f'KEY={override}')}, such as resume= (train), run= (evaluate, predict, export, "
-            close += "reproduce), dataset.root= or dataset.path="
-        yield Problem(override, "is not KEY=VALUE", remedy=close)
-    elif key == "hydra.callbacks" or key.startswith("hydra.callbacks."):
-        yield Problem(key, "cannot be changed: runner checks the configuration there", remedy=remedy)
+    if reason := next((FIXED[each] for each in FIXED if is_below(key, each)), ""):
+        yield Problem(key, f"cannot be set: {reason}", remedy=remedy)
     elif key.partition("@")[0] in HYDRAS or (override.startswith("~") and key.startswith("hydra")):
         yield Problem(key, "cannot be changed as a whole", "single keys, such as hydra.run.dir", remedy)
-    elif value.startswith("[") and _is_group(key) and not _are_texts(override):
-        yield Problem(key, f"{value!r} is not an option", f"{key}=OPTION", remedy)
-    elif value.startswith("[") and "," in value and _is_one_of_several(key):
-        what = f"{value!r} is a list, and the group takes one option at a time"
-        yield Problem(key, what, remedy=folder.line("-m", f"{key}={re.sub(r'[][ ]', '', value)}"))
-    elif key in ("hydra.launcher._target_", "hydra.sweeper._target_"):
-        yield Problem(key, "cannot be set directly", remedy=f"{key.removesuffix('._target_').replace('.', '/')}=OPTION")
-    elif key.partition(".")[0] == "facts":
-        yield Problem(key, "is determined from the data and cannot be set", remedy=remedy)
-    elif key in ("hydra.launcher", "hydra.sweeper", "hydra.job_logging", "hydra.hydra_logging"):
+    elif value.startswith("[") and _is_group(key):
+        several = f"-m {key}={re.sub(r'[][ ]', '', value)}"
+        if not _are_texts(override):
+            yield Problem(key, f"{value!r} is not an option", f"{key}=OPTION", remedy)
+        elif "," in value and any("_target_" in tree for tree in options.of(key).values()):
+            yield Problem(key, f"{value!r} is a list, and the group takes one option at a time", remedy=several)
+    elif key in OPTIONS:
         remedy = "sweep=optuna" if (key, value) == ("hydra.sweeper", "optuna") else f"{key.replace('.', '/')}={value}"
         yield Problem(key, f"{value!r} is an option, which is chosen with a slash", remedy=remedy)
     elif key in ("hydra.run.dir", "hydra.sweep.dir") and value.strip("'\"") == "":
         yield Problem(key, "the name of the folder is empty", remedy=f"{key}=FOLDER")
-    elif key == "hydra.mode":
-        yield Problem(key, "cannot be set: use -m for a sweep", remedy="-m" if "MULTIRUN" in value.upper() else remedy)
-    elif key == "hydra.sweep.subdir":
-        yield Problem(key, "cannot be set: job folders are named after the values that differ", remedy=remedy)
     elif key == "hydra.verbose" and (
         re.fullmatch(r"\s*-?[\d.]+\s*|\{.*|null", value) or (value.startswith("[") and not _are_texts(override))
     ):

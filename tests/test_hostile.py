@@ -125,7 +125,7 @@ def _code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("model.tag=${hydra:runtime.output_dir}", "model.tag: ${hydra:runtime.output_dir} has no value yet"),
         ("hydra.run.dir=${nowhere}", "hydra.run.dir: is not a path: Interpolation key 'nowhere' not found"),
         ("hydra.run.dir=" + "x" * 300, "hydra.run.dir: is not a path: "),
-        ("+hydra.callbacks.x._target_=evil.f", "hydra.callbacks.x._target_: cannot be changed: runner checks"),
+        ("+hydra.callbacks.x._target_=evil.f", "hydra.callbacks.x._target_: cannot be set: runner checks"),
     ],
 )
 def test_it_is_said(run: Run, capsys: pytest.CaptureFixture[str], override: str, said: str) -> None:

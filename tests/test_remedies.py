@@ -27,7 +27,7 @@ WORDS = r"[,;]? (which|if|without|quote|for a list|that|with that|such as|in pla
 
 REPLACED = (
     r".*(there is no such (key|flag|command)|is not KEY=VALUE|has no =|has no key|cannot be added|"
-    r"takes no value|has no such|is not available|cannot be set: use|.*which is chosen)"
+    r"takes no value|has no such|is not available|.*which is chosen)"
 )
 """Problems of a word that is not typed beside its remedy."""
 
@@ -53,7 +53,7 @@ def typed(remedy: str) -> list[str] | None:
     option = re.sub(r"=OPTION with that key: (\w+).*", r"=\1", remedy)
     whole = re.sub(WORDS, "", option)
     for placeholder, value in FILLED.items():
-        whole = whole.replace(placeholder, value)
+        whole = re.sub(rf"(?<!\w){placeholder}", value, whole)
     try:
         words = shlex.split(whole.removeprefix("python -m runner "))
     except ValueError:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import typing
 from collections.abc import Callable, Collection, Iterable, Sequence
-from functools import partial
 from pathlib import Path
 
 import yaml
@@ -19,7 +18,6 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from runner import config, folder, hydra_internals
-from runner.checks import elsewhere
 from runner.checks.origin import default_line, near
 from runner.command_line import parse
 from runner.errors import Problem, for_shell, is_slip, nearest, reason_of
@@ -28,6 +26,20 @@ from runner.options import default as default_options
 from runner.options import home
 from runner.options import names as names_of
 from runner.options import of as options_of
+
+ELSEWHERE = {
+    "trainer.max_epochs={}": "epochs num_epochs n_epochs num_train_epochs",
+    "optimizer.lr={}": "learning_rate base_lr",
+    "loader.batch_size={}": "bs batch batchsize train_batch_size",
+    "loader.num_workers={}": "workers n_workers",
+    "trainer.clip_norm={}": "grad_clip clip_grad clip_grad_norm gradient_clip_val max_grad_norm",
+    "dataset.path={}": "root file csv csv_path",
+    "dataset.root={}": "path folder data_dir data_path data_root image_dir",
+    "dataset=table dataset.path={}": "path file csv csv_path",
+    "dataset=image_folder dataset.root={}": "root folder data_dir data_path data_root image_dir",
+    "split=stratified_kfold split.n_splits={}": "folds n_folds num_folds k_folds",
+}
+"""By what is typed here: the names that other programs have."""
 
 NOTHING = {
     "scheduler": "scheduler=constant", "transform": "transform=none", "tensorboard": "tensorboard.enabled=false",
@@ -181,10 +193,9 @@ def _of_override(override: str, said: str, cfg: DictConfig | None) -> Problem:
     if override.startswith("~"):
         return Problem(key, f"there is no such key to remove ({override})", remedy=f"leave out {override}")
     options = ", ".join(names_of(key))
-    if key == "experiment" and value == "null":
-        return Problem(key, "null is the default and cannot be given explicitly", options, f"leave out {override}")
     if options and value == "null":
-        return Problem(key, "null is not allowed: every run needs one", options, NOTHING.get(key, ""))
+        remedy = NOTHING.get(key, f"leave out {override}")
+        return Problem(key, "null is not allowed", options, remedy)
     if cfg is not None and "/" not in key:
         return _unknown_key(key, value, cfg, said)
     return Problem(override, said)
@@ -222,7 +233,6 @@ def _unknown_key(key: str, value: str, cfg: DictConfig, reason: str) -> Problem:
             remedy = _elsewhere_or_option(words, value, cfg)
             if not remedy and (place := _other_place(words, depth, names, cfg)) and _may_be(place, key, value):
                 remedy = for_shell(f"{place}={value}")
-            remedy = remedy or _misspelt(words, value)
             allowed = ", ".join(names)
             if "_target_" in node and depth == len(words) - 1:
                 plus, other = f"+{parent}.KEY=VALUE for any", f"argument of {hydra_internals.node(node, '_target_')}"
@@ -244,16 +254,20 @@ def meant(key: str, value: str, cfg: DictConfig) -> str:
 
 def _elsewhere_or_option(words: Sequence[str], value: str, cfg: DictConfig) -> str:
     """What to type instead of a key that other programs have, or another option of the group; or nothing."""
-    found, option = elsewhere.remedy(".".join(words), value, partial(_has, cfg)), _other_option(words, value)
+    found, option = _elsewhere(words, value, cfg), _other_option(words, value)
     return found if found.startswith(f"{words[0]}.") else option or found
 
 
-def _misspelt(words: Sequence[str], value: str) -> str:
-    """What to type instead of a misspelt key of another option; nothing for data, for others are other data."""
-    if len(words) != 2 or words[0] == "dataset" or words[0] not in default_options():
-        return ""
-    others = [name for tree in options_of(words[0]).values() for name in tree]
-    return _other_option([words[0], nearest(words[1], others, cutoff=0.8)], value)
+def _elsewhere(words: Sequence[str], value: str, cfg: DictConfig) -> str:
+    for template, names in ELSEWHERE.items():
+        *option, override = template.split()
+        is_there = _has(cfg, override.partition("=")[0])
+        # Other things have paths, too.
+        is_meant = not template.startswith("dataset") or words[:-1] in ([], ["data"], ["dataset"])
+        if words[-1] in names.split() and is_meant and (is_there or option):
+            typed = [override] if is_there else [*option, override]
+            return " ".join(for_shell(override.format(value)) for override in typed)
+    return ""
 
 
 def _other_option(words: Sequence[str], value: str) -> str:
@@ -300,7 +314,8 @@ def _groups_with(key: str, cfg: DictConfig) -> list[str]:
     """The groups that have a key which was typed without one: ``lr=0.1``."""
     others = ("hydra", "facts", "transform")  # train and val of which are lists, and parts elsewhere
     nodes = {str(name): hydra_internals.node(cfg, name) for name in cfg if name not in others}
-    return [name for name, node in nodes.items() if isinstance(node, DictConfig) and key in node]
+    there = {name: node for name, node in nodes.items() if isinstance(node, DictConfig) and key in node}
+    return [name for name, node in there.items() if not isinstance(hydra_internals.node(node, key), DictConfig)]
 
 
 def _keys(node: DictConfig) -> Iterable[str]:
