@@ -20,7 +20,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 # Whether there is a card is asked of its driver, and CUDA is not started: the process may be about to fork.
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 
-from runner import __version__, folder, options, ranks, signals, streams
+from runner import __version__, debugger, folder, options, ranks, signals, streams
 from runner.commands import COMMANDS, USAGE, show_help, train
 from runner.errors import ConfigError, Interrupted, Problem, RunnerError, nearest, of_memory
 from runner.visible import say, say_traceback
@@ -33,11 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0 done; 2 the configuration or the data are wrong; 130 or 143 stopped by a signal, with the
         state saved; 1 anything else.
     """
-    status = 1
+    status, arguments = 1, list(sys.argv[1:] if argv is None else argv)
+    debugger.begin(debugger.is_typed(arguments))
     try:
-        status = _done(list(sys.argv[1:] if argv is None else argv))
+        status = _done(arguments)
     finally:
         folder.leave(stopped=status > 128)
+        debugger.begin(False)
     return status
 
 
@@ -55,13 +57,16 @@ def _done(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
-    except Exception as error:
+        foreign = stop.__cause__  # of which Hydra lets no other exception out of a callback
+        if not debugger.on or not isinstance(foreign, Exception) or isinstance(foreign, RunnerError):
+            return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+    except debugger.foreign() as error:
         if said := of_memory(error):
             say(f"error: {said}")
         else:
             say_traceback()
         return 1
+    raise foreign  # here, where it is no consequence of the other
 
 
 def _command(arguments: list[str]) -> Callable[[list[str]], int]:
@@ -90,7 +95,10 @@ def _version(arguments: list[str]) -> int:
 
 def command() -> NoReturn:
     """Run what was typed, and end the process without taking apart all that torch has built, which takes seconds."""
+    debugged = debugger.is_typed(sys.argv)
     status = main()
+    if debugged:  # which may have something to do at the end
+        sys.exit(status)
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # nobody is reading any more, or it is closed

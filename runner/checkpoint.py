@@ -6,7 +6,7 @@ import hashlib
 import io
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from runner import debugger
 from runner.errors import RE_SAVE, Problem, RunFolderError, RunnerError, is_not_plain, reason_of
 from runner.files import check_archive, readable, write
 
@@ -159,7 +160,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writer = debugger.executor(1, "checkpoint")
         self._pending: Future[None] | None = None
         self._latest: Future[None] | None = None  # also when somebody waits for it already
         self._owed: dict[str, dict[str, Any]] = {}  # by file name, what is not on the disk yet

@@ -146,7 +146,7 @@ def _look(command: str, arguments: list[str], run: Callable[[DictConfig], None],
     config_dir, overrides = read_for(command, arguments)
     hydra_app.find_own_code()
     cfg = compose.composed(config_name, config_dir, overrides)
-    idle = [key for key in ("resume", "check", "debug") if cfg[key] not in (None, "anomaly")]
+    idle = [key for key in ("resume", "check", "debug") if cfg[key] not in (None, "anomaly", "ide")]
     if idle:
         what = f"has no effect with {command}"
         raise ConfigError(*(Problem(key, what, remedy="remove it") for key in idle))
@@ -154,6 +154,8 @@ def _look(command: str, arguments: list[str], run: Callable[[DictConfig], None],
     if config.has_folds(ours):
         config.take_fold(ours)
     _log(arguments)
+    if cfg.debug == "ide":
+        signals.stay_alone()
     with signals.staying():
         run(ours)
     return 0

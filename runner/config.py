@@ -20,7 +20,7 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from runner import hydra_internals, moved
+from runner import debugger, hydra_internals, moved
 from runner.checks import entries, schema, targets
 from runner.checks.targets import HYDRA_KEYS, locate
 from runner.errors import (
@@ -95,7 +95,7 @@ def calling(key: str, wrong: str = "cannot be built") -> Iterator[None]:
         yield
     except RunnerError:
         raise
-    except Exception as error:  # whatever code of the user's may raise
+    except debugger.foreign() as error:  # whatever code of the user's may raise
         if is_out_of_memory(error):
             raise  # for which there is a message of its own
         log.debug("", exc_info=True)
@@ -344,8 +344,8 @@ def save(config: DictConfig, path: Path) -> None:
     tree = moved.completed(known(plain(config, hidden=True)[0])) | {"facts": value(config.facts)}
     tree = {name: _target_first(tree[name]) for name in sorted(tree, key=schema.place)}
     tree["interpolations"] = dict(sorted((key, text) for key, text in texts(written(config)) if of_keys(text)))
-    if "resume" in tree:
-        tree["resume"] = None  # what is written is how to run it, and not how it was started last
+    # What is written is how to run it, and not how it was started last.
+    tree |= dict.fromkeys(tree.keys() & ({"resume", "debug"} if debugger.on else {"resume"}))
     write(path, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120).encode())
 
 

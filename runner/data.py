@@ -14,7 +14,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from runner import dataset, numbers
+from runner import dataset, debugger, numbers
 from runner import split as splits
 from runner.batch import Batch, by, stacked
 from runner.config import build, build_all, calling, factory, fill, is_exact, mention_earlier, read_as, value
@@ -253,7 +253,8 @@ def _loader(
             what = f"{cfg.loader.batch_size:,} is more than the {count:,} samples, and drop_last=true leaves no batch"
             raise DataError(Problem("loader.batch_size", what, f"at most {count:,}", "loader.drop_last=false"))
         order.batches(0)  # which a sampler of the user's may not give
-        made: Loader = factory(cfg.loader)(samples, order, transform, where)
+        here = {"num_workers": 0} if debugger.on and "num_workers" in cfg.loader else {}
+        made: Loader = factory(cfg.loader)(samples, order, transform, where, **here)
     return made
 
 
@@ -294,6 +295,9 @@ def _stream_loader(cfg: DictConfig, stream: Stream, transform: Pipeline, where: 
     if length is None:
         what = "is null, and the stream has no length (__len__)"
         raise ConfigError(Problem("loader.epoch_samples", what, "a number of samples", "loader.epoch_samples=10000"))
+    if debugger.on and loader.num_workers > 1:
+        what = f"{loader.num_workers}: without workers (debug=ide) the stream is read in another order"
+        raise ConfigError(Problem("loader.num_workers", what, "0, 1", "loader.num_workers=0"))
     for key, usual in (("sampler", "shuffle"), ("subset", None), ("batch_sampler", None)):
         if loader[key] != usual:
             what = f"{shown(value(loader[key]))} cannot be used with a stream, which is read in its own order"

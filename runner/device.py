@@ -8,6 +8,7 @@ import re
 import torch
 from torch import nn
 
+from runner import debugger
 from runner.errors import ConfigError, Problem
 from runner.eval_mode import eval_mode
 
@@ -122,8 +123,8 @@ def threads(wanted: int | str, model: nn.Module, example: torch.Tensor) -> int:
             depends on the model, its batches and the cores alone, so that a run and its repetition choose the same.
         example: (B, ...) one batch of the model's input. The forward pass over it is counted, not timed.
     """
-    if isinstance(wanted, int):
-        return wanted
+    if isinstance(wanted, int) or debugger.on:
+        return wanted if isinstance(wanted, int) else 1
     return len(cores()) if example.device.type == "cpu" and _flops(model, example) > WORTH_A_THREAD else 1
 
 

@@ -28,6 +28,8 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
+from runner import debugger
+
 log = logging.getLogger("runner")
 
 
@@ -149,7 +151,7 @@ def guarded(task: Callable[[], object]) -> int:
     except RunnerError as error:
         log.error("error: %s", error)
         return error.exit_status
-    except Exception as error:
+    except debugger.foreign() as error:
         if said := of_memory(error):
             log.error("error: %s", said)
         else:

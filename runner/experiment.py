@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from runner import device, loss, metric
+from runner import debugger, device, loss, metric
 from runner.batch import Batch
 from runner.checks.before_data import monitors
 from runner.config import calling, factory, fill, value
@@ -267,7 +267,7 @@ def _baseline(metrics: Mapping[str, Metric], data: Data, criterion: Loss) -> dic
         for name, entry in metrics.items():
             try:
                 found[f"{part}/{name}"] = metric.measure({name: entry}, predicted)[name]
-            except Exception as error:  # whatever scikit-learn or a metric of the user's may raise
+            except debugger.foreign(also=(metric.NoNumber,)) as error:  # of scikit-learn, or a metric of the user's
                 log.debug("", exc_info=True)
                 problems[name] = _uncomputable(f"metric.{name}", entry, error, criterion.task)
     if problems:
@@ -275,7 +275,7 @@ def _baseline(metrics: Mapping[str, Metric], data: Data, criterion: Loss) -> dic
     return found
 
 
-def _uncomputable(key: str, entry: Metric, error: Exception, task: str) -> Problem:
+def _uncomputable(key: str, entry: Metric, error: BaseException, task: str) -> Problem:
     if isinstance(error, metric.NoNumber):
         return Problem(key, str(error), "one number")
     # Of scikit-learn's and ours, others fit the targets; one of the user's was chosen for them, and has a mistake.
@@ -296,7 +296,7 @@ def _check_loss(criterion: Loss, model: nn.Module, output: object, batch: Batch)
             criterion(cast(Tensor, output), batch)
     except RunnerError:  # says what it is about
         raise
-    except Exception as error:  # whatever a loss of the user's may raise
+    except debugger.foreign() as error:  # whatever a loss of the user's may raise
         log.debug("", exc_info=True)
         names = " + ".join(type(term.criterion).__name__ for term in criterion.terms)
         what = f"{names} fails on the first batch: {cause_of(error)}"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner import folder, hydra_internals
+from runner import debugger, folder, hydra_internals
 from runner.command_line import CONFIG_DIR, check_sizes, multirun, parse, quote, value_of
 from runner.errors import ConfigError, NotWritten, Problem, RunFolderError, cut, for_shell, guarded, reason_of
 from runner.keys import is_below
@@ -37,13 +37,18 @@ def run(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictConf
     find_own_code()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors to us instead of printing them and exiting with 1
     statuses: list[int] = []
+
+    def call(cfg: DictConfig) -> None:
+        statuses.append(1)  # if it raises, too
+        statuses[-1] = guarded(lambda: task(cfg))
+
     before, sys.argv = sys.argv, ["runner", *flags, *overrides]
     try:
         with _mode_of_flags(flags, overrides):
-            hydra_internals.main(str(options.home()), config_name, _allowed(overrides))(
-                lambda cfg: statuses.append(guarded(lambda: task(cfg)))
-            )()
+            hydra_internals.main(str(options.home()), config_name, _allowed(overrides))(call)()
     except FAILURES as error:
+        if statuses and debugger.on:
+            raise
         # What the task raises is said there: this is of Hydra's own files.
         if isinstance(error, OSError) and (place := folder.held()) is not None:
             at = error.filename or str(place / ".hydra")

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from runner import optimizer
+from runner import debugger, optimizer
 from runner.errors import reason_of
 from runner.eval_mode import eval_mode
 from runner.experiment import Experiment, assemble
@@ -160,13 +160,13 @@ def tables(cfg: DictConfig, experiment: Experiment) -> dict[str, Table]:
     made: dict[str, Callable[[], Table]] = {
         "model/layers": lambda: layers(experiment.model, experiment.data.example.input)
     }
-    if _bytes(experiment.model.parameters()) <= SMALL:
+    if _bytes(experiment.model.parameters()) <= SMALL and not debugger.on:
         made["model/memory"] = lambda: memory(cfg, experiment)
     found = {}
     for tag, table in made.items():
         try:
             found[tag] = table()
-        except Exception as error:  # whatever a model of the user's may not stand: a copy, a hook, a count of FLOPs
+        except debugger.foreign() as error:  # whatever a model may not stand: a copy, a hook, a count of FLOPs
             log.info("the table %s was left out: %s", tag, reason_of(error))
     return found
 

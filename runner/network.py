@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from runner import debugger
 from runner.config import calling, factory
 from runner.errors import ConfigError, Problem, memory
 from runner.model import Networks
@@ -21,6 +22,8 @@ def set_backends(cfg: DictConfig) -> None:
     # Not use_deterministic_algorithms, which imports the compiler: 2 s of every start.
     torch.set_deterministic_debug_mode("error" if cfg.trainer.deterministic else "default")
     torch.autograd.set_detect_anomaly(cfg.debug == "anomaly")
+    if debugger.on:  # else gradients on a card are computed in another thread
+        torch.autograd.set_multithreading_enabled(False)
     benchmark = cfg.trainer.cudnn_benchmark
     torch.backends.cudnn.enabled = cfg.trainer.cudnn
     torch.backends.cudnn.benchmark = not cfg.trainer.deterministic if benchmark is None else benchmark

@@ -21,7 +21,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from runner import config, files, folder, handover, signals
+from runner import config, debugger, files, folder, handover, signals
 from runner.checks import schema
 from runner.checks.before_data import check, check_values, refuse
 from runner.command_line import quote
@@ -124,6 +124,8 @@ def _stopping(cfg: DictConfig) -> Iterator[None]:
     """End the process with a message, and the exit status that goes with it, if anything is raised inside."""
     handover.begin()
     config.install(cfg)
+    if cfg.debug == "ide":
+        signals.stay_alone()
     try:
         with signals.staying():
             yield
@@ -131,7 +133,8 @@ def _stopping(cfg: DictConfig) -> Iterator[None]:
         say(f"error: {error}")
         raise SystemExit(error.exit_status) from error
     except Exception as error:
-        say_traceback()
+        if not debugger.on:
+            say_traceback()
         raise SystemExit(1) from error
 
 
@@ -156,6 +159,9 @@ def check_resume(cfg: DictConfig) -> Path:
         what = f"{cfg.debug} cannot be combined with resume=, because it keeps nothing"
         raise ConfigError(Problem("debug", what, "null, anomaly", "leave out resume="))
     run_dir = folder.find(cfg.resume, "resume")
+    if cfg.debug == "ide" and config.has_folds(cfg):
+        what = f"{run_dir} is a cross-validation, and debug=ide is for one run"
+        raise ConfigError(Problem("resume", what, "the folder of a fold", f"resume={folder.fold(run_dir, 0)}"))
     new = OmegaConf.to_container(config.job(cfg), resolve=False)
     held = config.load(run_dir / "config.yaml")
     rows = [row for row in differing(held, new) if not is_to_be_typed(row[1])]
@@ -212,7 +218,8 @@ def _prepare(cfg: DictConfig, ours: DictConfig, run_dir: Path) -> Prepared | Non
     """
     from runner import train
 
-    if config.has_folds(cfg) and cfg.debug == "overfit":
+    if config.has_folds(cfg) and cfg.debug in ("overfit", "ide"):
+        log.info("debug=%s: fold 0 alone", cfg.debug)
         config.take_fold(cfg)
         config.take_fold(ours)
     if not config.has_folds(cfg):

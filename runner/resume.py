@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from runner import debugger
 from runner.checkpoint import restore_best
 from runner.errors import ConfigError, DataError, Problem, RunFolderError
 from runner.experiment import Experiment
@@ -26,7 +27,7 @@ def load(cfg: DictConfig, run_dir: Path, experiment: Experiment, trainer: Traine
     restore_best(run_dir / "checkpoints", state)
     try:
         trainer.load_state_dict(state)
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+    except debugger.foreign(KeyError, RuntimeError, TypeError, ValueError) as error:
         what = f"does not match the model or optimizer that the code builds now: {str(error).strip()}"
         remedy = f"the code it was written with, or a new run with model.weights={run_dir}"
         raise RunFolderError(Problem(str(run_dir / "checkpoints"), what, remedy=remedy)) from error

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, ClassVar
 
+from runner import debugger
 from runner.errors import ConfigError, DataError, Interrupted, Problem
 from runner.visible import say
 
@@ -198,6 +199,14 @@ class Watch:
         os._exit(status)
 
 
+def stay_alone() -> None:
+    """Have no thread beside this one, as a debugger wants it that a file asks for: on a command line it is seen before
+    (`runner.debugger.is_typed`)."""
+    debugger.begin(True)
+    if Watch.current is not None:
+        Watch.current.pause()
+
+
 def _exit_after(seconds: float, status: int) -> None:
     timer = threading.Timer(seconds, os._exit, [status])
     timer.daemon = True
@@ -272,7 +281,7 @@ def exiting() -> Iterator[None]:
 
     before, where = {signum: signal.signal(signum, leave) for signum in STOPPING}, ""
     try:
-        with contextlib.nullcontext() if Watch.current else Watch():
+        with contextlib.nullcontext() if Watch.current or debugger.on else Watch():
             yield
     except Exit as stop:
         where = stop.where

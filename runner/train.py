@@ -14,7 +14,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from runner import config, environment, folder, inspect, optimizer, report, resume
+from runner import config, debugger, environment, folder, inspect, optimizer, report, resume
 from runner.checkpoint import BEST, read, read_newest, sha256
 from runner.data import Sources
 from runner.device import out_of_memory, resolve
@@ -86,6 +86,8 @@ def main(prepared: Prepared, run_dir: Path, watch: Watch | None = None) -> None:
         except BaseException as error:
             what = _explained(error, cfg, experiment, run_dir)
             _end(result, "failed", f"{type(error).__name__}: {what or error}")
+            if debugger.on:
+                raise
             if what is not None:
                 raise RunnerError(what) from error
             if isinstance(error, Exception) and not isinstance(error, RunnerError):
@@ -132,13 +134,21 @@ def prepare(cfg: DictConfig, run_dir: Path, sources: Sources | None = None) -> P
     """
     try:
         return _build(cfg, run_dir, sources)
-    except torch.OutOfMemoryError as error:
+    except debugger.foreign(torch.OutOfMemoryError) as error:
         what = f"{resolve(cfg.device)} has too little memory for the model and the data: {reason_of(error)}"
         remedy = "another device, a smaller model or input, or loader=workers, which keeps the data off the device"
         raise ConfigError(Problem("device", what, remedy=remedy)) from error
 
 
+ALONE = (
+    "debug=ide: one process and thread: loader.num_workers counts as 0, and trainer.threads=auto as 1; left out are "
+    "what needs a copy of the model (a trial step, the table of memory), trainer.compile and trainer.cuda_graph"
+)
+
+
 def _build(cfg: DictConfig, run_dir: Path, sources: Sources | None) -> Prepared:
+    if debugger.on:
+        log.info(ALONE)
     resumed = cfg.resume is not None and folder.has_checkpoint(run_dir)
     state = read_newest(run_dir / "checkpoints") if resumed else None
     seconds = 0.0 if state is None else float(state["seconds"])

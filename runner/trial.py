@@ -13,6 +13,7 @@ import torch
 from omegaconf import MISSING, DictConfig
 from torch import Tensor, nn
 
+from runner import debugger
 from runner.batch import Batch, by
 from runner.config import build_all, fill, value
 from runner.errors import FOR_THE_TRACEBACK, ConfigError, DataError, Problem, RunnerError, cause_of, reason_of
@@ -36,7 +37,7 @@ def try_model(model: nn.Module, example: Tensor) -> object:
             return Fitting(model)(example)
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # whatever a model of the user's may raise
+    except debugger.foreign() as error:  # whatever a model of the user's may raise
         log.debug("", exc_info=True)
         reason = cause_of(error)
         what = f"cannot take inputs of shape {by(example.shape[1:])}{_where(model, example)}: {reason}"
@@ -83,6 +84,8 @@ def try_step(gradient: Gradient, batch: Batch, sizes: Iterable[int]) -> None:
     Raises:
         ConfigError: it breaks.
     """
+    if debugger.on:
+        return  # for what is stopped in would not be what is trained
     try:
         model, loss = copy.deepcopy((gradient.model, gradient.loss))
     except Exception as error:  # whatever a model of the user's may hold
@@ -129,7 +132,7 @@ def try_declared(cfg: DictConfig) -> list[Problem]:
     Args:
         cfg: the facts that such a model needs are entered for as long as it is tried.
     """
-    example = _declared_example(cfg)
+    example = None if debugger.on else _declared_example(cfg)
     if example is None:
         return []
     facts = {"input_shape": list(example.shape[1:]), "num_outputs": 2, "num_classes": 2}

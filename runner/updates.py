@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from torch import nn
 from torch.optim.lr_scheduler import ConstantLR
 
-from runner import metric, optimizer
+from runner import debugger, metric, optimizer
 from runner.checkpoint import Every
 from runner.checks.entries import RULE
 from runner.config import calling, factory, value
@@ -103,9 +103,9 @@ def make_trainer(
         raise ConfigError(Problem("trainer.precision", what, "fp32, bf16"))
     given = {
         "frozen": e.frozen, "compute": step_of(cfg), "precision": e.precision,
-        "compiled": _compiled(e.model) if options.compile else None,
+        "compiled": _compiled(e.model) if options.compile and not debugger.on else None,
         # Anomaly detection looks at each value, for which it waits.
-        "graph": options.cuda_graph and e.device.type == "cuda" and cfg.debug != "anomaly",
+        "graph": options.cuda_graph and e.device.type == "cuda" and cfg.debug not in ("anomaly", "ide"),
         "skip_nonfinite": options.on_nonfinite == "skip",
         **{name: options[name] for name in ("accumulate", "micro_batch", "clip_norm", "clip_value", "ema")},
         **changes,

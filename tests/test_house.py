@@ -15,7 +15,7 @@ PARTS = (
     "dataset", "split", "transform", "loader", "model", "loss", "optimizer", "scheduler", "metric", "trainer",
     "checkpoint", "tensorboard",
 )  # fmt: skip
-LEAVES = {"errors", "draws", "batch", "table", "files", "eval_mode", "direction", "part_names", "visible"}
+LEAVES = {"errors", "draws", "batch", "table", "files", "eval_mode", "direction", "part_names", "visible", "debugger"}
 
 
 def imports(path: Path) -> set[str]:

@@ -442,9 +442,9 @@ class Config:
         pattern=r"auto|cpu|mps|cuda(:\d+)?", allowed="auto, cpu, cuda, cuda:N, mps", resume=True,
     )  # fmt: skip
     resume: str | None = key("run folder to resume, or last", resume=True)
-    debug: Literal["dev_run", "overfit", "anomaly"] | None = key(
+    debug: Literal["dev_run", "overfit", "anomaly", "ide"] | None = key(
         "dev_run: two batches of every part; overfit: train on one batch only; anomaly: find the operation with a NaN "
-        "gradient",
+        "gradient; ide: everything in one process and thread, for a debugger",
         resume=True,
     )
     check: Literal["only"] | None = key("only: check everything, try one batch, and stop", resume=True)

@@ -18,6 +18,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from runner import debugger
 from runner.checks import schema
 from runner.checks.allowed import ALLOWED, is_forbidden, matches, unasked
 from runner.checks.values import UNKNOWN, choices, fits, words
@@ -298,6 +299,8 @@ def _import(name: str, parent: Any) -> Any:
     except ModuleNotFoundError as error:
         above, _, word = name.rpartition(".")
         if error.name is not None and error.name != name and error.name != above:
+            if debugger.on:
+                raise
             raise LookupError(f"importing {name} needs {error.name}, which is not installed") from error
         if not above:
             raise LookupError(f"there is no module {name!r}") from error
@@ -305,5 +308,5 @@ def _import(name: str, parent: Any) -> Any:
         raise LookupError(f"{above} has no {word!r}" + (f"; there is {close}" if close else "")) from error
     except Exit:  # a signal came
         raise
-    except (Exception, SystemExit) as error:  # the module is there, and fails when it is imported
+    except debugger.foreign(also=(SystemExit,)) as error:  # the module is there, and fails when it is imported
         raise LookupError(f"importing {name} failed: {type(error).__name__}: {reason_of(error)}") from error

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.utils.data import IterableDataset, TensorDataset
 
+from runner import debugger
 from runner.dataset.arrays import ArrayDataset, Parts
 from runner.dataset.bundled import breast_cancer, diabetes, digits, iris, synthetic, wine
 from runner.dataset.facts import check_varied, facts
@@ -117,7 +118,7 @@ def _check_keys(keys: Mapping[str, str] | None, parts: Parts) -> None:
 def _to_its_end(source: IterableDataset[Any], name: str) -> list[Any]:
     try:
         held = list(islice(source, LIMIT + 1))
-    except Exception as error:  # whatever a data set of the user's may raise
+    except debugger.foreign() as error:  # whatever a data set of the user's may raise
         what = f"the {name} part cannot be read: {cause_of(error, kind=True)}"
         raise DataError(Problem("dataset", what, remedy=FOR_THE_TRACEBACK)) from error
     if not 0 < len(held) <= LIMIT:

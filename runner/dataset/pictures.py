@@ -7,7 +7,6 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -18,6 +17,7 @@ from PIL import Image
 from rich.progress import track
 from torch.utils.data import Dataset
 
+from runner import debugger
 from runner.dataset import image_files
 from runner.dataset.arrays import ArrayDataset, Parts
 from runner.dataset.decoding import (
@@ -377,11 +377,10 @@ def _decode_all(pictures: Pictures, size: tuple[int, int]) -> Read:
             return reason_of(error)
         return None
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # the decoders let other threads run
+    with debugger.executor(os.cpu_count()) as pool:  # the decoders let other threads run
         reasons = pool.map(read, range(len(pictures)))
-        for name, reason in zip(
-            pictures.names, track(reasons, "decoding images", len(pictures), transient=True), strict=True
-        ):
+        with_bar = reasons if debugger.on else track(reasons, "decoding images", len(pictures), transient=True)
+        for name, reason in zip(pictures.names, with_bar, strict=True):
             if reason is not None:
                 broken[name] = reason
     much, (grey, frames) = cut[cut > MUCH], kinds.sum(1).tolist()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset
 
+from runner import debugger
 from runner.batch import sent, stacked
 from runner.dataset.arrays import Array, ArrayDataset
 from runner.dataset.tensors import LARGEST, as_input, as_target, held_targets
@@ -109,7 +110,7 @@ class Samples:
             return *read, {name: torch.as_tensor(held) for name, held in extra.items()}
         except DataError:
             raise
-        except Exception as error:  # whatever a data set or a transform of the user's may raise
+        except debugger.foreign() as error:  # whatever a data set or a transform of the user's may raise
             raise _unreadable(self.called(index), error) from error
 
     @property
@@ -150,7 +151,7 @@ class Samples:
             return as_target(target, self.exact), kept
         except DataError:
             raise
-        except Exception as error:  # whatever a data set of the user's may raise
+        except debugger.foreign() as error:  # whatever a data set of the user's may raise
             raise _unreadable(self.called(index), error) from error
 
     @cached_property
@@ -360,7 +361,7 @@ def names_of(source: Any) -> list[str]:
     return [", ".join(name) if isinstance(name, tuple) else str(name) for name in (() if given is None else given)]
 
 
-def _unreadable(name: str, error: Exception) -> DataError:
+def _unreadable(name: str, error: BaseException) -> DataError:
     what = f"{name} cannot be read: {cause_of(error, kind=True)}"
     # Pictures that are held in memory are tensors.
     own = (

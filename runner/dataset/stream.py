@@ -10,6 +10,7 @@ from typing import Any
 
 from torch.utils.data import IterableDataset
 
+from runner import debugger
 from runner.dataset.samples import Samples, names_of
 from runner.draws import seed_of, set_generators
 from runner.errors import DataError, Problem, cause_of
@@ -43,7 +44,7 @@ class Stream:
             head = self._read(list(islice(self._pass(0, 0, 0), HEAD)))
         except DataError:
             raise
-        except Exception as error:  # whatever a data set of the user's may raise
+        except debugger.foreign() as error:  # whatever a data set of the user's may raise
             what = f"the stream cannot be read: {cause_of(error, kind=True)}"
             raise DataError(Problem("dataset", what)) from error
         if len(head) == 0:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from runner import debugger
 from runner.batch import Batch
 from runner.draws import set_generators
 from runner.errors import DataError, Problem, cause_of
@@ -117,7 +118,7 @@ class _Reading(IterableDataset[Any]):
                     yield self._batch(raw, *divmod(number, len(sizes)))
             except DataError as error:
                 yield error.problems[0]
-            except Exception as error:  # whatever a data set or a transform of the user's may raise
+            except debugger.foreign() as error:  # whatever a data set or a transform of the user's may raise
                 reason = cause_of(error, kind=True)
                 yield Problem("dataset", f"batch {number} of the stream cannot be read: {reason}")
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from runner import debugger
 from runner.errors import ConfigError, Problem, reason_of
 from runner.optimizer.groups import Rule, groups
 
@@ -66,7 +67,7 @@ def _check_values(factory: partial[Any], rule: Rule) -> None:
     settings = {key: value for key, value in rule.settings.items() if _takes(factory.func, key)}
     try:
         factory([torch.zeros(1, 1)], **settings)
-    except (TypeError, ValueError, IndexError, RuntimeError) as error:
+    except debugger.foreign(TypeError, ValueError, IndexError, RuntimeError) as error:
         reason = reason_of(error)
         raise ConfigError(Problem(rule.key, f"{dict(rule.settings)} is not allowed: {reason}")) from error
 

@@ -101,8 +101,8 @@ def _alike(found: jobs.Jobs) -> dict[str, Any]:
         if len(values) > 1:
             words = ", ".join("null" if value is None else str(value) for value in sorted(values, key=str))
             raise ConfigError(Problem(key, f"differs between jobs ({words})", "one value for all jobs"))
-    if kinds["debug"] == {"overfit"}:
-        raise ConfigError(Problem("debug", "overfit works on a single run", "dev_run, anomaly", "leave out -m"))
+    if alone := kinds["debug"] & {"overfit", "ide"}:
+        raise ConfigError(Problem("debug", f"{alone.pop()} works on a single run", "dev_run, anomaly", "leave out -m"))
     return {key: next(iter(values)) for key, values in kinds.items()}
 
 
