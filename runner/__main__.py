@@ -20,7 +20,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 # Whether there is a card is asked of its driver, and CUDA is not started: the process may be about to fork.
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 
-from runner import __version__, debugger, folder, options, ranks, signals, streams
+from runner import __version__, debugger, folder, options, project, ranks, signals, streams
 from runner.commands import COMMANDS, USAGE, show_help, train
 from runner.errors import ConfigError, Interrupted, Problem, RunnerError, nearest, of_memory
 from runner.visible import say, say_traceback
@@ -45,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _done(arguments: list[str]) -> int:
     """Run the command that `arguments` begin with, and return the exit status."""
+    project.read.cache_clear()
     try:
         ranks.check(arguments)
         with signals.exiting(), streams.prepared():

@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
+import os
 import re
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner import hydra_internals, options
+from runner import hydra_internals, options, project
 from runner.errors import ConfigError, Problem, cut, for_shell, nearest
 from runner.keys import DEPTH, is_below, nesting
 
@@ -134,7 +136,7 @@ def _check_flags(flags: Sequence[str]) -> Iterator[Problem]:
         name, equals, given = rest.pop(0).partition("=")
         value = given if equals else rest.pop(0) if rest and _takes(name, rest[0]) else None
         twice = [other.partition("=")[0] for other in flags].count(name) > 1
-        if name in WITH_VALUE and twice:
+        if name in WITH_VALUE and twice and name not in CONFIG_DIR:
             yield Problem(name, "was given twice", "once")
             return
         if name not in known:
@@ -262,8 +264,8 @@ def read(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return flags, overrides
 
 
-def read_for(command: str, arguments: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The folder of the user's own, and overrides, for a command that has no other flag.
+def read_for(command: str, arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """The folders of the user's own, and overrides, for a command that has no other flag.
 
     Raises:
         ConfigError: there is another flag, or what was typed is not for anyone to take.
@@ -274,7 +276,65 @@ def read_for(command: str, arguments: Sequence[str]) -> tuple[str | None, list[s
         name, what = others[0].partition("=")[0], f"{command} has no such flag"
         meant = "" if name in _known() else _override(name.lstrip("-"), value_of(flags, name), command)
         raise ConfigError(Problem(name, what, "--config-dir, -v, --help", meant or f"leave out {name}"))
-    return value_of(flags, *CONFIG_DIR), read(arguments)[1]
+    flags, overrides = read(arguments)
+    return config_dirs(flags)[0], overrides
+
+
+def config_dirs(flags: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """The folders of the user's own, those that were typed and then those of the project, and the other flags."""
+    typed: list[Path] = []
+    rest = list(flags)
+    while (at := next((n for n, flag in enumerate(rest) if flag.partition("=")[0] in CONFIG_DIR), None)) is not None:
+        _, equals, value = rest.pop(at).partition("=")
+        typed.append(Path(value if equals else rest.pop(at)))
+    found: dict[str, Path] = {}
+    for place in (*typed, *project.current().config_dirs):
+        found.setdefault(os.path.realpath(place), place)
+    return list(found.values()), rest
+
+
+def of_project() -> list[str]:
+    """The overrides of the project, as Hydra reads them.
+
+    Raises:
+        ConfigError: with what is wrong with them.
+    """
+    check_sizes(project.current().overrides)
+    overrides = [quoted(override) for override in project.current().overrides]
+    found = list(_check_overrides(overrides))
+    for override in overrides:
+        if (parsed := parse(override)) is not None and parsed.is_sweep_override():
+            found.append(Problem(override, "gives several values", "one value", f"-m {for_shell(override)}, typed"))
+    if found:
+        raise ConfigError(*(in_project(problem) for problem in found))
+    return overrides
+
+
+def in_project(problem: Problem) -> Problem:
+    """A problem of an override of the project, with the file at its key."""
+    return replace(problem, key=f"{project.current().name}: overrides: {problem.key}")
+
+
+def with_project(typed: Sequence[str]) -> list[str]:
+    """The overrides of the project that nothing `typed` replaces, and those: the same key, or another option of the
+    group that a key is in."""
+    keys = [_dotted(override) for override in typed]
+    return [*(override for override in of_project() if not is_below(_dotted(override), *keys)), *typed]
+
+
+def placed(problems: Iterable[Problem], overrides: Sequence[str]) -> list[Problem]:
+    """The problems, with the file at those that come from what the project file overrides.
+
+    Args:
+        overrides: all of them.
+    """
+    texts = {quoted(override) for override in project.current().overrides}.intersection(overrides)
+    keys = {text.partition("=")[0].lstrip("+~") for text in texts} | texts
+    return [in_project(problem) if problem.key in keys else problem for problem in problems]
+
+
+def _dotted(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~").partition("@")[0].replace("/", ".")
 
 
 def multirun(flags: Sequence[str]) -> bool:

@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from runner import folder, hydra_app, signals
-from runner.command_line import multirun, read, read_for
+from runner import folder, hydra_app, project, signals
+from runner.command_line import multirun, read, read_for, with_project
 from runner.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -30,8 +30,10 @@ def train(arguments: list[str]) -> int:
         flags, overrides = hydra_app.resume_sweep(sweep_dir, flags, overrides)
     elif resume:
         return hydra_app.run(flags, hydra_app.resume(resume[-1], overrides), task.main, SAVED)
-    elif not any(re.match(r"(check|debug|hydra\.(run|sweep)\.dir)=", override) for override in overrides):
-        folder.starting("sweep" if multirun(flags) else "run")
+    else:
+        overrides = with_project(overrides)
+        if not any(re.match(r"(check|debug|hydra\.(run|sweep)\.dir)=", override) for override in overrides):
+            folder.starting("sweep" if multirun(flags) else "run")
     return hydra_app.run(flags, overrides, task.main, "config")
 
 
@@ -143,9 +145,9 @@ def _look(command: str, arguments: list[str], run: Callable[[DictConfig], None],
     from runner import compose, config
     from runner.checks import before_data
 
-    config_dir, overrides = read_for(command, arguments)
+    own, overrides = read_for(command, arguments)
     hydra_app.find_own_code()
-    cfg = compose.composed(config_name, config_dir, overrides)
+    cfg = compose.composed(config_name, own, with_project(overrides))
     idle = [key for key in ("resume", "check", "debug") if cfg[key] not in (None, "anomaly", "ide")]
     if idle:
         what = f"has no effect with {command}"
@@ -154,6 +156,7 @@ def _look(command: str, arguments: list[str], run: Callable[[DictConfig], None],
     if config.has_folds(ours):
         config.take_fold(ours)
     _log(arguments)
+    project.announce()
     if cfg.debug == "ide":
         signals.stay_alone()
     with signals.staying():
@@ -181,7 +184,7 @@ def show_help(command: str) -> int:
     """Say how a command of `USAGE` is typed, and which keys it has."""
     from runner import options
 
-    print(f"usage: python -m runner {command} {USAGE[command]} [--config-dir FOLDER] [-v]\n")
+    print(f"usage: python -m runner {command} {USAGE[command]} [--config-dir FOLDER ...] [-v]\n")
     print((COMMANDS[command].__doc__ or "").strip())
     keys = options.home() / f"{command}.yaml"
     if keys.is_file():

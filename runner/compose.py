@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping, Sequence
+import os
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.config_search_path import SearchPathQuery
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from runner import config, hydra_internals
 from runner.checks.origin import near
 from runner.checks.overrides import FAILURES, Load, explain
+from runner.command_line import placed
 from runner.errors import ConfigError, Problem
 from runner.keys import check_yaml
 from runner.options import home
@@ -32,42 +34,55 @@ def save_as_primary(tree: Mapping[str, Any], *defaults: Mapping[str, str]) -> No
 
 
 def composed(
-    config_name: str, config_dir: str | None, overrides: Sequence[str], besides: Collection[str] = ()
+    config_name: str, own: Sequence[Path], overrides: Sequence[str], besides: Collection[str] = ()
 ) -> DictConfig:
     """The configuration of a command that Hydra does not run.
 
     Args:
+        own: folders of the user's with groups and options.
         besides: keys of the command, which no run has.
 
     Raises:
         ConfigError: with everything that is wrong with it.
     """
-    check_names(config_dir)
-    load = loader(config_name, config_dir, multirun=False)
+    check_names(own)
+    load = loader(config_name, own, multirun=False)
     try:
         return load(list(overrides))
     except FAILURES as error:
-        own = [] if config_dir is None else [Path(config_dir)]
-        raise ConfigError(*explain(load, overrides, own, config_name, besides)) from error
+        raise ConfigError(*placed(explain(load, overrides, own, config_name, besides), overrides)) from error
 
 
-def check_names(config_dir: str | None) -> None:
-    """That no file of the user's has the name of one of ours, of which Hydra would take one without a word."""
-    if config_dir is None:
-        return
-    place, ours = Path(config_dir), home()
-    try:
-        is_there = place.is_dir()
-    except OSError:  # a name that is too long, or in a folder that one may not look into
-        is_there = False
-    if not is_there:
-        allowed = "a folder with your own groups and options"
-        raise ConfigError(Problem("--config-dir", f"there is no folder {config_dir!r}", allowed))
+def check_names(own: Sequence[Path]) -> None:
+    """Check that no file of the user's has the name of one of ours, or of another of theirs, of which Hydra would take
+    one without a word.
+
+    Raises:
+        ConfigError: one has; or a folder is not there.
+    """
+    allowed = "a folder with your own groups and options"
+    if absent := [place for place in own if not os.path.isdir(place)]:
+        raise ConfigError(*(Problem("--config-dir", f"there is no folder {str(place)!r}", allowed) for place in absent))
+    ours = home()
     names = [path.relative_to(ours) for path in sorted(ours.rglob("*.yaml"))]  # not theirs: it may be a whole project
-    same = [name for name in names if (place / name).is_file()]
-    if same:
-        what = "has the same name as one of runner's own files, which would hide one of the two"
-        raise ConfigError(*(Problem(f"{place / name}", what, remedy="another name") for name in same))
+    what = "has the same name as one of runner's own files, which would hide one of the two"
+    same = [place / name for place in own for name in names if (place / name).is_file()]
+    found = [Problem(str(near(path)), what, remedy="another name") for path in same]
+    counts = Counter(name for place in own for name in _options(place)) if len(own) > 1 else Counter[Path]()
+    for name in sorted(name for name, count in counts.items() if count > 1):
+        first, *others = [str(near(place / name)) for place in own if (place / name).is_file()]
+        what = f"has the same name as {', '.join(others)}, which would hide one of the two"
+        found.append(Problem(first, what, remedy="another name"))
+    if found:
+        raise ConfigError(*found)
+
+
+def _options(place: Path) -> Iterator[Path]:
+    """The options of groups in a folder, relative to it; files beside its groups are of whatever else it is for."""
+    for folder, names, files in os.walk(place):
+        names[:] = [name for name in names if not name.startswith(".")]
+        below = Path(folder).relative_to(place)
+        yield from (below / name for name in files if name.endswith(".yaml") and below.name)
 
 
 @functools.cache
@@ -81,14 +96,10 @@ def check_files() -> None:
     hydra_internals.check_files(check)
 
 
-def loader(config_name: str, config_dir: str | None, multirun: bool) -> Load:
+def loader(config_name: str, own: Sequence[Path], multirun: bool) -> Load:
     """Composes as the command line does, without running anything."""
     check_files()
-    search_path = hydra_internals.search_path(str(home()))
-    if config_dir is not None:
-        path = f"file://{Path(config_dir).absolute()}"
-        search_path.prepend("command-line", path, anchor=SearchPathQuery(provider="schema", path=None))
-    loads = hydra_internals.loader(search_path)
+    loads = hydra_internals.loader(hydra_internals.search_path(str(home()), own))
     mode = RunMode.MULTIRUN if multirun else RunMode.RUN
     return lambda overrides: loads.load_configuration(config_name, overrides, run_mode=mode)
 
@@ -96,5 +107,5 @@ def loader(config_name: str, config_dir: str | None, multirun: bool) -> Load:
 @functools.cache
 def default() -> DictConfig:
     """The configuration of a run for which nothing was typed."""
-    cfg = loader("config", None, multirun=False)([])
+    cfg = loader("config", [], multirun=False)([])
     return config.job(cfg)

@@ -15,14 +15,13 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
+from runner import project
 from runner.errors import Problem, RunFolderError, cut
 from runner.files import TEMPORARY, append, own, read, refuse, typed, write
 from runner.keys import parse_json
 from runner.result import checked, started
 
 log = logging.getLogger("runner")
-
-OUTPUTS = Path("outputs")
 
 FOLD = re.compile(r"fold-(\d+)")
 
@@ -40,6 +39,11 @@ FILES = {
 
 _made: set[Path] = set()
 """The folders that this process has claimed, and may take back."""
+
+
+def outputs() -> Path:
+    """Return the folder of all runs: ``outputs`` in the working directory, or that of the project."""
+    return project.current().outputs
 
 
 def claim(folder: Path) -> Path:
@@ -79,8 +83,8 @@ def disclaim(folder: Path) -> None:
     shutil.rmtree(folder / ".hydra", ignore_errors=True)
     with contextlib.suppress(OSError):
         (folder / "runner.log").unlink(missing_ok=True)
-    outputs = OUTPUTS.resolve()
-    made = [folder, *(path for path in folder.resolve().parents if path.is_relative_to(outputs))]
+    top = outputs().resolve()
+    made = [folder, *(path for path in folder.resolve().parents if path.is_relative_to(top))]
     with contextlib.suppress(OSError):  # not empty
         for path in made:
             path.rmdir()
@@ -212,7 +216,7 @@ def leave(stopped: bool = False) -> None:
     for folder in [folder for folder in _made if folder.is_dir() and not (folder / "result.json").exists()]:
         disclaim(folder)
     _made.clear()
-    if stopped and _starting and OUTPUTS.is_dir() and not any(folder.is_dir() for folder in claimed):
+    if stopped and _starting and outputs().is_dir() and not any(folder.is_dir() for folder in claimed):
         with contextlib.suppress(OSError):
             write(_mark(_starting), f"stopped before training began, by process {os.getpid()}\n".encode())
     _starting = None
@@ -220,7 +224,7 @@ def leave(stopped: bool = False) -> None:
 
 def _mark(kind: str) -> Path:
     """The file which says that the newest start left nothing; whoever gets a folder takes it away."""
-    return OUTPUTS / f".stopped-{kind}"
+    return outputs() / f".stopped-{kind}"
 
 
 def _check_last(newest: Path | None, kind: str, words: str = "") -> None:
@@ -373,7 +377,7 @@ def find(name: str, key: str, alone: bool = False) -> Path:
     if name == "last" and key == "resume":
         _check_last(folder, "run")
     if folder is None:
-        problem = Problem(key, f"there is no run in {OUTPUTS}/ yet", "a run folder", "" if alone else f"{key}=FOLDER")
+        problem = Problem(key, f"there is no run in {outputs()}/ yet", "a run folder", "" if alone else f"{key}=FOLDER")
         raise RunFolderError(problem)
     if not (folder / "config.yaml").is_file():
         what = "is not a run folder (no config.yaml in it)" if folder.exists() else "does not exist"
@@ -387,7 +391,7 @@ def find(name: str, key: str, alone: bool = False) -> Path:
 
 def newest() -> Path | None:
     """The run in ``outputs/`` that was started last. A job of a sweep is no run of its own, and neither is a fold."""
-    found = [path.parent for depth in ("*", "*/*") for path in OUTPUTS.glob(f"{depth}/config.yaml")]
+    found = [path.parent for depth in ("*", "*/*") for path in outputs().glob(f"{depth}/config.yaml")]
     runs = [run for run in found if not run.name.startswith(".") and not _is_part(run)]
     return max(runs, key=_started, default=None)
 
@@ -412,7 +416,7 @@ def find_sweep(name: str, wanted: bool) -> Path | None:
         return folder
     if wanted:
         if folder is None:
-            what, remedy = f"there is no sweep in {OUTPUTS}/", ""
+            what, remedy = f"there is no sweep in {outputs()}/", ""
         elif not folder.exists():
             what, remedy = f"{str(folder)!r} does not exist", "resume=last" if newest_sweep() else ""
         else:
@@ -423,7 +427,7 @@ def find_sweep(name: str, wanted: bool) -> Path | None:
 
 def newest_sweep() -> Path | None:
     """The sweep in ``outputs/`` that was started last, or gone on with."""
-    found = [path for depth in ("*", "*/*", "*/*/*") for path in OUTPUTS.glob(f"{depth}/{SWEEP}")]
+    found = [path for depth in ("*", "*/*", "*/*/*") for path in outputs().glob(f"{depth}/{SWEEP}")]
     return max((path.parent for path in found), key=lambda path: (path / SWEEP).stat().st_mtime, default=None)
 
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner import debugger, folder, hydra_internals
-from runner.command_line import CONFIG_DIR, check_sizes, multirun, parse, quote, value_of
+from runner import debugger, folder, hydra_internals, project
+from runner.command_line import check_sizes, config_dirs, multirun, parse, placed, quote, value_of
 from runner.errors import ConfigError, NotWritten, Problem, RunFolderError, cut, for_shell, guarded, reason_of
 from runner.keys import is_below
 from runner.visible import say
@@ -31,8 +31,8 @@ def run(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictConf
     if own_name is not None and config_name == compose.SAVED:
         what = "cannot be combined with a run folder, which has its own configuration"
         raise ConfigError(Problem("--config-name", what, remedy="leave out --config-name"))
-    name, config_dir = own_name or config_name, value_of(flags, *CONFIG_DIR)
-    compose.check_names(config_dir)
+    name, (own, flags) = own_name or config_name, config_dirs(flags)
+    compose.check_names(own)
     compose.check_files()
     find_own_code()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors to us instead of printing them and exiting with 1
@@ -44,7 +44,7 @@ def run(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictConf
 
     before, sys.argv = sys.argv, ["runner", *flags, *overrides]
     try:
-        with _mode_of_flags(flags, overrides):
+        with _mode_of_flags(flags, overrides, own), hydra_internals.also_in(own):
             hydra_internals.main(str(options.home()), config_name, _allowed(overrides))(call)()
     except FAILURES as error:
         if statuses and debugger.on:
@@ -61,8 +61,8 @@ def run(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictConf
             what = f"names {foreign}, which is not on the list of what Hydra may call"
             remedy = for_shell(f"allow_targets=[{foreign}]") + " on the command line, if you trust this code"
             raise ConfigError(Problem("hydra", what, remedy=remedy)) from error
-        load = compose.loader(name, config_dir, multirun(flags))
-        problems = explain(load, overrides, [Path(config_dir)] if config_dir else [], name)
+        load = compose.loader(name, own, multirun(flags))
+        problems = placed(explain(load, overrides, own, name), overrides)
         if not problems and value_of(flags, "--config-path", "-cp") is not None:
             what = f"takes the place of runner's own files: {reason_of(error)}"
             problems = [Problem("--config-path", what, remedy="--config-dir FOLDER, beside them")]
@@ -76,10 +76,12 @@ def run(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictConf
     return max(statuses, default=0)
 
 
-def _mode_of_flags(flags: Sequence[str], overrides: Sequence[str]) -> contextlib.AbstractContextManager[None]:
+def _mode_of_flags(
+    flags: Sequence[str], overrides: Sequence[str], own: Sequence[Path]
+) -> contextlib.AbstractContextManager[None]:
     """Have Hydra take from the flags whether it is a sweep, unless a file of the user's may say so (``hydra.mode``)."""
-    own_files = value_of(flags, *CONFIG_DIR, "--config-path", "-cp", "--config-name", "-cn") is not None
-    if own_files or any("hydra.searchpath" in override for override in overrides):
+    own_files = value_of(flags, "--config-path", "-cp", "--config-name", "-cn") is not None
+    if own or own_files or any("hydra.searchpath" in override for override in overrides):
         return contextlib.nullcontext()
     return hydra_internals.mode_of_flags()
 
@@ -178,5 +180,8 @@ def _is_for_whoever_types(override: str) -> bool:
 
 
 def find_own_code() -> None:
-    if os.getcwd() not in sys.path:  # as `python -m` has it, for code of the user's own
-        sys.path.insert(0, os.getcwd())
+    """Have Python find code of the user's own: in the working directory, as `python -m` does, then in the project's."""
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.insert(0, here)
+    if (folder := project.current().folder) is not None and str(folder) not in sys.path:
+        sys.path.insert(sys.path.index(here) + 1, str(folder))

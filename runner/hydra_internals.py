@@ -115,11 +115,33 @@ def store(name: str, tree: Mapping[str, Any]) -> None:
     ConfigStore.instance().store(name, dict(tree), **options)
 
 
-def search_path(home: str) -> ConfigSearchPath:
-    """Return where Hydra looks for files, if `home` is where ours are."""
+def search_path(home: str, own: Sequence[Path]) -> ConfigSearchPath:
+    """Return where Hydra looks for files, if `home` is where ours are, and `own` are the folders of the user's."""
     from hydra._internal.utils import create_config_search_path
 
-    return create_config_search_path(home)
+    return _with(own, create_config_search_path(home))
+
+
+def _with(own: Sequence[Path], path: ConfigSearchPath) -> ConfigSearchPath:
+    """Add folders to a search path at the place of that of ``--config-dir``, of which Hydra has one."""
+    from hydra.core.config_search_path import SearchPathQuery
+
+    for place in own:
+        path.prepend("command-line", f"file://{place.absolute()}", anchor=SearchPathQuery(provider="schema", path=None))
+    return path
+
+
+@contextlib.contextmanager
+def also_in(own: Sequence[Path]) -> Iterator[None]:
+    """While entered, Hydra looks for files in the folders of the user's, too."""
+    from hydra._internal import utils
+
+    before = utils.create_automatic_config_search_path
+    utils.create_automatic_config_search_path = lambda *given: _with(own, before(*given))
+    try:
+        yield
+    finally:
+        utils.create_automatic_config_search_path = before
 
 
 def loader(path: ConfigSearchPath) -> ConfigLoaderImpl:

@@ -71,7 +71,7 @@ def main(cfg: DictConfig) -> None:
 def _claim() -> Path:
     """A folder for what is found, before anything is tried."""
     now = datetime.now()
-    place = folder.OUTPUTS / "lr_find" / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}"
+    place = folder.outputs() / "lr_find" / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}"
     try:
         return folder.claim(place)
     except OSError as error:

@@ -21,7 +21,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from runner import config, debugger, files, folder, handover, signals
+from runner import config, debugger, files, folder, handover, project, signals
 from runner.checks import schema
 from runner.checks.before_data import check, check_values, refuse
 from runner.command_line import quote
@@ -128,6 +128,7 @@ def _stopping(cfg: DictConfig) -> Iterator[None]:
         signals.stay_alone()
     try:
         with signals.staying():
+            project.announce()
             yield
     except RunnerError as error:
         say(f"error: {error}")

@@ -30,7 +30,7 @@ In addition: dataset, metric, loader, trainer, device and allow_targets. All oth
 
 def page() -> str:
     """The page, as Markdown: a table for each group."""
-    cfg = compose.loader("lr_find", None, multirun=False)([])
+    cfg = compose.loader("lr_find", [], multirun=False)([])
     lines = [HEAD]
     hints = typing.get_type_hints(schema.Config)
     groups = [field for field in dataclasses.fields(schema.Config) if dataclasses.is_dataclass(hints[field.name])]

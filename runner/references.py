@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 from omegaconf.errors import InterpolationResolutionError
 from omegaconf.resolvers import oc
 
-from runner import hydra_internals
+from runner import folder, hydra_internals
 from runner.command_line import parse
 from runner.command_line import quote as in_quotes
 from runner.errors import ConfigError, Problem
@@ -129,4 +129,5 @@ def _env(name: Any, *default: Any, _parent_: Any) -> Any:
 
 
 hydra_internals.resolver("oc.env", _env)
+hydra_internals.resolver("runner.outputs", lambda: str(folder.outputs()))  # of conf/entry.yaml
 hydra_internals.resolver(AGAIN, _typed_again)

@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from runner import project
 from runner.checks.values import fits, in_bounds
 from runner.errors import RunnerError
 from runner.files import write
@@ -146,7 +147,9 @@ def git_commit() -> dict[str, Any] | None:
         commit = _git("rev-parse", "HEAD")
         changed = _git("status", "--porcelain", "--untracked-files=no")
         # Code and configuration that git has not been told of is what may have run, too; outputs are not.
-        added = _git("ls-files", "--others", "--exclude-standard", "--", "*.py", "*.yaml", ":!outputs", ":!**/.venv/**")
+        outputs = project.current().outputs
+        but = [] if outputs.is_absolute() or ".." in outputs.parts else [f":!{outputs}"]
+        added = _git("ls-files", "--others", "--exclude-standard", "--", "*.py", "*.yaml", ":!**/.venv/**", *but)
         return {"commit": commit, "clean": not (changed or added)}
     except (OSError, subprocess.SubprocessError):
         return None

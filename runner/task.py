@@ -67,8 +67,10 @@ def launched(cfg: DictConfig) -> int:
 
     A launcher may start it again in the same folder: after a signal, or after the machine was lost.
     """
+    from runner import hydra_app
     from runner.sweep import child, folds
 
+    hydra_app.find_own_code()
     whole, run_dir = with_hydra(cfg), place()
     if whole.resume is None and (run_dir / "config.yaml").is_file():
         with read_write(whole):

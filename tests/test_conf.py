@@ -179,6 +179,6 @@ def test_a_recipe_may_set_any_key(tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
     text = "# @package _global_\ndefaults: [{override /model: mlp}]\nseed: 4\nfigures: true\ntrainer: {max_epochs: 3}\n"
     (tmp_path / "experiment/mine.yaml").write_text(text)
-    cfg = compose.composed("config", str(tmp_path), ["experiment=mine", "figures=false"])
+    cfg = compose.composed("config", [tmp_path], ["experiment=mine", "figures=false"])
     assert (cfg.seed, cfg.figures, cfg.trainer.max_epochs) == (4, False, 3)
     assert cfg.model._target_ == "runner.model.MLP"

@@ -112,7 +112,7 @@ def test_a_configuration_is_copied_also_when_the_class_of_a_plugin_was_loaded_an
 ) -> None:
     for option in ConfigStore.instance().list(f"hydra/{group}"):
         name = option.removesuffix(".yaml")
-        cfg = compose.loader("config", None, multirun=True)([f"hydra/{group}={name}"])
+        cfg = compose.loader("config", [], multirun=True)([f"hydra/{group}={name}"])
         of_before = OmegaConf.get_type(cfg.hydra[group])
         assert dataclasses.is_dataclass(of_before), name
         anew = dataclasses.make_dataclass(of_before.__name__, [])

@@ -45,8 +45,8 @@ def test_a_part_knows_neither_the_configuration_nor_other_parts(part: str) -> No
 
 LIGHT = (
     "__init__", "__main__", "commands", "hydra_app", "errors", "checks/__init__", "checks/schema", "checks/values",
-    "folder", "terminal", "table", "ranking", "runs", "trained/__init__", "trained/opening", "compare/__init__",
-    "compare/command",
+    "folder", "project", "terminal", "table", "ranking", "runs", "trained/__init__", "trained/opening",
+    "compare/__init__", "compare/command",
 )  # fmt: skip
 
 

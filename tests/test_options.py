@@ -1,11 +1,12 @@
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from runner import compose, config, options
 
 
-def differences(*overrides: str, config_dir: str | None = None) -> list[tuple[str, Any, Any]]:
-    cfg = config.task(config.install(compose.composed("config", config_dir, overrides)))
+def differences(*overrides: str, own: Sequence[Path] = ()) -> list[tuple[str, Any, Any]]:
+    cfg = config.task(config.install(compose.composed("config", own, overrides)))
     config.fill(cfg, {"categories": [["P0000", "P0001"], None], "num_outputs": 2})
     chosen = config.value(cfg.facts.options)
     found = options.differences(config.written(cfg), config.written(compose.default()), chosen)
@@ -52,7 +53,7 @@ def test_of_a_recipe_its_name_and_what_it_says() -> None:
 def test_of_an_option_of_the_users_own_its_name_and_all_that_it_says(tmp_path: Path) -> None:
     (tmp_path / "dataset").mkdir()
     (tmp_path / "dataset/dtd.yaml").write_text("_target_: runner.dataset.torchvision\nname: DTD\nroot: here\n")
-    assert differences("dataset=dtd", config_dir=str(tmp_path)) == [
+    assert differences("dataset=dtd", own=[tmp_path]) == [
         ("dataset", "dtd", "digits"),
         ("dataset._target_", "runner.dataset.torchvision", "ABSENT"),
         ("dataset.name", "DTD", "ABSENT"),
@@ -62,7 +63,7 @@ def test_of_an_option_of_the_users_own_its_name_and_all_that_it_says(tmp_path: P
 
 def test_what_does_nothing_in_a_run_is_named_with_the_key_that_makes_it_so() -> None:
     def idle(*overrides: str) -> list[str]:
-        cfg = config.task(config.install(compose.composed("config", None, overrides)))
+        cfg = config.task(config.install(compose.composed("config", [], overrides)))
         found = options.differences(
             config.written(cfg), config.written(compose.default()), config.value(cfg.facts.options)
         )

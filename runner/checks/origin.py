@@ -12,6 +12,7 @@ from typing import Any, cast
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from runner.command_line import placed
 from runner.errors import MANY, Problem
 from runner.keys import LOADER, is_below
 
@@ -31,7 +32,7 @@ def marked(cfg: DictConfig, problems: Iterable[Problem]) -> list[Problem]:
         is_said = number < MANY and not own and problem.key not in typed
         place = _place(cfg, problem.key.split(".")) if is_said else None
         found.append(problem if place is None else replace(problem, key=f"{place}: {problem.key}"))
-    return found
+    return placed(found, overrides)
 
 
 def _place(cfg: DictConfig, words: Sequence[str]) -> str | None:

@@ -104,7 +104,7 @@ def parse(arguments: Sequence[str]) -> Typed:
         else:
             paths += _path(argument, problems)
     if not paths and not problems:
-        problems.append(Problem("compare", "needs a path", ALLOWED, _program("outputs")))
+        problems.append(Problem("compare", "needs a path", ALLOWED, _program(str(folder.outputs()))))
     if {"--csv", "--md"} <= set(flags):
         problems.append(Problem("--csv --md", "cannot be combined", "one of them"))
     if problems:

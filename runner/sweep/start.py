@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, read_write
 
-from runner import compose, config, data, folder, train
+from runner import compose, config, data, folder, project, train
 from runner.checks import schema, targets
 from runner.checks.before_data import check_declared, measured
 from runner.checks.origin import near, own_folders
@@ -132,7 +132,9 @@ def flags(cfg: DictConfig) -> list[str]:
     """With which the same configuration would be found again."""
     name = str(cfg.hydra.job.config_name)
     named = [] if name == "config" else ["--config-name", name]
-    return [*named, *(word for path in own_folders(cfg) for word in ("--config-dir", str(near(path))))]
+    given = {path.resolve() for path in project.current().config_dirs}
+    typed = [path for path in own_folders(cfg) if path.resolve() not in given]
+    return [*named, *(word for path in typed for word in ("--config-dir", str(near(path))))]
 
 
 def _try(leaves: dict[int, DictConfig], words: list[str], total: int | None, sources: Sources) -> None:

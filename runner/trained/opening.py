@@ -73,13 +73,13 @@ def opened(command: str, arguments: Sequence[str], several: bool = False) -> lis
     Raises:
         InputError: a folder is none of a run, or what was typed is wrong.
     """
-    config_dir, overrides = read_for(command, arguments)
+    own, overrides = read_for(command, arguments)
     places = _places(command, overrides, several)
     trees = [config.load(place / "config.yaml", facts=True) for place in places]
     _check_keys(command, overrides, {key for tree in trees for key, text in texts(tree) if is_to_be_typed(text)})
     sources: dict[str, Any] = {}
     both = zip(places, trees, strict=True)
-    return [_open(command, place, tree, overrides, config_dir, sources) for place, tree in both]
+    return [_open(command, place, tree, overrides, own, sources) for place, tree in both]
 
 
 def _places(command: str, overrides: Sequence[str], several: bool) -> list[Path]:
@@ -150,7 +150,7 @@ def _own(command: str) -> dict[str, Any]:
 
 
 def _open(
-    command: str, run_dir: Path, tree: dict[str, Any], overrides: Sequence[str], config_dir: str | None,
+    command: str, run_dir: Path, tree: dict[str, Any], overrides: Sequence[str], dirs: Sequence[Path],
     sources: dict[str, Any],
 ) -> Opened:  # fmt: skip
     own = _own(command)
@@ -164,7 +164,7 @@ def _open(
     # What stands for the run in each of several is its own folder.
     rest = [o for o, key in zip(overrides, typed, strict=True) if key not in (*GROUPS, "run")]
     beside = own.keys() - schema.Config.__dataclass_fields__.keys()
-    cfg = config.job(compose.composed(compose.SAVED, config_dir, rest, beside))
+    cfg = config.job(compose.composed(compose.SAVED, dirs, rest, beside))
     with read_write(cfg), open_dict(cfg):
         cfg.run = str(run_dir)
         options = OmegaConf.create(config.value(OmegaConf.masked_copy(cfg, list(own))))
