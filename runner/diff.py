@@ -7,18 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from runner import folder, terminal
-from runner.errors import ConfigError, Problem, cut, nearest
+from runner.errors import cut
 from runner.keys import text
 from runner.result import from_json
 from runner.runs import read_config, read_json, read_result
 from runner.table import Table
-
-HELP = """\
-usage: python -m runner diff RUN RUN
-
-Show how two runs differ: in their configurations, key by key, in their environments, and in their metrics.
-
-  RUN            the folder of a run, or last for the newest one"""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -27,9 +20,6 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         InputError: these are not two runs that can be read.
     """
-    if "--help" in arguments or "-h" in arguments:
-        print(HELP)
-        return 0
     a, b = parse(arguments)
     head = [f"{name}  {run_dir} ({_state(run_dir)})" for name, run_dir in (("a", a), ("b", b))]
     tables = [configuration(a, b), environment_differences(a, b), figures(a, b)]
@@ -41,24 +31,17 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def parse(arguments: Sequence[str]) -> tuple[Path, Path]:
-    """The folders of the two runs.
+    """Return the folders of the two runs.
 
     Raises:
         InputError: they are not two, or not of runs.
     """
-    problems = [
-        Problem(flag.partition("=")[0], "there is no such flag", "--help", nearest(flag, ["--help"]))
-        for flag in arguments
-        if flag.startswith("-")
-    ]
-    runs = [argument for argument in arguments if not argument.startswith("-")]
-    if len(runs) != 2 and not problems:
-        what = f"takes the folders of two runs, but {len(runs) or 'none'} {'was' if len(runs) < 2 else 'were'} given"
-        problems.append(Problem("diff", what, remedy=folder.line("diff RUN RUN")))
-    if problems:
-        raise ConfigError(*problems)
-    a, b = (folder.find(name, "diff", alone=True) for name in runs)
-    return a, b
+    said = "Show how two runs differ: in their configurations, key by key, in their environments, and in their metrics."
+    parser = terminal.Parser("diff", said)
+    for name in ("a", "b"):
+        parser.add_argument(name, metavar="RUN", help="the folder of a run, or last for the newest one")
+    found = parser.parse_args(list(arguments))
+    return folder.find(found.a, "diff", alone=True), folder.find(found.b, "diff", alone=True)
 
 
 def configuration(a: Path, b: Path) -> Table:

@@ -76,8 +76,13 @@ class Result:
 
     def update(self, **content: Any) -> None:
         """Enter `content`, and the seconds so far if it does not have them, and write the file."""
-        self.content |= {"seconds": round(self.seconds, 3)} | content
+        self.content = self.now | content
         write(self.path, to_json(redacted(self.content), indent=2).encode() + b"\n")
+
+    @property
+    def now(self) -> dict[str, Any]:
+        """The content, with the seconds so far."""
+        return self.content | {"seconds": round(self.seconds, 3)}
 
     @property
     def seconds(self) -> float:
@@ -85,15 +90,19 @@ class Result:
         return self._seconds + time.perf_counter() - self._since
 
 
-def fail(run_dir: Path, before: Mapping[str, Any], error: Exception) -> None:
-    """Write that a run could not begin. What an earlier start of it reached stays.
+def end(
+    run_dir: Path, before: Mapping[str, Any], error: Exception | str, state: str = "failed", **content: Any
+) -> None:
+    """Write how a run ended that was not completed. What it reached stays.
 
     Args:
         before: what ``result.json`` says; nothing if it is not there.
+        content: what else it is to say.
     """
-    content = dict(before or Result(run_dir).content) | {"state": "failed", "error": reason(error)}
+    why = str(error) if isinstance(error, str | RunnerError) else f"{type(error).__name__}: {error}"
+    said = dict(before or Result(run_dir).content) | {"state": state, "error": why} | content
     with contextlib.suppress(OSError):  # a full disk, which may be what is wrong, and is said
-        write(run_dir / "result.json", to_json(redacted(content), indent=2).encode() + b"\n")
+        write(run_dir / "result.json", to_json(redacted(said), indent=2).encode() + b"\n")
 
 
 def started(content: Mapping[str, Any]) -> float | None:
@@ -102,11 +111,6 @@ def started(content: Mapping[str, Any]) -> float | None:
         return datetime.fromisoformat(str(content.get("started"))).timestamp()
     except (ValueError, OverflowError, OSError):  # none, or of a year that no clock has
         return None
-
-
-def reason(error: Exception) -> str:
-    """Why a run failed, as ``result.json`` says it."""
-    return str(error) if isinstance(error, RunnerError) else f"{type(error).__name__}: {error}"
 
 
 def to_json(value: Any, indent: int | None = None) -> str:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from runner import config, folder, handover, signals
 from runner.errors import InputError, Interrupted, guarded
-from runner.result import fail
+from runner.result import end
 from runner.signals import staying
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _prepare(cfg: DictConfig, run_dir: Path) -> Prepared:
         folder.disclaim(run_dir)
         raise
     except Exception as error:
-        fail(run_dir, folder.result(run_dir), error)
+        end(run_dir, folder.result(run_dir), error)
         raise
 
 

@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
+import re
 import sys
 import time
 from io import StringIO, TextIOWrapper
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from runner.errors import NotWritten
+from runner import folder
+from runner.errors import ConfigError, NotWritten, Problem
 from runner.files import append
 from runner.table import Table
 from runner.visible import said, visible
 
 log = logging.getLogger("runner")
+
+
+class Parser(argparse.ArgumentParser):
+    """Reads the flags and paths of a command that has nothing of Hydra's, and raises `ConfigError` for a mistake."""
+
+    def __init__(self, command: str, said: str) -> None:
+        prog, form = f"python -m runner {command}", argparse.RawDescriptionHelpFormatter
+        super().__init__(prog=prog, description=said, formatter_class=form, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        command = self.prog.rpartition(" ")[2]
+        flag = re.match(r"argument (\S+): ", message)
+        key, what = (flag[1], message[flag.end() :]) if flag else (command, message)
+        raise ConfigError(Problem(key, what, remedy=folder.line(command, "--help")))
 
 
 class Screen(Console):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from runner.metric import Predicted
 from runner.pictures import gallery, layers, plots
 from runner.profile import STEPS, Profiler
 from runner.recorder import Recorder, check_space
-from runner.result import Result
+from runner.result import Result, end
 from runner.signals import StopFlag
 from runner.sweep import predictions
 from runner.table import Table
@@ -68,7 +68,7 @@ def main(prepared: Prepared, run_dir: Path, watch: Watch | None = None) -> None:
         experiment.gap = trainer.gap = stop.gap
 
         def interrupted(why: str) -> str:
-            _end(result, "interrupted", why)
+            end(run_dir, result.now, why, "interrupted")
             return f"{why}; to resume: {folder.resume_command(cfg, run_dir)}"
 
         stop.abandon, stop.is_busy = interrupted, lambda: False
@@ -77,15 +77,15 @@ def main(prepared: Prepared, run_dir: Path, watch: Watch | None = None) -> None:
         except Pruned as error:
             best = trainer.progress.best or {}
             reached = {tag: value for tag, value in best.items() if tag.startswith("val/")}
-            result.update(metrics=reached, epochs=trainer.progress.epoch, steps=trainer.progress.step)
-            _end(result, "pruned", str(error))
+            at = {"epochs": trainer.progress.epoch, "steps": trainer.progress.step}
+            end(run_dir, result.now, str(error), "pruned", metrics=reached, **at)
             log.info("%s", error)
         except (Interrupted, KeyboardInterrupt) as error:
             log.info("%s", interrupted(str(error) or "stopped by a second Ctrl-C"))
             raise
         except BaseException as error:
             what = _explained(error, cfg, experiment, run_dir)
-            _end(result, "failed", f"{type(error).__name__}: {what or error}")
+            end(run_dir, result.now, f"{type(error).__name__}: {what or error}")
             if debugger.on:
                 raise
             if what is not None:
@@ -96,11 +96,6 @@ def main(prepared: Prepared, run_dir: Path, watch: Watch | None = None) -> None:
             raise
     if stop.signum is not None:  # came too late to stop this run, but a sweep goes no further
         raise SystemExit(Interrupted(stop.signum).exit_status)
-
-
-def _end(result: Result, state: str, error: str) -> None:
-    with suppress(OSError):  # a full disk is a reason to end, and not to end otherwise
-        result.update(state=state, error=error)
 
 
 def _lost(error: Exception, trainer: Trainer, run_dir: Path) -> str:

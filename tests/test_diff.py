@@ -97,10 +97,10 @@ def test_a_run_that_left_no_result(run: Run, capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        ("one", "diff: takes the folders of two runs, but 1 was given\n  try: python -m runner diff RUN RUN\n"),
+        ("one", "diff: the following arguments are required: RUN\n  try: python -m runner diff --help\n"),
         ("one nowhere", "diff: 'nowhere' does not exist\n  allowed: a run folder, or last\n"),
         ("one last", "diff: there is no run in outputs/ yet\n  allowed: a run folder\n"),
-        ("one one --md", "--md: there is no such flag\n  allowed: --help\n"),
+        ("one one --md", "diff: unrecognized arguments: --md\n  try: python -m runner diff --help\n"),
         ("one bad", "bad/config.yaml: is not a file that a run wrote\n"),
         ("one torn", "torn/result.json: cannot be read (Expecting value: line 1 column 11 (char 10))\n"),
     ],
@@ -116,4 +116,4 @@ def test_mistakes(run: Run, capsys: pytest.CaptureFixture[str], typed: str, said
 
 def test_help(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("diff", "--help") == 0
-    assert capsys.readouterr().out.startswith("usage: python -m runner diff RUN RUN\n")
+    assert capsys.readouterr().out.startswith("usage: python -m runner diff [-h] RUN RUN\n")

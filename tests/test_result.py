@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from conftest import result_of
 
-from runner.result import Result, fail, git_commit, to_json
+from runner.result import Result, end, git_commit, to_json
 
 
 def test_nan_and_infinity_are_null() -> None:
@@ -61,10 +61,10 @@ def test_the_commit_of_the_working_folder() -> None:
 
 def test_a_run_that_cannot_begin_again_keeps_what_it_reached(tmp_path: Path) -> None:
     Result(tmp_path).update(state="completed", metrics={"test/accuracy": 0.5})
-    fail(tmp_path, result_of(tmp_path), RuntimeError("no memory"))
+    end(tmp_path, result_of(tmp_path), RuntimeError("no memory"))
     content = result_of(tmp_path)
     assert (content["state"], content["error"]) == ("failed", "RuntimeError: no memory")
     assert content["metrics"] == {"test/accuracy": 0.5}
     (tmp_path / "result.json").unlink()
-    fail(tmp_path, None, RuntimeError("no memory"))
+    end(tmp_path, None, RuntimeError("no memory"))
     assert result_of(tmp_path)["metrics"] == {}

@@ -18,20 +18,6 @@ from runner.result import started
 from runner.runs import ALLOWED, Found, Run, find
 from runner.table import Table
 
-HELP = """\
-usage: python -m runner compare PATH... [--by METRIC] [--csv | --md]
-
-Rank runs and sweeps, each setting with its mean over seeds and folds, and test the best one against the others.
-
-  PATH           the folder of a run or a sweep, or a folder above them, such as outputs; last: the newest run
-  --by METRIC    the metric to rank by, such as val/accuracy; by default checkpoint.monitor
-  --csv          one row per run with all metrics, unrounded
-  --md           the tables as Markdown
-
-With --csv and --md only the table goes to stdout; notes go to stderr."""
-
-FLAGS = ("--by", "--csv", "--md", "--help")
-
 SPARED = ("95 % interval", "parameters", "seconds")
 """Columns that a narrow terminal does not have, the first one first."""
 
@@ -59,9 +45,6 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         InputError: nothing can be compared in this way.
     """
-    if "--help" in arguments or "-h" in arguments:
-        print(HELP)
-        return 0
     typed = parse(arguments)
     found = find(typed.paths)
     completed = [run for run in found.runs if run.state == "completed"]
@@ -80,52 +63,34 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def parse(arguments: Sequence[str]) -> Typed:
-    """The arguments, in any order.
+    """Return what was asked for, from the arguments in any order.
 
     Raises:
         ConfigError: they cannot be meant so.
     """
-    paths, flags, by, problems = list[Path](), list[str](), None, list[Problem]()
-    rest = iter(arguments)
-    for argument in rest:
-        name, equals, value = argument.partition("=")
-        if name == "--by":
-            by = value if equals else next(rest, "")
-            problems += (
-                []
-                if by and not by.startswith("-")
-                else [Problem("--by", "needs a metric", "PART/METRIC, as in val/accuracy")]
-            )
-        elif argument in FLAGS:
-            flags.append(argument)
-        elif argument.startswith("-"):
-            what = "takes no value" if name in FLAGS else "there is no such flag"
-            problems.append(Problem(name, what, ", ".join(FLAGS), nearest(name, FLAGS)))
-        else:
-            paths += _path(argument, problems)
-    if not paths and not problems:
-        problems.append(Problem("compare", "needs a path", ALLOWED, _program(str(folder.outputs()))))
-    if {"--csv", "--md"} <= set(flags):
-        problems.append(Problem("--csv --md", "cannot be combined", "one of them"))
-    if problems:
-        raise ConfigError(*problems)
-    return Typed(paths, by, next((flag[2:] for flag in flags), ""))
+    said = """\
+Rank runs and sweeps, each setting with its mean over seeds and folds, and test the best one against the others.
+With --csv and --md only the table goes to stdout; notes go to stderr."""
+    parser = terminal.Parser("compare", said)
+    where = f"{ALLOWED}, such as {folder.outputs()}; last: the newest run"
+    parser.add_argument("paths", metavar="PATH", nargs="+", type=_path, help=where)
+    what = "the metric to rank by, such as val/accuracy; by default checkpoint.monitor"
+    parser.add_argument("--by", metavar="METRIC", help=what)
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--csv", action="store_true", help="one row per run with all metrics, unrounded")
+    form.add_argument("--md", action="store_true", help="the tables as Markdown")
+    found = parser.parse_intermixed_args(list(arguments))
+    return Typed(found.paths, found.by, "csv" if found.csv else "md" if found.md else "")
 
 
-def _program(*words: str) -> str:
-    """How the command is typed here."""
-    return folder.line("compare", *words)
-
-
-def _path(argument: str, problems: list[Problem]) -> list[Path]:
+def _path(argument: str) -> Path:
     path = typed(argument)
-    if argument == "last" and not path.exists() and (newest := folder.newest()) is not None:
-        return [newest]
+    if argument == "last" and not path.exists():
+        return folder.newest() or path
     if "=" in argument and not path.exists():
         what = "is not a folder; compare takes paths and flags, not KEY=VALUE"
-        problems.append(Problem(argument, what, remedy=_program("--help")))
-        return []
-    return [path]
+        raise ConfigError(Problem(argument, what, remedy=folder.line("compare", "--help")))
+    return path
 
 
 def _rows(runs: Sequence[Run], exact: bool) -> list[Row]:

@@ -13,7 +13,7 @@ from runner import config, folder, train
 from runner.data import Sources
 from runner.errors import RunFolderError, guarded
 from runner.files import write
-from runner.result import fail
+from runner.result import end
 from runner.signals import staying
 from runner.terminal import log_to
 from runner.train import Watch
@@ -49,7 +49,7 @@ def train_in(cfg: DictConfig, run_dir: Path, sources: Sources, watch: Watch | No
             prepared = train.prepare(config.task(cfg), run_dir, sources)
     except Exception as error:
         # `train.main` writes how a run ended, and it has not begun.
-        fail(run_dir, folder.result(run_dir), error)
+        end(run_dir, folder.result(run_dir), error)
         raise
     train.main(prepared, run_dir, watch)
 

@@ -19,16 +19,14 @@ from runner.files import writing
 from runner.ranking import Figure
 from runner.result import Result, from_json, known, to_json
 from runner.runs import read_config
-from runner.signals import StopFlag
 from runner.sweep import predictions
 from runner.sweep.child import in_process
-from runner.sweep.processes import Work, at_a_time, run_all
+from runner.sweep.processes import Work, at_a_time
 from runner.sweep.progress import Progress
 from runner.table import Table
 from runner.tensorboard import Board
 from runner.terminal import show
 from runner.train import Watch
-from runner.updates import seconds_of
 
 log = logging.getLogger("runner")
 
@@ -132,23 +130,14 @@ def main(cfg: DictConfig, sources: Sources, run_dir: Path) -> None:
     done = [f"{count - len(left)} of them done"] if len(left) < count else []
     log.info("%s\n%s", run_dir, ", ".join([counted(count, "fold"), *done]))
 
-    options, progress = cfg.sweep, Progress(len(left), cfg.checkpoint.monitor)
-
-    def ended(work: Work) -> bool:
-        try:
-            summarise(cfg, run_dir)
-        except OSError as error:  # a full disk may have room again when the next one ends
-            log.warning("result.json could not be written: %s", error)
-        return progress.ended(work) or bool(options.on_error == "continue")
-
-    with StopFlag() as stop, progress:
-        summarise(cfg, run_dir)
-        n_jobs = at_a_time(options.n_jobs, any(work.on_card for work in left))
-        run_all(iter(left), ended, stop, n_jobs, seconds_of(options.timeout), progress.running)
-        content = summarise(cfg, run_dir)
-    if stop.signum is not None:
+    summarise(cfg, run_dir)
+    n_jobs = at_a_time(cfg.sweep.n_jobs, any(work.on_card for work in left))
+    progress = Progress(len(left), cfg.checkpoint.monitor)
+    signum = progress.drive(iter(left), cfg, n_jobs, lambda work: summarise(cfg, run_dir))
+    content = summarise(cfg, run_dir)
+    if signum is not None:
         log.info("stopped; to resume: %s", folder.resume_command(cfg, run_dir))
-        raise Interrupted(stop.signum)
+        raise Interrupted(signum)
     show(fold_table(content, cfg.checkpoint.monitor))
     if content["state"] != "completed":
         raise RunnerError(f"{content['error']}\n  try: {folder.resume_command(cfg, run_dir)}, to train that fold again")

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from runner import config, folder, hydra_internals
 from runner.command_line import quote
 from runner.errors import reason_of
-from runner.result import Result
+from runner.result import end
 from runner.signals import STOPPING
 from runner.sweep.processes import GRACE, Work
 from runner.sweep.record import Entry
@@ -59,9 +59,8 @@ def work(cfg: DictConfig, entry: Entry, run_dir: Path, left: Callable[[], bool])
         except Exception as error:  # whatever a launcher raises when it lost a job
             said = f"{type(error).__name__}: {reason_of(error)}"
             log.error("%s", said)
-            before = folder.result(run_dir)
-            if before.get("state") in (None, "running"):
-                Result(run_dir, before).update(state="failed", error=said)
+            if folder.state(run_dir) in (None, "running"):
+                end(run_dir, folder.result(run_dir), said)
             return 1
         return 0
 

@@ -22,10 +22,10 @@ from typing import Any
 from runner import folder, signals
 from runner.device import cards, cores
 from runner.errors import NotWritten
-from runner.files import append, write, writing
-from runner.result import to_json
+from runner.files import append, writing
+from runner.result import end
 from runner.signals import StopFlag
-from runner.visible import redacted, say_traceback
+from runner.visible import say_traceback
 
 log = logging.getLogger("runner")
 
@@ -202,13 +202,12 @@ def _take_share(work: Work, slot: int, slots: int) -> None:
 
 def _settle(slot: _Running, timeout: float | None) -> None:
     """See to it that ``result.json`` says how a run ended that could not say it itself."""
-    path, status = slot.work.folder / "result.json", slot.process.exitcode
+    status, content = slot.process.exitcode, folder.result(slot.work.folder)
     _kill(slot.process.pid)  # workers that it may have left behind
-    content = folder.result(slot.work.folder) or {"state": "running", "metrics": {}}
     state = "failed"
     if slot.is_late and content.get("state") != "completed":
         error = f"took longer than sweep.timeout ({timeout:g} seconds)"
-    elif content.get("state") != "running" or folder.holder(slot.work.folder):  # it goes on elsewhere
+    elif content.get("state", "running") != "running" or folder.holder(slot.work.folder):  # it goes on elsewhere
         return
     elif status in (128 + signal.SIGINT, 128 + signal.SIGTERM):
         state, error = "interrupted", "stopped by a signal before it started"
@@ -217,6 +216,4 @@ def _settle(slot: _Running, timeout: float | None) -> None:
         error = f"killed by {name}" + (", possibly out of memory" if name == "SIGKILL" else "")
     else:
         error = f"the process ended with exit status {status} before the run was complete"
-    content |= {"state": state, "error": error, "seconds": round(time.monotonic() - slot.since, 3)}
-    with contextlib.suppress(OSError):
-        write(path, to_json(redacted(content), indent=2).encode() + b"\n")
+    end(slot.work.folder, content, error, state, seconds=round(time.monotonic() - slot.since, 3))

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any
+
+from omegaconf import DictConfig
 
 from runner import folder
 from runner.files import read
 from runner.keys import parse_json
 from runner.result import ENDED_WELL, from_json
-from runner.sweep.processes import Work
+from runner.signals import StopFlag
+from runner.sweep.processes import Work, run_all
 from runner.terminal import Status
+from runner.updates import seconds_of
 
 log = logging.getLogger("runner")
+
+Settle = Callable[[Work], object]
 
 
 class Progress:
@@ -31,6 +37,27 @@ class Progress:
         self.total, self.monitor = total, monitor
         self.count = self._failed = 0
         self._status, self._since = Status(), time.monotonic()
+
+    def drive(
+        self, works: Iterator[Work], cfg: DictConfig, n_jobs: int, settle: Callable[[Work], object]
+    ) -> int | None:
+        """Do all of `works`, several at a time, and return the signal that stopped it, if one did.
+
+        Args:
+            cfg: of the sweep, or of the cross-validation.
+            settle: called with each that has ended, before it is shown.
+        """
+
+        def ended(work: Work) -> bool:
+            try:
+                settle(work)
+            except OSError as error:  # a full disk may have room again when the next one ends
+                log.warning("what has been reached could not be written: %s", error)
+            return self.ended(work) or bool(cfg.sweep.on_error == "continue")
+
+        with StopFlag() as stop, self:
+            run_all(works, ended, stop, n_jobs, seconds_of(cfg.sweep.timeout), self.running)
+        return stop.signum
 
     def ended(self, work: Work) -> bool:
         """Say how a run has ended, and return whether it ended well."""

@@ -18,13 +18,11 @@ from omegaconf import DictConfig
 from runner import config, folder
 from runner.errors import Interrupted, counted
 from runner.references import must_be_typed
-from runner.signals import StopFlag
 from runner.sweep import folds, launcher, results
 from runner.sweep.jobs import Jobs
-from runner.sweep.processes import Work, at_a_time, run_all
+from runner.sweep.processes import Work, at_a_time
 from runner.sweep.progress import Progress
 from runner.sweep.record import Entry, Record, digest
-from runner.updates import seconds_of
 
 log = logging.getLogger("runner")
 
@@ -88,21 +86,19 @@ class Sweep:
         Raises:
             Interrupted: a signal stopped it.
         """
-        begun, options = time.monotonic(), self.cfg.sweep
+        begun = time.monotonic()
         self.record.typed = list(typed)
         self.record.write()
         self.begin()
         self.progress = Progress(self._total(), self.cfg.checkpoint.monitor)
-        limit = seconds_of(options.timeout)
-        with StopFlag() as stop, self.progress:
-            run_all(self.works(), self._one_ended, stop, self._n_jobs, limit, self.progress.running)
+        signum = self.progress.drive(self.works(), self.cfg, self._n_jobs, self._settle)
         command = self._command(typed, flags)
-        if stop.signum is not None:
+        if signum is not None:
             results.write_files(self.record, self.cfg)
             log.info("stopped; to resume: %s", command)
-            raise Interrupted(stop.signum)
+            raise Interrupted(signum)
         not_begun = self.progress.total - self.progress.count
-        if not_begun > 0 and options.on_error == "stop":
+        if not_begun > 0 and self.cfg.sweep.on_error == "stop":
             words = "%d of %d not started, because a job failed and sweep.on_error=stop"
             log.info(words, not_begun, self.progress.total)
         failed = results.report(self.record, self.cfg, flags, time.monotonic() - begun)
@@ -151,15 +147,13 @@ class Sweep:
     def _total(self) -> int:
         return sum(map(len, self._works.values()))
 
-    def _one_ended(self, work: Work) -> bool:
-        """Bring everything up to date, and return whether others may begin."""
+    def _settle(self, work: Work) -> None:
+        """Bring everything up to date when a run has ended."""
         cfg = self.configs[work.job]
         try:
             if config.has_folds(cfg):
                 folds.summarise(config.install(cfg), self.record.folder / work.job)
             self.settled(self._entries[work.job])
             results.write_files(self.record, self.cfg)
-        except OSError as error:  # a full disk may have room again when the next one ends
-            log.warning("the table could not be written: %s", error)
-        self.progress.total = self._total()
-        return self.progress.ended(work) or bool(self.cfg.sweep.on_error == "continue")
+        finally:
+            self.progress.total = self._total()

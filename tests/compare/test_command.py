@@ -535,8 +535,8 @@ def test_neither_torch_nor_hydra_is_imported() -> None:
 def test_help(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("compare", "--help") == run("compare", "all", "-h") == 0
     text = capsys.readouterr().out
-    assert text.count("usage: python -m runner compare PATH... [--by METRIC] [--csv | --md]\n") == 2
-    assert all(flag in text for flag in command.FLAGS[:3])
+    assert text.count("usage: python -m runner compare ") == 2
+    assert all(flag in text for flag in ("--by METRIC", "--csv", "--md", "PATH"))
 
 
 def test_real_runs(run: Run, sweep: Path, crossed: Path, capsys: pytest.CaptureFixture[str]) -> None:

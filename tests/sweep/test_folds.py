@@ -286,7 +286,7 @@ def test_a_disk_that_is_full_for_a_moment_ends_no_fold(
 
     monkeypatch.setattr(folds, "summarise", full)
     assert run(*SMALL, "hydra.run.dir=here") == 0
-    assert "result.json could not be written: [Errno 28] No space left on device" in capsys.readouterr().out
+    assert "what has been reached could not be written: [Errno 28] No space left on device" in capsys.readouterr().out
     assert read("here")["state"] == "completed"
 
 

@@ -413,7 +413,7 @@ def test_a_table_that_cannot_be_written_ends_no_sweep_and_losses_are_not_compare
 
     monkeypatch.setattr(results, "write", full)
     assert run("-m", *IRIS, "loss=cross_entropy,focal", "hydra.sweep.dir=sweep") == 0
-    assert "the table could not be written: [Errno 28] No space left on device" in capsys.readouterr().out
+    assert "what has been reached could not be written: [Errno 28] No space left on device" in capsys.readouterr().out
     assert list(states().values()) == ["completed"] * 2
     assert "Ranked by val/accuracy (higher is better)" in Path("sweep/results.md").read_text()
 
