@@ -10,7 +10,6 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -55,11 +54,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _migrated(path: Path, state: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint in the format of this version.
-
-    Raises:
-        RunFolderError: no way leads there; with the version that it needs.
-    """
+    """A checkpoint in the format of this version."""
     given, by = state["format"], state.get("runner")
     number = given if isinstance(given, int) else -1
     while number in MIGRATIONS:
@@ -233,9 +228,7 @@ class Checkpoints:
     def __enter__(self) -> Checkpoints:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._writer.shutdown()  # returns when what is being written is on the disk
 
     def prune(self, kept: Iterable[int]) -> None:

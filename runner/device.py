@@ -52,11 +52,7 @@ def check(device: torch.device, cudnn: bool) -> None:
 
 
 def _check_built_for(device: torch.device) -> None:
-    """That this torch has kernels for a card: of its own architecture, or an older one's that can be compiled for it.
-
-    Raises:
-        ConfigError: it has none.
-    """
+    """That this torch has kernels for a card: of its own architecture, or an older one's that can be compiled for it."""
     major, minor = torch.cuda.get_device_capability(device)
     built = torch.cuda.get_arch_list()
     found = [re.fullmatch(r"(sm|compute)_(\d+)(\d)[a-z]?", name) for name in built]
@@ -73,11 +69,7 @@ def _check_built_for(device: torch.device) -> None:
 
 
 def _check_cudnn() -> None:
-    """That the cuDNN that is loaded is one that this torch can work with.
-
-    Raises:
-        ConfigError: it is not, as a rule because an older one is found first.
-    """
+    """That the cuDNN that is loaded is one that this torch can work with."""
     try:
         torch.backends.cudnn.version()
     except RuntimeError as error:

@@ -95,11 +95,7 @@ LONG = 60
 
 
 def _once(problem: Problem, said: dict[str, str]) -> Problem:
-    """A problem without the long list that one of those before it has.
-
-    Args:
-        said: by such a list, the key of the first one that has it.
-    """
+    """A problem without the long list that one of those before it has."""
     if len(problem.allowed) <= LONG or said.setdefault(problem.allowed, problem.key) == problem.key:
         return problem
     return replace(problem, allowed=f"as for {said[problem.allowed]}")

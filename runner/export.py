@@ -96,11 +96,7 @@ class Whole(nn.Module):
 
 
 def _written(kind: str, run: Run, whole: nn.Module, samples: Tensor, facts: dict[str, Any], path: Path) -> Ask:
-    """Write the file, and return what it makes of samples.
-
-    Raises:
-        ConfigError: the model cannot be written in this form.
-    """
+    """Write the file, and return what it makes of samples."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the exporters, about themselves
@@ -137,11 +133,7 @@ def describe(run: Run, samples: Tensor) -> dict[str, Any]:
 
 
 def _samples(given: str, opened: Opened, run: Run) -> Tensor:
-    """(B, ...) some stored samples.
-
-    Raises:
-        InputError: there are none, or they are not such as the run was trained on.
-    """
+    """(B, ...) some stored samples."""
     if run.reader.rest.draws or run.reader.rest.needs_seeds:
         what = "is random, which an exported model cannot be"
         raise ConfigError(Problem("transform.eval", what, "deterministic transforms"))
@@ -208,11 +200,7 @@ NEEDS = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "safetensors": ("safeten
 
 
 def _require(kind: str) -> None:
-    """That the packages are there which a format is written and run with.
-
-    Raises:
-        ConfigError: they are not.
-    """
+    """That the packages are there which a format is written and run with."""
     missing = [name for name in NEEDS.get(kind, ()) if find_spec(name) is None]
     if missing:
         what = f"{kind} needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed"
@@ -237,9 +225,6 @@ def _compare(
 
     Args:
         scaling: mean and standard deviation of values: what is far is measured by how much these differ.
-
-    Raises:
-        RunnerError: too far, or it cannot be told.
     """
     if model.shape != file.shape:
         what = f"{path.name} returns outputs of shape {by(file.shape)}, but the model of {by(model.shape)}"

@@ -228,15 +228,7 @@ def _mark(kind: str) -> Path:
 
 
 def _check_last(newest: Path | None, kind: str, words: str = "") -> None:
-    """Check that ``resume=last`` means what was started last.
-
-    Args:
-        newest: run, or sweep.
-        words: that stand before ``resume=``.
-
-    Raises:
-        RunFolderError: that was stopped before it had a folder.
-    """
+    """Check that ``resume=last`` means what was started last."""
     if newest is None or not os.path.lexists(_mark(kind)):
         return
     begun = (newest / SWEEP).stat().st_mtime if kind == "sweep" else _started(newest)[0]
@@ -346,11 +338,7 @@ def _record(folder: Path) -> dict[str, Any]:
 
 
 def _typed(name: str, key: str) -> Path:
-    """A folder as somebody typed it, which may not be there.
-
-    Raises:
-        RunFolderError: nobody can know: a folder that one may not look into, or a name that is too long.
-    """
+    """A folder as somebody typed it, which may not be there."""
     folder = typed(name)
     try:
         (folder / "config.yaml").stat()

@@ -81,11 +81,7 @@ def _ready(opened: Opened) -> Run:
 
 
 def _check(options: DictConfig, runs: Sequence[Run]) -> None:
-    """That the runs can be asked together, and asked this.
-
-    Raises:
-        ConfigError: they cannot.
-    """
+    """That the runs can be asked together, and asked this."""
     first = runs[0]
     for run in runs[1:]:
         if run.task != first.task or run.classes != first.classes or _width(run) != _width(first):
@@ -114,11 +110,7 @@ def _check(options: DictConfig, runs: Sequence[Run]) -> None:
 
 
 def _check_names(keep: Sequence[str], layout: Layout) -> None:
-    """That no column that is kept has the name of one of ours, among which it is in the layout.
-
-    Raises:
-        ConfigError: one has.
-    """
+    """That no column that is kept has the name of one of ours, among which it is in the layout."""
     ours = [*layout.names, *layout.chances, "probabilities", "error"]
     if twice := [name for name in keep if name == "index" or ours.count(name) > 1]:
         what = f"{twice[0]!r} is also the name of a column of the predictions"

@@ -198,11 +198,7 @@ def _is_the_same(cfg: DictConfig, key: str, before: Any, after: Any) -> bool:
 
 
 def _is_complete(cfg: DictConfig, run_dir: Path, changed: Sequence[str]) -> bool:
-    """Whether nothing is left to do, also for a run that stopped early.
-
-    Args:
-        changed: keys that are not as they were.
-    """
+    """Whether nothing is left to do, also for a run that stopped early."""
     if config.has_folds(cfg):
         from runner.sweep import folds
 
@@ -212,11 +208,7 @@ def _is_complete(cfg: DictConfig, run_dir: Path, changed: Sequence[str]) -> bool
 
 
 def _prepare(cfg: DictConfig, ours: DictConfig, run_dir: Path) -> Prepared | None:
-    """Build and try a run; of a cross-validation every fold, of which nothing is kept.
-
-    Args:
-        ours: the configuration without Hydra's part, to be changed.
-    """
+    """Build and try a run; of a cross-validation every fold, of which nothing is kept."""
     from runner import train
 
     if config.has_folds(cfg) and cfg.debug in ("overfit", "ide"):

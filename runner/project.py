@@ -96,11 +96,7 @@ def _near(path: Path, project: Path) -> Path:
 
 
 def _table(path: Path, name: str) -> dict[str, Any] | None:
-    """Return what a file says to runner; None if there is none, if it says nothing, or if it is somebody else's.
-
-    Raises:
-        ConfigError: it cannot be read.
-    """
+    """Return what a file says to runner; None if there is none, if it says nothing, or if it is somebody else's."""
     try:
         with readable(path) as file:
             others = {os.fstat(file.fileno()).st_uid, path.lstat().st_uid} - {0, os.getuid()}
@@ -130,11 +126,7 @@ def _table(path: Path, name: str) -> dict[str, Any] | None:
 
 
 def _made(path: Path, name: str, table: Mapping[str, Any]) -> Project:
-    """Return the project that a file describes.
-
-    Raises:
-        ConfigError: with everything that is wrong with it.
-    """
+    """Return the project that a file describes."""
     found = []
     for key in table.keys() - ALLOWED.keys():
         what = f"there is no such key (value {table[key]!r})"

@@ -7,7 +7,6 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from omegaconf import DictConfig
@@ -178,10 +177,8 @@ class Recorder:
         self.checkpoints.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.checkpoints.__exit__(kind, error, trace)
+    def __exit__(self, *raised: Any) -> None:
+        self.checkpoints.__exit__(*raised)
         if self.board is not None:
             self.board.close()
 

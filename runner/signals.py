@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, ClassVar
 
 from runner import debugger
@@ -85,9 +85,7 @@ class StopFlag:
         self._before = {signum: signal.signal(signum, self._note) for signum in STOPPING}
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
         StopFlag.current = None
@@ -105,9 +103,7 @@ class Gap:
             self.stop.is_open = False
             self.stop.check()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.stop.is_open = False
         if self.stop.signum is not None and not isinstance(error, (Interrupted, KeyboardInterrupt)):
             raise Interrupted(self.stop.signum) from error  # whatever code of the user's has made of it

@@ -35,11 +35,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def _prepare(cfg: DictConfig, run_dir: Path) -> Prepared:
-    """Check and prepare a job of another sweeper, or of who gets here by a way without `runner.preflight`.
-
-    Raises:
-        InputError: something is wrong with it. Its folder, if it was made for it, is removed again.
-    """
+    """Check and prepare a job of another sweeper, or of who gets here by a way without `runner.preflight`."""
     from runner import train
     from runner.checks import before_data
 

@@ -10,7 +10,6 @@ import sys
 import time
 from io import StringIO, TextIOWrapper
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NoReturn
 
 from rich.console import Console
@@ -182,9 +181,7 @@ class Status:
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._screen.is_terminal:
             self._live.stop()
 
@@ -227,8 +224,6 @@ class Bar:
             self._progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if console.is_terminal:
             self._progress.stop()

@@ -255,11 +255,7 @@ def _fit(
     cfg: DictConfig, run_dir: Path, experiment: Experiment, trainer: Trainer, recorder: Recorder, stop: StopFlag,
     watch: Watch | None,
 ) -> None:  # fmt: skip
-    """Train, write down what is found, and show how far it is.
-
-    Raises:
-        Interrupted: a signal asked to stop, and training goes on from where it is.
-    """
+    """Train, write down what is found, and show how far it is."""
     progress = trainer.progress
     with Bar(cfg.facts.total_steps, progress.step) as bar, ExitStack() as stack:
         profiler = _profiler(cfg, run_dir, experiment.device, progress)

@@ -57,11 +57,7 @@ def checkpoint_every(cfg: DictConfig) -> Every:
 
 
 def _every(cfg: DictConfig, text: str, key: str) -> tuple[int | None, int | None]:
-    """Epochs or steps, of which the other is None.
-
-    Raises:
-        ConfigError: it comes to none.
-    """
+    """Epochs or steps, of which the other is None."""
     lengths = Lengths(cfg.facts.steps_per_epoch, cfg.facts.total_steps)
     by_epochs = re.fullmatch(r"\s*\d+(\.0*)?\s*epochs?\s*", text) is not None  # a part of one is so many steps
     every = lengths.read(text, "epoch" if by_epochs else "step", key)

@@ -172,12 +172,7 @@ def _no_option(error: MissingConfigException, files: Sequence[Path]) -> Problem:
 
 
 def _of_override(override: str, said: str, cfg: DictConfig | None) -> Problem:
-    """What is wrong with an override.
-
-    Args:
-        said: Hydra's reason.
-        cfg: what it was to change.
-    """
+    """What is wrong with an override."""
     key, _, value = override.partition("=")
     key, parsed = key.lstrip("+~"), parse(override)
     if parsed is None:
@@ -217,11 +212,7 @@ def _of_file(said: str, files: Sequence[Path]) -> Problem:
 
 
 def _unknown_key(key: str, value: str, cfg: DictConfig, reason: str) -> Problem:
-    """The first word of `key` that leads nowhere, and what could stand in its place.
-
-    Args:
-        reason: why it cannot be set, if it leads somewhere.
-    """
+    """The first word of `key` that leads nowhere, and what could stand in its place."""
     words = key.split(".")
     for depth in range(len(words)):
         parent = ".".join(words[:depth])
@@ -282,11 +273,7 @@ def _other_option(words: Sequence[str], value: str) -> str:
 
 
 def _other_place(words: Sequence[str], depth: int, names: Iterable[str], cfg: DictConfig) -> str:
-    """The key that was meant: one of that name in another group, or a similar one in the same; or nothing.
-
-    Args:
-        depth: of the word that is not among the `names` of its group.
-    """
+    """The key that was meant: one of that name in another group, or a similar one in the same; or nothing."""
     has_own = words[-1] == "path" and len(words) > 1  # many things have one: that of another is not meant
     others = [] if has_own else [f"{group}.{words[-1]}" for group in _groups_with(words[-1], cfg)]
     if words[-1] in cfg and not isinstance(hydra_internals.node(cfg, words[-1]), DictConfig):

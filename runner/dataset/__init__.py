@@ -25,23 +25,9 @@ from runner.dataset.vision import torchvision_dataset as torchvision
 from runner.errors import FOR_THE_TRACEBACK, ConfigError, DataError, Problem, cause_of
 
 __all__ = [
-    "ArrayDataset",
-    "Parts",
-    "Samples",
-    "Stream",
-    "breast_cancer",
-    "check_varied",
-    "diabetes",
-    "digits",
-    "facts",
-    "image_folder",
-    "iris",
-    "read",
-    "synthetic",
-    "table",
-    "torchvision",
-    "wine",
-]
+    "ArrayDataset", "Parts", "Samples", "Stream", "breast_cancer", "check_varied", "diabetes", "digits", "facts",
+    "image_folder", "iris", "read", "synthetic", "table", "torchvision", "wine",
+]  # fmt: skip
 
 LIMIT = 1_000_000
 """Samples after which a stream that has to end is taken for one that does not."""

@@ -167,11 +167,7 @@ def _tables(root: Path, above: bool) -> list[Path]:
 
 
 def _lists(table: Path, names: Sequence[str], anywhere: bool) -> bool:
-    """Return whether most rows at the start of a table have one of some names in them, or one without its suffix.
-
-    Args:
-        anywhere: whether the last need not come first.
-    """
+    """Return whether most rows at the start of a table have one of some names in them, or one without its suffix."""
     rows = _rows(table)
     whole = {os.path.basename(name) for name in names}
     stems = {os.path.splitext(name)[0] for name in whole}

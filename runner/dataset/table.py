@@ -163,14 +163,7 @@ def _read_anew(
     frame: pd.DataFrame, path: Path, dialect: Dialect, names: Sequence[Any], values: Sequence[Any],
     categories: Sequence[Name], numbers: Sequence[Name],
 ) -> None:  # fmt: skip
-    """Columns that pandas read as numbers, and that are none, as they are written: it drops leading zeros.
-
-    Args:
-        frame: changed in place.
-        names: of the inputs.
-        values: columns to predict that are numbers.
-        categories, numbers: see `table`.
-    """
+    """Columns that pandas read as numbers, and that are none, as they are written: it drops leading zeros."""
     forced = columns_of(frame, categories, "dataset.categories")
     exempt = {*forced, *values, *columns_of(frame, numbers, "dataset.numbers")}
     is_typed = form_of(path) in READERS  # and codes are texts
@@ -218,12 +211,7 @@ def _are_whole(column: pd.Series[Any]) -> bool:
 def _with_words(
     frame: pd.DataFrame, goals: Sequence[Any], task: str, kept: Sequence[Any], texts: Callable[[int], Any]
 ) -> tuple[pd.DataFrame, str]:
-    """A table in which some words are classes though they read as gaps; and what is said of the others.
-
-    Args:
-        kept: these words.
-        texts: gives the column of a number as it is written in its file.
-    """
+    """A table in which some words are classes though they read as gaps; and what is said of the others."""
     if task != "classification" or len(goals) > 1:
         if kept:
             what = f"{', '.join(map(str, kept))}: is for a single column of classes"
@@ -240,13 +228,7 @@ def _with_words(
 def _with_targets(
     frame: pd.DataFrame, goals: Sequence[Any], missing: str, line: Callable[[int], str], words: str
 ) -> pd.DataFrame:
-    """The rows of a table that have a target in every column of `goals`.
-
-    Args:
-        missing: ``drop`` to leave out the others, else there must be none.
-        line: says where in its file a row is.
-        words: which words are gaps, and how they would be classes; empty if there are none.
-    """
+    """The rows of a table that have a target in every column of `goals`."""
     gaps = frame[list(goals)].isna().any(axis=1)
     count = int(gaps.sum())
     if count == 0:
@@ -279,13 +261,7 @@ def _place(rows: pd.Index[Any], line: Callable[[int], str], position: int) -> st
 def _check_size(
     column: pd.Series[Any], values: np.ndarray[Any, Any], where: Callable[[int], str], remedy: str = ""
 ) -> None:
-    """Check that no number is infinite or too large, and say so if whole numbers are too large to be told apart.
-
-    Args:
-        values: of the column, as float64 with NaN for gaps.
-        where: says where in its file a row is.
-        remedy: leaves the column out, if that can be.
-    """
+    """Check that no number is infinite or too large, and say so if whole numbers are too large to be told apart."""
     bad = np.abs(values) > LARGEST
     if bad.any():
         first, others = int(bad.argmax()), int(bad.sum()) - 1
@@ -299,12 +275,7 @@ def _check_size(
 
 
 def _say_ids(rows: int, counts: dict[Any, int], drop: Sequence[Name]) -> None:
-    """Say which columns of texts nearly name the rows.
-
-    Args:
-        counts: by column, how many different texts there are.
-        drop: what is left out already.
-    """
+    """Say which columns of texts nearly name the rows."""
     found = {name: count for name, count in counts.items() if count > max(MANY, rows / 2)}
     if found:
         said = [f"column {name!r} has {count:,}" for name, count in found.items()]

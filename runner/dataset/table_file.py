@@ -141,11 +141,7 @@ def read(path: Path, dialect: Dialect) -> pd.DataFrame:
 
 
 def _csv(path: Path, dialect: Dialect, **options: Any) -> pd.DataFrame:
-    """A CSV file, or one with other separators.
-
-    Args:
-        options: of `pandas.read_csv`.
-    """
+    """A CSV file, or one with other separators."""
     import pandas as pd
 
     encoding = encoding_of(path, dialect)

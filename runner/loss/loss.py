@@ -300,11 +300,7 @@ def _joined(values: Sequence[Tensor]) -> Tensor:
 
 
 def _by_sample(factor: Tensor) -> Tensor:
-    """(B,) how much each sample counts.
-
-    Raises:
-        ValueError: the values of a sample count differently, which a loss of whole samples cannot have.
-    """
+    """(B,) how much each sample counts."""
     if factor.dim() == 1:
         return factor
     flat = factor.flatten(1)

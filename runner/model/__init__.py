@@ -12,17 +12,6 @@ from runner.model.vision import torchvision_model as torchvision
 from runner.model.weights import load
 
 __all__ = [
-    "CNN",
-    "MLP",
-    "Frozen",
-    "LeNet",
-    "Linear",
-    "Networks",
-    "WideResNet",
-    "initialise",
-    "load",
-    "resnet",
-    "torchvision",
-    "unsaved",
-    "vit_small",
-]
+    "CNN", "MLP", "Frozen", "LeNet", "Linear", "Networks", "WideResNet", "initialise", "load", "resnet", "torchvision",
+    "unsaved", "vit_small",
+]  # fmt: skip

@@ -18,17 +18,6 @@ from runner.split.methods import (
 from runner.split.split import Split, Subject, load
 
 __all__ = [
-    "Split",
-    "Subject",
-    "check",
-    "check_classes",
-    "group_kfold",
-    "kfold",
-    "load",
-    "predefined",
-    "random",
-    "stratified",
-    "stratified_group_kfold",
-    "stratified_kfold",
-    "time_ordered",
-]
+    "Split", "Subject", "check", "check_classes", "group_kfold", "kfold", "load", "predefined", "random", "stratified",
+    "stratified_group_kfold", "stratified_kfold", "time_ordered",
+]  # fmt: skip

@@ -88,11 +88,7 @@ def _text(tree: dict[str, Any], names: Collection[str]) -> str:
 def _in_child(
     key: str, groups: Sequence[list[int]], attempt: Callable[[int], object]
 ) -> Iterator[tuple[list[int], Sequence[Problem]]]:
-    """What is wrong with each of `groups`, found in a process of its own; another one goes on where one dies.
-
-    Args:
-        key: what is tried.
-    """
+    """What is wrong with each of `groups`, found in a process of its own; another one goes on where one dies."""
     rest = list(groups)
     context = multiprocessing.get_context("fork")
     while rest:

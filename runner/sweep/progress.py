@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from types import TracebackType
 from typing import Any
 
 from omegaconf import DictConfig
@@ -84,10 +83,8 @@ class Progress:
         self._status.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._status.__exit__(kind, error, trace)
+    def __exit__(self, *raised: Any) -> None:
+        self._status.__exit__(*raised)
 
 
 def _line(name: str, result: Mapping[str, Any], monitor: str) -> str:

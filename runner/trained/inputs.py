@@ -133,11 +133,7 @@ def _lines(stream: Iterable[str]) -> Iterator[str]:
 
 
 def _inside(folder: Path) -> Iterator[str]:
-    """The pictures in a folder and the folders in it, by name.
-
-    Raises:
-        DataError: there is none, or a folder cannot be read.
-    """
+    """The pictures in a folder and the folders in it, by name."""
     found = image_files.find(folder, "input")
     if not found.paths:
         allowed = f"files in {', '.join(image_files.suffixes())}"
@@ -264,11 +260,7 @@ BROKEN = re.compile("[\ud800-\udfff]")
 
 
 def _places(keep: Sequence[str], names: Sequence[str]) -> dict[str, int]:
-    """Where the columns are that are kept.
-
-    Raises:
-        ConfigError: the table has no such column.
-    """
+    """Where the columns are that are kept."""
     missing = [name for name in keep if name not in names]
     if missing:
         close = nearest(missing[0], names)
@@ -311,12 +303,7 @@ def _of_rows(
     rows: Iterator[list[Any] | str], width: int, where: Sequence[Sequence[int]], runs: Sequence[Run], size: int,
     keep: Mapping[str, int],
 ) -> Iterator[Piece]:  # fmt: skip
-    """Rows of a table, of which some may be wrong.
-
-    Args:
-        where: for each run, the columns that it was trained on.
-        keep: other columns of which the cells are keys, and where they are.
-    """
+    """Rows of a table, of which some may be wrong."""
     position = 0
     for chunk in _batched(rows, size):
         wrong = {i: row for i, row in enumerate(chunk) if isinstance(row, str)}

@@ -120,11 +120,7 @@ def _folds(run_dir: Path) -> list[Path]:
 
 
 def _check_keys(command: str, overrides: Iterable[str], again: Collection[str]) -> None:
-    """Check that nothing is typed that would make the model another one.
-
-    Args:
-        again: keys that may be typed, because the run folder does not hold their values.
-    """
+    """Check that nothing is typed that would make the model another one."""
     own = list(_own(command))
     found = []
     for override in overrides:

@@ -95,11 +95,7 @@ def _of_others(run: Run, held: dict[str, Samples], name: str) -> tuple[Samples, 
 
 
 def _alike(samples: Samples, run: Run) -> Samples:
-    """Samples with the columns and the classes of a run.
-
-    Raises:
-        DataError: they have others.
-    """
+    """Samples with the columns and the classes of a run."""
     facts = run.cfg.facts
     if samples.task != run.task:
         what = f"has {samples.task} targets, but the run was trained on {run.task} targets"

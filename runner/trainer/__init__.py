@@ -9,14 +9,6 @@ from runner.trainer.step import plain
 from runner.trainer.trainer import Trainer, searches
 
 __all__ = [
-    "Gradient",
-    "Limits",
-    "NonFinite",
-    "Precision",
-    "Progress",
-    "Trainer",
-    "early_stopping",
-    "plain",
-    "searches",
+    "Gradient", "Limits", "NonFinite", "Precision", "Progress", "Trainer", "early_stopping", "plain", "searches",
     "wants_channels_last",
-]
+]  # fmt: skip

@@ -42,12 +42,7 @@ def explained() -> Iterator[None]:
 
 
 def _explanation(error: str, trace: str) -> str:
-    """What went wrong, and the line that called the operation.
-
-    Args:
-        error: torch's.
-        trace: its warning, which holds the stack of the forward pass.
-    """
+    """What went wrong, and the line that called the operation."""
     found = re.search(r"Error detected in (\w+?)(Backward\d*)?\.", trace)
     if found is None:  # not an anomaly of a gradient
         return error
