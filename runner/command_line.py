@@ -160,7 +160,7 @@ def _takes(flag: str, after: str) -> bool:
 
 
 def _override(key: str, value: str | None, command: str = "") -> str:
-    """The override that was meant by a key and a value typed in another form (``--lr 0.01``, ``lr 0.01``), or nothing."""
+    """The override that was meant by a key and a value typed in another form, as ``--lr 0.01``, or nothing."""
     from runner.checks import schema
 
     key, value = key.replace("-", "_"), "VALUE" if value is None else value

@@ -52,7 +52,7 @@ def check(device: torch.device, cudnn: bool) -> None:
 
 
 def _check_built_for(device: torch.device) -> None:
-    """That this torch has kernels for a card: of its own architecture, or an older one's that can be compiled for it."""
+    """Check that this torch has kernels for a card: of its own architecture, or an older one's to be compiled."""
     major, minor = torch.cuda.get_device_capability(device)
     built = torch.cuda.get_arch_list()
     found = [re.fullmatch(r"(sm|compute)_(\d+)(\d)[a-z]?", name) for name in built]

@@ -9,8 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 from runner.errors import ConfigError, Problem, for_shell, nearest
 
+__all__ = ["Name", "columns_of", "listed", "override", "pd"]
+
 if TYPE_CHECKING:
     import pandas as pd
+else:
+
+    class _Pandas:
+        """Stands for pandas, and imports it where it is used: most data are no tables."""
+
+        def __getattr__(self, name: str) -> Any:
+            import pandas
+
+            return getattr(pandas, name)
+
+    pd = _Pandas()
 
 Name = str | int
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from runner.dataset.columns import Name, override
+from runner.dataset.columns import Name, override, pd
 from runner.dataset.dialect import is_number
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 log = logging.getLogger("runner")
 
@@ -42,8 +39,6 @@ def _is_count(cells: Sequence[str]) -> bool:
 
 def _are_odd_numbers(cells: Sequence[str], rest: pd.DataFrame) -> bool:
     """Return whether all numbers are whole ones, each another one, where most below are fractions."""
-    import pandas as pd
-
     places = [at for at, cell in enumerate(cells) if is_number(cell)]
     numbers = [float(cells[at]) for at in places]
     if not numbers or len(set(numbers)) < len(numbers) or any(number % 1 for number in numbers):
@@ -67,8 +62,6 @@ def say_index(frame: pd.DataFrame, names: Collection[Any], drop: Sequence[Name])
     Args:
         drop: what is left out already.
     """
-    import pandas as pd
-
     found = []
     for name in names if len(frame) > MANY else ():
         column = frame[name]

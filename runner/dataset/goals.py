@@ -5,16 +5,13 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
-from runner.dataset.columns import override
+from runner.dataset.columns import override, pd
 from runner.errors import counted, few, for_shell
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 log = logging.getLogger("runner")
 
@@ -28,8 +25,6 @@ SEPARATORS = ("|", ";", ",", " ")
 
 def whole(column: pd.Series[Any]) -> pd.Series[Any]:
     """Whole numbers as such: where there was a gap pandas has read floats, and a class 1 would be named 1.0."""
-    import pandas as pd
-
     is_whole = pd.api.types.is_float_dtype(column) and bool(((column % 1 == 0) & (column.abs() < 2**53)).all())
     return column.astype("int64") if is_whole else column
 
@@ -78,8 +73,6 @@ def _named(word: Any) -> str:
 
 def class_indices(column: pd.Series[Any], ignore: float | None) -> tuple[torch.Tensor, list[str]]:
     """(N,) the class of each row and the names of the classes, in order; `IGNORED` where the column holds `ignore`."""
-    import pandas as pd
-
     codes, classes = pd.factorize(column, sort=True)
     numbers = np.arange(len(classes))
     if ignore is not None and not pd.api.types.is_bool_dtype(column):

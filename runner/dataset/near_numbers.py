@@ -6,16 +6,13 @@ import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from runner.dataset.columns import override
+from runner.dataset.columns import override, pd
 from runner.dataset.dialect import Dialect
 from runner.dataset.goals import whole
 from runner.dataset.table_file import is_unnamed
 from runner.errors import DataError, Problem, counted, few
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 GAPS = frozenset([
     "#div/0!", "#n/a", "#name?", "#num!", "#ref!", "#value!", "empty", "false", "missing", "n.a", "n.a.", "n.d.", "n/a",
@@ -100,8 +97,6 @@ def has_zeros(text: str) -> bool:
 
 def _counts(column: pd.Series[Any]) -> dict[str, int] | None:
     """Count how many cells each text of a column has; None if it is one of other values."""
-    import pandas as pd
-
     if isinstance(column.dtype, pd.CategoricalDtype) or not (
         pd.api.types.is_string_dtype(column) or pd.api.types.is_object_dtype(column)
     ):

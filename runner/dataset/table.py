@@ -6,13 +6,13 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from runner.dataset.arrays import ArrayDataset
-from runner.dataset.columns import Name, columns_of, listed, override
+from runner.dataset.columns import Name, columns_of, listed, override, pd
 from runner.dataset.dialect import Dialect, is_number
 from runner.dataset.doubts import say_class, say_codes, say_header, say_index
 from runner.dataset.goals import IGNORED, as_tags, class_indices, flags_of, gaps_said, whole, with_words
@@ -21,9 +21,6 @@ from runner.dataset.table_file import READERS, as_texts, form_of, is_unnamed, li
 from runner.dataset.tensors import LARGEST
 from runner.errors import ConfigError, DataError, Problem, counted
 from runner.files import typed
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 log = logging.getLogger("runner")
 
@@ -196,8 +193,6 @@ def _are_plain(head: pd.Series[Any], column: pd.Series[Any]) -> bool:
 
 def _are_whole(column: pd.Series[Any]) -> bool:
     """Return whether numbers may have been codes: none has a fraction, and none is below 0."""
-    import pandas as pd
-
     if pd.api.types.is_integer_dtype(column):
         return bool(column.min() >= 0)
     if not pd.api.types.is_float_dtype(column):
@@ -304,8 +299,6 @@ def _targets(column: pd.Series[Any], task: str, ignore: float | None = None) -> 
 
 
 def _is_numeric(column: pd.Series[Any]) -> bool:
-    import pandas as pd
-
     return pd.api.types.is_numeric_dtype(column)
 
 
@@ -320,8 +313,6 @@ def _most_classes(column: pd.Series[Any]) -> int:
 
 def _no_number(column: pd.Series[Any]) -> str:
     """What is said of a column of texts: the first that is no number."""
-    import pandas as pd
-
     bad = pd.to_numeric(column, errors="coerce").isna().to_numpy()
     return f"column {column.name!r} holds {column.iloc[int(bad.argmax())]!r}, which is not a number"
 
@@ -348,8 +339,6 @@ def _several(columns: pd.DataFrame, task: str, ignore: float | None) -> tuple[to
 
 def _codes(column: pd.Series[Any]) -> tuple[np.ndarray[Any, Any], list[str] | None]:
     """A column as floats: numbers as they are, or the code of each category; NaN for a gap."""
-    import pandas as pd
-
     if _is_numeric(column) and not pd.api.types.is_bool_dtype(column):
         return column.to_numpy(np.float64, na_value=np.nan), None
     codes, names = pd.factorize(column.astype("string"), sort=True)

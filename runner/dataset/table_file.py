@@ -16,14 +16,12 @@ from dataclasses import replace
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
+from runner.dataset.columns import pd
 from runner.dataset.dialect import Dialect
 from runner.errors import ConfigError, DataError, Problem, reason_of
 from runner.files import absent
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 ALLOWED = "a .csv, .tsv, .txt, .data, .jsonl, .json, .parquet or .xlsx file; texts also as .gz, .bz2, .xz, .zip"
 
@@ -115,8 +113,6 @@ def read(path: Path, dialect: Dialect) -> pd.DataFrame:
         ConfigError: there is no such encoding.
         DataError: there is no such file, or it cannot be read.
     """
-    import pandas as pd
-
     if problem := absent("dataset.path", path, ALLOWED):
         raise DataError(problem)
     try:
@@ -142,8 +138,6 @@ def read(path: Path, dialect: Dialect) -> pd.DataFrame:
 
 def _csv(path: Path, dialect: Dialect, **options: Any) -> pd.DataFrame:
     """A CSV file, or one with other separators."""
-    import pandas as pd
-
     encoding = encoding_of(path, dialect)
     with text(path, dialect) as lines:
         separator, named = dialect.first_lines(first_two(lines))
@@ -195,8 +189,6 @@ def _written(cell: Any) -> str:
 
 
 def _parquet(path: Path, dialect: Dialect) -> pd.DataFrame:
-    import pandas as pd
-
     return _without(pd.read_parquet(path).reset_index(drop=True), dialect)
 
 
@@ -217,8 +209,6 @@ def _each_line(stream: IO[str]) -> list[Any]:
 
 def _json(path: Path, dialect: Dialect, load: Callable[[IO[str]], Any] = json.load) -> pd.DataFrame:
     """Objects, one a row, or a list for each column; cells as they are, and no dates of what looks like one."""
-    import pandas as pd
-
     with unpacked(path) as file:
         head = file.read(2)
     encoding = "utf-16" if head in UTF16 else dialect.encoding or "utf-8-sig"
@@ -236,8 +226,6 @@ def _json(path: Path, dialect: Dialect, load: Callable[[IO[str]], Any] = json.lo
 
 def _excel(path: Path, dialect: Dialect) -> pd.DataFrame:
     """The first sheet. Cells that hold texts stay texts, though they look like numbers."""
-    import pandas as pd
-
     import_module("openpyxl")  # before pandas looks into the file
     try:
         held = pd.read_excel(path, header=None, dtype=object)
@@ -257,8 +245,6 @@ def _excel(path: Path, dialect: Dialect) -> pd.DataFrame:
 
 def is_unnamed(frame: pd.DataFrame) -> bool:
     """Return whether the first row of a table was not taken for the names of its columns."""
-    import pandas as pd
-
     return pd.api.types.is_integer_dtype(frame.columns)
 
 
@@ -279,8 +265,6 @@ def _without(frame: pd.DataFrame, dialect: Dialect) -> pd.DataFrame:
     """A table in which the cells that stand for a gap are one."""
     if not dialect.missing:
         return frame
-    import pandas as pd
-
     for name in frame.columns:
         is_numeric = pd.api.types.is_numeric_dtype(frame[name])
         known = {cell: dialect.is_gap(_written(cell), is_numeric) for cell in frame[name].dropna().unique()}
