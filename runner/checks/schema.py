@@ -18,6 +18,12 @@ from runner.errors import MANY, Problem, few, for_shell, is_slip, nearest, shown
 
 NUMBER = r"\d{1,12}(\.\d+)?"
 TIME = rf"\s*(?=[0.]*[1-9]){NUMBER}\s*(seconds?|minutes?|hours?)\s*"  # more than 0 of it
+SPAN = rf"\s*{NUMBER}\s*(%|steps?|epochs?)\s*"
+
+LAYER = "null, or the name of a layer; one like 4.2 needs both kinds of quotes: '\"4.2\"'"
+LIMIT = "the run ends at whichever limit is reached first"
+WEIGHTS = "best (the checkpoint behind the reported metrics), last, ema (averaged weights of last.pt), or a file"
+TEMPERATURE = "softmax temperature, which divides the logits"
 
 
 def key(
@@ -38,6 +44,16 @@ def key(
     return dataclasses.field(metadata=locals())
 
 
+def own(help: str, **rules: Any) -> Any:
+    """Return a key that stands beside ``_target_``, and may be left out; see `key`."""
+    return key(help, optional=True, ours=True, **rules)
+
+
+def later(help: str, **rules: Any) -> Any:
+    """Return a key that may differ when a run is resumed; see `key`."""
+    return key(help, resume=True, **rules)
+
+
 def target() -> Any:
     """The ``_target_`` of a group: whatever other keys there are belong to what it names."""
     return dataclasses.field(
@@ -52,15 +68,10 @@ def target() -> Any:
 @dataclasses.dataclass
 class Dataset:
     _target_: str = target()
-    keys: dict[str, str] | None = key(
-        "for samples that are dicts: {input: KEY, target: KEY, NAME: KEY}", optional=True, ours=True
-    )
-    layout: Literal["chw", "hwc", "hwc_bgr"] = key("memory layout of image arrays", optional=True, ours=True)
-    shape: list[int] | None = key(
-        "shape of a sample as it is stored, if known: the model is tried on it before data are read",
-        least=1,
-        optional=True,
-        ours=True,
+    keys: dict[str, str] | None = own("for samples that are dicts: {input: KEY, target: KEY, NAME: KEY}")
+    layout: Literal["chw", "hwc", "hwc_bgr"] = own("memory layout of image arrays")
+    shape: list[int] | None = own(
+        "shape of a sample as it is stored, if known: the model is tried on it before data are read", least=1
     )
 
 
@@ -80,9 +91,7 @@ class Split:
     )
     n_splits: int = key("number of folds", least=2, most=1_000, optional=True)
     fold: int | Literal["all"] = key("the fold that is held out, from 0; all: each once", least=0, optional=True)
-    path: str | None = key(
-        "reuse the split of this file (split.json, split.npz) or run folder", optional=True, ours=True
-    )
+    path: str | None = own("reuse the split of this file (split.json, split.npz) or run folder")
 
 
 @dataclasses.dataclass
@@ -103,49 +112,31 @@ class Loader:
         "the order of samples in an epoch", allowed="shuffle, sequential, balanced, or {_target_: PATH, …}", ours=True
     )
     subset: int | float | None = key("train on this many samples, or this share of them", above=0, ours=True)
-    batch_sampler: dict[str, Any] | None = key(
-        "what makes the batches, in place of batch_size, sampler and drop_last",
-        allowed="null, or {_target_: PATH, …}",
-        optional=True,
-        ours=True,
+    batch_sampler: dict[str, Any] | None = own(
+        "what makes the batches, in place of batch_size, sampler and drop_last", allowed="null, or {_target_: PATH, …}"
     )
-    epoch_samples: int | None = key(
-        "samples in an epoch of a stream (IterableDataset); null: its length", least=1, optional=True, ours=True
-    )
-    num_workers: int = key("worker processes that read samples; 0: the main process", least=0, most=1_024, resume=True)
-    prefetch_factor: int | None = key(
-        "batches that each worker reads ahead", least=1, most=10_000, optional=True, resume=True
-    )
+    epoch_samples: int | None = own("samples in an epoch of a stream (IterableDataset); null: its length", least=1)
+    num_workers: int = later("worker processes that read samples; 0: the main process", least=0, most=1_024)
+    prefetch_factor: int | None = later("batches that each worker reads ahead", least=1, most=10_000, optional=True)
 
 
 @dataclasses.dataclass
 class Model:
     _target_: str = target()
-    output: Literal["logits", "log_probabilities", "probabilities", "values"] | None = key(
-        "what the model returns; null: values for a regression loss, else logits", optional=True, ours=True
+    output: Literal["logits", "log_probabilities", "probabilities", "values"] | None = own(
+        "what the model returns; null: values for a regression loss, else logits"
     )
-    init: str | list[Any] | dict[str, Any] | None = key(
-        "initial weights: a method, or rules",
-        allowed="null, a method such as kaiming, or a list of rules",
-        optional=True,
-        ours=True,
+    init: str | list[Any] | dict[str, Any] | None = own(
+        "initial weights: a method, or rules", allowed="null, a method such as kaiming, or a list of rules"
     )
-    weights: str | None = key(
-        "weights to start from: a file, run folder, URL or torchvision name", optional=True, ours=True
-    )
-    strict: bool = key("require that all names and shapes match; false loads what matches", optional=True, ours=True)
-    stochastic: bool = key(
-        "true if the model is random in eval mode on purpose; skips the check for it", optional=True, ours=True
-    )
-    freeze: list[str | int] = key(
+    weights: str | None = own("weights to start from: a file, run folder, URL or torchvision name")
+    strict: bool = own("require that all names and shapes match; false loads what matches")
+    stochastic: bool = own("true if the model is random in eval mode on purpose; skips the check for it")
+    freeze: list[str | int] = own(
         "patterns of the parameters that are not trained",
         allowed="a list of name patterns; one like 4.0 needs both kinds of quotes: 'model.freeze=[\"4.0\"]'",
-        optional=True,
-        ours=True,
     )
-    unfreeze_at_epoch: int | None = key(
-        "epoch from which frozen parameters are trained, too", least=1, optional=True, ours=True
-    )
+    unfreeze_at_epoch: int | None = own("epoch from which frozen parameters are trained, too", least=1)
 
 
 @dataclasses.dataclass
@@ -153,26 +144,26 @@ class Loss:
     _target_: str = target()
     weight: str | list[float] | dict[str, float] | None = key(
         "class weights",
-        least=0, pattern="balanced|effective_number", optional=True,
+        least=0,
+        pattern="balanced|effective_number",
+        optional=True,
         allowed="null, balanced, effective_number, one number >= 0 per class, or {NAME: NUMBER}",
-    )  # fmt: skip
+    )
     pos_weight: str | list[float] | dict[str, float] | None = key(
         "weights of the positive samples of each class",
-        least=0, pattern="balanced", optional=True,
-        allowed="null, balanced, one number >= 0 per class, or {NAME: NUMBER}",
-    )  # fmt: skip
-    beta: float = key("β of weight=effective_number", least=0, below=1, optional=True, ours=True)
-    ignore_index: int | float | None = key("target value to ignore", optional=True, ours=True)
-    one_hot: bool = key(
-        "with a regression loss: compare with the one-hot form of class indices", optional=True, ours=True
-    )
-    standardize: bool = key(
-        "standardise regression targets with mean and std of the train part; metrics stay in original units",
+        least=0,
+        pattern="balanced",
         optional=True,
-        ours=True,
+        allowed="null, balanced, one number >= 0 per class, or {NAME: NUMBER}",
     )
-    scale: float = key("factor of this loss in a sum of losses", optional=True, ours=True)
-    terms: list[Any] | None = key("several losses, which are added up", optional=True, ours=True)
+    beta: float = own("β of weight=effective_number", least=0, below=1)
+    ignore_index: int | float | None = own("target value to ignore")
+    one_hot: bool = own("with a regression loss: compare with the one-hot form of class indices")
+    standardize: bool = own(
+        "standardise regression targets with mean and std of the train part; metrics stay in original units"
+    )
+    scale: float = own("factor of this loss in a sum of losses")
+    terms: list[Any] | None = own("several losses, which are added up")
 
 
 @dataclasses.dataclass
@@ -180,24 +171,13 @@ class Optimizer:
     _target_: str = target()
     lr: float = key("learning rate", least=0, optional=True)
     weight_decay: float = key("weight decay", least=0, optional=True)
-    param_groups: list[Any] = key(
-        "rules for parameter groups; the first that matches a parameter decides", optional=True, ours=True
+    param_groups: list[Any] = own("rules for parameter groups; the first that matches a parameter decides")
+    decay_norms_and_biases: bool = own("whether weight decay applies to normalisation layers and biases")
+    layer_decay: float | None = own(
+        "layer-wise lr decay: lr is multiplied by this for each layer below the output", above=0, below=1
     )
-    decay_norms_and_biases: bool = key(
-        "whether weight decay applies to normalisation layers and biases", optional=True, ours=True
-    )
-    layer_decay: float | None = key(
-        "layer-wise lr decay: lr is multiplied by this for each layer below the output",
-        above=0,
-        below=1,
-        optional=True,
-        ours=True,
-    )
-    scale_lr: int | None = key(
-        "samples per step that lr was chosen for; lr is scaled to the number of samples a step has",
-        least=1,
-        optional=True,
-        ours=True,
+    scale_lr: int | None = own(
+        "samples per step that lr was chosen for; lr is scaled to the number of samples a step has", least=1
     )
 
 
@@ -205,65 +185,55 @@ class Optimizer:
 class Rule:
     """One of ``optimizer.param_groups``; its other keys are the optimizer's."""
 
-    match: str = key("regular expression, searched for in the names of parameters", optional=True, ours=True)
-    type: str = key("class of the layers, such as BatchNorm2d", optional=True, ours=True)
-    name: str = key("name of the group", optional=True, ours=True)
+    match: str = own("regular expression, searched for in the names of parameters")
+    type: str = own("class of the layers, such as BatchNorm2d")
+    name: str = own("name of the group")
     lr: float = key("learning rate", least=0, optional=True)
-    lr_scale: float = key("factor of the learning rate", least=0, optional=True, ours=True)
+    lr_scale: float = own("factor of the learning rate", least=0)
     weight_decay: float = key("weight decay", least=0, optional=True)
-    scheduler: dict[str, Any] | None = key("its own schedule; null: constant learning rate", optional=True, ours=True)
+    scheduler: dict[str, Any] | None = own("its own schedule; null: constant learning rate")
 
 
 @dataclasses.dataclass
 class Scheduler:
     _target_: str = target()
     interval: Literal["step", "epoch"] = key("what the schedule counts in: optimizer steps or epochs", ours=True)
-    warmup: int | str = key(
+    warmup: int | str = own(
         "length of a linear warm-up, before the schedule",
-        least=0, pattern=rf"\s*{NUMBER}\s*(%|steps?|epochs?)\s*", optional=True,
-        allowed="a length such as 500 (steps), 5 epochs or 3%", ours=True,
-    )  # fmt: skip
-    warmup_start: float = key(
-        "start of the warm-up, as a fraction of the learning rate", above=0, below=1, optional=True, ours=True
+        least=0,
+        pattern=SPAN,
+        allowed="a length such as 500 (steps), 5 epochs or 3%",
     )
-    monitor: str | None = key(
-        "the metric that ReduceLROnPlateau follows", allowed="val/METRIC, train/loss, or null", optional=True, ours=True
-    )
+    warmup_start: float = own("start of the warm-up, as a fraction of the learning rate", above=0, below=1)
+    monitor: str | None = own("the metric that ReduceLROnPlateau follows", allowed="val/METRIC, train/loss, or null")
 
 
 @dataclasses.dataclass
 class Metric:
     _target_: str = target()
-    takes: Literal["predictions", "probabilities"] = key("what the metric is computed from", optional=True, ours=True)
+    takes: Literal["predictions", "probabilities"] = own("what the metric is computed from")
 
 
 @dataclasses.dataclass
 class EarlyStopping:
-    patience: int | None = key("evaluations without improvement before the run stops", least=1, resume=True)
-    min_delta: float = key("smallest change that counts as an improvement", least=0, resume=True)
-    monitor: str | None = key(
-        "the metric; null: checkpoint.monitor", allowed="val/METRIC, train/loss, or null", resume=True
-    )
-    mode: Literal["auto", "min", "max"] = key(
-        "whether lower (min) or higher (max) is better; auto: by its name, as for checkpoint.mode", resume=True
+    patience: int | None = later("evaluations without improvement before the run stops", least=1)
+    min_delta: float = later("smallest change that counts as an improvement", least=0)
+    monitor: str | None = later("the metric; null: checkpoint.monitor", allowed="val/METRIC, train/loss, or null")
+    mode: Literal["auto", "min", "max"] = later(
+        "whether lower (min) or higher (max) is better; auto: by its name, as for checkpoint.mode"
     )
 
 
 @dataclasses.dataclass
 class Trainer:
-    max_epochs: int | None = key("length of the run in epochs", least=1, resume=True)
-    max_steps: int | None = key(
-        "length of the run in optimizer steps; the run ends at whichever limit is reached first", least=1, resume=True
+    max_epochs: int | None = later("length of the run in epochs", least=1)
+    max_steps: int | None = later(f"length of the run in optimizer steps; {LIMIT}", least=1)
+    max_time: str | None = later(
+        f"length of the run in time; {LIMIT}", pattern=TIME, allowed="a time such as 90 minutes or 1.5 hours, or null"
     )
-    max_time: str | None = key(
-        "length of the run in time; the run ends at whichever limit is reached first",
-        pattern=TIME,
-        allowed="a time such as 90 minutes or 1.5 hours, or null", resume=True,
-    )  # fmt: skip
     evaluate_every: str = key(
-        "how often val is evaluated",
-        pattern=rf"\s*{NUMBER}\s*(%|steps?|epochs?)\s*", allowed="a length such as 2 epochs, 500 steps or 10%",
-    )  # fmt: skip
+        "how often val is evaluated", pattern=SPAN, allowed="a length such as 2 epochs, 500 steps or 10%"
+    )
     evaluate_train: bool = key("evaluate the train part, too, in eval mode, whenever val is evaluated")
     early_stopping: EarlyStopping = key("stop when there is no more improvement")
     accumulate: int = key("batches in one optimizer step", least=1, most=1_000_000)
@@ -274,22 +244,22 @@ class Trainer:
     )
     precision: Literal["fp32", "bf16", "fp16"] = key("number format of matrix products and convolutions")
     channels_last: bool | Literal["auto"] = key("channels_last memory format for images")
-    compile: bool = key("use torch.compile", resume=True)
-    cuda_graph: bool = key("on CUDA: replay a step as one CUDA graph; faster for small models", resume=True)
+    compile: bool = later("use torch.compile")
+    cuda_graph: bool = later("on CUDA: replay a step as one CUDA graph; faster for small models")
     clip_norm: float | None = key("upper bound of the gradient's norm", above=0)
     clip_value: float | None = key("upper bound of the size of each element of the gradient", above=0)
     ema: float | None = key("decay of averaged weights, which are then evaluated", above=0, below=1)
     on_nonfinite: Literal["stop", "skip"] = key("what to do with a step whose loss or gradient is not finite")
     limit_batches: int | None = key("use at most this many batches of each part, for a quick try", least=1)
-    threads: int | Literal["auto"] = key(
-        "CPU threads; auto: one for a small model, else every core", least=1, most=1_024, resume=True
+    threads: int | Literal["auto"] = later(
+        "CPU threads; auto: one for a small model, else every core", least=1, most=1_024
     )
-    deterministic: bool = key("use only deterministic operations", resume=True)
+    deterministic: bool = later("use only deterministic operations")
     tf32: bool = key("on CUDA: allow TF32 (faster, less precise matrix products and convolutions)")
-    cudnn: bool = key("on CUDA: use cuDNN", resume=True)
-    cudnn_benchmark: bool | None = key("benchmark cuDNN's convolution algorithms, and use the fastest", resume=True)
-    profile: bool = key("profile some steps with torch's profiler", resume=True)
-    log_interval: int = key("steps between two updates of the progress bar", least=1, resume=True)
+    cudnn: bool = later("on CUDA: use cuDNN")
+    cudnn_benchmark: bool | None = later("benchmark cuDNN's convolution algorithms, and use the fastest")
+    profile: bool = later("profile some steps with torch's profiler")
+    log_interval: int = later("steps between two updates of the progress bar", least=1)
 
 
 @dataclasses.dataclass
@@ -299,38 +269,30 @@ class Checkpoint:
         "whether lower (min) or higher (max) is better; auto: min if the metric's name ends in loss, error, mse, mae, "
         "… (losses.md), else max"
     )
-    every: str = key(
-        "how often last.pt is written", pattern=rf"\s*{NUMBER}\s*(%|steps?|epochs?)\s*|{TIME}",
-        allowed="a length such as 1 epoch, 500 steps, 10% or 10 minutes", resume=True,
-    )  # fmt: skip
-    keep: int = key("how many checkpoints of the best evaluations are kept", least=1, resume=True)
+    every: str = later(
+        "how often last.pt is written",
+        pattern=rf"{SPAN}|{TIME}",
+        allowed="a length such as 1 epoch, 500 steps, 10% or 10 minutes",
+    )
+    keep: int = later("how many checkpoints of the best evaluations are kept", least=1)
 
 
 @dataclasses.dataclass
 class TensorBoard:
-    enabled: bool = key("write event files", resume=True)
-    gradients: bool = key("the norm of each layer's gradient", resume=True)
-    feature_maps: list[str | int] = key(
+    enabled: bool = later("write event files")
+    gradients: bool = later("the norm of each layer's gradient")
+    feature_maps: list[str | int] = later(
         "layers whose feature maps are drawn at the end",
         allowed="a list of layer names; one like 4.2 needs both kinds of quotes: '[conv1,\"4.2\"]'",
-        resume=True,
     )
-    grad_cam: str | int | None = key(
-        "layer for Grad-CAM, which is drawn at the end",
-        allowed="null, or the name of a layer; one like 4.2 needs both kinds of quotes: '\"4.2\"'",
-        resume=True,
+    grad_cam: str | int | None = later("layer for Grad-CAM, which is drawn at the end", allowed=LAYER)
+    samples: int | list[int] = later("how many val samples are drawn, or a list of their indices", least=0)
+    pictures: bool = later("images of samples, mistakes, confusion matrix and curves")
+    steps: int | None = later(
+        "also log training loss and learning rate every so many steps; null: only at evaluations", least=1
     )
-    samples: int | list[int] = key("how many val samples are drawn, or a list of their indices", least=0, resume=True)
-    pictures: bool = key("images of samples, mistakes, confusion matrix and curves", resume=True)
-    steps: int | None = key(
-        "also log training loss and learning rate every so many steps; null: only at evaluations", least=1, resume=True
-    )
-    histograms: bool = key("weights and gradients of each layer, at each evaluation", resume=True)
-    embeddings: str | int | None = key(
-        "layer whose outputs on val are shown in the projector",
-        allowed="null, or the name of a layer; one like 4.2 needs both kinds of quotes: '\"4.2\"'",
-        resume=True,
-    )
+    histograms: bool = later("weights and gradients of each layer, at each evaluation")
+    embeddings: str | int | None = later("layer whose outputs on val are shown in the projector", allowed=LAYER)
 
 
 @dataclasses.dataclass
@@ -338,22 +300,18 @@ class Sweep:
     method: Literal["grid", "random", "latin_hypercube", "sobol", "optuna"] = key(
         "grid, or the search that draws the jobs"
     )
-    n_jobs: int = key("jobs, or folds of a cross-validation, at a time", least=1, most=1_024, resume=True)
-    on_error: Literal["continue", "stop"] = key("after a failed job: continue with the others, or stop", resume=True)
-    timeout: str | None = key(
-        "time limit of a job",
-        pattern=TIME,
-        allowed="a time such as 30 minutes or 2 hours, or null", resume=True,
-    )  # fmt: skip
-    zip: list[str | list[str]] = key(
+    n_jobs: int = later("jobs, or folds of a cross-validation, at a time", least=1, most=1_024)
+    on_error: Literal["continue", "stop"] = later("after a failed job: continue with the others, or stop")
+    timeout: str | None = later(
+        "time limit of a job", pattern=TIME, allowed="a time such as 30 minutes or 2 hours, or null"
+    )
+    zip: list[str | list[str]] = later(
         "keys whose values are paired: the first with the first, and so on",
-        allowed="a list of keys, or of such lists, as in [optimizer.lr, loader.batch_size]", resume=True,
-    )  # fmt: skip
-    jobs: str | dict[str, Any] | None = key("named jobs, or a YAML file of them", resume=True)
-    rank_by: str | None = key(
-        "metric that settings are ranked by; null: checkpoint.monitor",
-        allowed="val/METRIC, test/METRIC, or null",
-        resume=True,
+        allowed="a list of keys, or of such lists, as in [optimizer.lr, loader.batch_size]",
+    )
+    jobs: str | dict[str, Any] | None = later("named jobs, or a YAML file of them")
+    rank_by: str | None = later(
+        "metric that settings are ranked by; null: checkpoint.monitor", allowed="val/METRIC, test/METRIC, or null"
     )
     points: int = key("how many points are drawn", least=1, most=1_000_000, optional=True)
     seed: int = key("decides which points are drawn", least=0, optional=True)
@@ -375,12 +333,8 @@ class Evaluate:
 
     run: str = key("run folder, or last")
     part: Literal["train", "val", "test"] = key("which part; other data that are not divided into parts are used whole")
-    weights: str = key(
-        "best (the checkpoint behind the reported metrics), last, ema (averaged weights of last.pt), or a file"
-    )
-    temperature: float | Literal["val"] | None = key(
-        "softmax temperature, which divides the logits; val: fitted on val (minimum log loss)", above=0
-    )
+    weights: str = key(WEIGHTS)
+    temperature: float | Literal["val"] | None = key(f"{TEMPERATURE}; val: fitted on val (minimum log loss)", above=0)
     output: str | None = key("output folder; null: evaluate/<time> in the run folder")
     figures: bool = key("draw the plots: figures/*.png")
 
@@ -392,12 +346,8 @@ class Predict:
     run: str | list[str] = key(
         "run folder, or last; of several, the mean; of a cross-validation, the mean of its folds"
     )
-    weights: str = key(
-        "best (the checkpoint behind the reported metrics), last, ema (averaged weights of last.pt), or a file"
-    )
-    temperature: float | Literal["val"] | None = key(
-        "softmax temperature, which divides the logits; val: fitted on val (minimum log loss)", above=0
-    )
+    weights: str = key(WEIGHTS)
+    temperature: float | Literal["val"] | None = key(f"{TEMPERATURE}; val: fitted on val (minimum log loss)", above=0)
     input: str = key(
         "what to predict", allowed="an image, a folder of images, a .csv, .parquet or .npy file, train, val, test, -"
     )
@@ -418,10 +368,8 @@ class Export:
     """Keys of `python -m runner export`, on top of the run's own."""
 
     run: str = key("run folder, or last")
-    weights: str = key(
-        "best (the checkpoint behind the reported metrics), last, ema (averaged weights of last.pt), or a file"
-    )
-    temperature: float | None = key("softmax temperature, which divides the logits", above=0)
+    weights: str = key(WEIGHTS)
+    temperature: float | None = key(TEMPERATURE, above=0)
     format: Literal["torch_export", "onnx", "safetensors"] = key("format of the file")
     output: str | None = key("output file; null: model.pt2, model.onnx or model.safetensors in the run folder")
     input: str = key("samples on which the file is compared with the model: as input of predict")
@@ -437,22 +385,16 @@ COMMANDS = {"evaluate": Evaluate, "predict": Predict, "export": Export}
 @dataclasses.dataclass
 class Config:
     seed: int = key("decides initial weights, order, augmentation and dropout", least=0)
-    device: str = key(
-        "where to compute",
-        pattern=r"auto|cpu|mps|cuda(:\d+)?", allowed="auto, cpu, cuda, cuda:N, mps", resume=True,
-    )  # fmt: skip
-    resume: str | None = key("run folder to resume, or last", resume=True)
-    debug: Literal["dev_run", "overfit", "anomaly", "ide"] | None = key(
+    device: str = later("where to compute", pattern=r"auto|cpu|mps|cuda(:\d+)?", allowed="auto, cpu, cuda, cuda:N, mps")
+    resume: str | None = later("run folder to resume, or last")
+    debug: Literal["dev_run", "overfit", "anomaly", "ide"] | None = later(
         "dev_run: two batches of every part; overfit: train on one batch only; anomaly: find the operation with a NaN "
-        "gradient; ide: everything in one process and thread, for a debugger",
-        resume=True,
+        "gradient; ide: everything in one process and thread, for a debugger"
     )
-    check: Literal["only"] | None = key("only: check everything, try one batch, and stop", resume=True)
-    figures: bool = key("save the plots as files, too: figures/*.png", resume=True)
-    allow_targets: list[str] = key(
-        "patterns of your own code that may be called",
-        allowed="a list of patterns, such as [my_package.*]",
-        resume=True,
+    check: Literal["only"] | None = later("only: check everything, try one batch, and stop")
+    figures: bool = later("save the plots as files, too: figures/*.png")
+    allow_targets: list[str] = later(
+        "patterns of your own code that may be called", allowed="a list of patterns, such as [my_package.*]"
     )
     dataset: Dataset = key("the samples")
     split: Split = key("how the data are divided into train, val and test")
@@ -466,9 +408,9 @@ class Config:
     trainer: Trainer = key("training loop: length, evaluation, precision and more")
     checkpoint: Checkpoint = key("which epoch is kept")
     tensorboard: TensorBoard = key("curves and tables")
-    sweep: Sweep = key("sweeps and searches: which jobs, how many at a time, ranking", resume=True)
+    sweep: Sweep = later("sweeps and searches: which jobs, how many at a time, ranking")
     lr_find: LrFind = key("learning-rate search of lr_find", optional=True)
-    facts: Any = key("what only the data know; filled in by the run", resume=True)
+    facts: Any = later("what only the data know; filled in by the run")
 
 
 _hints = functools.cache(typing.get_type_hints)
