@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from runner import folder, hydra_app, project, signals
+from runner import consent, folder, hydra_app, project, signals
 from runner.command_line import multirun, read, read_for, with_project
 from runner.errors import ConfigError, Problem
 
@@ -25,6 +25,7 @@ def train(arguments: list[str]) -> int:
     from runner.compose import SAVED
 
     flags, overrides = read(arguments)
+    consent.begin()
     resume = [value for value in map(hydra_app.resumed, overrides) if value]
     if resume and (sweep_dir := folder.find_sweep(resume[-1], multirun(flags))) is not None:
         flags, overrides = hydra_app.resume_sweep(sweep_dir, flags, overrides)
@@ -94,6 +95,7 @@ def reproduce(arguments: list[str]) -> int:
         remedy = folder.line("reproduce run=last")
         raise ConfigError(Problem("run", "is not given", "a run folder, or last", remedy))
     before = folder.find(named[-1], "run")
+    hydra_app.remember(overrides, before)
     reproduce.check(overrides, config.load(before / "config.yaml"))
     compose.save_as_primary(reproduce.tree(before))
     same: list[bool] = []
@@ -146,6 +148,7 @@ def _look(command: str, arguments: list[str], run: Callable[[DictConfig], None],
     from runner.checks import before_data
 
     own, overrides = read_for(command, arguments)
+    consent.begin()
     hydra_app.find_own_code()
     cfg = compose.composed(config_name, own, with_project(overrides))
     idle = [key for key in ("resume", "check", "debug") if cfg[key] not in (None, "anomaly", "ide")]

@@ -12,7 +12,7 @@ from typing import Any
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from runner import config, hydra_internals
+from runner import config, consent, hydra_internals
 from runner.checks.origin import near
 from runner.checks.overrides import FAILURES, Load, explain
 from runner.command_line import placed
@@ -30,6 +30,7 @@ def save_as_primary(tree: Mapping[str, Any], *defaults: Mapping[str, str]) -> No
     Args:
         defaults: groups of which another option is taken.
     """
+    consent.begin(tree, tree["allow_targets"])
     hydra_internals.store(SAVED, {"defaults": ["entry", *defaults, "_self_"], **tree})
 
 

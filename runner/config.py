@@ -10,7 +10,7 @@ import logging
 import pickle
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from runner import debugger, hydra_internals, moved
+from runner import consent, debugger, hydra_internals, moved
 from runner.checks import entries, schema, targets
 from runner.checks.targets import HYDRA_KEYS, locate
 from runner.errors import (
@@ -334,6 +334,17 @@ def _unset(tree: Any, path: str) -> Iterator[str]:
         yield path
 
 
+def grant(config: DictConfig) -> None:
+    """Enter into ``allow_targets`` what is called by the user's own word, and need not be typed there."""
+    if not isinstance(OmegaConf.select(config, "allow_targets"), ListConfig):  # of which the check will speak
+        return
+    ours = {str(name): child for name, child in written(config).items() if name not in ("hydra", "facts")}
+    paths = [f"{path}._target_" for path, _ in targets.nodes(ours)]
+    with suppress(OmegaConfBaseException), read_write(config):
+        named = [str(OmegaConf.select(config, path)) for path in paths]
+        config.allow_targets = list(dict.fromkeys([*config.allow_targets, *consent.wanted(named)]))
+
+
 def save(config: DictConfig, path: Path) -> None:
     """Write the configuration with every reference resolved, but for what came from the environment.
 
@@ -346,7 +357,9 @@ def save(config: DictConfig, path: Path) -> None:
     tree["interpolations"] = dict(sorted((key, text) for key, text in texts(written(config)) if of_keys(text)))
     # What is written is how to run it, and not how it was started last.
     tree |= dict.fromkeys(tree.keys() & ({"resume", "debug"} if debugger.on else {"resume"}))
-    write(path, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120).encode())
+    content = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120).encode()
+    write(path, content)
+    consent.mark(path, content)
 
 
 def _target_first(node: Any) -> Any:
@@ -354,9 +367,10 @@ def _target_first(node: Any) -> Any:
 
 
 def load(path: Path, facts: bool = False) -> dict[str, Any]:
-    """What `save` wrote, with its references again in their places: ready to be run. Without ``allow_targets``.
+    """Read what `save` wrote, with its references again in their places: ready to be run.
 
-    Only references to its own keys: no other one is resolved, whoever wrote the file (see `runner.references`).
+    Unless it is marked as this user's (see `runner.consent`), only references to its own keys are: no other one is
+    resolved, whoever wrote the file (see `runner.references`); and ``allow_targets`` has what was allowed before.
 
     Args:
         facts: whether they stay as they were; else the data will say them anew, but for what the run began with: its
@@ -366,18 +380,20 @@ def load(path: Path, facts: bool = False) -> dict[str, Any]:
         ConfigError: the file is not what `save` wrote.
     """
     try:
-        saved = moved.read(read(path))
+        is_mine = consent.is_marked(path, (content := read(path)).encode())
+        saved = moved.read(content)
         if found := schema.problems_of_saved(saved):
             raise ConfigError(*(replace(each, key=f"{path}: {each.key}") for each in found))
         references = saved.pop("interpolations")
         facts_ = literal(saved.pop("facts"))  # names that the data have
         for name in ("hydra", "defaults"):  # they would be Hydra's, and could call or leave out what they like
             saved.pop(name, None)
-        tree = OmegaConf.create({**to_be_typed(saved), "facts": facts_})
+        tree = OmegaConf.create({**to_be_typed(saved, is_mine), "facts": facts_})
         for key, reference in references.items():
             if of_keys(reference) and key.partition(".")[0] not in ("hydra", "defaults", "facts"):
                 OmegaConf.update(tree, key, reference, merge=False)
-        tree.allow_targets = []  # what may be called is the word of whoever types, not of the folder
+        # What may be called is the word of the user, not of the folder.
+        tree.allow_targets = consent.allowed(consent.names(saved), is_mine)
         for name in () if facts else tree.facts.keys() - {"options", "numbers"}:
             tree.facts[name] = "???"
         tree.facts.setdefault("numbers", EARLIER)

@@ -33,7 +33,7 @@ JOURNAL_LOCK = "optuna.log.lock"
 
 FILES = {
     "config.yaml", "result.json", "metrics.jsonl", "split.json", "split.npz", "predictions.npz", "out_of_fold.csv",
-    "runner.log", ".lock", ".hydra", "checkpoints", "tensorboard", "figures", "profile", "evaluate",
+    "runner.log", ".lock", ".mark", "code", ".hydra", "checkpoints", "tensorboard", "figures", "profile", "evaluate",
 }  # fmt: skip
 """Names of what a run has in its folder, beside its folds."""
 
@@ -438,9 +438,10 @@ def resume_command(cfg: Any, folder: Path, *overrides: str) -> str:
     Args:
         cfg: the run's configuration. What of it came from the environment is typed again.
     """
-    from runner import config
+    from runner import config, consent
 
-    return f"{command(cfg, f'resume={folder}', *overrides)}{''.join(f' {each}' for each in config.to_type(cfg))}"
+    again = config.to_type(cfg) if consent.secret() is None else []  # else its mark says that it is this user's
+    return " ".join([command(cfg, f"resume={folder}", *overrides), *again])
 
 
 def longer(cfg: Any, ended_by: str | None) -> str:
@@ -460,9 +461,10 @@ def longer(cfg: Any, ended_by: str | None) -> str:
 
 
 def command(cfg: Any, *words: str) -> str:
-    """What to type, with what the code of a run's own needs: which may be called is the word of whoever types, not of
-    the folder."""
-    allowed = [f"allow_targets=[{','.join(cfg.allow_targets)}]"] if cfg.allow_targets else []
+    """Return what to type, with what the code of a run's own needs where its folder cannot be marked."""
+    from runner import consent
+
+    allowed = [f"allow_targets=[{','.join(cfg.allow_targets)}]"] if cfg.allow_targets and not consent.secret() else []
     return line(*(shlex.quote(word) for word in (*words, *allowed)))
 
 

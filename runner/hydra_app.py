@@ -25,6 +25,7 @@ def run(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictConf
     from hydra.errors import HydraException
 
     from runner import compose, options
+    from runner.checks.allowed import ALLOWED
     from runner.checks.overrides import FAILURES, explain
 
     own_name = value_of(flags, "--config-name", "-cn")
@@ -45,7 +46,7 @@ def run(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictConf
     before, sys.argv = sys.argv, ["runner", *flags, *overrides]
     try:
         with _mode_of_flags(flags, overrides, own), hydra_internals.also_in(own):
-            hydra_internals.main(str(options.home()), config_name, _allowed(overrides))(call)()
+            hydra_internals.main(str(options.home()), config_name, [*ALLOWED, *_allowed(overrides)])(call)()
     except FAILURES as error:
         if statuses and debugger.on:
             raise
@@ -87,12 +88,19 @@ def _mode_of_flags(
 
 
 def _allowed(overrides: Sequence[str]) -> list[str]:
-    """Return what Hydra may call: what is allowed anyway, and what is typed as ``allow_targets``."""
-    from runner.checks.allowed import ALLOWED
-
+    """Return what is typed as ``allow_targets``."""
     typed = [parse(override) for override in overrides if override.lstrip("+").startswith("allow_targets=")]
     values = [override.value() for override in typed if override is not None and not override.is_sweep_override()]
-    return [*ALLOWED, *(str(pattern) for value in values if isinstance(value, list) for pattern in value)]
+    return [str(pattern) for value in values if isinstance(value, list) for pattern in value]
+
+
+def remember(overrides: Sequence[str], run_dir: Path) -> None:
+    """Remember what is allowed to be called of what a run folder names, and find it."""
+    from runner import config, consent
+
+    find_own_code()
+    if patterns := _allowed(overrides):
+        consent.remember(consent.names(config.load(run_dir / "config.yaml")), patterns)
 
 
 def resumed(override: str) -> str | None:
@@ -125,6 +133,7 @@ def resume(name: str, overrides: Sequence[str]) -> list[str]:
     if swapped:
         what, remedy = f"cannot be changed when resuming {run_dir}", "leave out resume= to start a new run"
         raise ConfigError(*(Problem(override, what, remedy=remedy) for override in swapped))
+    remember(overrides, run_dir)
     compose.save_as_primary(config.load(run_dir / "config.yaml"))
     rest = [override for override in overrides if not resumed(override)]
     place = quote(str(run_dir))
@@ -145,16 +154,19 @@ def _mention_sweep(run_dir: Path) -> None:
 def resume_sweep(sweep_dir: Path, flags: list[str], overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     """Flags and overrides with which a sweep is gone on with: what it was started with, and what was typed now.
 
-    Of what its folder says nothing is taken that may name code, or where it is: that is the word of whoever types. Nor
-    is a reference to anything but keys of the run.
+    Of what the folder of somebody else says nothing is taken that may name code, or where it is: that is the word of
+    whoever types. Nor is a reference to anything but keys of the run.
 
     Raises:
         ConfigError: with every key that is to be typed again.
     """
+    from runner import consent
     from runner.references import again, must_be_typed
     from runner.sweep.record import Record
 
-    before = [override for override in Record.read(sweep_dir).typed if not _is_for_whoever_types(override)]
+    find_own_code()
+    record = Record.read(sweep_dir)
+    before = [override for override in record.typed if not _is_for_whoever_types(override, record.is_mine)]
     check_sizes(before)
     if unread := [override for override in before if parse(override) is None]:
         what = f"has {cut(unread[0], 80)!r} among what was typed, which is not KEY=VALUE"
@@ -168,15 +180,17 @@ def resume_sweep(sweep_dir: Path, flags: list[str], overrides: Sequence[str]) ->
     both = {override.partition("=")[0].lstrip("+"): override for override in [*before, *rest]}
     now = {override.partition("=")[0].lstrip("+") for override in rest}
     lost = [key for key, override in both.items() if key not in now and must_be_typed(override)]
-    if lost:  # they would be resolved here, whoever wrote them
+    if not record.is_mine:
+        consent.begin_with_nothing()
+    if lost and not record.is_mine:  # they would be resolved here, whoever wrote them
         raise ConfigError(*(again(key, both[key].partition("=")[2], str(sweep_dir)) for key in lost))
     place = quote(str(sweep_dir))
     return [*flags, *([] if multirun(flags) else ["-m"])], [*both.values(), f"hydra.sweep.dir={place}"]
 
 
-def _is_for_whoever_types(override: str) -> bool:
+def _is_for_whoever_types(override: str, is_mine: bool) -> bool:
     key = override.lstrip("+~").partition("=")[0]
-    return is_below(key, "allow_targets", "resume", "check") or key.startswith("hydra")
+    return is_below(key, "resume", "check", *([] if is_mine else ["allow_targets"])) or key.startswith("hydra")
 
 
 def find_own_code() -> None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from runner.checks import schema
 from runner.keys import from_yaml, leaves, text
 
-ABOUT_A_START = ("resume", "check", "sweep")
+ABOUT_A_START = ("resume", "check", "sweep", "allow_targets")
 """Keys and groups that are not about the run."""
 
 Tree = Mapping[str, Any]

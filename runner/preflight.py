@@ -21,7 +21,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from runner import config, debugger, files, folder, handover, project, signals
+from runner import config, debugger, files, folder, handover, own_code, project, signals
 from runner.checks import schema
 from runner.checks.before_data import check, check_values, refuse
 from runner.command_line import quote
@@ -79,6 +79,7 @@ def _sweep(cfg: DictConfig) -> int:
     """Check a sweep, claim its folder, do it, and return the exit status."""
     from runner.sweep import start
 
+    config.grant(cfg)
     start.warm(cfg)
     refuse(cfg, start.check(cfg))
     wanted = Path(str(cfg.hydra.sweep.dir))
@@ -164,6 +165,7 @@ def check_resume(cfg: DictConfig) -> Path:
         what = f"{run_dir} is a cross-validation, and debug=ide is for one run"
         raise ConfigError(Problem("resume", what, "the folder of a fold", f"resume={folder.fold(run_dir, 0)}"))
     new = OmegaConf.to_container(config.job(cfg), resolve=False)
+    own_code.say_changes([run_dir])
     held = config.load(run_dir / "config.yaml")
     rows = [row for row in differing(held, new) if not is_to_be_typed(row[1])]
     # A value may come from the environment now that was typed before, if it is the same.

@@ -56,20 +56,26 @@ def literal(tree: Any) -> Any:
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", tree) if isinstance(tree, str) else tree
 
 
-def to_be_typed(tree: Any, path: str = "") -> Any:
-    """Plain containers from a run folder, in which every text that could be a reference stands for one to be typed."""
+def to_be_typed(tree: Any, is_mine: bool, path: str = "") -> Any:
+    """Return plain containers from a run folder, in which every text that could be a reference stands for one to be
+    typed.
+
+    Args:
+        is_mine: whether the user wrote them; then those that call nothing but OmegaConf's resolvers are left.
+    """
     if isinstance(tree, dict):
-        return {key: to_be_typed(child, f"{path}.{key}" if path else str(key)) for key, child in tree.items()}
+        below = f"{path}." if path else ""
+        return {key: to_be_typed(child, is_mine, f"{below}{key}") for key, child in tree.items()}
     if isinstance(tree, list):
-        return [to_be_typed(child, f"{path}.{number}") for number, child in enumerate(tree)]
-    if isinstance(tree, str) and "${" in tree:
+        return [to_be_typed(child, is_mine, f"{path}.{number}") for number, child in enumerate(tree)]
+    if isinstance(tree, str) and "${" in tree and not (is_mine and set(RESOLVER.findall(tree)) <= PURE):
         return f"${{{AGAIN}:'{quote(path, safe='')}','{quote(tree, safe='')}'}}"
     return tree
 
 
 def is_to_be_typed(text: Any) -> bool:
-    """Return whether a value, as it is written, stands for one to be typed."""
-    return isinstance(text, str) and text.startswith(f"${{{AGAIN}:")
+    """Return whether a value, as it is written, stands for one to be typed, or came from the environment."""
+    return isinstance(text, str) and must_be_typed(text)
 
 
 def must_be_typed(override: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from runner import config, folder
+from runner import config, folder, own_code
 from runner.checks import schema
 from runner.errors import ConfigError, Problem, RunFolderError, counted
 from runner.keys import is_below, texts
@@ -74,6 +74,7 @@ def compare(before: Path, after: Path) -> bool:
         whether every metric, and every weight of the best checkpoint, is the same.
     """
     then, now = _figures(before), _figures(after)
+    own_code.say_changes([before])
     differing = [name for name in dict.fromkeys([*then, *now]) if then.get(name) != now.get(name)]
     weights = [place.name for place in _places(after) if not _same_weights(before / place.relative_to(after), place)]
     if not differing and not weights:

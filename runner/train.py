@@ -14,7 +14,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from runner import config, debugger, environment, folder, inspect, optimizer, report, resume
+from runner import config, consent, debugger, environment, folder, inspect, optimizer, own_code, report, resume
 from runner.checkpoint import BEST, read, read_newest, sha256
 from runner.data import Sources
 from runner.device import out_of_memory, resolve
@@ -183,6 +183,7 @@ def _run(
     fingerprint, threads = experiment.data.samples["train"].fingerprint, result.content.get("threads")
     experiment.data.split.save(run_dir, experiment.data.counts, fingerprint)
     config.save(cfg, run_dir / "config.yaml")
+    own_code.keep(consent.names(config.written(cfg)), run_dir)
     result.update(
         device=str(experiment.device),
         threads=experiment.threads,

@@ -86,6 +86,7 @@ def _own_process_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     from runner import visible
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", f"{tmp_path}-config")  # a user of its own
     monkeypatch.setattr(visible, "_hidden", {})
     monkeypatch.setattr(visible, "_shown", set())
     monkeypatch.setattr("sys.argv", ["pytest"])
@@ -108,6 +109,12 @@ def _leave_logging() -> None:
     for handler in [h for h in root.handlers if type(h).__module__.startswith(("runner", "logging"))]:
         root.removeHandler(handler)
         handler.close()
+
+
+@pytest.fixture
+def strangers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every run folder is that of a stranger: nobody here has a secret to mark one with."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/dev/null")
 
 
 @pytest.fixture

@@ -112,7 +112,7 @@ def test_a_result_that_cannot_be_read_says_nothing(content: str | None) -> None:
     assert folder.state(Path()) is None
 
 
-def test_the_command_to_go_on_can_be_pasted_into_a_shell() -> None:
+def test_the_command_to_go_on_can_be_pasted_into_a_shell(strangers: None) -> None:
     cfg = OmegaConf.create({"allow_targets": ["mine.*", "b"]})
     command = folder.resume_command(cfg, Path("my run (1)"), "trainer.max_epochs=9")
     assert shlex.split(command) == [

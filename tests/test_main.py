@@ -82,12 +82,11 @@ def test_a_project_of_the_users_own_runs_and_resumes(run: Run, monkeypatch: pyte
         "_target_: arms.Arms\nn: 200\nkeys: {input: xy, target: arm, weight: w}\n"
     )
     monkeypatch.syspath_prepend(Path.cwd())
-    typed = ("dataset=arms", "transform=none", "allow_targets=[arms.*]", *QUICK)
+    typed = ("dataset=arms", "transform=none", *QUICK)
     assert run("--config-dir", "mine", *typed) == 0
     made = only_run()
     first = (made / "metrics.jsonl").read_bytes()
-    assert run(f"resume={made}", "trainer.max_epochs=3") == 2  # who types has to allow the code again
-    assert run(f"resume={made}", "trainer.max_epochs=3", "allow_targets=[arms.*]") == 0
+    assert run(f"resume={made}", "trainer.max_epochs=3") == 0
     assert (made / "metrics.jsonl").read_bytes().startswith(first)
 
 

@@ -23,6 +23,7 @@ from runner import config, hydra_internals, references, visible
 from runner.command_line import parse, quoted
 
 SECRET = "s3cr3t-4f9a"
+pytestmark = pytest.mark.usefixtures("strangers")
 PIECES = st.lists(st.sampled_from(["$", "{", "}", "${", "\\", "oc.env", ":", "a", "SECRET", ".", " ", "'", ","]))
 
 

@@ -71,8 +71,8 @@ def test_the_default_run_and_its_log(run: Run, capsys: pytest.CaptureFixture[str
     assert [line for line in printed.splitlines() if line.strip() and line not in logged] == []
     assert "\x1b" not in logged
     assert sorted(path.name for path in made.iterdir()) == [
-        ".hydra", "checkpoints", "config.yaml", "metrics.jsonl", "result.json", "runner.log", "split.json", "split.npz",
-        "tensorboard",
+        ".hydra", ".mark", "checkpoints", "config.yaml", "metrics.jsonl", "result.json", "runner.log", "split.json",
+        "split.npz", "tensorboard",
     ]  # fmt: skip
 
 

@@ -22,6 +22,7 @@ def check(cfg: DictConfig) -> DictConfig:
     Raises:
         ConfigError: with everything that was found.
     """
+    config.grant(cfg)
     ours = config.job(cfg)
     _check_values(cfg, ours)
     _check_declared(cfg, ours)
@@ -30,6 +31,7 @@ def check(cfg: DictConfig) -> DictConfig:
 
 def check_values(cfg: DictConfig) -> None:
     """Check all of a configuration that can be checked without calling what it names."""
+    config.grant(cfg)
     _check_values(cfg, config.job(cfg))
 
 

@@ -394,7 +394,8 @@ class Config:
     check: Literal["only"] | None = later("only: check everything, try one batch, and stop")
     figures: bool = later("save the plots as files, too: figures/*.png")
     allow_targets: list[str] = later(
-        "patterns of your own code that may be called", allowed="a list of patterns, such as [my_package.*]"
+        "patterns of code that a run folder of somebody else may have called",
+        allowed="a list of patterns, such as [my_package.*]",
     )
     dataset: Dataset = key("the samples")
     split: Split = key("how the data are divided into train, val and test")

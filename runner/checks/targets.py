@@ -16,6 +16,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from runner import debugger
@@ -77,10 +78,11 @@ def check(tree: Mapping[str, Any]) -> list[Problem]:
     patterns = tree.get("allow_targets")
     own = [pattern for pattern in patterns if isinstance(pattern, str)] if isinstance(patterns, list) else []
     allowed = (*ALLOWED, *own)
-    found = [problem for path, node in _targets(tree, "") for problem in _check_target(path, node, allowed)]
+    found = [problem for path, node in nodes(tree) for problem in _check_target(path, node, allowed)]
+    found = _with_one_remedy(found)
     if tree.get("resume") is not None:  # an earlier version may have started it
         return found
-    return found + [problem for path, node in _targets(tree, "") for problem in _check_idle(path, node)]
+    return found + [problem for path, node in nodes(tree) for problem in _check_idle(path, node)]
 
 
 def _check_idle(path: str, node: dict[str, Any]) -> list[Problem]:
@@ -107,20 +109,20 @@ def check_allowed(tree: Any, path: str, patterns: Sequence[str]) -> None:
     """
     allowed = (*ALLOWED, *patterns)
     found = [
-        problem for place, node in _targets(tree, path) for problem in _check_name(f"{place}._target_", node, allowed)
+        problem for place, node in nodes(tree, path) for problem in _check_name(f"{place}._target_", node, allowed)
     ]
     if found:
-        raise ConfigError(*found)
+        raise ConfigError(*_with_one_remedy(found))
 
 
-def _targets(tree: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every group of keys that names a target, at any depth, with its dotted key."""
+def nodes(tree: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every group of keys that names a target, at any depth, with its dotted key."""
     children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     target = tree.get("_target_", "???") if isinstance(tree, dict) else "???"
     if target is UNKNOWN or (isinstance(target, str) and target != "???"):
         yield path, tree
     for name, child in children:
-        yield from _targets(child, f"{path}.{name}" if path else str(name))
+        yield from nodes(child, f"{path}.{name}" if path else str(name))
 
 
 def _check_target(path: str, node: dict[str, Any], allowed: Sequence[str]) -> list[Problem]:
@@ -163,7 +165,7 @@ def _check_object(key: str, node: dict[str, Any], target: Any, allowed: Sequence
     true_name = f"{getattr(judged, '__module__', '')}.{getattr(judged, '__qualname__', '')}"
     if is_forbidden(true_name):
         return [Problem(key, f"{name!r} is {true_name}, which {BLOCKED}")]
-    if name not in ALLOWED and not matches([true_name], allowed):
+    if name not in allowed and not matches([true_name], allowed):  # who names it in full means it, whatever it is
         what = f"{name!r} is {true_name}, which is not on the list of allowed targets"
         return [_not_allowed(key, what, [each for each in (name, true_name) if not matches([each], allowed)], own)]
     given = {argument: value for argument, value in node.items() if argument not in beside(key.rpartition(".")[0])}
@@ -171,15 +173,23 @@ def _check_object(key: str, node: dict[str, Any], target: Any, allowed: Sequence
     return [_not_allowed(key, f"{name!r} {why}", [name], own)] if why else []
 
 
+@dataclasses.dataclass(frozen=True)
+class NotAllowed(Problem):
+    """Something is named that only the user can allow, by patterns beside those that are given."""
+
+    patterns: tuple[str, ...] = ()
+
+
 def _not_allowed(key: str, what: str, names: Sequence[str], own: Sequence[str]) -> Problem:
-    """That something is called which only the user can allow, by patterns beside those that they have given."""
-    patterns = ",".join(dict.fromkeys([*own, *(f"{name.rpartition('.')[0]}.*" for name in names)]))
-    return Problem(
-        key,
-        what,
-        "those in docs/checks.md, and those that match allow_targets",
-        f"{for_shell(f'allow_targets=[{patterns}]')}, if you trust this code",
-    )
+    allowed = "those in docs/checks.md, those that match allow_targets, those of runs that you trained here"
+    return NotAllowed(key, what, allowed, patterns=(*own, *(f"{name.rpartition('.')[0]}.*" for name in names)))
+
+
+def _with_one_remedy(found: Sequence[Problem]) -> list[Problem]:
+    """Give all that is not allowed the same line to type, after which all of it is."""
+    patterns = ",".join(dict.fromkeys(p for each in found if isinstance(each, NotAllowed) for p in each.patterns))
+    remedy = f"{for_shell(f'allow_targets=[{patterns}]')}, if you trust this code"
+    return [replace(each, remedy=remedy) if isinstance(each, NotAllowed) else each for each in found]
 
 
 def _check_arguments(path: str, node: dict[str, Any], target: Callable[..., Any]) -> list[Problem]:

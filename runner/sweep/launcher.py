@@ -29,7 +29,7 @@ def wanted(cfg: DictConfig) -> bool:
     return not str(cfg.hydra.launcher._target_).endswith(".BasicLauncher")
 
 
-def work(cfg: DictConfig, entry: Entry, run_dir: Path, left: Callable[[], bool]) -> Work:
+def work(cfg: DictConfig, job: DictConfig, entry: Entry, run_dir: Path, left: Callable[[], bool]) -> Work:
     """A job that is handed to the launcher, by a process that waits for it.
 
     One by one: of several jobs a launcher says that it lost one while others are still running, and never says when
@@ -37,6 +37,7 @@ def work(cfg: DictConfig, entry: Entry, run_dir: Path, left: Callable[[], bool])
 
     Args:
         cfg: of the sweep.
+        job: the configuration of the job.
         run_dir: of the job.
         left: whether there is something to do. A job that another sweep has started, and that goes on, is waited for.
     """
@@ -54,7 +55,8 @@ def work(cfg: DictConfig, entry: Entry, run_dir: Path, left: Callable[[], bool])
             signal.signal(signum, _HandOn())
         try:
             numbers = [] if config.is_exact(cfg) else [f"facts.numbers={config.EARLIER}"]
-            overrides = [*entry.overrides, *numbers, f"hydra.sweep.subdir={quote(entry.name)}", *resume]
+            allowed = [f"allow_targets=[{','.join(job.allow_targets)}]"] if job.allow_targets else []
+            overrides = [*entry.overrides, *numbers, *allowed, f"hydra.sweep.subdir={quote(entry.name)}", *resume]
             hydra_internals.launcher(cfg, launched).launch([overrides], initial_job_idx=0)
         except Exception as error:  # whatever a launcher raises when it lost a job
             said = f"{type(error).__name__}: {reason_of(error)}"

@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from runner import __version__, config, folder, moved
+from runner import __version__, config, consent, folder, moved
 from runner.config import EARLIER, EXACT
 from runner.errors import Problem, RunFolderError, reason_of
 from runner.files import read, write
@@ -59,6 +59,8 @@ class Record:
     entries: list[Entry]
     numbers: str = EXACT
     """The way its jobs read and scale numbers: the sweep of an earlier version goes on as it began."""
+    is_mine: bool = False
+    """Whether it was written here by whoever reads it, and not changed since; see `runner.consent`."""
     _read: dict[Path, tuple[int, dict[str, Any]]] = field(default_factory=dict)
     """By its path, when a ``result.json`` was written and what it says: of a thousand jobs few are read again."""
 
@@ -76,7 +78,7 @@ class Record:
         """
         path = sweep_dir / NAME
         try:
-            content = parse_json(read(path))
+            content = parse_json(text := read(path))
             entries = [
                 Entry(
                     str(e["name"]),
@@ -89,7 +91,8 @@ class Record:
             unsafe = [e.name for e in entries if Path(e.name).name != e.name or e.name in ("", "..")]
             if unsafe:
                 raise ValueError(f"{unsafe[0]!r} is not the name of a folder")
-            return cls(sweep_dir, list(map(str, content["typed"])), entries, str(content.get("numbers", EARLIER)))
+            numbers, is_mine = str(content.get("numbers", EARLIER)), consent.is_marked(path, text.encode())
+            return cls(sweep_dir, list(map(str, content["typed"])), entries, numbers, is_mine)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             what = f"is not the record of a sweep ({reason_of(error)})"
             raise RunFolderError(Problem(str(path), what)) from error
@@ -118,7 +121,9 @@ class Record:
     def write(self) -> None:
         jobs = [asdict(entry) for entry in self.entries]
         content = {"runner": __version__, "typed": self.typed, "numbers": self.numbers, "jobs": jobs}
-        write(self.folder / NAME, to_json(content, indent=1).encode() + b"\n")
+        text = to_json(content, indent=1).encode() + b"\n"
+        write(self.folder / NAME, text)
+        consent.mark(self.folder / NAME, text)
 
     def rows(self) -> Iterator[Row]:
         """What is known of each job that has ended, of a cross-validation fold by fold."""

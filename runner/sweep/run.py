@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from omegaconf import DictConfig
 
-from runner import config, folder
+from runner import config, consent, folder
 from runner.errors import Interrupted, counted
 from runner.references import must_be_typed
 from runner.sweep import folds, launcher, results
@@ -109,8 +109,9 @@ class Sweep:
     def _command(self, typed: Sequence[str], flags: Sequence[str]) -> str:
         """What to type to go on; with what names code or where it runs, which is never taken from the folder."""
         chosen = [override for override in self.cfg.hydra.overrides.hydra if override.startswith("hydra/launcher=")]
-        allowed = [override for override in typed if override.startswith("allow_targets=")]
-        again = [override for override in typed if must_be_typed(override)]
+        foreign = consent.secret() is None  # else the folder is marked, and says all of that
+        allowed = [override for override in typed if override.startswith("allow_targets=") and foreign]
+        again = [override for override in typed if must_be_typed(override) and foreign]
         return shlex.join(
             [*folder.program("runner"), *flags, "-m", f"resume={self.record.folder}", *chosen, *allowed, *again]
         )
@@ -138,7 +139,7 @@ class Sweep:
         works = left()
         # A launcher has a whole job, with the folds that are missing.
         of_job = works and launcher.wanted(self.cfg)
-        return [launcher.work(self.cfg, self._as_typed(entry), place, lambda: bool(left()))] if of_job else works
+        return [launcher.work(self.cfg, cfg, self._as_typed(entry), place, lambda: bool(left()))] if of_job else works
 
     def _as_typed(self, entry: Entry) -> Entry:
         """A job with the overrides that it has now, and not those that the folder says."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from runner import compose, config, folder, options
+from runner import compose, config, folder, hydra_app, options, own_code
 from runner.checks import schema
 from runner.command_line import parse, read_for
 from runner.errors import ConfigError, Problem
@@ -75,6 +75,9 @@ def opened(command: str, arguments: Sequence[str], several: bool = False) -> lis
     """
     own, overrides = read_for(command, arguments)
     places = _places(command, overrides, several)
+    for place in places:
+        hydra_app.remember(overrides, place)
+    own_code.say_changes(places)
     trees = [config.load(place / "config.yaml", facts=True) for place in places]
     _check_keys(command, overrides, {key for tree in trees for key, text in texts(tree) if is_to_be_typed(text)})
     sources: dict[str, Any] = {}
@@ -161,6 +164,7 @@ def _open(
     rest = [o for o, key in zip(overrides, typed, strict=True) if key not in (*GROUPS, "run")]
     beside = own.keys() - schema.Config.__dataclass_fields__.keys()
     cfg = config.job(compose.composed(compose.SAVED, dirs, rest, beside))
+    config.grant(cfg)
     with read_write(cfg), open_dict(cfg):
         cfg.run = str(run_dir)
         options = OmegaConf.create(config.value(OmegaConf.masked_copy(cfg, list(own))))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from runner import config, device, folder
+from runner import config, device, folder, own_code
 from runner.batch import sent
 from runner.checks import entries, targets
 from runner.draws import generator, seed_of
@@ -258,7 +258,8 @@ def load_run(
     if temperature is not None and not (isinstance(temperature, (int, float)) and 0 < temperature < math.inf):
         raise ConfigError(Problem("temperature", f"{temperature!r} is not allowed", "a number > 0, or None"))
     cfg = OmegaConf.create(config.load(run_dir / "config.yaml", facts=True))
-    cfg.device, cfg.allow_targets = device, list(allow_targets)
+    own_code.say_changes([run_dir])
+    cfg.device, cfg.allow_targets = device, [*cfg.allow_targets, *allow_targets]
     # Whoever has other things to do in this process has told torch how, or is content with how it is.
     return open_run(cfg, run_dir, str(weights), temperature, as_trained=False)
 

@@ -57,10 +57,11 @@ def test_a_job_that_is_still_running_elsewhere_is_waited_for_and_started_again_o
     monkeypatch.setattr(launcher.signal, "signal", lambda *_: None)
     elsewhere = SimpleNamespace(launch=lambda jobs, initial_job_idx: launched.extend(jobs))
     monkeypatch.setattr(launcher.hydra_internals, "launcher", lambda cfg, task: elsewhere)
-    work = launcher.work(OmegaConf.create(), Entry("job", "", ("seed=0",), {}), Path("job"), lambda: left)
+    job = OmegaConf.create({"allow_targets": ["mine.*", "b"]})
+    work = launcher.work(OmegaConf.create(), job, Entry("job", "", ("seed=0",), {}), Path("job"), lambda: left)
     assert work.call() == 0
     assert len(waited) == 3
-    assert launched == ([["seed=0", "hydra.sweep.subdir='job'"]] if left else [])
+    assert launched == ([["seed=0", "allow_targets=[mine.*,b]", "hydra.sweep.subdir='job'"]] if left else [])
     assert folder.holder(Path("job")) is None
     waited.clear()
     assert work.call() == 0  # nobody has it: it is not waited for

@@ -197,7 +197,7 @@ def test_weights_that_are_not_there_or_of_another_model(digits: Path, run: Run) 
         load_run(digits)
 
 
-def test_code_of_the_users_own_is_for_the_user_to_allow(run: Run) -> None:
+def test_code_of_the_users_own_is_for_the_user_to_allow(run: Run, strangers: None) -> None:
     code = (
         "from torch import nn\nclass Net(nn.Sequential):\n"
         "    def __init__(self, num_outputs):\n        super().__init__(nn.Flatten(), nn.Linear(64, num_outputs))\n"
