@@ -19,7 +19,7 @@ from conftest import QUICK, Run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner import consent
+from runner import consent, project
 from runner.trained.run import load_run
 
 NET = """\
@@ -300,3 +300,12 @@ def test_two_processes_make_one_secret(tmp_path: Path) -> None:
     ]
     assert len({process.communicate()[0] for process in started}) == 1
     assert [path.name for path in (tmp_path / "new/runner").iterdir()] == ["secret"]
+
+
+def test_a_project_file_allows_its_code_for_every_folder_that_is_opened_in_it(run: Run, trained: Path) -> None:
+    shutil.copytree("r", "copy")
+    assert run("evaluate", "run=copy", "figures=false") == 2
+    Path("runner.toml").write_text('allow = ["own_code.*"]\n')
+    project.read.cache_clear()
+    assert run("evaluate", "run=copy", "figures=false") == 0
+    assert load_run("copy") is not None
