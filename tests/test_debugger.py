@@ -32,10 +32,11 @@ from runner.dataset import Parts
 class Broken(Exception):
     pass
 
-here, seen, copies = {}, [], []
+here, seen, copies, threads = {}, [], [], []
 
 def at(place):
     seen.append(threading.current_thread() is threading.main_thread())
+    threads.append(threading.active_count())
     if place in here:
         raise here[place]
 
@@ -270,13 +271,13 @@ def test_all_threads_are_not_taken_for_a_large_model(run: Run, monkeypatch: pyte
     assert torch.get_num_threads() == 2
 
 
-def test_a_file_may_ask_for_it(run: Run, own: Any, request: pytest.FixtureRequest) -> None:
+def test_a_file_may_ask_for_it(run: Run, own: Any) -> None:
     Path("mine/experiment").mkdir()
     Path("mine/experiment/looked_at.yaml").write_text("# @package _global_\ndebug: ide\n")
     own.here["train"] = own.Broken()
     with pytest.raises(own.Broken):
         run(*RUN, "experiment=looked_at")
-    assert threading.active_count() == 1
+    assert own.threads[-1] == 1
 
 
 def test_a_stream_of_several_workers_is_refused(run: Run, own: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -343,6 +344,15 @@ def test_pdb_stops_where_it_was_raised_and_sees_what_was_there(own: Any) -> None
     )  # fmt: skip
     assert "KeyError: 'missing'" in done.stdout + done.stderr
     assert "('seen', (10, 3))" in done.stdout
+
+
+def test_pdb_goes_on_behind_the_end() -> None:
+    words = ["-c", "continue", "-c", "quit", "-m", "runner", "--version", "debug=ide"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pdb", *words],
+        capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert "The program exited via sys.exit(). Exit status: 0" in done.stdout
 
 
 def test_python_prints_the_usual_traceback(own: Any) -> None:
