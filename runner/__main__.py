@@ -5,6 +5,10 @@ The first argument, if it is a plain word, is the command; everything after it i
 
 from __future__ import annotations
 
+from runner import hidden
+
+hidden.refuse()  # before anything is imported that a file may hide
+
 import atexit
 import contextlib
 import os

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner import debugger, folder, hydra_internals, project
+from runner import debugger, folder, hidden, hydra_internals, project
 from runner.command_line import check_sizes, config_dirs, multirun, parse, placed, quote, value_of
 from runner.errors import ConfigError, NotWritten, Problem, RunFolderError, cut, for_shell, guarded, reason_of
 from runner.keys import is_below
@@ -194,8 +194,14 @@ def _is_for_whoever_types(override: str, is_mine: bool) -> bool:
 
 
 def find_own_code() -> None:
-    """Have Python find code of the user's own: in the working directory, as `python -m` does, then in the project's."""
+    """Have Python find code of the user's own: in the working directory, as `python -m` does, then in the project's.
+
+    Raises:
+        SystemExit: a module of the user's would be imported in place of one that is needed.
+    """
     if (here := os.getcwd()) not in sys.path:
+        hidden.refuse(here)
         sys.path.insert(0, here)
     if (folder := project.current().folder) is not None and str(folder) not in sys.path:
+        hidden.refuse(str(folder))
         sys.path.insert(sys.path.index(here) + 1, str(folder))

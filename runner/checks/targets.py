@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from runner import debugger
+from runner import debugger, hidden
 from runner.checks import schema
 from runner.checks.allowed import ALLOWED, is_forbidden, matches, unasked
 from runner.checks.values import UNKNOWN, choices, fits, words
@@ -315,7 +315,10 @@ def _import(name: str, parent: Any) -> Any:
         if not above:
             raise LookupError(f"there is no module {name!r}") from error
         close = nearest(word, _names_of(parent), above + ".")
-        raise LookupError(f"{above} has no {word!r}" + (f"; there is {close}" if close else "")) from error
+        near = f"; there is {close}" if close else ""
+        if other := hidden.beside(above):
+            near = f"; {other} is hidden by the module of that name: {hidden.renamed(other)}"
+        raise LookupError(f"{above} has no {word!r}{near}") from error
     except Exit:  # a signal came
         raise
     except debugger.foreign(also=(SystemExit,)) as error:  # the module is there, and fails when it is imported
