@@ -147,9 +147,8 @@ def _check_flags(flags: Sequence[str]) -> Iterator[Problem]:
             yield Problem(name, what, f"KEY=VALUE, {', '.join(FLAGS)}", remedy)
         elif known[name].nargs is None and not value:
             allowed = ", ".join(map(str, known[name].choices or ()))
-            yield Problem(
-                name, "needs a value", allowed, f"{name} {'job' if allowed else 'NAME' if 'name' in name else 'FOLDER'}"
-            )
+            what = "job" if allowed else "NAME" if "name" in name else "FOLDER"
+            yield Problem(name, "needs a value", allowed, f"{name} {what}")
         elif (choices := known[name].choices) is not None and value is not None and value not in choices:
             yield Problem(name, f"{value!r} is not allowed", ", ".join(map(str, choices)))
 

@@ -21,7 +21,8 @@ def main(arguments: Sequence[str]) -> int:
         InputError: these are not two runs that can be read.
     """
     a, b = parse(arguments)
-    head = [f"{name}  {run_dir} ({_state(run_dir)})" for name, run_dir in (("a", a), ("b", b))]
+    states = [_result(run_dir).get("state", "no result.json") for run_dir in (a, b)]
+    head = [f"a  {a} ({states[0]})", f"b  {b} ({states[1]})"]
     tables = [configuration(a, b), environment_differences(a, b), figures(a, b)]
     terminal.console.print("\n".join(head))
     for table in tables:
@@ -63,15 +64,12 @@ def _config(run_dir: Path) -> dict[str, Any]:
 
 def _values(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
     """Every value of a tree by its dotted key, with numbers for what is in a list of groups."""
-    children = tree.items() if isinstance(tree, dict) else enumerate(tree) if _has_groups(tree) else ()
+    has_groups = isinstance(tree, list) and any(isinstance(child, dict) for child in tree)
+    children = tree.items() if isinstance(tree, dict) else enumerate(tree) if has_groups else ()
     for name, child in children:
         yield from _values(child, f"{path}.{name}" if path else str(name))
     if not children:
         yield path, tree
-
-
-def _has_groups(value: Any) -> bool:
-    return isinstance(value, list) and any(isinstance(child, dict) for child in value)
 
 
 def environment_differences(a: Path, b: Path) -> Table:
@@ -88,12 +86,8 @@ def environment_differences(a: Path, b: Path) -> Table:
     return Table(
         "Environment",
         ["what", "a", "b"],
-        [[cut(name), *(_cell(said, name) for said in (ours, theirs))] for name in names],
+        [[cut(name), *(cut(said[name]) if name in said else None for said in (ours, theirs))] for name in names],
     )
-
-
-def _cell(said: dict[str, str], name: str) -> str | None:
-    return cut(said[name]) if name in said else None
 
 
 def _environment(run_dir: Path) -> dict[str, str]:
@@ -110,10 +104,6 @@ def _environment(run_dir: Path) -> dict[str, str]:
 
 def _result(run_dir: Path) -> dict[str, Any]:
     return read_result(run_dir) if (run_dir / "result.json").exists() else {}
-
-
-def _state(run_dir: Path) -> str:
-    return str(_result(run_dir).get("state", "no result.json"))
 
 
 def figures(a: Path, b: Path) -> Table:

@@ -51,9 +51,7 @@ def main(opened: Opened) -> None:
     what = f"{part.name} of the run's own data" if part.own else f"other data, from {where}"
     log.info("%s\n%s: %s", run.words, what, counted(len(part.indices), "sample"))
     if part.own and part.name == options.temperature == "val":
-        log.warning(
-            "the temperature is fitted on the same samples that it is evaluated on: its effect looks better than it is"
-        )
+        log.warning("the temperature is fitted on the same samples that it is evaluated on: it looks better than it is")
     loss = loss_of(run)
     metrics = make_metrics(cfg, loss)
     tables: dict[str, Table] = {}
@@ -71,7 +69,8 @@ def main(opened: Opened) -> None:
     pictures = _pictures(run, part, predicted) if options.figures else {}
     _show(part, values, tables, run.readout.temperature)
     with place:
-        write(place.path / "result.json", (to_json(redacted(record | {"seconds": _since(begun)}), 2) + "\n").encode())
+        record["seconds"] = round(time.perf_counter() - begun, 3)
+        write(place.path / "result.json", (to_json(redacted(record), 2) + "\n").encode())
         gallery.save(pictures, place.path / "figures")
         _write_predictions(place.path / "predictions.csv", run, part, predicted)
     log.info("\n%s", place.final)
@@ -173,13 +172,8 @@ def _write_predictions(path: Path, run: Run, part: Part, predicted: Predicted) -
     layout = run.layout(("index",), target=True, probabilities=True)
     assert predicted.index is not None
     with Writer(str(path), layout) as writer:
-        writer.write(
-            {"index": predicted.index.tolist()}, predicted.predictions, predicted.probabilities, predicted.truth
-        )
-
-
-def _since(begun: float) -> float:
-    return round(time.perf_counter() - begun, 3)
+        index = {"index": predicted.index.tolist()}
+        writer.write(index, predicted.predictions, predicted.probabilities, predicted.truth)
 
 
 class Folder:

@@ -173,9 +173,8 @@ def resume_sweep(sweep_dir: Path, flags: list[str], overrides: Sequence[str]) ->
         raise RunFolderError(Problem(str(sweep_dir / folder.SWEEP), what))
     rest = [override for override in overrides if not resumed(override)]
     if any(override.startswith("sweep=") for override in rest):  # another search has other keys
-        before = [
-            override for override in before if not re.match(r"[+~]*sweep(=|\.(points|seed|sampler|pruner))", override)
-        ]
+        of_search = re.compile(r"[+~]*sweep(=|\.(points|seed|sampler|pruner))")
+        before = [override for override in before if not of_search.match(override)]
     # Of two for one key the last counts: more values of a key are more jobs.
     both = {override.partition("=")[0].lstrip("+"): override for override in [*before, *rest]}
     now = {override.partition("=")[0].lstrip("+") for override in rest}

@@ -157,9 +157,8 @@ def memory(cfg: DictConfig, experiment: Experiment) -> Table:
 
 def tables(cfg: DictConfig, experiment: Experiment) -> dict[str, Table]:
     """Both tables, for the record of a run; of a large model the layers alone, for the other takes a copy of it."""
-    made: dict[str, Callable[[], Table]] = {
-        "model/layers": lambda: layers(experiment.model, experiment.data.example.input)
-    }
+    e = experiment
+    made: dict[str, Callable[[], Table]] = {"model/layers": lambda: layers(e.model, e.data.example.input)}
     if _bytes(experiment.model.parameters()) <= SMALL and not debugger.on:
         made["model/memory"] = lambda: memory(cfg, experiment)
     found = {}

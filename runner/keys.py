@@ -57,9 +57,8 @@ def check_yaml(text: str, name: str) -> None:
     try:
         node = _nodes(loader, text)
         if isinstance(node, yaml.ScalarNode) and not node.tag.endswith((":str", ":null")):
-            raise Unusable(
-                problem="contains a single value, not a mapping of keys to values", problem_mark=node.start_mark
-            )
+            what = "contains a single value, not a mapping of keys to values"
+            raise Unusable(problem=what, problem_mark=node.start_mark)
     except Unusable as error:
         mark = error.problem_mark or yaml.Mark("", 0, 0, 0, None, 0)  # that of libyaml cannot be changed
         error.problem_mark = yaml.Mark(name, mark.index, mark.line, mark.column, None, 0)

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
+from runner.errors import cut
 from runner.table import Table
 
 WAIT, WARMUP, ACTIVE = 2, 2, 10
@@ -61,11 +62,6 @@ class Profiler:
         rows = []
         for event in sorted(events, key=lambda event: -getattr(event, self._sort))[:15]:
             spent = getattr(event, self._sort)
-            rows.append([_short(event.key), event.count // measured, spent / measured, spent / total])
+            rows.append([cut(event.key, 60), event.count // measured, spent / measured, spent / total])
         columns = ["operation", "calls per step", "µs per step", "share"]
         self.table = Table(f"Profile of {measured} steps", columns, rows)
-
-
-def _short(name: str, length: int = 60) -> str:
-    """The names of CUDA's kernels have hundreds of characters."""
-    return name if len(name) <= length else f"{name[: length - 1]}…"

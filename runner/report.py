@@ -72,9 +72,8 @@ def announce(
     )  # fmt: skip
     if cfg.optimizer.get("scale_lr") is not None:
         count, found_with = samples_in_a_step(cfg), cfg.optimizer.scale_lr
-        log.info(
-            "learning rates × %.4g, because a step has %d samples instead of %d", count / found_with, count, found_with
-        )
+        said = "learning rates × %.4g, because a step has %d samples instead of %d"
+        log.info(said, count / found_with, count, found_with)
     if run_dir is not None:
         log.info("%s", run_dir)
     if progress.step:

@@ -112,7 +112,7 @@ def _below(top: Path, failed: list[OSError]) -> Iterator[Path]:
     for place, names, files in os.walk(top, onerror=failed.append):
         folds = [name for name in names if FOLD.fullmatch(name)]
         is_run = _is_run([*names, *files])
-        names[:] = sorted(folds, key=lambda name: int(name[5:])) if is_run else _visible(names)
+        names[:] = sorted(folds, key=lambda name: int(name[5:])) if is_run else sorted(n for n in names if n[0] != ".")
         if is_run and not folds:
             yield Path(place)
 
@@ -120,10 +120,6 @@ def _below(top: Path, failed: list[OSError]) -> Iterator[Path]:
 def _is_run(names: Sequence[str]) -> bool:
     ours = ({"config.yaml", "result.json"}, {"config.yaml", "checkpoints"}, {".hydra", "result.json"})
     return any(some <= set(names) for some in ours)
-
-
-def _visible(names: Sequence[str]) -> list[str]:
-    return sorted(name for name in names if not name.startswith("."))
 
 
 def _enter(place: Path, found: Found) -> None:
@@ -178,19 +174,13 @@ def read_history(place: Path) -> list[dict[str, Any]]:
     path = place / "metrics.jsonl"
     records = _parsed(path, lambda text: [parse_json(line) for line in text.splitlines()])
     for number, record in enumerate(records, 1):
-        if not isinstance(record, dict) or not all(_is_count(record.get(name)) for name in ("epoch", "step")):
+        counts = [record.get(name) for name in ("epoch", "step")] if isinstance(record, dict) else [None]
+        if not all(fits(count, int) and in_bounds(count, {"least": 0}) for count in counts):
             raise RunFolderError(Problem(f"{path}, line {number}", "is not what a run writes of an evaluation"))
-        if wrong := [tag for tag, value in record.items() if "/" in tag and not _is_figure(value)]:
+        figures = {tag: value for tag, value in record.items() if "/" in tag}
+        if wrong := [tag for tag, v in figures.items() if not (fits(v, float | None) and in_bounds(v, {}))]:
             raise RunFolderError(Problem(f"{path}, line {number}", f"{cut(wrong[0], 60)} is not a number"))
     return records  # type: ignore[no-any-return]
-
-
-def _is_count(value: Any) -> bool:
-    return fits(value, int) and in_bounds(value, {"least": 0})
-
-
-def _is_figure(value: Any) -> bool:
-    return fits(value, float | None) and in_bounds(value, {})
 
 
 def read_result(place: Path) -> dict[str, Any]:

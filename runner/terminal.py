@@ -212,9 +212,8 @@ class Bar:
         self._progress.update(self._task, found=said(f"  {name} {value:.4f}"))
 
     def update(self, step: int, epoch: str, loss: float, samples_per_second: float) -> None:
-        self._progress.update(
-            self._task, completed=step, epoch=epoch, loss=f"{loss:.4f}", speed=f"{samples_per_second:,.0f}"
-        )
+        speed = f"{samples_per_second:,.0f}"
+        self._progress.update(self._task, completed=step, epoch=epoch, loss=f"{loss:.4f}", speed=speed)
         if console.is_terminal and time.monotonic() - self._drawn > SECONDS_BETWEEN_DRAWS:
             self._drawn = time.monotonic()
             self._progress.refresh()

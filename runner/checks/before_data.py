@@ -61,9 +61,8 @@ def _check_relations(cfg: DictConfig) -> list[Problem]:
     found = []
     if cfg.trainer.max_epochs is None and cfg.trainer.max_steps is None:
         what = "is null, and so is trainer.max_steps, so the length of the run is undefined"
-        found.append(
-            Problem("trainer.max_epochs", what, "a whole number for at least one of the two", "trainer.max_epochs=30")
-        )
+        allowed = "a whole number for at least one of the two"
+        found.append(Problem("trainer.max_epochs", what, allowed, "trainer.max_epochs=30"))
     for key, node in _schedules(cfg).items():
         found += _check_plateau(node, f"{key}.monitor")
     written, said = ["train/loss", *(f"val/{name}" for name in measured(cfg))], {problem.key for problem in found}

@@ -76,9 +76,7 @@ def _option(group: str, run: Run) -> str | None:
     start = len(group) + 1
     values = {key[start:]: value for key, value in run.config.items() if key != group and is_below(key, group)}
     # With references as they were, also inside lists.
-    return options.named(
-        group, {key: _with_references(value, f"{group}.{key}", run.references) for key, value in values.items()}
-    )
+    return options.named(group, {k: _with_references(v, f"{group}.{k}", run.references) for k, v in values.items()})
 
 
 @functools.cache
@@ -89,9 +87,8 @@ def _left_out() -> tuple[str, ...]:
 def _differs(name: str, values: Values, runs: Sequence[Run]) -> bool:
     """Whether the value of a key, or its target, is not the same in all runs; of an argument, in all with the same
     target."""
-    if name + TARGET in values:
-        return _several(name + TARGET, values, runs)
-    return name in values and _several(name, values, runs)
+    key = name + TARGET if name + TARGET in values else name
+    return key in values and _several(key, values, runs)
 
 
 def _several(key: str, values: Values, runs: Sequence[Run]) -> bool:

@@ -22,7 +22,9 @@ def of(ranked: Sequence[Setting], completed: Sequence[Run], tag: str) -> Iterato
         yield "caution: values of different loss functions cannot be compared; rank by another metric with --by METRIC"
     if part == "test":
         yield "caution: ranked by a test metric; the test result of a setting that was selected by it is too optimistic"
-    if len({str(_below(run, f"metric.{name}")) for run in completed if tag in run.result["metrics"]}) > 1:
+    metrics = [[(k, v) for k, v in run.config.items() if is_below(k, f"metric.{name}")]
+               for run in completed if tag in run.result["metrics"]]  # fmt: skip
+    if len(set(map(str, metrics))) > 1:
         yield f"caution: {tag} is not the same function in all runs"
     for what, group, differ in _of_samples(ranked, completed):
         if differ:
@@ -30,10 +32,6 @@ def of(ranked: Sequence[Setting], completed: Sequence[Run], tag: str) -> Iterato
             why = f" ({why})" if why else ", although their configurations are the same"
             yield f"caution: not all settings use the same {what}{why}: their metrics cannot be compared directly"
             return
-
-
-def _below(run: Run, group: str) -> list[tuple[str, object]]:
-    return [(key, value) for key, value in run.config.items() if is_below(key, group)]
 
 
 def _of_samples(ranked: Sequence[Setting], completed: Sequence[Run]) -> Iterator[tuple[str, str, bool]]:

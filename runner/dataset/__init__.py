@@ -49,9 +49,7 @@ def read(
     """
     parts = built if isinstance(built, Parts) else Parts(built)
     if parts.train is None:
-        raise DataError(
-            Problem("dataset", "there is no train part", "a data set, or runner.dataset.Parts(train=DATASET, …)")
-        )
+        raise DataError(Problem("dataset", "there is no train part", "a data set, or Parts(train=DATASET, …)"))
     _check_keys(keys, parts)
     how = keys, layout, _own(parts.train, ignore_index), exact
     found: dict[str, Samples | Stream] = {}

@@ -194,7 +194,8 @@ def _problems(
             remedy = "dataset.header=true"
         allowed = f"numbers{' with a decimal point' if form else ' and empty cells'}"
         if not {*names} & {*goals}:
-            allowed += f"; for categories {override('dataset.categories', list(map(_name, [*texts, *names])))}"
+            named = [name if isinstance(name, str) else int(name) for name in (*texts, *names)]
+            allowed += f"; for categories {override('dataset.categories', named)}"
         problems.append(Problem("dataset.path", what, allowed, remedy))
     return problems
 
@@ -202,13 +203,8 @@ def _problems(
 def _is_header(frame: pd.DataFrame, found: Sequence[Found], names: Sequence[Any]) -> bool:
     """Return whether a cell of the first row, which was not read as names, is no number in any of the columns."""
     first = [str(frame[name].iloc[0]) for name in names]
-    return is_unnamed(frame) and all(
-        cell in each.marks and not _is_gap(cell) for cell, each in zip(first, found, strict=True)
-    )
-
-
-def _name(name: Any) -> Any:
-    return int(name) if not isinstance(name, str) else name
+    pairs = zip(first, found, strict=True)
+    return is_unnamed(frame) and all(cell in each.marks and not _is_gap(cell) for cell, each in pairs)
 
 
 def _merged(settings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -223,13 +219,9 @@ def _merged(settings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return merged
 
 
-def _wrong(column: pd.Series[Any], found: Found) -> pd.Series[Any]:
-    return column[column.astype("string").isin(found.marks)]
-
-
 def _cells(column: pd.Series[Any], found: Found, lines: Lines) -> str:
     """``20 cells: '?' (line 2, 22, …)``."""
-    rows = [int(row) for row in _wrong(column, found).index]
+    rows = [int(row) for row in column[column.astype("string").isin(found.marks)].index]
     known = lines(rows[:3])
     where = [known[row] for row in rows[:3] if row in known]
     said = f"{counted(found.cells, 'cell')}: {few(map(repr, found.marks), 5)}"

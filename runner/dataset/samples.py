@@ -71,11 +71,10 @@ class Samples:
             return named.pop("input"), named.pop("target"), named
         if isinstance(sample, (tuple, list)) and len(sample) in (2, 3):
             return sample[0], sample[1], {}
-        what = f"sample {index} is a {type(sample).__name__}" + (
-            f" of {len(sample)}" if hasattr(sample, "__len__") else ""
-        )
-        problem = Problem("dataset", what, "(input, target), (input, target, ANYTHING), or a dict (see dataset.keys)")
-        raise DataError(problem)
+        size = f" of {len(sample)}" if hasattr(sample, "__len__") else ""
+        what = f"sample {index} is a {type(sample).__name__}{size}"
+        allowed = "(input, target), (input, target, ANYTHING), or a dict (see dataset.keys)"
+        raise DataError(Problem("dataset", what, allowed))
 
     @cached_property
     def usual(self) -> dict[str, str]:
@@ -296,9 +295,8 @@ class Samples:
         rows = [self.read(index) for index in range(len(self))]
         inputs = stacked([row[0] for row in rows], "", called=self.called)
         extra = {name: stacked([row[2][name] for row in rows], name, called=self.called) for name in rows[0][2]}
-        return ArrayDataset(
-            inputs, stacked([row[1] for row in rows], "target", called=self.called), self.classes, extra
-        )
+        targets = stacked([row[1] for row in rows], "target", called=self.called)
+        return ArrayDataset(inputs, targets, self.classes, extra)
 
     @property
     def in_memory(self) -> bool:
@@ -344,10 +342,8 @@ class Samples:
 def _usual(sample: Mapping[str, Any]) -> dict[str, str]:
     """What is taken of a sample that is a dict if nothing is said: its input, its target, and all other numbers."""
     numbers = (bool, int, float, Tensor, np.ndarray, np.generic)
-    others = [
-        key for key, value in sample.items() if isinstance(value, numbers) and key not in ("index", "input", "target")
-    ]
-    return {key: key for key in ("input", "target", *others)}
+    others = [key for key, value in sample.items() if isinstance(value, numbers) and key != "index"]
+    return {key: key for key in dict.fromkeys(("input", "target", *others))}
 
 
 def _columns(source: Any) -> Mapping[str, Any]:
@@ -364,7 +360,6 @@ def names_of(source: Any) -> list[str]:
 def _unreadable(name: str, error: BaseException) -> DataError:
     what = f"{name} cannot be read: {cause_of(error, kind=True)}"
     # Pictures that are held in memory are tensors.
-    own = (
-        "torchvision.transforms.ToPILImage as the first transform" if "PIL" in f"{type(error).__name__} {error}" else ""
-    )
+    is_pil = "PIL" in f"{type(error).__name__} {error}"
+    own = "torchvision.transforms.ToPILImage as the first transform" if is_pil else ""
     return DataError(Problem("dataset", what, remedy=own or FOR_THE_TRACEBACK))

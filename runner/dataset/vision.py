@@ -71,11 +71,8 @@ def torchvision_dataset(
 
     kind = getattr(datasets, name, None)
     if kind is None:
-        names = datasets.__all__
-        problem = Problem(
-            "dataset.name", f"torchvision has no data set {name!r}", remedy=nearest(name, names, "dataset.name=")
-        )
-        raise ConfigError(problem)
+        remedy = nearest(name, datasets.__all__, "dataset.name=")
+        raise ConfigError(Problem("dataset.name", f"torchvision has no data set {name!r}", remedy=remedy))
     options |= {"transform": transform, "target_transform": target_transform}
     if download:  # which not every class knows; of those that do, none does it unasked
         options["download"] = True
@@ -99,10 +96,8 @@ def _open(kind: Any, name: str, root: Path, options: Mapping[str, Any]) -> Any:
             source.targets = np.repeat(np.arange(len(source.indices)), np.diff([0, *source.indices]))
         return source
     except ModuleNotFoundError as error:
-        problem = Problem(
-            "dataset", f"{name} needs {error.name}, which is not installed", remedy=f"uv pip install {error.name}"
-        )
-        raise DataError(problem) from error
+        what = f"{name} needs {error.name}, which is not installed"
+        raise DataError(Problem("dataset", what, remedy=f"uv pip install {error.name}")) from error
     except Exception as error:  # whatever torchvision and the many libraries that it reads files with may raise
         log.debug("", exc_info=True)
         reason = reason_of(error).partition(" You can use download=True")[0]  # which cannot be typed here

@@ -90,9 +90,8 @@ def check(batch: int, num_workers: int, ready: int) -> None:
         return
     free, limit = shutil.disk_usage(SHARED).free, resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if batch * ready > free:
-        what = (
-            f"{num_workers}: they hold {ready} batches of {_mib(batch)} ready in {SHARED}, which has {_mib(free)} free"
-        )
+        what = f"{num_workers}: they hold {ready} batches of {_mib(batch)} ready in {SHARED}"
+        what += f", which has {_mib(free)} free"
         raise ConfigError(Problem("loader.num_workers", what, remedy=MORE_SHARED))
     needed = len(os.listdir("/proc/self/fd")) + FILES * num_workers + SPARE_FILES
     if 0 <= limit < needed:

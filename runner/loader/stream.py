@@ -141,9 +141,8 @@ class _Beginning(IterableDataset[Any]):
 
     def __iter__(self) -> Iterator[list[bytes]]:
         samples = self.stream.samples(list(islice(self.stream.raw(), 8)))
-        yield [
-            samples.read(i)[0].detach().cpu().numpy().tobytes() for i in range(len(samples))
-        ]  # not values: a NaN is not equal
+        inputs = [samples.read(i)[0] for i in range(len(samples))]
+        yield [each.detach().cpu().numpy().tobytes() for each in inputs]  # not values: a NaN is not equal
 
 
 def _check_shards(stream: Stream) -> None:

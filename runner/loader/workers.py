@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -69,7 +70,7 @@ class Workers:
         self.fetch = Fetch(samples, steps, order)
         self.collate = Collate(collate_fn, samples.called)
         ready = min(num_workers * (prefetch_factor or 2), len(order))
-        limits.check(probe(self._first, num_workers).nbytes * order.batch_size, num_workers, ready)
+        limits.check(probe(lambda: self._read()[0][0], num_workers).nbytes * order.batch_size, num_workers, ready)
         self.loader: DataLoader[Batch | Problem] = DataLoader(
             self.fetch,
             batch_sampler=self.keys,
@@ -81,9 +82,6 @@ class Workers:
     def __len__(self) -> int:
         """Batches in one epoch."""
         return len(self.order)
-
-    def _first(self) -> Tensor:
-        return self._read()[0][0]  # type: ignore[no-any-return]
 
     def _read(self) -> list[Any]:
         read = self.fetch.__getitems__([(0, 0, int(self.order.indices[0]))])
@@ -195,9 +193,7 @@ def receive(batches: Iterator[Batch | Problem], num_workers: int, what: str) -> 
         batch = _awaited(batches)
     except (RuntimeError, OSError, EOFError) as error:
         short = limits.lacking(batches, error) if num_workers > 0 else None
-        is_theirs = (
-            isinstance(error, (ConnectionError, EOFError)) or "worker" in str(error) or "timed out" in str(error)
-        )
+        is_theirs = isinstance(error, (ConnectionError, EOFError)) or re.search("worker|timed out", str(error))
         if short is None and (num_workers == 0 or not is_theirs):
             raise
         reason, remedy = short or (reason_of(error), "loader.num_workers=0, to see the error itself")

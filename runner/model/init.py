@@ -46,9 +46,8 @@ def initialise(model: nn.Module, rules: str | Sequence[Rule] | Rule, seed: int) 
     Raises:
         ConfigError: an unknown method, layer or argument, or a rule that fits no layer.
     """
-    listed: list[Rule] = (
-        [{"method": rules}] if isinstance(rules, str) else [rules] if isinstance(rules, Mapping) else list(rules)
-    )
+    rules = {"method": rules} if isinstance(rules, str) else rules
+    listed: list[Rule] = [rules] if isinstance(rules, Mapping) else list(rules)
     for number, rule in enumerate(listed):
         _check(rule, f"model.init.{number}" if len(listed) > 1 else "model.init", model)
     names = {module: name for name, module in model.named_modules()}

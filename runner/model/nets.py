@@ -52,9 +52,8 @@ class CNN(nn.Sequential):
                 layers.append(nn.MaxPool2d(2))
             layers += [_conv(width, out), _conv(out, out)]
             width = out
-        super().__init__(
-            *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(width, num_outputs)
-        )
+        layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(width, num_outputs)]
+        super().__init__(*layers)
 
 
 def _conv(channels: int, out: int) -> nn.Sequential:

@@ -57,9 +57,7 @@ def load(model: nn.Module, source: str, strict: bool = True) -> Table:
         what = f"no tensor of {source!r} matches the model by name and shape: it has {_some(list(given), own, given)}"
         raise DataError(Problem("model.weights", what, f"names such as {next(iter(own), 'none')}"))
     if differing and strict:
-        listed = "; ".join(
-            f"{len(names)} {what.partition(',')[0]} ({_some(names, own, given)})" for what, names in differing
-        )
+        listed = "; ".join(f"{len(n)} {what.partition(',')[0]} ({_some(n, own, given)})" for what, n in differing)
         what = f"{source!r} does not match the model: {listed}"
         raise DataError(Problem("model.weights", what, "the same names and shapes", "model.strict=false"))
     model.load_state_dict(fitting, strict=False)

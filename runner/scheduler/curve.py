@@ -87,9 +87,8 @@ class Plan:
             raise ConfigError(Problem(f"{self.key}.warmup", what, "shorter than the run", f"{self.key}.warmup=5%"))
         said = []
         if self.warmup_steps == 0 and self.warmup not in (0, "0"):
-            said.append(
-                f"{self.key}.warmup: {self.warmup!r} of {total:,} steps is less than one step, so there is no warm-up"
-            )
+            what = f"{self.warmup!r} of {total:,} steps is less than one step, so there is no warm-up"
+            said.append(f"{self.key}.warmup: {what}")
         for name, length in ((name, self.arguments[name]) for name in LENGTHS if self.arguments.get(name) is not None):
             key, shown = f"{self.key}.{name}", f"{self.factory.keywords[name]!r}"
             if (length == [] or length == 0 or 0 in _listed(length)) and kind != "ConstantLR":

@@ -33,9 +33,8 @@ def check(split: Split, subject: Subject) -> None:
     carved = [split.parts[name] for name in PARTS if name not in split.official]
     together = np.concatenate(carved)
     if len(np.unique(together)) < len(together):
-        what = (
-            f"{len(together) - len(np.unique(together)):,} samples are in several parts, or several times in one part"
-        )
+        twice = len(together) - len(np.unique(together))
+        what = f"{twice:,} samples are in several parts, or several times in one part"
         raise DataError(Problem("split", what, "every sample in at most one part"))
     limits = {name: subject.official.get(name, 0) if name in split.official else len(subject.targets) for name in PARTS}
     beyond = [name for name in PARTS if split.parts[name].min() < 0 or split.parts[name].max() >= limits[name]]
@@ -71,9 +70,8 @@ def check_classes(
         what = f"class {first!r} has no train sample ({val:,} in val, {test:,} in test)"
         what += f", nor {'has' if len(others) == 1 else 'have'} {few(repr(n) for n, _ in others)}" if others else ""
         is_given = any(counts[part][name] for part in official for name in without)
-        remedy = (
-            for_rare if for_rare and not is_given else "samples of these classes in train, or val and test without them"
-        )
+        remedy = "" if is_given else for_rare
+        remedy = remedy or "samples of these classes in train, or val and test without them"
         remedy = f"{as_values}, if the numbers are values; else {remedy}" if as_values else remedy
         raise DataError(Problem("split", what, "every class in train", remedy))
     absent = {part: [n for n, count in counts["train"].items() if count and not counts[part][n]] for part in PARTS[1:]}
@@ -82,6 +80,5 @@ def check_classes(
         if names and where[0] == part:
             which, that = (f"class {names[0]}", "it") if len(names) == 1 else (f"classes {few(names)}", "them")
             what = "no sample of %s in %s: no metric of that part shows how well the model recognises %s"
-            log.warning(
-                what + "\n  try: more samples of %s, or the data without %s", which, " and ".join(where), *[that] * 3
-            )
+            what += "\n  try: more samples of %s, or the data without %s"
+            log.warning(what, which, " and ".join(where), that, that, that)

@@ -200,9 +200,8 @@ def _held_out(
         if not small or rare == "train":
             raise
         raise DataError(_too_few(subject, small, f"for {count} folds, val and train", "more")) from error
-    return _complete(
-        method, subject, {"train": np.union1d(train, aside), "val": chosen, "test": held}, seed, fold, rare, groups
-    )
+    parts = {"train": np.union1d(train, aside), "val": chosen, "test": held}
+    return _complete(method, subject, parts, seed, fold, rare, groups)
 
 
 def _cut(
@@ -311,7 +310,6 @@ def _complete(
     if rare == "train" and _has_classes(subject):
         parts = _without_train(subject, parts, groups)
     official = {name: np.arange(size) for name, size in subject.official.items() if name not in parts}
-    ordered = {
-        name: np.sort({**parts, **official}[name]).astype(np.int64) for name in PARTS if name in {**parts, **official}
-    }
+    whole = {**parts, **official}
+    ordered = {name: np.sort(whole[name]).astype(np.int64) for name in PARTS if name in whole}
     return Split(method, ordered, seed, tuple(name for name in PARTS if name in official), fold)

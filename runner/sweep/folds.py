@@ -244,8 +244,6 @@ def fold_table(content: Mapping[str, Any], monitor: str) -> Table:
     together = {"out of fold": ("out_of_fold", "val" if has_ensemble else "test")}
     together |= {"ensemble": ("ensemble", "test")} if has_ensemble else {}
     for title, (part, held_out) in together.items():
-        of_part = {
-            f"{held_out}/{tag.partition('/')[2]}": value for tag, value in metrics.items() if tag.startswith(part)
-        }
-        rows.append([title, None, *(of_part.get(tag) for tag in tags)])
+        own = [f"{part}/{tag.partition('/')[2]}" if tag.startswith(f"{held_out}/") else "" for tag in tags]
+        rows.append([title, None, *map(metrics.get, own)])
     return Table("Folds", ["fold", "best epoch", *tags], rows)

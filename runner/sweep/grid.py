@@ -115,7 +115,8 @@ def _axes(swept: Mapping[str, Override], zipped: Any) -> list[Axis]:
     """Of each key its values; of keys that go together theirs, at the place of the first."""
     flat = [key for key in zipped if isinstance(key, str)]
     groups: list[list[str]] = [*([flat] if flat else []), *(list(key) for key in zipped if not isinstance(key, str))]
-    values = {key: _values(override) for key, override in swept.items()}
+    # One twice, too: what it goes together with may differ.
+    values = {key: list(override.sweep_string_iterator()) for key, override in swept.items()}
     unknown = [key for group in groups for key in group if key not in values]
     if unknown:
         what = f"names {unknown[0]}, which does not have several values"
@@ -141,10 +142,6 @@ def _check_zip(space: Mapping[str, Override], zipped: Any) -> None:
     if keys:
         what = f"names {keys[0]}, whose values the search draws"
         raise ConfigError(Problem("sweep.zip", what, ", ".join(REPEATED), "sweep=grid"))
-
-
-def _values(override: Override) -> list[str]:
-    return list(override.sweep_string_iterator())  # one twice, too: what it goes together with may differ
 
 
 def _job(values: Mapping[str, str], swept: Mapping[str, Override]) -> Job:

@@ -94,9 +94,7 @@ def _check_trial(trial: FrozenTrial) -> None:
         raise ValueError(f"point {trial.number} has what is no number")
     if trial.params.keys() != trial.distributions.keys():
         raise ValueError(f"point {trial.number} has other values than it was drawn with")
-    if not all(
-        math.isfinite(drawn.to_internal_repr(trial.params[name])) for name, drawn in trial.distributions.items()
-    ):
+    if not all(math.isfinite(d.to_internal_repr(trial.params[name])) for name, d in trial.distributions.items()):
         raise ValueError(f"point {trial.number} is not finite")
     if not isinstance(trial.system_attrs.get("fixed_params", {}), dict):
         raise TypeError(f"point {trial.number} was asked for with what are no values")

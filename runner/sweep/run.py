@@ -112,9 +112,8 @@ class Sweep:
         foreign = consent.secret() is None  # else the folder is marked, and says all of that
         allowed = [override for override in typed if override.startswith("allow_targets=") and foreign]
         again = [override for override in typed if must_be_typed(override) and foreign]
-        return shlex.join(
-            [*folder.program("runner"), *flags, "-m", f"resume={self.record.folder}", *chosen, *allowed, *again]
-        )
+        words = [*flags, "-m", f"resume={self.record.folder}", *chosen, *allowed, *again]
+        return shlex.join([*folder.program("runner"), *words])
 
     @property
     def _n_jobs(self) -> int:
@@ -137,13 +136,11 @@ class Sweep:
             return folds.works(entry.name, cfg, place, self.jobs.sources)
 
         works = left()
-        # A launcher has a whole job, with the folds that are missing.
-        of_job = works and launcher.wanted(self.cfg)
-        return [launcher.work(self.cfg, cfg, self._as_typed(entry), place, lambda: bool(left()))] if of_job else works
-
-    def _as_typed(self, entry: Entry) -> Entry:
-        """A job with the overrides that it has now, and not those that the folder says."""
-        return replace(entry, overrides=self.jobs.jobs[self._numbers[entry.hash]].overrides)
+        if not works or not launcher.wanted(self.cfg):
+            return works
+        # A launcher has a whole job, with the folds that are missing, and the overrides typed now, not the folder's.
+        typed = replace(entry, overrides=self.jobs.jobs[self._numbers[entry.hash]].overrides)
+        return [launcher.work(self.cfg, cfg, typed, place, lambda: bool(left()))]
 
     def _total(self) -> int:
         return sum(map(len, self._works.values()))

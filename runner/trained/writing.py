@@ -125,7 +125,7 @@ class Writer:
         self.layout = layout
         self.path = None if output == "-" else typed(output)
         self._json = output.endswith(".jsonl")
-        self._cell = _as_it_is if formulas else no_formula
+        self._cell = (lambda value: value) if formulas else no_formula
         self._file = cast(IO[str], Spelt(sys.stdout)) if sys.stdout.isatty() else sys.stdout
         if self.path is not None:
             if not replace:
@@ -258,10 +258,6 @@ def check_output(path: Path) -> None:
         raise ConfigError(Problem("output", f"'{path}' already exists", "a new file", f"rm {path}, or another name"))
     if not path.parent.is_dir():
         raise ConfigError(Problem("output", f"there is no folder '{path.parent}'", "a file in an existing folder"))
-
-
-def _as_it_is(value: Any) -> Any:
-    return value
 
 
 def _rounded(column: Array) -> list[float]:

@@ -56,7 +56,6 @@ def _explanation(error: str, trace: str) -> str:
     asked_for = [frame for frame in frames if not frame["file"].startswith(NOT_ASKED_FOR)] or frames
     if asked_for:
         last = asked_for[-1]
-        what += (
-            f"\n  called in {last['file']}, line {last['line']}, in {last['function']}: {last['code'] or ''}".rstrip()
-        )
+        what += f"\n  called in {last['file']}, line {last['line']}, in {last['function']}: {last['code'] or ''}"
+        what = what.rstrip()
     return what + remedy
