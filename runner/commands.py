@@ -123,6 +123,13 @@ def diff(arguments: list[str]) -> int:
     return run(arguments)
 
 
+def new(arguments: list[str]) -> int:
+    """Write a small project that runs, to be changed."""
+    from runner.new import main as run
+
+    return run(arguments)
+
+
 def _opened(command: str, arguments: list[str], several: bool = False) -> list[Opened]:
     """The runs that a command begins with. What is logged from here on is printed."""
     from runner.trained.opening import opened
@@ -169,7 +176,7 @@ def _look(command: str, arguments: list[str], run: Callable[[DictConfig], None],
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train, "inspect": inspect, "lr_find": lr_find, "evaluate": evaluate, "predict": predict, "export": export,
-    "compare": compare, "diff": diff, "reproduce": reproduce,
+    "compare": compare, "diff": diff, "reproduce": reproduce, "new": new,
 }  # fmt: skip
 
 USAGE = {

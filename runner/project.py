@@ -42,7 +42,7 @@ class Project:
     Args:
         file: None where there is none, and everything is as it is by default.
         config_dirs: folders with groups and options of the user's own.
-        allow: patterns of code that configurations may call.
+        allow: patterns of code that run folders which are opened here may name.
         outputs: the folder of runs, as one would type it from the working directory.
         overrides: ``KEY=VALUE``, of new runs.
     """

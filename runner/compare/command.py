@@ -72,7 +72,7 @@ def parse(arguments: Sequence[str]) -> Typed:
 Rank runs and sweeps, each setting with its mean over seeds and folds, and test the best one against the others.
 With --csv and --md only the table goes to stdout; notes go to stderr."""
     parser = terminal.Parser("compare", said)
-    where = f"{ALLOWED}, such as {folder.outputs()}; last: the newest run"
+    where = f"{ALLOWED}, such as outputs; last: the newest run"
     parser.add_argument("paths", metavar="PATH", nargs="+", type=_path, help=where)
     what = "the metric to rank by, such as val/accuracy; by default checkpoint.monitor"
     parser.add_argument("--by", metavar="METRIC", help=what)

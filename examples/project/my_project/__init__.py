@@ -1,0 +1,1 @@
+"""What this project adds: data, a model and a loss."""
