@@ -25,11 +25,11 @@ def test_parts_of_ones_own(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     short = (*command, "dataset.size=600", "trainer.max_epochs=2", "scheduler=constant", "tensorboard.enabled=false")
     assert run(*short, "hydra.run.dir=whole") == 0
     assert run(*short, "trainer.max_steps=7") == 0
-    assert run(f"resume={only_run()}", "trainer.max_steps=null", command[-1]) == 0
+    assert run(f"resume={only_run()}", "trainer.max_steps=null") == 0
     assert same_tensors(weights_of("whole"), weights_of(only_run()))
     assert result_of("whole")["metrics"]["test/worst_recall"] > 0.3  # of a class by chance
-    assert run("evaluate", "run=whole", command[-1], "figures=false") == 0
-    assert run("predict", "run=whole", "input=test", "output=predictions.csv", command[-1]) == 0
+    assert run("evaluate", "run=whole", "figures=false") == 0
+    assert run("predict", "run=whole", "input=test", "output=predictions.csv") == 0
     assert len(Path("predictions.csv").read_text().splitlines()) == 121
 
 
