@@ -12,6 +12,7 @@ from typing import Any
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from runner import anew as anew
 from runner import config, consent, hydra_internals
 from runner.checks.origin import near
 from runner.checks.overrides import FAILURES, Load, explain

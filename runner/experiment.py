@@ -18,6 +18,7 @@ from torch.nn.parameter import is_lazy
 
 from runner import debugger, device, loss, metric
 from runner.batch import Batch
+from runner.checks import offers
 from runner.checks.before_data import monitors
 from runner.config import calling, factory, fill, value
 from runner.data import Data, Sources, prepare
@@ -137,7 +138,7 @@ def make_loss(
     terms = []
     for number, node in enumerate(cfg.loss.get("terms") or [cfg.loss]):
         given = weights(node, number)
-        with calling("loss"):
+        with offers.naming(node), calling("loss"):
             criterion = factory(node, WEIGHTS)(**given)
         terms.append(loss.Term(criterion, node.get("scale", 1.0), node.get("one_hot", False)))
     return Loss(terms, cfg.facts.task, cfg.facts.num_outputs, emits=cfg.model.get("output"), **options)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from runner import debugger, folder, hidden, hydra_internals, project
 from runner.command_line import check_sizes, config_dirs, multirun, parse, placed, quote, value_of
 from runner.errors import ConfigError, NotWritten, Problem, RunFolderError, cut, for_shell, guarded, reason_of
-from runner.keys import is_below
+from runner.keys import is_below, leaves
 from runner.visible import say
 
 if TYPE_CHECKING:
@@ -123,13 +123,17 @@ def resume(name: str, overrides: Sequence[str]) -> list[str]:
     The saved tree is composed anew under our own Hydra settings, so that overrides are checked like any others and
     nothing of the run folder's is called.
     """
-    from runner import compose, config, options
+    from runner import anew, compose, config, options
 
     run_dir = folder.find(name, "resume")
     folder.refuse_links(run_dir, "resume")
     if name == "last":
         _mention_sweep(run_dir)
     swapped = [o for o in overrides if (options.home() / o.partition("=")[0].lstrip("+~")).is_dir()]
+    typed = anew.targets(overrides)
+    before = dict(leaves(config.load(run_dir / "config.yaml"))) if typed else {}
+    others = [place for place, target in typed.items() if target != before.get(f"{place}._target_")]
+    swapped += [o for o in overrides if o not in swapped and is_below(anew.key_of(o), *others)]
     if swapped:
         what, remedy = f"cannot be changed when resuming {run_dir}", "leave out resume= to start a new run"
         raise ConfigError(*(Problem(override, what, remedy=remedy) for override in swapped))

@@ -151,6 +151,37 @@ def loader(path: ConfigSearchPath) -> ConfigLoaderImpl:
     return ConfigLoaderImpl(path)
 
 
+def compose_by(composed: Callable[[Callable[[list[str]], DictConfig], Sequence[str]], DictConfig]) -> None:
+    """Have all that Hydra composes be composed by a function, which is given how Hydra does it, and the overrides."""
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+
+    load = ConfigLoaderImpl.load_configuration
+
+    @functools.wraps(load)
+    def made(
+        self: ConfigLoaderImpl, config_name: str | None, overrides: list[str], *args: Any, **rest: Any
+    ) -> DictConfig:
+        return composed(lambda now: load(self, config_name, now, *args, **rest), overrides)
+
+    ConfigLoaderImpl.load_configuration = made  # type: ignore[method-assign]
+
+
+def enter_typed(cfg: DictConfig, overrides: list[str], choices: Mapping[str, str]) -> None:
+    """Enter into Hydra's part what was typed, and options that are not chosen there."""
+    from hydra._internal import config_loader_impl as impl
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import open_dict
+
+    task = [each for each in OverridesParser.create().parse_overrides(overrides) if not each.is_hydra_override()]
+    job, how = cfg.hydra.job, cfg.hydra.job.config.override_dirname
+    with open_dict(cfg.hydra):
+        cfg.hydra.runtime.choices.update(choices)
+        cfg.hydra.overrides.task = [each.input_line for each in task]
+        job.override_dirname = impl.get_overrides_dirname(
+            overrides=task, kv_sep=how.kv_sep, item_sep=how.item_sep, exclude_keys=how.exclude_keys
+        )
+
+
 def check_files(check: Callable[[Path], None]) -> None:
     """Have each file checked before it is read, and what then cannot be read be a `ValueError`."""
     from hydra._internal.sources_registry import SourcesRegistry

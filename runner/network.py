@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from runner import debugger
+from runner.checks import offers
 from runner.config import calling, factory
 from runner.errors import ConfigError, Problem, memory
 from runner.model import Networks
@@ -62,7 +63,7 @@ def make_model(options: DictConfig) -> nn.Module:
     Raises:
         ConfigError: it cannot be built, or is no module.
     """
-    with calling("model"), _InMemory():
+    with offers.naming(options), calling("model"), _InMemory():
         made = factory(options)()
     model = Networks(made) if isinstance(made, dict) else made
     if not isinstance(model, nn.Module):

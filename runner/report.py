@@ -149,11 +149,26 @@ def differences(cfg: DictConfig) -> list[options.Difference]:
     return options.differences(config.written(cfg), config.written(compose.default()), chosen)
 
 
-def difference_table(found: Iterable[options.Difference]) -> Table:
-    """Of `differences`."""
-    rows = [[key, *(None if each is options.ABSENT else text(each) for each in both)] for key, *both in found]
+def difference_table(found: Iterable[options.Difference], facts: Mapping[str, Any]) -> Table:
+    """Of `differences`.
+
+    Args:
+        facts: what the data said, which stands in place of references to it.
+    """
+
+    def shown(value: Any) -> str | None:
+        name = str(value).removeprefix("${facts.").removesuffix("}")
+        if value == f"${{facts.{name}}}" and name in facts:
+            words = text(facts[name])
+            return f"{words if len(words) <= WIDE else words[:WIDE] + ' …'} (from the data)"
+        return None if value is options.ABSENT or value == "???" else text(value)
+
+    rows = [[key, *map(shown, both)] for key, *both in found]
     return Table("What differs from the defaults", ["key", "value", "default"], rows)
 
+
+WIDE = 60
+"""Characters of a fact in a table."""
 
 FITS = 24
 """Rows up to which a table is shown on the terminal."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, open_dict, read_write
 
+from runner import anew as anew
 from runner import config, folder, handover, signals
 from runner.errors import InputError, Interrupted, guarded
 from runner.result import end
@@ -40,9 +41,10 @@ def _prepare(cfg: DictConfig, run_dir: Path) -> Prepared:
     from runner.checks import before_data
 
     try:
-        before_data.check(cfg)
+        whole = with_hydra(cfg)
+        before_data.check(whole)
         with staying():
-            return train.prepare(config.task(with_hydra(cfg)), run_dir)
+            return train.prepare(config.task(whole), run_dir)
     except InputError:
         folder.disclaim(run_dir)
         raise
@@ -64,10 +66,12 @@ def launched(cfg: DictConfig) -> int:
     A launcher may start it again in the same folder: after a signal, or after the machine was lost.
     """
     from runner import hydra_app
+    from runner.checks import offers
     from runner.sweep import child, folds
 
     hydra_app.find_own_code()
     whole, run_dir = with_hydra(cfg), place()
+    offers.offer(whole)
     if whole.resume is None and (run_dir / "config.yaml").is_file():
         with read_write(whole):
             whole.resume = str(run_dir.absolute())

@@ -194,7 +194,8 @@ def _run(
     report.announce(cfg, experiment, trainer.optimizer, shown, trainer.progress)
     report.cautions(experiment, threads)
     differing = report.differences(cfg)
-    tables = {"config/difference": report.difference_table(differing), **_tables(cfg, experiment, trainer, result)}
+    of_config = report.difference_table(differing, config.value(cfg.facts))
+    tables = {"config/difference": of_config, **_tables(cfg, experiment, trainer, result)}
     result.update(tables={tag: table.records() for tag, table in tables.items()})
     for tag in ("config/difference", "data/columns", "split", "model/layers", "optimizer/groups"):
         if tag in tables:

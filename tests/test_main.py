@@ -111,8 +111,8 @@ def test_help_names_commands_groups_options_and_examples_and_nothing_heavy_is_im
     text = done.stdout.partition("---")[0]  # the help, which takes Hydra a while
     for expected in (
         "train (or none)",
-        "model: cnn, lenet, linear, mlp",
-        "loss: bce, cross_entropy, focal, huber",
+        "model: cnn, custom, lenet, linear, mlp",
+        "loss: bce, cross_entropy, custom, focal, huber",
         "python -m runner model=cnn",
     ):
         assert expected in text

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from omegaconf import DictConfig, OmegaConf
 
 from runner import config
+from runner.checks import offers
 from runner.checks.origin import marked
 from runner.checks.targets import locate
 from runner.direction import direction
@@ -23,6 +24,7 @@ def check(cfg: DictConfig) -> DictConfig:
         ConfigError: with everything that was found.
     """
     config.grant(cfg)
+    offers.offer(cfg)
     ours = config.job(cfg)
     _check_values(cfg, ours)
     _check_declared(cfg, ours)
@@ -32,6 +34,7 @@ def check(cfg: DictConfig) -> DictConfig:
 def check_values(cfg: DictConfig) -> None:
     """Check all of a configuration that can be checked without calling what it names."""
     config.grant(cfg)
+    offers.offer(cfg)
     _check_values(cfg, config.job(cfg))
 
 
@@ -41,7 +44,8 @@ def check_declared(cfg: DictConfig) -> None:
 
 
 def _check_values(cfg: DictConfig, ours: DictConfig) -> None:
-    refuse(cfg, config.check(ours) or [*_check_relations(cfg), *_check_machine(cfg)])
+    found = offers.explained(cfg, config.check(ours))
+    refuse(cfg, found or [*_check_relations(cfg), *_check_machine(cfg)])
 
 
 def _check_declared(cfg: DictConfig, ours: DictConfig) -> None:

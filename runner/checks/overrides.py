@@ -17,7 +17,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from runner import config, folder, hydra_internals
+from runner import anew, config, folder, hydra_internals
 from runner.checks.origin import default_line, near
 from runner.command_line import parse
 from runner.errors import Problem, for_shell, is_slip, nearest, reason_of
@@ -66,7 +66,10 @@ def explain(
     own = list(own)
     found: list[Problem] = []
     # Options of groups first: they decide which keys there are. As a rule all of them are right.
-    options = [override for override in overrides if _is_option(override, own)]
+    # So do targets that start anew, with whose arguments they go together.
+    typed = anew.targets(overrides)
+    options = [o for o in overrides if _is_option(o, own) or is_below(anew.key_of(o), *typed)]
+    options.sort(key=lambda override: (not _is_option(override, own), "_target_" not in override))
     values = [override for override in overrides if override not in options]
     try:
         cfg, kept, options = load(options), options, []
@@ -274,7 +277,7 @@ def _other_option(words: Sequence[str], value: str) -> str:
 
 def _other_place(words: Sequence[str], depth: int, names: Iterable[str], cfg: DictConfig) -> str:
     """The key that was meant: one of that name in another group, or a similar one in the same; or nothing."""
-    has_own = words[-1] == "path" and len(words) > 1  # many things have one: that of another is not meant
+    has_own = words[-1] in ("path", "_target_") and len(words) > 1  # many things have one: that of another is not meant
     others = [] if has_own else [f"{group}.{words[-1]}" for group in _groups_with(words[-1], cfg)]
     if words[-1] in cfg and not isinstance(hydra_internals.node(cfg, words[-1]), DictConfig):
         others.insert(0, words[-1])

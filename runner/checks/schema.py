@@ -498,7 +498,7 @@ def resumable(schema: type = Config, prefix: str = "") -> Iterator[str]:
 
 def placeholder(name: str) -> str:
     """What stands for a value that is to be given for a key."""
-    return {"path": "FILE", "root": "FOLDER", "column": "COLUMN", "groups": "COLUMN"}.get(
+    return {"_target_": "MODULE.NAME", "path": "FILE", "root": "FOLDER", "column": "COLUMN", "groups": "COLUMN"}.get(
         name.rpartition(".")[2], "VALUE"
     )
 

@@ -199,7 +199,7 @@ def _check_arguments(path: str, node: dict[str, Any], target: Callable[..., Any]
         signature = inspect.signature(target)
     except ValueError:  # built in C, without a signature
         return []
-    keys = {key: value for key, value in node.items() if key not in (*HYDRA_KEYS, *ours)}
+    keys, hints = {k: v for k, v in node.items() if k not in (*HYDRA_KEYS, *ours)}, _hints(target)
     known = [p.name for p in signature.parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     anything = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
     found: list[Problem] = []
@@ -215,7 +215,9 @@ def _check_arguments(path: str, node: dict[str, Any], target: Callable[..., Any]
         if group == "metric":
             required = required[2:]  # what is true and what was said, whatever they are called
         for key in [name for name in required if name not in (*keys, *given, *ours)]:
-            remedy = f"{key}: ${{facts.{key}}}" if key in OF_THE_DATA else f"+{path}.{key}=VALUE"
+            remedy = for_shell(f"+{path}.{key}={_value_for(hints.get(key))}")
+            if key in OF_THE_DATA and group != "dataset":  # which is what says them
+                remedy = f"{key}: ${{facts.{key}}}"
             found.append(Problem(f"{path}.{key}", f"is missing: {node['_target_']} needs it", remedy=remedy))
     return found + _check_types(path, keys, target)
 
@@ -238,11 +240,7 @@ def _group(path: str) -> str:
 
 def _check_types(path: str, keys: Mapping[str, Any], target: Callable[..., Any]) -> list[Problem]:
     """Values against the annotations of the target's arguments, where these are made of the simple kinds alone."""
-    function = target.__init__ if inspect.isclass(target) else target
-    try:
-        hints = typing.get_type_hints(function)
-    except (NameError, TypeError, AttributeError):  # annotations that only a type checker can read
-        return []
+    hints = _hints(target)
     # Lengths may be texts, too (see `runner.scheduler.lengths`), and which way a metric is better follows from it.
     if path.endswith("scheduler"):
         from runner.scheduler import LENGTHS
@@ -255,6 +253,11 @@ def _check_types(path: str, keys: Mapping[str, Any], target: Callable[..., Any])
     found = []
     for key, value in keys.items():
         hint, place = hints.get(key), f"{path}.{key}"
+        if (held := _dataclass_of(hint)) is not None and isinstance(value, dict) and "_target_" not in value:
+            name = f"{held.__module__}.{held.__qualname__}"
+            what = f"{shown(value)} is a mapping, and {path}._target_ takes a {name}"
+            found.append(Problem(place, what, f"{{_target_: {name}, …}}", f"{place}._target_={name}"))
+            continue
         is_wrong = not fits(value, hint) if _is_simple(hint) else _is_list(hint) and isinstance(value, simple)
         if is_wrong and value != "???":
             close = nearest(str(value), choices(hint, {}), f"{place}=")
@@ -262,6 +265,31 @@ def _check_types(path: str, keys: Mapping[str, Any], target: Callable[..., Any])
             remedy = remedy or schema.one_by_one(place, value, functools.partial(fits, hint=hint))
             found.append(Problem(place, f"{shown(value)} is not allowed", words(hint, {}), remedy))
     return found
+
+
+def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+    """Return the annotations of a target's arguments; none if only a type checker can read them."""
+    target = target.func if isinstance(target, functools.partial) else target
+    try:
+        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except (NameError, TypeError, AttributeError):
+        return {}
+
+
+def _dataclass_of(hint: Any) -> type | None:
+    """Return the dataclass of an annotation, also of one that may be null."""
+    kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    return next((kind for kind in kinds if inspect.isclass(kind) and dataclasses.is_dataclass(kind)), None)
+
+
+def _value_for(hint: Any) -> str:
+    """Return how an argument that is missing is typed."""
+    if (held := _dataclass_of(hint)) is None:
+        return "VALUE"
+    empty = dataclasses.MISSING
+    needed = [f.name for f in dataclasses.fields(held) if f.init and f.default is f.default_factory is empty]
+    given = "".join(f",{name}:VALUE" for name in needed)
+    return f"{{_target_:{held.__module__}.{held.__qualname__}{given}}}"
 
 
 def _is_simple(hint: Any) -> bool:

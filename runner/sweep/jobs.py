@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from runner import config
+from runner import anew, config
 from runner.checks.origin import own_folders
 from runner.checks.overrides import FAILURES, explain
 from runner.errors import ConfigError
@@ -102,6 +102,12 @@ class _Composer:
         self._made: dict[tuple[str, ...], bytes] = {}  # to load a configuration takes a quarter of copying it
 
     def __call__(self, overrides: list[str]) -> DictConfig:
+        job = anew.composed(self._load, overrides)
+        with read_write(job), open_dict(job):
+            job.hydra.overrides.task = overrides
+        return job
+
+    def _load(self, overrides: list[str]) -> DictConfig:
         parsed = OverridesParser.create().parse_overrides(overrides)
         values = [override for override in parsed if not self._of_group(override)]
         chosen = tuple(str(override.input_line) for override in parsed if override not in values)
@@ -109,8 +115,6 @@ class _Composer:
             self._made[chosen] = config.packed(current_loader().load_sweep_config(self._cfg, list(chosen)))
         job = config.unpacked(self._made[chosen])
         apply(job, values)
-        with read_write(job), open_dict(job):
-            job.hydra.overrides.task = overrides
         return job
 
     def _of_group(self, override: Override) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from runner import compose, config, folder, hydra_app, options, own_code
+from runner.anew import key_of, targets
 from runner.checks import schema
 from runner.command_line import parse, read_for
 from runner.errors import ConfigError, Problem
@@ -51,7 +52,7 @@ class Opened:
 
     def with_own_data(self) -> Opened:
         """With the data set of the run again, if another one was typed."""
-        if "dataset" not in self.typed:
+        if "dataset" not in self.typed and self.cfg.dataset.get("_target_") == self.own_data.get("_target_"):
             return self
         cfg = config.copied(self.cfg)
         with read_write(cfg), open_dict(cfg):
@@ -156,12 +157,13 @@ def _open(
     typed = [override.partition("=")[0].lstrip("+~") for override in overrides]
     if "device" not in typed:
         tree["device"] = _device(str(tree.get("device")))
-    swapped = {key: override.partition("=")[2] for key, override in zip(typed, overrides, strict=True) if key in GROUPS}
+    chosen = [o for o, key in zip(overrides, typed, strict=True) if key in GROUPS and key not in targets([o])]
+    swapped = {key_of(override): override.partition("=")[2] for override in chosen}
     before = OmegaConf.create({"dataset": tree.get("dataset")})
     tree = {key: node for key, node in tree.items() if key not in swapped}
     compose.save_as_primary({**tree, **own}, *({key: option} for key, option in swapped.items()))
     # What stands for the run in each of several is its own folder.
-    rest = [o for o, key in zip(overrides, typed, strict=True) if key not in (*GROUPS, "run")]
+    rest = [o for o, key in zip(overrides, typed, strict=True) if key != "run" and o not in chosen]
     beside = own.keys() - schema.Config.__dataclass_fields__.keys()
     cfg = config.job(compose.composed(compose.SAVED, dirs, rest, beside))
     config.grant(cfg)
@@ -170,7 +172,7 @@ def _open(
         options = OmegaConf.create(config.value(OmegaConf.masked_copy(cfg, list(own))))
         for key in beside:
             del cfg[key]
-        if "dataset" in swapped:
+        if "dataset" in swapped or cfg.dataset.get("_target_") != before.dataset.get("_target_"):
             _inherit(cfg, before.dataset, typed)
     tree_of_options: Any = OmegaConf.to_container(options)
     if found := schema.problems(tree_of_options, schema.COMMANDS[command]):

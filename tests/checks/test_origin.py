@@ -14,6 +14,10 @@ from torch import nn
 class Net(nn.Sequential):
     def __init__(self, num_outputs):
         super().__init__(nn.Flatten(), nn.Linear(64, num_outputs))
+
+class Deep(Net):
+    def __init__(self, num_outputs, depth):
+        super().__init__(num_outputs)
 """
 OPTIONS = ("--config-dir", "mine", "allow_targets=[nets.*]")
 
@@ -88,8 +92,8 @@ BROKEN = [
     ("model/own", "", "FILE: model._target_: is missing"),
     ("model/own", "_target_: nets.Net\nnum_outputs: ${facts.num_outputs\n", "FILE: cannot be read: no viable"),
     (
-        "model/own", "_target_: nets.Net\n",
-        "FILE: model.num_outputs: is missing: nets.Net needs it\n  try: num_outputs: ${facts",
+        "model/own", "_target_: nets.Deep\n",
+        "FILE: model.depth: is missing: nets.Deep needs it\n  try: +model.depth=VALUE",
     ),
     ("model/own", "defaults:\n  - mpl\n", "FILE, line 2: model: there is no option 'mpl'"),
     ("model/own", "_target_: os.system\ncommand: ls\n", "FILE, line 1: model._target_: 'os.system' is blocked"),
