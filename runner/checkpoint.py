@@ -17,8 +17,7 @@ import torch
 from runner import debugger
 from runner.errors import RE_SAVE, Problem, RunFolderError, RunnerError, is_not_plain, reason_of
 from runner.files import check_archive, readable, write
-
-log = logging.getLogger("runner")
+from runner.visible import log
 
 FORMAT = 2
 """Version of the layout, under the key ``format`` of every checkpoint."""

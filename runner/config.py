@@ -6,7 +6,6 @@ Parts (data set, model, loss and so on) know neither Hydra nor OmegaConf: they a
 from __future__ import annotations
 
 import io
-import logging
 import pickle
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,8 +41,7 @@ from runner.tree import entered as entered
 from runner.tree import plain as plain
 from runner.tree import recorded as recorded
 from runner.tree import to_type as to_type
-
-log = logging.getLogger("runner")
+from runner.visible import log
 
 REQUIRED = ("dataset", "model", "trainer")
 """Some groups that every run has: a file without any of them is no configuration of ours."""

@@ -11,7 +11,6 @@ import hashlib
 import hmac
 import importlib.util
 import json
-import logging
 import os
 import re
 import secrets
@@ -26,9 +25,7 @@ from runner.checks.allowed import ALLOWED, JUDGED, is_forbidden, matches
 from runner.checks.targets import nodes
 from runner.files import read, write
 from runner.keys import parse_json
-from runner.visible import say
-
-log = logging.getLogger("runner")
+from runner.visible import log, say
 
 MARK = ".mark"
 """In the folder of a run or a sweep: an HMAC that only the secret of its user can have made."""

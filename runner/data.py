@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,8 +26,7 @@ from runner.loader import Loader, Order, Workers
 from runner.part_names import PARTS
 from runner.split import Split
 from runner.transform import Pipeline
-
-log = logging.getLogger("runner")
+from runner.visible import log
 
 BLOCK_BYTES = 16 * 2**20
 """Of the inputs from which transforms are fitted, at a time."""

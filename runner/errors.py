@@ -17,7 +17,6 @@ An `InputError` carries a list of `Problem`, so that one start reports everythin
 from __future__ import annotations
 
 import difflib
-import logging
 import os
 import re
 import signal
@@ -29,9 +28,7 @@ from itertools import islice
 from pathlib import Path
 
 from runner import debugger
-
-log = logging.getLogger("runner")
-
+from runner.visible import log
 
 FOR_THE_TRACEBACK = "the same command with -v, for the traceback"
 """The remedy where only the traceback can say more."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import time
@@ -32,9 +31,7 @@ from runner.trained.opening import Opened
 from runner.trained.part import Part, part_of
 from runner.trained.run import Run, open_run
 from runner.trained.writing import Writer
-from runner.visible import redacted
-
-log = logging.getLogger("runner")
+from runner.visible import log, redacted
 
 
 def main(opened: Opened) -> None:

@@ -5,7 +5,6 @@ Training starts from here, and so does whatever is done later with what was trai
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -33,8 +32,7 @@ from runner.network import make_model, make_precision, set_backends
 from runner.terminal import show
 from runner.trainer import Precision
 from runner.trial import check_declared, check_repeatable, try_model
-
-log = logging.getLogger("runner")
+from runner.visible import log
 
 
 @dataclass

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
 import math
 import os
 import tempfile
@@ -33,8 +32,7 @@ from runner.trained.opening import Opened
 from runner.trained.run import Run, open_run
 from runner.trained.writing import check_output
 from runner.transform import Pipeline
-
-log = logging.getLogger("runner")
+from runner.visible import log
 
 NAMES = {"torch_export": "model.pt2", "onnx": "model.onnx", "safetensors": "model.safetensors"}
 COMPARED = 64

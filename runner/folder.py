@@ -20,8 +20,7 @@ from runner.errors import Problem, RunFolderError, cut
 from runner.files import TEMPORARY, append, own, read, refuse, typed, write
 from runner.keys import parse_json
 from runner.result import checked, started
-
-log = logging.getLogger("runner")
+from runner.visible import log
 
 FOLD = re.compile(r"fold-(\d+)")
 

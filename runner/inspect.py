@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,8 +20,7 @@ from runner.table import Table
 from runner.terminal import show
 from runner.trainer import searches
 from runner.updates import make_optimizer, make_schedule
-
-log = logging.getLogger("runner")
+from runner.visible import log
 
 SMALL = 2**28
 """Bytes of parameters up to which a step on a copy is taken at the start of every run, to see what memory it needs."""

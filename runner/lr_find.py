@@ -6,7 +6,6 @@ grow by the same factor from step to step.
 
 from __future__ import annotations
 
-import logging
 import math
 from datetime import datetime
 from pathlib import Path
@@ -25,8 +24,7 @@ from runner.table import Table
 from runner.terminal import show
 from runner.trainer import Limits, Trainer
 from runner.updates import make_optimizer, make_trainer
-
-log = logging.getLogger("runner")
+from runner.visible import log
 
 SMOOTHING = 0.9
 """Share of the past in the running mean of the loss, by which the search ends."""

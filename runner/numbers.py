@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,8 +13,7 @@ from runner.dataset import Samples
 from runner.dataset.tensors import LARGEST
 from runner.errors import DataError, Problem
 from runner.transform import Batched, Float, Pipeline, Table
-
-log = logging.getLogger("runner")
+from runner.visible import log
 
 LOOKED_AT = 4096
 """Samples at a time, for picking the rows of a part copies them; and of those that are compared with one another."""

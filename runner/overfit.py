@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from itertools import repeat
 
 from omegaconf import DictConfig
@@ -16,8 +15,7 @@ from runner.table import Table
 from runner.terminal import show
 from runner.trainer import Limits, Trainer
 from runner.updates import make_optimizer, make_trainer
-
-log = logging.getLogger("runner")
+from runner.visible import log
 
 STEPS = 100
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -14,8 +13,7 @@ from runner import consent
 from runner.files import read, write
 from runner.keys import parse_json
 from runner.result import to_json
-
-log = logging.getLogger("runner")
+from runner.visible import log
 
 FOLDER, WHERE = "code", "where.json"
 """In a run folder: copies of the modules, and in which folder each was found."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterable, Sequence
 from itertools import chain
@@ -17,8 +16,7 @@ from runner.trained.opening import Opened
 from runner.trained.reading import say_unknown
 from runner.trained.run import Predictions, Run, open_run
 from runner.trained.writing import Layout, Writer
-
-log = logging.getLogger("runner")
+from runner.visible import log
 
 
 def main(opened: Sequence[Opened]) -> int:

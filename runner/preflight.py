@@ -7,7 +7,6 @@ Hydra calls `Preflight` (see `conf/entry.yaml`) after it has composed the config
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import shutil
 import sys
@@ -30,12 +29,10 @@ from runner.keys import differing, is_below
 from runner.references import is_to_be_typed, must_be_typed
 from runner.sweep import jobs
 from runner.terminal import Status
-from runner.visible import say, say_traceback, show
+from runner.visible import log, say, say_traceback, show
 
 if TYPE_CHECKING:
     from runner.train import Prepared
-
-log = logging.getLogger("runner")
 
 
 class Preflight(Callback):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import re
 import tomllib
@@ -14,9 +13,7 @@ from typing import Any
 
 from runner.errors import ConfigError, Problem, nearest
 from runner.files import readable, typed
-from runner.visible import say
-
-log = logging.getLogger("runner")
+from runner.visible import log, say
 
 NAMES = ("runner.toml", "pyproject.toml")
 """Names of project files. In one folder the first one is taken."""

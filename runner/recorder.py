@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -25,8 +24,7 @@ from runner.table import Table
 from runner.tensorboard import Board
 from runner.trainer import Trainer
 from runner.updates import checkpoint_every
-
-log = logging.getLogger("runner")
+from runner.visible import log
 
 
 class Recorder:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -29,8 +28,7 @@ from runner.table import Table, cell
 from runner.terminal import show
 from runner.trainer import Progress
 from runner.updates import samples_in_a_step
-
-log = logging.getLogger("runner")
+from runner.visible import log
 
 
 def announce(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,7 @@ from runner.references import is_to_be_typed
 from runner.runs import read_config, read_history
 from runner.table import Table
 from runner.terminal import show
-
-log = logging.getLogger("runner")
+from runner.visible import log
 
 SHOWN = 12
 """Metrics that differ of which the table has the values."""

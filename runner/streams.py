@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import warnings
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 from typing import TextIO
 
-log = logging.getLogger("runner")
+from runner.visible import log
 
 
 @contextmanager

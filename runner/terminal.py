@@ -21,9 +21,7 @@ from runner import folder
 from runner.errors import ConfigError, NotWritten, Problem
 from runner.files import append
 from runner.table import Table
-from runner.visible import said, visible
-
-log = logging.getLogger("runner")
+from runner.visible import log, said, visible
 
 
 class Parser(argparse.ArgumentParser):

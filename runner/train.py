@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -34,9 +33,7 @@ from runner.terminal import Bar, show
 from runner.trainer import Progress, Trainer
 from runner.trial import try_step
 from runner.updates import checkpoint_every, limits_of, make_optimizer, make_schedule, make_trainer
-from runner.visible import redacted
-
-log = logging.getLogger("runner")
+from runner.visible import log, redacted
 
 Watch = Callable[[Mapping[str, Any]], None]
 

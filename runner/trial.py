@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import re
 import warnings
 from collections.abc import Iterable
@@ -21,8 +20,7 @@ from runner.eval_mode import Fitting, eval_mode
 from runner.network import make_model
 from runner.trainer import Gradient
 from runner.transform import Pipeline
-
-log = logging.getLogger("runner")
+from runner.visible import log
 
 
 def try_model(model: nn.Module, example: Tensor) -> object:

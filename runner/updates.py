@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import pickle
 import re
 import warnings
@@ -25,8 +24,7 @@ from runner.experiment import Experiment
 from runner.optimizer import Rule
 from runner.scheduler import Lengths, Plan, Schedule
 from runner.trainer import Limits, Trainer, early_stopping, plain, searches
-
-log = logging.getLogger("runner")
+from runner.visible import log
 
 
 def limits_of(cfg: DictConfig, seconds: float = 0.0) -> Limits:

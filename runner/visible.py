@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 import sys
@@ -16,6 +17,9 @@ from typing import Any, TextIO, TypeVar
 from urllib.parse import quote, quote_plus
 
 Tree = TypeVar("Tree")
+
+log = logging.getLogger("runner")
+"""What runner says while it works; see `runner.terminal.ConsoleHandler`."""
 
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters but for tab and line feed; what reverses the order of what follows, or breaks a line; halves of a

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from runner.dataset.columns import Name, override, pd
 from runner.dataset.dialect import is_number
-
-log = logging.getLogger("runner")
+from runner.visible import log
 
 MANY = 20
 """Rows below which a column that counts them may do so by chance."""

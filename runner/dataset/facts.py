@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,8 +11,7 @@ from torch import Tensor
 from runner.dataset.arrays import ArrayDataset
 from runner.dataset.samples import Samples
 from runner.errors import DataError, Problem, few
-
-log = logging.getLogger("runner")
+from runner.visible import log
 
 
 def facts(parts: Mapping[str, Samples]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,8 +11,7 @@ import torch
 
 from runner.dataset.columns import override, pd
 from runner.errors import counted, few, for_shell
-
-log = logging.getLogger("runner")
+from runner.visible import log
 
 IGNORED = -100
 """Stands for a target that does not count, among class indices and flags, as in torch. The number in the file may be

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import logging
 import os
 import tempfile
 from pathlib import Path
@@ -14,11 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from runner.files import write
+from runner.visible import log
 
 if TYPE_CHECKING:
     from runner.dataset.pictures import Pictures
 
-log = logging.getLogger("runner")
 
 FORMAT = 3
 """Version of the cache; another one makes another file."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from collections import Counter
@@ -14,8 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from runner.errors import DataError, Problem, counted, few
-
-log = logging.getLogger("runner")
+from runner.visible import log
 
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP")
 """Formats of pictures, as PIL calls them. It also opens drawings, films, fields of numbers and icons."""

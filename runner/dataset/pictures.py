@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from collections import Counter
@@ -39,8 +38,7 @@ from runner.dataset.tensors import as_input
 from runner.errors import ConfigError, DataError, Problem, few, for_shell, reason_of, shown
 from runner.files import absent, typed
 from runner.part_names import PARTS, part_named
-
-log = logging.getLogger("runner")
+from runner.visible import log
 
 MUCH = 0.25
 """Share of a picture's area; where more is cut off, that is said."""

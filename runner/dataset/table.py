@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,8 +20,7 @@ from runner.dataset.table_file import READERS, as_texts, form_of, is_unnamed, li
 from runner.dataset.tensors import LARGEST
 from runner.errors import ConfigError, DataError, Problem, counted
 from runner.files import typed
-
-log = logging.getLogger("runner")
+from runner.visible import log
 
 MANY = 20
 """Categories that are no id, though nearly each row has one of its own."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,7 @@ from torch.utils.data import ConcatDataset, Dataset
 from runner.dataset.arrays import ArrayDataset, Parts
 from runner.errors import ConfigError, DataError, Problem, nearest, reason_of
 from runner.files import typed
-
-log = logging.getLogger("runner")
+from runner.visible import log
 
 EXPECTED = {
     "MNIST": "MNIST/raw/train-images-idx3-ubyte[.gz]",

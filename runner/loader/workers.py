@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -20,12 +19,12 @@ from runner.draws import set_generators
 from runner.errors import DataError, Problem, few, reason_of
 from runner.loader import limits
 from runner.loader.order import Order
+from runner.visible import log
 
 if TYPE_CHECKING:
     from runner.dataset import Samples
     from runner.transform import Pipeline
 
-log = logging.getLogger("runner")
 
 Key = tuple[int, int, int]
 """Epoch, position in it, and the sample's index in its data set."""

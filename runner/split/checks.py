@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,8 +9,7 @@ import numpy as np
 from runner.errors import ConfigError, DataError, Problem, few
 from runner.part_names import PARTS
 from runner.split.split import Split, Subject
-
-log = logging.getLogger("runner")
+from runner.visible import log
 
 
 def check(split: Split, subject: Subject) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -23,8 +22,7 @@ from sklearn.model_selection import (
 from runner.errors import ConfigError, DataError, Problem, few, reason_of
 from runner.part_names import PARTS, part_named
 from runner.split.split import Indices, Split, Subject
-
-log = logging.getLogger("runner")
+from runner.visible import log
 
 Rare = Literal["error", "train"]
 

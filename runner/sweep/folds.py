@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -27,8 +26,7 @@ from runner.table import Table
 from runner.tensorboard import Board
 from runner.terminal import show
 from runner.train import Watch
-
-log = logging.getLogger("runner")
+from runner.visible import log
 
 
 def each(cfg: DictConfig) -> list[DictConfig]:

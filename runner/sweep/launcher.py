@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import time
@@ -20,8 +19,7 @@ from runner.signals import STOPPING
 from runner.sweep.processes import GRACE, Work
 from runner.sweep.record import Entry
 from runner.task import launched
-
-log = logging.getLogger("runner")
+from runner.visible import log
 
 
 def wanted(cfg: DictConfig) -> bool:

@@ -6,7 +6,6 @@ This process computes with one thread and never initialises CUDA: a fork would b
 from __future__ import annotations
 
 import contextlib
-import logging
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -26,8 +25,6 @@ from runner.files import append, writing
 from runner.result import end
 from runner.signals import StopFlag
 from runner.visible import say_traceback
-
-log = logging.getLogger("runner")
 
 GRACE = 30.0
 """Seconds that a process has to write its state when it is told to end, before it is killed."""

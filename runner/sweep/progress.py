@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -18,8 +17,7 @@ from runner.signals import StopFlag
 from runner.sweep.processes import Work, run_all
 from runner.terminal import Status
 from runner.updates import seconds_of
-
-log = logging.getLogger("runner")
+from runner.visible import log
 
 Settle = Callable[[Work], object]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import shlex
 from collections.abc import Sequence
@@ -20,8 +19,7 @@ from runner.sweep.record import Record
 from runner.table import Table
 from runner.tensorboard import Board
 from runner.terminal import show
-
-log = logging.getLogger("runner")
+from runner.visible import log
 
 
 @dataclass(frozen=True)

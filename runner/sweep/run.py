@@ -7,7 +7,6 @@ the sweep typed again does what is missing.
 from __future__ import annotations
 
 import itertools
-import logging
 import shlex
 import time
 from collections.abc import Iterator, Sequence
@@ -23,8 +22,7 @@ from runner.sweep.jobs import Jobs
 from runner.sweep.processes import Work, at_a_time
 from runner.sweep.progress import Progress
 from runner.sweep.record import Entry, Record, digest
-
-log = logging.getLogger("runner")
+from runner.visible import log
 
 
 class Sweep:

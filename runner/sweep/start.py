@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,7 @@ from runner.sweep import attempts, folds, jobs, launcher
 from runner.sweep.record import Record
 from runner.sweep.run import Sweep
 from runner.train import Prepared
-
-log = logging.getLogger("runner")
+from runner.visible import log
 
 
 def warm(cfg: DictConfig) -> None:

@@ -33,8 +33,9 @@ from runner.sweep.jobs import Jobs, parser, typed_of
 from runner.sweep.journal import NAME, storage
 from runner.sweep.processes import Work
 from runner.sweep.record import Entry, Record, digest
-from runner.sweep.run import Sweep, log
+from runner.sweep.run import Sweep
 from runner.train import Watch
+from runner.visible import log
 
 
 class Study(Sweep):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import platform
 import time
@@ -16,8 +15,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from runner.files import append, write, writing
-
-log = logging.getLogger("runner")
+from runner.visible import log
 
 NAME = "events.out.tfevents"
 

@@ -6,7 +6,6 @@ sure a model is, and never which class is the likeliest.
 
 from __future__ import annotations
 
-import logging
 import math
 
 import torch
@@ -20,8 +19,7 @@ from runner.loss.kinds import convert
 from runner.trained.opening import Opened
 from runner.trained.part import part_of
 from runner.trained.run import Run
-
-log = logging.getLogger("runner")
+from runner.visible import log
 
 LARGEST = 100.0
 

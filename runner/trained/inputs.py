@@ -6,7 +6,6 @@ A piece is read while the one before it is predicted, and none is kept: 100,000 
 from __future__ import annotations
 
 import csv
-import logging
 import os
 import re
 import sys
@@ -39,8 +38,7 @@ from runner.part_names import PARTS
 from runner.trained.opening import Opened
 from runner.trained.reading import batched
 from runner.trained.run import Run
-
-log = logging.getLogger("runner")
+from runner.visible import log
 
 ALLOWED = "an image, a folder of images, a .csv, .parquet or .npy file, train, val, test, -"
 TABLES = (".csv", ".tsv", ".txt", ".data", *READERS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,7 @@ from runner.loader import Loader
 from runner.trained.opening import Opened
 from runner.trained.reading import say_unknown
 from runner.trained.run import Run, check
-
-log = logging.getLogger("runner")
+from runner.visible import log
 
 
 @dataclass

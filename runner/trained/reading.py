@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -23,8 +22,7 @@ from runner.dataset.dialect import KEYS, Dialect
 from runner.dataset.tensors import as_input
 from runner.errors import ConfigError, DataError, Problem, counted, few, nearest, reason_of
 from runner.transform import Pipeline, is_random, seeded
-
-log = logging.getLogger("runner")
+from runner.visible import log
 
 Array = NDArray[Any]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import TYPE_CHECKING
@@ -16,11 +15,10 @@ from runner.trainer import nonfinite, step
 from runner.trainer.anomaly import explained
 from runner.trainer.graphs import SETTLED, Found, Graphs
 from runner.trainer.precision import Precision
+from runner.visible import log
 
 if TYPE_CHECKING:  # parts are given to one another, and do not import one another
     from runner.loss import Loss
-
-log = logging.getLogger("runner")
 
 
 class Gradient:
