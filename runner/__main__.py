@@ -65,6 +65,8 @@ def _done(arguments: list[str]) -> int:
         foreign = stop.__cause__  # of which Hydra lets no other exception out of a callback
         if not debugger.on or not isinstance(foreign, Exception) or isinstance(foreign, RunnerError):
             return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+    except debugger.foreign(BrokenPipeError):  # nobody reads what is printed any more
+        return 1
     except debugger.foreign() as error:
         if said := of_memory(error):
             say(f"error: {said}")
@@ -93,8 +95,10 @@ def _command(arguments: list[str]) -> Callable[[list[str]], int]:
 
 def _version(arguments: list[str]) -> int:
     from importlib.metadata import version
+    from platform import python_version
 
-    print(f"runner {__version__} (torch {version('torch')}, hydra-core {version('hydra-core')})")
+    others = f"torch {version('torch')}, hydra-core {version('hydra-core')}"
+    print(f"runner {__version__} (Python {python_version()}, {others})")
     return 0
 
 

@@ -19,8 +19,8 @@ types typing unicodedata unittest urllib uuid warnings weakref xml zipfile zlib 
 
 INSTALLED = """
 PIL absl antlr4 contourpy cycler dateutil filelock fsspec functorch google hydra jinja2 joblib kiwisolver markupsafe
-matplotlib mpl_toolkits mpmath networkx numpy omegaconf packaging pandas pygments pyparsing rich scipy six sklearn
-sympy tensorboard threadpoolctl torch torchgen torchvision triton typing_extensions yaml
+matplotlib mpl_toolkits mpmath networkx numpy omegaconf packaging pandas platformdirs pygments pyparsing rich scipy
+six sklearn sympy tensorboard threadpoolctl torch torchgen torchvision triton typing_extensions yaml
 """
 
 NEEDED = frozenset((OF_PYTHON + INSTALLED).split())

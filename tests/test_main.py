@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shlex
@@ -149,7 +150,21 @@ def test_data_that_are_not_there_are_named_before_torch_is_imported() -> None:
 
 def test_version(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--version") == 0
-    assert re.fullmatch(r"runner \S+ \(torch \S+, hydra-core 1\.[34]\.\d+(rc\d+)?\)\n", capsys.readouterr().out)
+    pattern = r"runner \S+ \(Python 3\.\d+\.\S+, torch \S+, hydra-core 1\.[34]\.\d+(rc\d+)?\)\n"
+    assert re.fullmatch(pattern, capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("line", ["--help", "--version", "inspect --help"])
+def test_nobody_reads_what_is_printed(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", Closed())
+    assert run(*line.split()) == 1
+    assert capsys.readouterr().err == ""
 
 
 def test_flags_and_overrides_in_any_order() -> None:
