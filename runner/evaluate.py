@@ -141,27 +141,15 @@ def _record(
 ) -> dict[str, Any]:
     """What ``result.json`` says: what was measured, of what, with what."""
     held = run.weights
+    weights = {"path": str(held.path), "sha256": checkpoint.sha256(held.path), "epoch": held.epoch, "step": held.step}
     return {
-        "run": str(opened.folder.resolve()),
-        "weights": {
-            "path": str(held.path),
-            "sha256": checkpoint.sha256(held.path),
-            "epoch": held.epoch,
-            "step": held.step,
-        },
-        "part": part.name,
-        "own_data": part.own,
-        "dataset": config.recorded(opened.cfg.dataset),
-        "samples": len(part.indices),
-        "temperature": run.readout.temperature,
-        "metrics": dict(values),
+        "run": str(opened.folder.resolve()), "weights": weights, "part": part.name, "own_data": part.own,
+        "dataset": config.recorded(opened.cfg.dataset), "samples": len(part.indices),
+        "temperature": run.readout.temperature, "metrics": dict(values),
         "tables": {tag: table.records() for tag, table in tables.items()},
         "evaluated": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "device": str(run.device),
-        "threads": torch.get_num_threads(),
-        "versions": versions(),
-        "git": git_commit(),
-    }
+        "device": str(run.device), "threads": torch.get_num_threads(), "versions": versions(), "git": git_commit(),
+    }  # fmt: skip
 
 
 def _write_predictions(path: Path, run: Run, part: Part, predicted: Predicted) -> None:

@@ -59,12 +59,9 @@ def predict(model: nn.Module, loss: Loss, loader: Loader, forward: Callable[[Ten
 
 
 def examine(
-    model: nn.Module,
-    loss: Loss,
-    metrics: Mapping[str, Metric],
-    loader: Loader,
+    model: nn.Module, loss: Loss, metrics: Mapping[str, Metric], loader: Loader,
     forward: Callable[[Tensor], Tensor] | None = None,
-) -> tuple[dict[str, float], Predicted]:
+) -> tuple[dict[str, float], Predicted]:  # fmt: skip
     """The loss and every metric on a part, and what they were computed from. Arguments: see `predict`."""
     made = predict(model, loss, loader, forward)
     readout, kept = loss.readout, made.kept

@@ -111,23 +111,16 @@ def describe(run: Run, samples: Tensor) -> dict[str, Any]:
     cfg, held = run.cfg, run.weights
     output = "values" if run.task == "regression" else "probabilities" if run.readout.gives_probabilities else "scores"
     codes = run.reader.codes
+    before = [] if run.reader.own is None else [str(cfg.dataset.transform._target_)]
+    before += [str(node._target_) for node in cfg.transform.eval[: len(run.reader.steps)]]
     return {
-        "runner": __version__,
-        "task": run.task,
-        "classes": run.classes,
+        "runner": __version__, "task": run.task, "classes": run.classes,
         "input": {"shape": list(samples.shape[1:]), "type": str(samples.dtype).removeprefix("torch.")},
-        "output": output,
-        "transform": config.recorded(cfg.transform.eval),
-        "before": [
-            *([] if run.reader.own is None else [str(cfg.dataset.transform._target_)]),
-            *(str(node._target_) for node in cfg.transform.eval[: len(run.reader.steps)]),
-        ],
-        "features": None if codes is None else codes.features,
-        "categories": config.value(cfg.facts.categories),
-        "temperature": run.readout.temperature,
-        "model": config.recorded(cfg.model),
+        "output": output, "transform": config.recorded(cfg.transform.eval), "before": before,
+        "features": None if codes is None else codes.features, "categories": config.value(cfg.facts.categories),
+        "temperature": run.readout.temperature, "model": config.recorded(cfg.model),
         "weights": {"sha256": checkpoint.sha256(held.path), "epoch": held.epoch, "step": held.step},
-    }
+    }  # fmt: skip
 
 
 def _samples(given: str, opened: Opened, run: Run) -> Tensor:
@@ -213,12 +206,9 @@ def _writable(place: Path) -> Path:
 
 
 def _compare(
-    model: Tensor,
-    file: Tensor,
-    tolerance: float,
-    path: Path,
+    model: Tensor, file: Tensor, tolerance: float, path: Path,
     scaling: tuple[Tensor | float, Tensor | float] = (0.0, 1.0),
-) -> None:
+) -> None:  # fmt: skip
     """Say how far the file is from the model.
 
     Args:

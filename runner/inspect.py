@@ -74,13 +74,9 @@ def layers(model: nn.Module, example: Tensor) -> Table:
 
 
 def _row(
-    name: str,
-    module: nn.Module,
-    shape: tuple[int, ...],
-    parameters: list[nn.Parameter],
-    buffers: list[Tensor],
+    name: str, module: nn.Module, shape: tuple[int, ...], parameters: list[nn.Parameter], buffers: list[Tensor],
     flops: float,
-) -> list[Any]:
+) -> list[Any]:  # fmt: skip
     count = sum(p.numel() for p in parameters)
     trainable = sum(p.numel() for p in parameters if p.requires_grad)
     output = "×".join(map(str, shape[1:]))

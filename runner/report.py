@@ -38,13 +38,9 @@ def announce(
     e, facts = experiment, cfg.facts
     threads = f"{e.threads} thread{'s' if e.threads > 1 else ''}"
     log.info(
-        "runner %s · torch %s · %s · %s · seed %s",
-        __version__,
-        torch.__version__,
-        describe(e.device),
-        threads,
+        "runner %s · torch %s · %s · %s · seed %s", __version__, torch.__version__, describe(e.device), threads,
         config.entered(cfg, "seed"),
-    )
+    )  # fmt: skip
     what = f"{facts.num_classes} classes" if facts.num_classes else "regression"
     shape = by(facts.input_shape) + (" numbers" if len(facts.input_shape) == 1 else "")
     name, loader = cfg.dataset.get("name") or short(cfg.dataset._target_), e.data.loaders["train"]

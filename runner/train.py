@@ -318,21 +318,13 @@ def _finish(
         _on_board(board, progress, found, tables, pictures)
     gap = norm_gap(experiment.model, experiment.loss, experiment.data.example.to(experiment.device))
     result.update(
-        state="completed",
-        metrics=found,
-        baseline=dict(experiment.baseline),
-        batch_norm=gap,
+        state="completed", metrics=found, baseline=dict(experiment.baseline), batch_norm=gap,
         tables=result.content["tables"] | {tag: table.records() for tag, table in tables.items()},
-        best_epoch=progress.best["epoch"],
-        best_step=progress.best["step"],
-        ended_by=trainer.over,
-        epochs=progress.epoch,
-        steps=progress.step,
-        skipped_steps=progress.skipped,
-        vitals=trainer.measured,
+        best_epoch=progress.best["epoch"], best_step=progress.best["step"], ended_by=trainer.over,
+        epochs=progress.epoch, steps=progress.step, skipped_steps=progress.skipped, vitals=trainer.measured,
         samples_per_second=round(trainer.measured.get("samples_per_second", 0.0), 1),
         checkpoint={"path": f"checkpoints/{BEST}", "sha256": sha256(best_path)},
-    )
+    )  # fmt: skip
     if "test/per_class" in tables:
         report.show_if_short(tables["test/per_class"])
     show(tables["result"])

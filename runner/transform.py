@@ -118,11 +118,9 @@ class Crop(Batched):
     draws = 2
 
     def __init__(
-        self,
-        padding: int = 4,
-        fill: float = 0,
+        self, padding: int = 4, fill: float = 0,
         padding_mode: Literal["constant", "reflect", "replicate", "circular"] = "constant",
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         self.padding = padding
         self.fill = fill

@@ -71,14 +71,9 @@ def seconds_of(text: str | None) -> float | None:
 
 
 def make_trainer(
-    cfg: DictConfig,
-    experiment: Experiment,
-    opt: torch.optim.Optimizer,
-    schedule: Schedule,
-    limits: Limits,
-    evaluate: Callable[[nn.Module], dict[str, float]] = lambda model: {},
-    **changes: Any,
-) -> Trainer:
+    cfg: DictConfig, experiment: Experiment, opt: torch.optim.Optimizer, schedule: Schedule, limits: Limits,
+    evaluate: Callable[[nn.Module], dict[str, float]] = lambda model: {}, **changes: Any,
+) -> Trainer:  # fmt: skip
     """A trainer that trains as the configuration says.
 
     Args:

@@ -70,9 +70,7 @@ class Dataset:
     _target_: str = target()
     keys: dict[str, str] | None = own("for samples that are dicts: {input: KEY, target: KEY, NAME: KEY}")
     layout: Literal["chw", "hwc", "hwc_bgr"] = own("memory layout of image arrays")
-    shape: list[int] | None = own(
-        "shape of a sample as it is stored, if known: the model is tried on it before data are read", least=1
-    )
+    shape: list[int] | None = own("shape of a stored sample, if known: to try the model before data are read", least=1)
 
 
 @dataclasses.dataclass
@@ -82,13 +80,7 @@ class Split:
         "fraction of all samples for val, by which the best epoch is chosen", above=0, below=1, optional=True
     )
     test: float = key("fraction of all samples for test, evaluated once at the end", above=0, below=1, optional=True)
-    seed: int = key(
-        "decides which sample is in which part; independent of the seed of the run",
-        least=0,
-        below=2**32,
-        allowed="a whole number from 0 to 4294967295",
-        optional=True,
-    )
+    seed: int = key("decides which sample is in which part; not the run's seed", least=0, most=2**32 - 1, optional=True)
     n_splits: int = key("number of folds", least=2, most=1_000, optional=True)
     fold: int | Literal["all"] = key("the fold that is held out, from 0; all: each once", least=0, optional=True)
     path: str | None = own("reuse the split of this file (split.json, split.npz) or run folder")
@@ -143,19 +135,13 @@ class Model:
 class Loss:
     _target_: str = target()
     weight: str | list[float] | dict[str, float] | None = key(
-        "class weights",
-        least=0,
-        pattern="balanced|effective_number",
-        optional=True,
+        "class weights", least=0, pattern="balanced|effective_number", optional=True,
         allowed="null, balanced, effective_number, one number >= 0 per class, or {NAME: NUMBER}",
-    )
+    )  # fmt: skip
     pos_weight: str | list[float] | dict[str, float] | None = key(
-        "weights of the positive samples of each class",
-        least=0,
-        pattern="balanced",
-        optional=True,
+        "weights of the positive samples of each class", least=0, pattern="balanced", optional=True,
         allowed="null, balanced, one number >= 0 per class, or {NAME: NUMBER}",
-    )
+    )  # fmt: skip
     beta: float = own("β of weight=effective_number", least=0, below=1)
     ignore_index: int | float | None = own("target value to ignore")
     one_hot: bool = own("with a regression loss: compare with the one-hot form of class indices")
@@ -173,12 +159,8 @@ class Optimizer:
     weight_decay: float = key("weight decay", least=0, optional=True)
     param_groups: list[Any] = own("rules for parameter groups; the first that matches a parameter decides")
     decay_norms_and_biases: bool = own("whether weight decay applies to normalisation layers and biases")
-    layer_decay: float | None = own(
-        "layer-wise lr decay: lr is multiplied by this for each layer below the output", above=0, below=1
-    )
-    scale_lr: int | None = own(
-        "samples per step that lr was chosen for; lr is scaled to the number of samples a step has", least=1
-    )
+    layer_decay: float | None = own("factor of lr for each layer below the output", above=0, below=1)
+    scale_lr: int | None = own("samples per step that lr was chosen for; it is scaled to those of a step", least=1)
 
 
 @dataclasses.dataclass
@@ -252,7 +234,7 @@ class Trainer:
     on_nonfinite: Literal["stop", "skip"] = key("what to do with a step whose loss or gradient is not finite")
     limit_batches: int | None = key("use at most this many batches of each part, for a quick try", least=1)
     threads: int | Literal["auto"] = later(
-        "CPU threads; auto: one for a small model, else every core", least=1, most=1_024
+        "CPU threads; auto: one for a small model, else all cores", least=1, most=1_024
     )
     deterministic: bool = later("use only deterministic operations")
     tf32: bool = key("on CUDA: allow TF32 (faster, less precise matrix products and convolutions)")
@@ -266,8 +248,7 @@ class Trainer:
 class Checkpoint:
     monitor: str = key("the metric that decides which epoch is best", allowed="val/METRIC, train/loss")
     mode: Literal["auto", "min", "max"] = key(
-        "whether lower (min) or higher (max) is better; auto: min if the metric's name ends in loss, error, mse, mae, "
-        "… (losses.md), else max"
+        "whether lower (min) or higher (max) is better; auto: min for names such as loss, error, mse (losses.md)"
     )
     every: str = later(
         "how often last.pt is written",

@@ -29,15 +29,11 @@ from runner.signals import Exit
 BLOCKED = "is blocked for safety (it can run code or change files); allow_targets cannot allow it"
 
 GIVEN = {
-    "split": ("subject",),
-    "loader": ("samples", "order", "transform", "device"),
-    "loss": ("weight", "pos_weight", "reduction"),
-    "optimizer": ("params",),
-    "scheduler": ("optimizer",),
-    "trainer": ("model", "loss", "batch"),
-    "sweep": ("seed",),
+    "split": ("subject",), "loader": ("samples", "order", "transform", "device"),
+    "loss": ("weight", "pos_weight", "reduction"), "optimizer": ("params",), "scheduler": ("optimizer",),
+    "trainer": ("model", "loss", "batch"), "sweep": ("seed",),
     "metric": ("y_true", "y_pred", "y_score", "y_prob", "y_proba", "y1", "y2"),
-}
+}  # fmt: skip
 """By group: the arguments of its target that the run gives, and the configuration need not."""
 
 OURS = {

@@ -36,16 +36,10 @@ class ArrayDataset(TensorDataset):
     was_float32 = False
 
     def __init__(
-        self,
-        inputs: Tensor,
-        targets: Tensor,
-        classes: Sequence[str] = (),
-        extra: Mapping[str, Tensor] | None = None,
-        columns: Mapping[str, Array] | None = None,
-        features: Sequence[str] | None = None,
-        categories: Sequence[Sequence[str] | None] | None = None,
-        goals: Sequence[str] = (),
-    ) -> None:
+        self, inputs: Tensor, targets: Tensor, classes: Sequence[str] = (), extra: Mapping[str, Tensor] | None = None,
+        columns: Mapping[str, Array] | None = None, features: Sequence[str] | None = None,
+        categories: Sequence[Sequence[str] | None] | None = None, goals: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         super().__init__(inputs, targets)
         self.inputs = inputs
         self.targets = targets

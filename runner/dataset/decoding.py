@@ -69,13 +69,9 @@ def head(file: Image.Image, reading: int = READING) -> Head:
 
 
 def decode(
-    given: Path | str | Image.Image,
-    mode: str,
-    size: tuple[int, int] | None = None,
-    fit: Fit = "cut",
-    value_range: tuple[float, float] | None = None,
-    reading: int = READING,
-) -> Image.Image:
+    given: Path | str | Image.Image, mode: str, size: tuple[int, int] | None = None, fit: Fit = "cut",
+    value_range: tuple[float, float] | None = None, reading: int = READING,
+) -> Image.Image:  # fmt: skip
     """A picture, or that in a file, in one mode, and of one (height, width) if asked for.
 
     Args:

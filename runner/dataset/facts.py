@@ -33,15 +33,11 @@ def facts(parts: Mapping[str, Samples]) -> dict[str, Any]:
             raise DataError(Problem("dataset", what, "targets of the same kind in every part"))
     outputs = len(classes) or (1 if targets.dim() == 1 else targets.shape[1])
     return {
-        "task": train.task,
-        "num_samples": sum(len(part) for part in parts.values()),
-        "num_classes": len(classes) or None,
-        "class_names": classes,
-        "num_outputs": outputs,
-        "features": getattr(train.source, "features", None),
-        "categories": getattr(train.source, "categories", None),
+        "task": train.task, "num_samples": sum(len(part) for part in parts.values()),
+        "num_classes": len(classes) or None, "class_names": classes, "num_outputs": outputs,
+        "features": getattr(train.source, "features", None), "categories": getattr(train.source, "categories", None),
         **_form(train),
-    }
+    }  # fmt: skip
 
 
 def check_varied(parts: Mapping[str, Samples]) -> None:

@@ -51,17 +51,10 @@ LOOKED_AT = 1000
 
 
 def image_folder(
-    root: str,
-    channels: Literal[1, 3, 4] = 3,
-    size: Sequence[int] | None = None,
-    fit: Fit = "cut",
-    on_error: Literal["stop", "skip"] = "stop",
-    cache: str | None = "~/.cache/runner",
-    memory_limit: float = 4e9,
-    parts: bool = True,
-    value_range: Sequence[float] | None = None,
-    reading: Literal[1, 2] = READING,
-) -> Parts | Dataset[Any]:
+    root: str, channels: Literal[1, 3, 4] = 3, size: Sequence[int] | None = None, fit: Fit = "cut",
+    on_error: Literal["stop", "skip"] = "stop", cache: str | None = "~/.cache/runner", memory_limit: float = 4e9,
+    parts: bool = True, value_range: Sequence[float] | None = None, reading: Literal[1, 2] = READING,
+) -> Parts | Dataset[Any]:  # fmt: skip
     """Pictures in one folder per class, or in folders ``train``, ``val`` and ``test`` of such.
 
     Pictures of one size, and pictures that are brought to one `size`, are decoded once and kept; a later run reads what

@@ -35,26 +35,14 @@ def look_like_values(classes: Sequence[str]) -> bool:
 
 
 def table(
-    path: str,
-    target: Name | Sequence[Name] = -1,
-    task: Literal["classification", "regression"] = "classification",
-    header: bool | Literal["auto"] = "auto",
-    features: Sequence[Name] | None = None,
-    drop: Sequence[Name] = (),
-    duplicates: Literal["keep", "drop"] = "keep",
-    missing_target: Literal["error", "drop"] = "error",
-    separator: str | None = None,
-    encoding: str | None = None,
-    decimal: str = ".",
-    thousands: str | None = None,
-    missing: Sequence[Any] = (),
-    units: Sequence[Any] = (),
-    categories: Sequence[Name] | None = (),
-    numbers: Sequence[Name] = (),
-    gap_classes: Sequence[str | float | None] = (),
-    labels_separator: str | None = None,
+    path: str, target: Name | Sequence[Name] = -1, task: Literal["classification", "regression"] = "classification",
+    header: bool | Literal["auto"] = "auto", features: Sequence[Name] | None = None, drop: Sequence[Name] = (),
+    duplicates: Literal["keep", "drop"] = "keep", missing_target: Literal["error", "drop"] = "error",
+    separator: str | None = None, encoding: str | None = None, decimal: str = ".", thousands: str | None = None,
+    missing: Sequence[Any] = (), units: Sequence[Any] = (), categories: Sequence[Name] | None = (),
+    numbers: Sequence[Name] = (), gap_classes: Sequence[str | float | None] = (), labels_separator: str | None = None,
     ignore_index: float | None = None,
-) -> ArrayDataset:
+) -> ArrayDataset:  # fmt: skip
     """A table as numbers: columns of numbers as they are (NaN where there is a gap), categories as codes.
 
     What has to be learnt from the data (the value that fills a gap, the scale, the categories that there are) is not

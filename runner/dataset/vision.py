@@ -42,14 +42,10 @@ EXPECTED = {
 
 
 def torchvision_dataset(
-    name: str,
-    root: str,
-    download: bool = False,
-    parts: Mapping[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]] | None = None,
-    transform: Any = None,
-    target_transform: Any = None,
-    **options: Any,
-) -> Parts:
+    name: str, root: str, download: bool = False,
+    parts: Mapping[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]] | None = None, transform: Any = None,
+    target_transform: Any = None, **options: Any,
+) -> Parts:  # fmt: skip
     """A data set of torchvision's, by the name of its class.
 
     Args:

@@ -36,19 +36,10 @@ class Order:
     """
 
     def __init__(
-        self,
-        indices: Tensor,
-        sampler: str | Collection[int] = "shuffle",
-        targets: Tensor | None = None,
-        counted: Tensor | None = None,
-        *,
-        batch_size: int,
-        subset: float | None = None,
-        drop_last: bool = False,
-        batch_sampler: Collection[Sequence[int]] | None = None,
-        limit: int | None = None,
-        seed: int = 0,
-    ) -> None:
+        self, indices: Tensor, sampler: str | Collection[int] = "shuffle", targets: Tensor | None = None,
+        counted: Tensor | None = None, *, batch_size: int, subset: float | None = None, drop_last: bool = False,
+        batch_sampler: Collection[Sequence[int]] | None = None, limit: int | None = None, seed: int = 0,
+    ) -> None:  # fmt: skip
         chosen = _subset(len(indices), subset, seed)
         self.indices = indices[chosen]
         self.sampler = sampler

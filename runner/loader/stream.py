@@ -40,19 +40,11 @@ class Streaming:
     """
 
     def __init__(
-        self,
-        stream: Stream,
-        order: Order,
-        transform: Pipeline,
-        device: torch.device,
-        *,
-        num_workers: int = 0,
-        pin_memory: bool | None = None,
-        prefetch_factor: int | None = None,
-        timeout: float = 0,
+        self, stream: Stream, order: Order, transform: Pipeline, device: torch.device, *, num_workers: int = 0,
+        pin_memory: bool | None = None, prefetch_factor: int | None = None, timeout: float = 0,
         collate_fn: Callable[[list[tuple[Tensor, Tensor]]], tuple[Tensor, Tensor]] | None = None,
         worker_init_fn: Callable[[int], None] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         steps, rest = transform.stages()
         self.order = order
         self.device, self.place = device, rest.place(device)

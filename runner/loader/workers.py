@@ -47,20 +47,11 @@ class Workers:
     """
 
     def __init__(
-        self,
-        samples: Samples,
-        order: Order,
-        transform: Pipeline,
-        device: torch.device,
-        *,
-        num_workers: int = 0,
-        pin_memory: bool | None = None,
-        persistent_workers: bool = False,
-        prefetch_factor: int | None = None,
-        timeout: float = 0,
-        collate_fn: Callable[[list[tuple[Tensor, Tensor]]], tuple[Tensor, Tensor]] | None = None,
+        self, samples: Samples, order: Order, transform: Pipeline, device: torch.device, *, num_workers: int = 0,
+        pin_memory: bool | None = None, persistent_workers: bool = False, prefetch_factor: int | None = None,
+        timeout: float = 0, collate_fn: Callable[[list[tuple[Tensor, Tensor]]], tuple[Tensor, Tensor]] | None = None,
         worker_init_fn: Callable[[int], None] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         steps, rest = transform.stages()
         self.order = order
         self.device, self.place = device, rest.place(device)

@@ -98,15 +98,9 @@ class Loss(nn.Module):
     std: Tensor
 
     def __init__(
-        self,
-        terms: Sequence[Term],
-        task: str = "classification",
-        num_outputs: int = 0,
-        *,
-        emits: str | None = None,
-        ignore_index: float | None = None,
-        scaling: tuple[Tensor, Tensor] | None = None,
-    ) -> None:
+        self, terms: Sequence[Term], task: str = "classification", num_outputs: int = 0, *, emits: str | None = None,
+        ignore_index: float | None = None, scaling: tuple[Tensor, Tensor] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.terms = cast("Sequence[Term]", nn.ModuleList(terms))
         self.task, self.num_outputs, self.ignore_index = task, num_outputs, ignore_index

@@ -16,14 +16,9 @@ from runner.optimizer.groups import Rule, groups
 
 
 def build(
-    factory: partial[Any],
-    modules: Mapping[str, nn.Module],
-    rules: Sequence[Rule] = (),
-    *,
-    decay_norms_and_biases: bool = True,
-    layer_decay: float | None = None,
-    scale: float = 1.0,
-) -> torch.optim.Optimizer:
+    factory: partial[Any], modules: Mapping[str, nn.Module], rules: Sequence[Rule] = (), *,
+    decay_norms_and_biases: bool = True, layer_decay: float | None = None, scale: float = 1.0,
+) -> torch.optim.Optimizer:  # fmt: skip
     """The optimizer of a configuration, over every trainable parameter of `modules`.
 
     Args:

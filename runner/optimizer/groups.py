@@ -82,14 +82,9 @@ REST = "rest"
 
 
 def groups(
-    modules: Mapping[str, nn.Module],
-    rules: Sequence[Rule],
-    defaults: Mapping[str, Any],
-    *,
-    decay_norms_and_biases: bool = True,
-    layer_decay: float | None = None,
-    scale: float = 1.0,
-) -> list[dict[str, Any]]:
+    modules: Mapping[str, nn.Module], rules: Sequence[Rule], defaults: Mapping[str, Any], *,
+    decay_norms_and_biases: bool = True, layer_decay: float | None = None, scale: float = 1.0,
+) -> list[dict[str, Any]]:  # fmt: skip
     """Parameter groups as torch's optimizers take them, each with a ``name`` and its ``rule``; see `build`.
 
     Args:

@@ -27,20 +27,11 @@ class MuonAdamW(Optimizer):
     """
 
     def __init__(
-        self,
-        params: Any,
-        lr: float = 1e-3,
-        weight_decay: float = 0.1,
-        momentum: float = 0.95,
-        nesterov: bool = True,
-        ns_coefficients: Sequence[float] = (3.4445, -4.7750, 2.0315),
-        ns_steps: int = 5,
-        adjust_lr_fn: str | None = "match_rms_adamw",
-        betas: Sequence[float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        fused: bool | None = None,
-        muon: bool = True,
-    ) -> None:
+        self, params: Any, lr: float = 1e-3, weight_decay: float = 0.1, momentum: float = 0.95, nesterov: bool = True,
+        ns_coefficients: Sequence[float] = (3.4445, -4.7750, 2.0315), ns_steps: int = 5,
+        adjust_lr_fn: str | None = "match_rms_adamw", betas: Sequence[float] = (0.9, 0.999), eps: float = 1e-8,
+        fused: bool | None = None, muon: bool = True,
+    ) -> None:  # fmt: skip
         if not isinstance(muon, bool):
             raise ValueError(f"muon is {muon!r}, but must be true or false")
         if not 0 < ns_steps < 100:

@@ -75,15 +75,11 @@ class Split:
             classes: for each part, how many samples each class has.
         """
         manifest = {
-            "method": self.method,
-            "seed": self.seed,
-            "fold": self.fold,
-            "official": list(self.official),
-            "hash": self.hash,
-            "data": fingerprint,
+            "method": self.method, "seed": self.seed, "fold": self.fold, "official": list(self.official),
+            "hash": self.hash, "data": fingerprint,
             "samples": {name: len(indices) for name, indices in self.parts.items()},
             "classes": {name: dict(row) for name, row in classes.items()},
-        }
+        }  # fmt: skip
         indices = io.BytesIO()
         np.savez(indices, **self.parts)  # type: ignore[arg-type]  # numpy types its flag as a keyword
         write(folder / "split.npz", indices.getvalue())

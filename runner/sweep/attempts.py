@@ -28,13 +28,10 @@ TRAINED_WITH = {"seed", "optimizer", "scheduler", "tensorboard"}
 
 
 def try_all(
-    configs: Mapping[int, DictConfig],
-    words: Sequence[str],
-    total: int | None,
-    declared: Callable[[DictConfig], object],
-    read: Callable[[DictConfig], object],
+    configs: Mapping[int, DictConfig], words: Sequence[str], total: int | None,
+    declared: Callable[[DictConfig], object], read: Callable[[DictConfig], object],
     attempt: Callable[[DictConfig, str], object],
-) -> None:
+) -> None:  # fmt: skip
     """Try every run, in a child process, which a crash or what they leave behind ends with.
 
     Args:

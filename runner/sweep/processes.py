@@ -61,13 +61,9 @@ class _Running:
 
 
 def run_all(
-    works: Iterator[Work],
-    ended: Callable[[Work], bool],
-    stop: StopFlag,
-    n_jobs: int = 1,
-    timeout: float | None = None,
-    watch: Callable[[Sequence[Work]], None] = lambda works: None,
-) -> None:
+    works: Iterator[Work], ended: Callable[[Work], bool], stop: StopFlag, n_jobs: int = 1,
+    timeout: float | None = None, watch: Callable[[Sequence[Work]], None] = lambda works: None,
+) -> None:  # fmt: skip
     """Do all of `works`, `n_jobs` at a time, and return when none is running any more.
 
     Args:

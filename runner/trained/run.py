@@ -234,13 +234,9 @@ def predictions_of(task: str, classes: Sequence[str], scores: Array, probabiliti
 
 
 def load_run(
-    place: str | Path = "last",
-    *,
-    weights: str | Path = "best",
-    device: str = "auto",
-    temperature: float | None = None,
-    allow_targets: Sequence[str] = (),
-) -> Run:
+    place: str | Path = "last", *, weights: str | Path = "best", device: str = "auto",
+    temperature: float | None = None, allow_targets: Sequence[str] = (),
+) -> Run:  # fmt: skip
     """Open a trained run, wherever its folder is now.
 
     Args:

@@ -39,21 +39,11 @@ class Gradient:
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        loss: Loss,
-        optimizer: torch.optim.Optimizer,
-        *,
-        device: torch.device,
-        seed: int,
-        compute: Callable[..., Tensor] = step.plain,
-        precision: Precision | None = None,
-        compiled: Callable[[Tensor], Tensor] | None = None,
-        micro_batch: int | str | None = None,
-        clip_norm: float | None = None,
-        clip_value: float | None = None,
-        graph: bool = False,
-    ) -> None:
+        self, model: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer, *, device: torch.device, seed: int,
+        compute: Callable[..., Tensor] = step.plain, precision: Precision | None = None,
+        compiled: Callable[[Tensor], Tensor] | None = None, micro_batch: int | str | None = None,
+        clip_norm: float | None = None, clip_value: float | None = None, graph: bool = False,
+    ) -> None:  # fmt: skip
         self.model, self.loss, self.optimizer = model, loss, optimizer
         self.device, self.seed, self.compute = device, seed, compute
         self.precision = precision or Precision(device)

@@ -49,23 +49,12 @@ class Trainer:
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        loss: Loss,
-        optimizer: torch.optim.Optimizer,
-        schedule: Schedule,
-        loader: Loader,
+        self, model: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer, schedule: Schedule, loader: Loader,
         evaluate: Callable[[nn.Module], dict[str, float]],
-        better: Callable[[Mapping[str, Any], Mapping[str, Any] | None], bool],
-        limits: Limits,
-        *,
-        device: torch.device,
-        frozen: Frozen | None = None,
-        accumulate: int = 1,
-        ema: float | None = None,
-        skip_nonfinite: bool = False,
+        better: Callable[[Mapping[str, Any], Mapping[str, Any] | None], bool], limits: Limits, *, device: torch.device,
+        frozen: Frozen | None = None, accumulate: int = 1, ema: float | None = None, skip_nonfinite: bool = False,
         **how: Any,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.model, self.loss, self.optimizer, self.schedule = model, loss, optimizer, schedule
         self.loader, self.evaluate, self.better, self.limits = loader, evaluate, better, limits
         self.frozen, self.accumulate, self.skip_nonfinite = frozen, accumulate, skip_nonfinite
@@ -283,17 +272,13 @@ class Trainer:
         self.progress.loss_sums, self.progress.loss_weights = self.sums.tolist()
         average = self.average
         return {
-            "model": self.model.state_dict(),
-            "ema": None if average is None else average.module.state_dict(),
-            "ema_updates": None if average is None else int(average.n_averaged),
-            "loss": self.loss.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.schedule.state_dict(),
+            "model": self.model.state_dict(), "ema": None if average is None else average.module.state_dict(),
+            "ema_updates": None if average is None else int(average.n_averaged), "loss": self.loss.state_dict(),
+            "optimizer": self.optimizer.state_dict(), "scheduler": self.schedule.state_dict(),
             "scaler": None if self.gradient.scaler is None else self.gradient.scaler.state_dict(),
-            "micro_batch": self.gradient.micro_batch,
-            "progress": asdict(self.progress),
+            "micro_batch": self.gradient.micro_batch, "progress": asdict(self.progress),
             "vitals": self.vitals.state_dict(),
-        }
+        }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state`.
