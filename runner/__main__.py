@@ -104,6 +104,7 @@ def _version(arguments: list[str]) -> int:
 
 def command() -> NoReturn:
     """Run what was typed, and end the process without taking apart all that torch has built, which takes seconds."""
+    folder.started_by(sys.argv[0])
     debugged = debugger.is_typed(sys.argv)
     status = main()
     if debugged:  # which may have something to do at the end

@@ -194,7 +194,7 @@ def show_help(command: str) -> int:
     """Say how a command of `USAGE` is typed, and which keys it has."""
     from runner import options
 
-    print(f"usage: python -m runner {command} {USAGE[command]} [--config-dir FOLDER ...] [-v]\n")
+    print(f"usage: {folder.line(command)} {USAGE[command]} [--config-dir FOLDER ...] [-v]\n")
     print((COMMANDS[command].__doc__ or "").strip())
     keys = options.home() / f"{command}.yaml"
     if keys.is_file():

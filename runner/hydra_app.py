@@ -48,7 +48,7 @@ def run(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictConf
         with _mode_of_flags(flags, overrides, own), hydra_internals.also_in(own):
             hydra_internals.main(str(options.home()), config_name, [*ALLOWED, *_allowed(overrides)])(call)()
     except FAILURES as error:
-        if statuses and debugger.on:
+        if isinstance(error, BrokenPipeError) or (statuses and debugger.on):
             raise
         # What the task raises is said there: this is of Hydra's own files.
         if isinstance(error, OSError) and (place := folder.held()) is not None:

@@ -28,7 +28,7 @@ class Parser(argparse.ArgumentParser):
     """Reads the flags and paths of a command that has nothing of Hydra's, and raises `ConfigError` for a mistake."""
 
     def __init__(self, command: str, said: str) -> None:
-        prog, form = f"python -m runner {command}", argparse.RawDescriptionHelpFormatter
+        prog, form = folder.line(command), argparse.RawDescriptionHelpFormatter
         super().__init__(prog=prog, description=said, formatter_class=form, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:

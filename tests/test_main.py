@@ -154,7 +154,7 @@ def test_version(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert re.fullmatch(pattern, capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("line", ["--help", "--version", "inspect --help"])
+@pytest.mark.parametrize("line", ["--help", "--version", "inspect --help", "-sc install=fish"])
 def test_nobody_reads_what_is_printed(
     run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, line: str
 ) -> None:
