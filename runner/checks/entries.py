@@ -61,12 +61,9 @@ def check_entries(tree: Mapping[str, Any]) -> list[Problem]:
         for key, node in entries.items()
         if not (isinstance(node, Mapping) and "_target_" in node)
     ]
-    found += [
-        problem
-        for key, node in entries.items()
-        if key.startswith("metric.") and isinstance(node, Mapping)
-        for problem in schema.problems(node, schema.Metric, f"{key}.")
-    ]
+    for key, node in entries.items():
+        if key.startswith("metric.") and isinstance(node, Mapping):
+            found += schema.problems(node, schema.Metric, f"{key}.")
     found += _check_terms(tree["loss"]) if isinstance(tree.get("loss"), Mapping) and "terms" in tree["loss"] else []
     if isinstance(tree.get("optimizer"), Mapping):
         found += _check_rules(tree["optimizer"])
@@ -95,9 +92,8 @@ def _check_terms(node: Mapping[str, Any]) -> list[Problem]:
     idle = [key for key in node if key not in ("_target_", "terms", *OF_THE_SUM)]
     what, allowed = "has no effect together with loss.terms", ", ".join(("terms", *OF_THE_SUM))
     first = terms[0] if isinstance(terms[0], Mapping) else {}
-    return found + [
-        Problem(f"loss.{key}", what, allowed, f"{'' if key in first else '+'}loss.terms.0.{key}=VALUE") for key in idle
-    ]
+    typed = {key: f"{'' if key in first else '+'}loss.terms.0.{key}=VALUE" for key in idle}
+    return found + [Problem(f"loss.{key}", what, allowed, remedy) for key, remedy in typed.items()]
 
 
 def _check_rules(node: Mapping[str, Any]) -> list[Problem]:

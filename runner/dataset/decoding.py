@@ -18,9 +18,7 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 READING: Literal[2] = 2
 """Version of how pictures are read now: 1, of runs that were trained with it, has another `earlier`."""
 
-AS_EARLIER = (
-    "dataset.reading=1: images are read as by earlier versions, which ignored their EXIF orientation and linked folders"
-)
+AS_EARLIER = "dataset.reading=1: images are read as by earlier versions, without EXIF orientation and linked folders"
 """Message about reading 1."""
 
 Fit = Literal["cut", "pad", "stretch"]

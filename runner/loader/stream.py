@@ -54,11 +54,8 @@ class Streaming:
         if num_workers > 1:
             _check_shards(stream)
         self.reading = _Reading(stream, steps, order, Collate(collate_fn))
-        self.loader: DataLoader[Batch | Problem] = DataLoader(
-            self.reading,
-            batch_size=None,
-            **options(device, num_workers, pin_memory, prefetch_factor, timeout, worker_init_fn),
-        )
+        how = options(device, num_workers, pin_memory, prefetch_factor, timeout, worker_init_fn)
+        self.loader: DataLoader[Batch | Problem] = DataLoader(self.reading, batch_size=None, **how)
         self._batches: Iterator[Batch | Problem] = iter(())
         self._at = -1
 

@@ -35,9 +35,7 @@ REMEDIES = {
 }
 """By the form of the targets: a loss that takes it."""
 
-SEVERAL = (
-    "several classes per sample: of a table, several columns of 0 and 1 as dataset.target, or dataset.labels_separator"
-)
+SEVERAL = "several classes per sample: of a table, columns of 0 and 1 as dataset.target, or dataset.labels_separator"
 """Advice on how to have flags."""
 
 

@@ -272,9 +272,8 @@ class Loss(nn.Module):
             return ((target - self.mean) / self.std).float()
         wants = term.takes.targets if term.takes is not None else ()
         if term.log_target:
-            whole = (
-                target if self.task == "soft" else functional.one_hot(target, self.num_outputs).movedim(-1, 1).float()
-            )
+            is_soft = self.task == "soft"
+            whole = target if is_soft else functional.one_hot(target, self.num_outputs).movedim(-1, 1).float()
             return whole.clamp(min=torch.finfo(whole.dtype).tiny).log()
         if self.task == "classification" and (term.one_hot or wants[:1] == ("distributions",)):
             return functional.one_hot(target, self.num_outputs).movedim(-1, 1).float()
