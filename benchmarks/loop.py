@@ -59,7 +59,7 @@ Epoch = Callable[[], float]
 
 
 def prepared(name: str, folder: str | None, device: str, *more: str) -> tuple[DictConfig, train.Prepared]:
-    """All that `python -m runner` makes before it trains."""
+    """All that `runner` makes before it trains."""
     overrides = [f"model={name}", f"loader.subset={SAMPLES[name]}", f"device={device}", "trainer.threads=1", *more]
     overrides += [f"trainer.max_epochs={2 * (TURNS + 1)}"]  # in each turn, one with a progress bar and one without
     if folder is not None:

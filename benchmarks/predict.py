@@ -1,7 +1,7 @@
 """What does `predict` cost, beside the model alone?
 
 Asks a small MLP and a small CNN about Fashion-MNIST's 10,000 test pictures in batches of 64 with one thread, in turns:
-the model alone over batches that are ready, and all that `python -m runner predict input=test output=FILE` does from
+the model alone over batches that are ready, and all that `runner predict input=test output=FILE` does from
 the stored bytes to the file. Then whole processes in turns: one picture predicted, and `import torch`. Then their
 memory: for 100,000 paths on stdin, and for 100.
 

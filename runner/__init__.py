@@ -1,6 +1,6 @@
 """A configuration-driven experiment runner for PyTorch.
 
-``python -m runner`` trains what the configuration describes; ``python -m runner --help`` lists the rest. In a notebook
+``runner`` trains what the configuration describes; ``runner --help`` lists the rest. In a notebook
 or a service, `load_run` opens what was trained.
 """
 

@@ -1,4 +1,4 @@
-"""The command line: `python -m runner [COMMAND] [KEY=VALUE ...] [FLAGS]`.
+"""The command line: `runner [COMMAND] [KEY=VALUE ...] [FLAGS]`.
 
 The first argument, if it is a plain word, is the command; everything after it is Hydra's.
 """

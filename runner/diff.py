@@ -1,4 +1,4 @@
-"""``python -m runner diff RUN RUN``: how two runs differ, and what each reached."""
+"""``runner diff RUN RUN``: how two runs differ, and what each reached."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m runner evaluate`: a trained run on a part of its data, or on other data with the same classes."""
+"""`runner evaluate`: a trained run on a part of its data, or on other data with the same classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m runner export`: a trained model as one file that needs nothing of this package.
+"""`runner export`: a trained model as one file that needs nothing of this package.
 
 What goes in is stored samples (bytes of pictures, cells of a table), what comes out probabilities or values: the
 transform is inside. The file is run, and compared with the model on real samples, before it is there.

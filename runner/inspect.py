@@ -1,4 +1,4 @@
-"""`python -m runner inspect`: what a model is made of, what it costs, what it holds in memory. Trains nothing."""
+"""`runner inspect`: what a model is made of, what it costs, what it holds in memory. Trains nothing."""
 
 from __future__ import annotations
 

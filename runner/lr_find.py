@@ -1,4 +1,4 @@
-"""`python -m runner lr_find`: a learning rate for a configuration, found by trying them all once.
+"""`runner lr_find`: a learning rate for a configuration, found by trying them all once.
 
 The range test of Smith ("Cyclical Learning Rates for Training Neural Networks", 2017, section 3.3), with rates that
 grow by the same factor from step to step.

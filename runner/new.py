@@ -1,4 +1,4 @@
-"""``python -m runner new NAME``: a small project that runs, to be changed."""
+"""``runner new NAME``: a small project that runs, to be changed."""
 
 from __future__ import annotations
 

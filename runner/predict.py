@@ -1,4 +1,4 @@
-"""`python -m runner predict`: what trained runs say about pictures, tables, arrays, or a part of their data."""
+"""`runner predict`: what trained runs say about pictures, tables, arrays, or a part of their data."""
 
 from __future__ import annotations
 

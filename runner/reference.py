@@ -18,10 +18,10 @@ HEAD = """\
 Generated from `runner/checks/schema.py` by `python -m runner.reference > docs/reference.md`.
 
 Besides these, each option has the arguments of the class or function that its `_target_` names: `optimizer.momentum`
-is one of `torch.optim.SGD`'s. `python -m runner GROUP=OPTION --cfg job` shows them. `GROUP._target_=MODULE.NAME` puts
+is one of `torch.optim.SGD`'s. `runner GROUP=OPTION --cfg job` shows them. `GROUP._target_=MODULE.NAME` puts
 a class or function of your own in its place, with none of its arguments ([models.md](models.md)); in files the option
 `custom` is the empty one. Keys marked `*` may be changed when a run is resumed. The defaults are those of
-`python -m runner` alone; – means that the default option does not have the key.
+`runner` alone; – means that the default option does not have the key.
 """
 
 OF_A_COMMAND = """\
@@ -41,7 +41,7 @@ def page() -> str:
         lines += [f"## {group.name}\n", f"{group.metadata['help'].capitalize()}.\n"]
         lines += _table(cfg, _keys(hints[group.name], f"{group.name}."))
     for command, kind in schema.COMMANDS.items():
-        lines += [f"## python -m runner {command}\n", OF_A_COMMAND]
+        lines += [f"## runner {command}\n", OF_A_COMMAND]
         lines += _table(_of_command(command), _keys(kind, ""))
     return "\n".join(lines).rstrip() + "\n"
 

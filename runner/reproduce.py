@@ -1,4 +1,4 @@
-"""`python -m runner reproduce`: a run again, from its configuration, and whether every metric is the same."""
+"""`runner reproduce`: a run again, from its configuration, and whether every metric is the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m runner train`: one experiment from its configuration to its result."""
+"""`runner train`: one experiment from its configuration to its result."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ RECIPE = (SPIRALS / "conf/experiment/spirals.yaml").read_text().splitlines()
 
 def test_parts_of_ones_own(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trained with the command that their recipe has, stopped, resumed, and used."""
-    command = shlex.split(RECIPE[1].removeprefix("# python -m runner "))
-    assert f"python -m runner {shlex.join(command)}".replace("'", '"') in (SPIRALS / "spirals.py").read_text()
+    command = shlex.split(RECIPE[1].removeprefix("# runner "))
+    assert f"runner {shlex.join(command)}".replace("'", '"') in (SPIRALS / "spirals.py").read_text()
     shutil.copytree(SPIRALS, ".", dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", "outputs"))
     monkeypatch.syspath_prepend(Path.cwd())
     short = (*command, "dataset.size=600", "trainer.max_epochs=2", "scheduler=constant", "tensorboard.enabled=false")

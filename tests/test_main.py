@@ -114,7 +114,7 @@ def test_help_names_commands_groups_options_and_examples_and_nothing_heavy_is_im
         "train (or none)",
         "model: cnn, custom, lenet, linear, mlp",
         "loss: bce, cross_entropy, custom, focal, huber",
-        "python -m runner model=cnn",
+        "runner model=cnn",
     ):
         assert expected in text
     assert "$" not in text

@@ -49,7 +49,7 @@ def test_what_is_written_and_what_to_type_is_said(run: Run, capsys: pytest.Captu
 
 def test_the_commands_of_its_readme_work(made: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [line.partition("#")[0] for line in (made / "README.md").read_text().splitlines()]
-    typed = [shlex.split(line)[3:] for line in lines if line.startswith("python -m runner")]
+    typed = [shlex.split(line)[1:] for line in lines if line.startswith("runner ")]
     assert len(typed) >= 6
     for words in typed:
         trains = "experiment=first" in words and "check=only" not in words

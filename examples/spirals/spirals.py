@@ -2,7 +2,7 @@
 NumPy's, and knows nothing of runner; the files in `conf/` name it.
 
     cd examples/spirals
-    python -m runner --config-dir conf experiment=spirals
+    runner --config-dir conf experiment=spirals
 """
 
 from __future__ import annotations

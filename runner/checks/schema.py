@@ -310,7 +310,7 @@ class LrFind:
 
 @dataclasses.dataclass
 class Evaluate:
-    """Keys of `python -m runner evaluate`, on top of the run's own."""
+    """Keys of `runner evaluate`, on top of the run's own."""
 
     run: str = key("run folder, or last")
     part: Literal["train", "val", "test"] = key("which part; other data that are not divided into parts are used whole")
@@ -322,7 +322,7 @@ class Evaluate:
 
 @dataclasses.dataclass
 class Predict:
-    """Keys of `python -m runner predict`, on top of the run's own."""
+    """Keys of `runner predict`, on top of the run's own."""
 
     run: str | list[str] = key(
         "run folder, or last; of several, the mean; of a cross-validation, the mean of its folds"
@@ -346,7 +346,7 @@ class Predict:
 
 @dataclasses.dataclass
 class Export:
-    """Keys of `python -m runner export`, on top of the run's own."""
+    """Keys of `runner export`, on top of the run's own."""
 
     run: str = key("run folder, or last")
     weights: str = key(WEIGHTS)

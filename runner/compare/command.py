@@ -1,4 +1,4 @@
-"""``python -m runner compare PATH...``: a ranked table of runs and sweeps, and how sure its order is."""
+"""``runner compare PATH...``: a ranked table of runs and sweeps, and how sure its order is."""
 
 from __future__ import annotations
 

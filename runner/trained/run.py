@@ -243,7 +243,7 @@ def load_run(
         place: the run folder, or ``last`` for the newest in ``outputs/``.
         weights: ``best`` (those behind the metrics in ``result.json``), ``last``, ``ema`` (their average), or a file.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        temperature: by which logits are divided, as `python -m runner evaluate … temperature=val` found it.
+        temperature: by which logits are divided, as `runner evaluate … temperature=val` found it.
         allow_targets: patterns of code of your own that the folder may name, such as ``my_package.*``. A run folder can
             come from elsewhere: what it calls is for you to say.
 
