@@ -1,4 +1,4 @@
-"""Every key of ours as a page of the docs: `python -m runner.reference > docs/reference.md`."""
+"""Every key of ours as a page of the docs: `python docs/reference.py > docs/reference.md`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from runner.checks.values import words
 HEAD = """\
 # Every key
 
-Generated from `runner/checks/schema.py` by `python -m runner.reference > docs/reference.md`.
+Generated from `runner/checks/schema.py` by `python docs/reference.py > docs/reference.md`.
 
 Besides these, each option has the arguments of the class or function that its `_target_` names: `optimizer.momentum`
 is one of `torch.optim.SGD`'s. `runner GROUP=OPTION --cfg job` shows them. `GROUP._target_=MODULE.NAME` puts
