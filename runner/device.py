@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,6 +14,7 @@ from torch import nn
 from runner import debugger
 from runner.errors import ConfigError, Problem
 from runner.eval_mode import eval_mode
+from runner.table import Table
 
 # Below this many floating-point operations in a forward pass, handing work to a second thread costs more than the
 # thread saves. Measured in benchmarks/threads.py.
@@ -154,3 +158,30 @@ def _has_mps() -> bool:
 def _present() -> str:
     cuda = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     return ", ".join(["auto", "cpu", *cuda, *(["mps"] if _has_mps() else [])])
+
+
+def environment(device: torch.device, record: Mapping[str, Any]) -> Table:
+    """What a run is computed with: packages, device, threads, commit.
+
+    Args:
+        record: of the run, with ``versions``, ``git`` and ``threads``; see `runner.result`.
+    """
+    rows = [[name, version] for name, version in record["versions"].items()]
+    rows += [["device", describe(device)], *_card(device)]
+    rows += [["threads", f"{record['threads']} of {os.cpu_count()} cores"], ["system", platform.platform()]]
+    git = record["git"]
+    commit = "none" if git is None else git["commit"] + ("" if git["clean"] else ", with changes")
+    return Table("Environment", ["what", "value"], [*rows, ["git commit", commit]])
+
+
+def _card(device: torch.device) -> list[list[str]]:
+    """Of a CUDA card, what this torch has kernels for beside what it can do."""
+    if device.type != "cuda":
+        return []
+    major, minor = torch.cuda.get_device_capability(device)
+    memory = torch.cuda.get_device_properties(device).total_memory / 2**30
+    return [
+        ["compute capability", f"{major}.{minor}, and torch is built for {', '.join(torch.cuda.get_arch_list())}"],
+        ["memory of the card", f"{memory:.1f} GiB"],
+        ["CUDA, cuDNN", f"{torch.version.cuda}, {torch.backends.cudnn.version()}"],
+    ]

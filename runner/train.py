@@ -13,10 +13,10 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from runner import config, consent, debugger, environment, folder, inspect, optimizer, own_code, report, resume
+from runner import config, consent, debugger, folder, inspect, optimizer, own_code, report, resume
 from runner.checkpoint import BEST, read, read_newest, sha256
 from runner.data import Sources
-from runner.device import out_of_memory, resolve
+from runner.device import environment, out_of_memory, resolve
 from runner.errors import ConfigError, Interrupted, Problem, Pruned, RunFolderError, RunnerError, cause_of, reason_of
 from runner.evaluation import norm_gap
 from runner.experiment import Experiment, assemble
@@ -225,7 +225,7 @@ def _run(
 def _tables(cfg: DictConfig, experiment: Experiment, trainer: Trainer, result: Result) -> dict[str, Table]:
     """What was built, by tag."""
     return {
-        "environment": environment.table(experiment.device, result.content),
+        "environment": environment(experiment.device, result.content),
         **report.columns_table(experiment),
         "split": report.split_table(experiment),
         **inspect.tables(cfg, experiment),

@@ -23,7 +23,7 @@ from runner.pictures import layers, plots
 from runner.pictures.plots import to_image
 from runner.table import Table
 from runner.tensorboard import Board
-from runner.tensorboard.projector import sprite_columns
+from runner.tensorboard.board import sprite_columns
 from runner.transform import Pipeline
 
 SHOWN = 16

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from google.protobuf import text_format
 from numpy.typing import NDArray
 from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 from torch import Tensor
 from torch.utils.tensorboard import summary
 
+from runner.files import png, write
 from runner.table import Table
 from runner.tensorboard.events import EventFile, read
-from runner.tensorboard.projector import place
 from runner.visible import redacted
 
 Array = NDArray[Any]
@@ -120,8 +124,31 @@ class Board:
     def points(
         self, name: str, points: Array, columns: Mapping[str, Sequence[Any]], sprites: Tensor | None = None
     ) -> None:
-        """Points, (N, D), in the projector; see `runner.tensorboard.projector.place`."""
-        place(self.path.parent, name, points, columns, sprites)
+        """Put points into the projector of the run.
+
+        Args:
+            name: of the embedding.
+            points: (N, D)
+            columns: what is known of each point, N values a column.
+            sprites: (3, n · side, n · side) uint8, a picture of each point, with n of `sprite_columns`.
+        """
+        folder, vectors = self.path.parent, StringIO()
+        np.savetxt(vectors, points, delimiter="\t", fmt="%.6g")
+        write(folder / "projector" / "vectors.tsv", vectors.getvalue().encode())
+        # A tab or a line break in a value would begin another.
+        values = ([" ".join(str(value).split()) for value in row] for row in zip(*columns.values(), strict=True))
+        lines = ["\t".join(row) for row in (columns, *values)]
+        write(folder / "projector" / "metadata.tsv", ("\n".join(lines) + "\n").encode())
+        config = ProjectorConfig()
+        embedding = config.embeddings.add()
+        embedding.tensor_name = name
+        embedding.tensor_path, embedding.metadata_path = "projector/vectors.tsv", "projector/metadata.tsv"
+        if sprites is not None:
+            write(folder / "projector" / "sprites.png", png(sprites))
+            embedding.sprite.image_path = "projector/sprites.png"
+            side = sprites.shape[2] // sprite_columns(len(points))
+            embedding.sprite.single_image_dim.extend([side, side])
+        write(folder / "projector_config.pbtxt", text_format.MessageToString(config).encode())
 
     def flush(self) -> None:
         self._events.flush()
@@ -146,3 +173,8 @@ def _kept(folder: Path, steps: Collection[int], reached: int) -> Iterator[Event]
         if wanted and behind and (tag, event.step) not in seen:
             seen.add((tag, event.step))
             yield event
+
+
+def sprite_columns(points: int) -> int:
+    """Pictures in a row of a sprite, which has as many rows."""
+    return int(np.ceil(np.sqrt(points)))

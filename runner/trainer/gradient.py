@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from runner.batch import Batch
 from runner.draws import reseed
 from runner.trainer import nonfinite, step
-from runner.trainer.anomaly import explained
 from runner.trainer.graphs import SETTLED, Found, Graphs
 from runner.trainer.precision import Precision
 from runner.visible import log
@@ -150,7 +149,7 @@ class Gradient:
         parts = batches if size is None else [part for batch in batches for part in batch.cut(size)]
         for part in parts:
             sums = self._of_terms(self.compute(self.forward, self.loss, part), part)
-            with explained():
+            with nonfinite.explained():
                 sums.backward(slopes)
             losses.append(sums.detach())
         return reduce(torch.add, losses)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from runner.metric import better
-from runner.trainer.early_stopping import early_stopping
+from runner.trainer.progress import early_stopping
 
 
 def stops_after(values: list[float], **options: object) -> int | None:

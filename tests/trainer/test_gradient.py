@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from runner.batch import Batch
 from runner.loss import Loss, Term
-from runner.trainer.anomaly import explained
 from runner.trainer.gradient import Gradient
+from runner.trainer.nonfinite import explained
 
 DRAWN = torch.Generator().manual_seed(0)
 INPUTS, TARGETS = torch.randn(23, 6, generator=DRAWN), torch.randint(3, (23,), generator=DRAWN)
