@@ -102,7 +102,7 @@ def reproduce(arguments: list[str]) -> int:
 
     def again(cfg: DictConfig) -> None:
         task.main(cfg)
-        same.append(reproduce.compare(before, task.place()))
+        same.append(reproduce.compare(before, config.run_dir()))
 
     rest = [override for override in overrides if hydra_app.value_given(override, "run") is None]
     status = hydra_app.run(flags, rest, again, compose.SAVED)
@@ -135,7 +135,7 @@ def _opened(command: str, arguments: list[str], several: bool = False) -> list[O
     from runner.trained.opening import opened
 
     _log(arguments, stderr=command == "predict")
-    hydra_app.find_own_code()
+    project.find_own_code()
     return opened(command, [argument for argument in arguments if argument != "-v"], several)
 
 
@@ -156,7 +156,7 @@ def _look(command: str, arguments: list[str], run: Callable[[DictConfig], None],
 
     own, overrides = read_for(command, arguments)
     consent.begin()
-    hydra_app.find_own_code()
+    project.find_own_code()
     cfg = compose.composed(config_name, own, with_project(overrides))
     idle = [key for key in ("resume", "check", "debug") if cfg[key] not in (None, "anomaly", "ide")]
     if idle:

@@ -6,6 +6,7 @@ Parts (data set, model, loss and so on) know neither Hydra nor OmegaConf: they a
 from __future__ import annotations
 
 import io
+
 import pickle
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -195,6 +196,23 @@ def install(config: DictConfig) -> DictConfig:
     # Not by set_config(), which copies the part: that took a tenth of the start of a run, and for each job of a sweep.
     HydraConfig.instance().cfg = typing.cast(Any, config)
     return config
+
+
+def run_dir() -> Path:
+    """Return the folder that Hydra has made for the task that it has called."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
+
+
+def with_hydra(cfg: DictConfig) -> DictConfig:
+    """Return the configuration that Hydra hands to a task, with Hydra's own part again."""
+    from hydra.core.hydra_config import HydraConfig
+
+    made = copied(cfg)
+    with read_write(made), open_dict(made):
+        made.hydra = HydraConfig.get()
+    return made
 
 
 def value(node: Any) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner import debugger, folder, hidden, hydra_internals, project
+from runner import debugger, folder, hydra_internals, project
 from runner.command_line import check_sizes, config_dirs, multirun, parse, placed, quote, value_of
 from runner.errors import ConfigError, NotWritten, Problem, RunFolderError, cut, for_shell, guarded, reason_of
 from runner.keys import is_below, leaves
@@ -35,7 +35,7 @@ def run(flags: Sequence[str], overrides: Sequence[str], task: Callable[[DictConf
     name, (own, flags) = own_name or config_name, config_dirs(flags)
     compose.check_names(own)
     compose.check_files()
-    find_own_code()
+    project.find_own_code()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors to us instead of printing them and exiting with 1
     statuses: list[int] = []
 
@@ -98,7 +98,7 @@ def remember(overrides: Sequence[str], run_dir: Path) -> None:
     """Remember what is allowed to be called of what a run folder names, and find it."""
     from runner import config, consent
 
-    find_own_code()
+    project.find_own_code()
     if patterns := _allowed(overrides):
         consent.remember(consent.names(config.load(run_dir / "config.yaml")), patterns)
 
@@ -168,7 +168,7 @@ def resume_sweep(sweep_dir: Path, flags: list[str], overrides: Sequence[str]) ->
     from runner.references import again, must_be_typed
     from runner.sweep.record import Record
 
-    find_own_code()
+    project.find_own_code()
     record = Record.read(sweep_dir)
     before = [override for override in record.typed if not _is_for_whoever_types(override, record.is_mine)]
     check_sizes(before)
@@ -194,17 +194,3 @@ def resume_sweep(sweep_dir: Path, flags: list[str], overrides: Sequence[str]) ->
 def _is_for_whoever_types(override: str, is_mine: bool) -> bool:
     key = override.lstrip("+~").partition("=")[0]
     return is_below(key, "resume", "check", *([] if is_mine else ["allow_targets"])) or key.startswith("hydra")
-
-
-def find_own_code() -> None:
-    """Have Python find code of the user's own: in the working directory, as `python -m` does, then in the project's.
-
-    Raises:
-        SystemExit: a module of the user's would be imported in place of one that is needed.
-    """
-    if (here := os.getcwd()) not in sys.path:
-        hidden.refuse(here)
-        sys.path.insert(0, here)
-    if (folder := project.current().folder) is not None and str(folder) not in sys.path:
-        hidden.refuse(str(folder))
-        sys.path.insert(sys.path.index(here) + 1, str(folder))

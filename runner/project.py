@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runner import hidden
 from runner.errors import ConfigError, Problem, nearest
 from runner.files import readable, typed
 from runner.visible import log, say
@@ -166,3 +168,17 @@ def _wrong(override: str, key: str) -> Problem | None:
         remedy = others.get(name, f"remove it, and type {override} where it is wanted")
         return Problem(key, f"{override!r} cannot be set for a whole project", remedy=remedy)
     return None
+
+
+def find_own_code() -> None:
+    """Have Python find code of the user's own: in the working directory, as `python -m` does, then in the project's.
+
+    Raises:
+        SystemExit: a module of the user's would be imported in place of one that is needed.
+    """
+    if (here := os.getcwd()) not in sys.path:
+        hidden.refuse(here)
+        sys.path.insert(0, here)
+    if (folder := current().folder) is not None and str(folder) not in sys.path:
+        hidden.refuse(str(folder))
+        sys.path.insert(sys.path.index(here) + 1, str(folder))

@@ -14,10 +14,11 @@ import pytest
 from conftest import QUICK, Run, composed, result_of
 from omegaconf import DictConfig, open_dict, read_write
 
-from runner import config, folder, signals, task
+from runner import config, folder, signals
 from runner.batch import Batch
 from runner.errors import Interrupted
 from runner.signals import STOPPING, StopFlag, Watch, exiting
+from runner.sweep import launcher
 from runner.trainer import Trainer
 
 
@@ -268,8 +269,8 @@ def test_a_launcher_hears_of_a_signal_after_the_state_is_saved_and_what_it_start
     told: list[tuple[int, str]] = []
     before = signal.getsignal(signum)
     cfg = composed(*QUICK)
-    monkeypatch.setattr(task, "place", lambda: Path("here"))
-    monkeypatch.setattr(task, "with_hydra", _with_hydra)
+    monkeypatch.setattr(config, "run_dir", lambda: Path("here"))
+    monkeypatch.setattr(config, "with_hydra", _with_hydra)
     Path("here").mkdir()
     if signum != signal.SIGINT:
         signal.signal(signum, lambda number, _: told.append((number, result_of("here")["state"])))
@@ -284,12 +285,12 @@ def test_a_launcher_hears_of_a_signal_after_the_state_is_saved_and_what_it_start
 
             patched.setattr(Trainer, "step", stopping)
             with pytest.raises(SystemExit) as stop:
-                task.launched(cfg)
+                launcher.launched(cfg)
         assert stop.value.code == (130 if signum == signal.SIGINT else 143)
         assert told == [(signum, "interrupted")] * heard
         folder.leave()
         with caplog.at_level("INFO"):
-            assert task.launched(cfg) == 0
+            assert launcher.launched(cfg) == 0
         assert "resumed after step 20 of 34" in caplog.text
     finally:
         signal.signal(signum, before)

@@ -9,16 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, read_write
 
-from runner import config, folder, hydra_internals
+from runner import config, folder, hydra_internals, project, signals
 from runner.command_line import quote
-from runner.errors import reason_of
+from runner.checks import offers
+from runner.errors import Interrupted, guarded, reason_of
 from runner.result import end
 from runner.signals import STOPPING
+from runner.sweep import child, folds
 from runner.sweep.processes import GRACE, Work
 from runner.sweep.record import Entry
-from runner.task import launched
 from runner.visible import log
 
 
@@ -65,6 +66,33 @@ def work(cfg: DictConfig, job: DictConfig, entry: Entry, run_dir: Path, left: Ca
         return 0
 
     return Work(entry.name, entry.name, run_dir, call)
+
+
+def launched(cfg: DictConfig) -> int:
+    """Do a run that a launcher of Hydra's has started somewhere, and return the exit status.
+
+    A launcher may start it again in the same folder: after a signal, or after the machine was lost.
+    """
+    project.find_own_code()
+    whole, run_dir = config.with_hydra(cfg), config.run_dir()
+    offers.offer(whole)
+    if whole.resume is None and (run_dir / "config.yaml").is_file():
+        with read_write(whole):
+            whole.resume = str(run_dir.absolute())
+
+    def do() -> None:
+        if config.has_folds(whole):
+            child.lock(run_dir)
+            folds.main(whole, {}, run_dir)
+        else:
+            child.train_in(whole, run_dir, {})
+
+    try:
+        return guarded(do)
+    except SystemExit as stop:
+        if isinstance(stop.__cause__, Interrupted):
+            signals.hand_back(stop.__cause__.signum)
+        raise
 
 
 class _HandOn:
