@@ -44,7 +44,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchvision import transforms
 
 from runner import hydra_internals, options, terminal, train
-from runner.command_line import quoted
+from runner.grammar import quoted
 from runner.model import CNN, MLP
 from runner.trainer import Trainer
 

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from runner import hydra_internals, options
-from runner.command_line import parse
+from runner.grammar import parse
 from runner.keys import is_below
 
 if TYPE_CHECKING:

@@ -8,17 +8,18 @@ import itertools
 import os
 import re
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from runner import hydra_internals, options, project
 from runner.errors import ConfigError, Problem, cut, for_shell, nearest
+from runner.grammar import parse, quoted
 from runner.keys import DEPTH, is_below, nesting
+from runner.project import in_project
 
 if TYPE_CHECKING:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
+    pass
 
 WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
               "--info", "-i", "--experimental-rerun")  # fmt: skip
@@ -46,47 +47,6 @@ CONFIG_DIR = ("--config-dir", "-cd")
 
 FLAGS = ("--help", "--version", "-m", "--cfg", "--config-dir", "--config-name", "-v")
 """Those that are named where there is no such flag. Hydra has more, which nobody looks for that mistyped one."""
-
-
-def quoted(override: str, sweep: bool = False) -> str:
-    """`override`, with its value in quotes if Hydra's grammar cannot read it as it is: ``input=my (1).png``.
-
-    Args:
-        sweep: whether commas stand between values.
-    """
-    key, equals, value = override.partition("=")
-    if sweep and parse(override) is None and equals and "," in value and not value.startswith(("[", "{")):
-        alternatives = re.split(r",(?![^{]*\})", value)  # a comma in a reference is part of it
-        parts = [part if parse(f"{key}={part}") is not None else quote(part) for part in alternatives]
-        return f"{key}={','.join(parts)}"
-    if parse(override) is None and equals and not value.startswith(("[", "{", "'", '"')):
-        return f"{key}={quote(value)}"
-    return override
-
-
-def quote(text: str) -> str:
-    """`text` in quotes, as Hydra's grammar reads it: a backslash counts for itself but before a quote."""
-    escaped = re.sub(r"(\\*)'", lambda match: match[1] * 2 + r"\'", text)
-    trailing = len(escaped) - len(escaped.rstrip("\\"))
-    return "'" + escaped + "\\" * trailing + "'"
-
-
-def parse(override: str) -> Any:
-    """What Hydra's grammar makes of an override; None if it cannot read it."""
-    from hydra.errors import HydraException
-
-    try:
-        return _parser().parse_override(override)
-    except (HydraException, ValueError):  # a number of too many digits
-        return None
-
-
-@functools.cache
-def _parser() -> OverridesParser:
-    """Made once: it looks at the signatures of all functions that Hydra's grammar has."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    return OverridesParser.create()
 
 
 def check_typed(flags: Sequence[str], overrides: Sequence[str]) -> None:
@@ -304,27 +264,11 @@ def of_project() -> list[str]:
     return overrides
 
 
-def in_project(problem: Problem) -> Problem:
-    """A problem of an override of the project, with the file at its key."""
-    return replace(problem, key=f"{project.current().name}: overrides: {problem.key}")
-
-
 def with_project(typed: Sequence[str]) -> list[str]:
     """The overrides of the project that nothing `typed` replaces, and those: the same key, or another option of the
     group that a key is in."""
     keys = [_dotted(override) for override in typed]
     return [*(override for override in of_project() if not is_below(_dotted(override), *keys)), *typed]
-
-
-def placed(problems: Iterable[Problem], overrides: Sequence[str]) -> list[Problem]:
-    """The problems, with the file at those that come from what the project file overrides.
-
-    Args:
-        overrides: all of them.
-    """
-    texts = {quoted(override) for override in project.current().overrides}.intersection(overrides)
-    keys = {text.partition("=")[0].lstrip("+~") for text in texts} | texts
-    return [in_project(problem) if problem.key in keys else problem for problem in problems]
 
 
 def _dotted(override: str) -> str:

@@ -16,7 +16,7 @@ from runner.errors import ConfigError, Problem
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from runner.trained.opening import Opened
+    from runner.trained.opened import Opened
 
 
 def train(arguments: list[str]) -> int:

@@ -16,10 +16,10 @@ from runner import anew as anew
 from runner import config, consent, hydra_internals
 from runner.checks.origin import near
 from runner.checks.overrides import FAILURES, Load, explain
-from runner.command_line import placed
 from runner.errors import ConfigError, Problem
 from runner.keys import check_yaml
 from runner.options import home
+from runner.project import placed
 
 SAVED = "saved"
 """The name of the primary configuration that comes from a run folder."""

@@ -6,7 +6,7 @@ Parts (data set, model, loss and so on) know neither Hydra nor OmegaConf: they a
 from __future__ import annotations
 
 import io
-
+import os
 import pickle
 import typing
 from collections.abc import Iterator, Mapping, Sequence

@@ -22,13 +22,10 @@ import re
 import signal
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-
-from runner import debugger
-from runner.visible import log
 
 FOR_THE_TRACEBACK = "the same command with -v, for the traceback"
 """The remedy where only the traceback can say more."""
@@ -133,24 +130,6 @@ class Interrupted(BaseException):
 
 class Pruned(Exception):
     """A search gave a run up, whose evaluations did not look as if it could be the best."""
-
-
-def guarded(task: Callable[[], object]) -> int:
-    """The exit status of one run. What goes wrong in it is said and logged here, and ends no other run of a sweep."""
-    try:
-        task()
-    except Interrupted as error:
-        raise SystemExit(error.exit_status) from error
-    except RunnerError as error:
-        log.error("error: %s", error)
-        return error.exit_status
-    except debugger.foreign() as error:
-        if said := of_memory(error):
-            log.error("error: %s", said)
-        else:
-            log.exception("error:")
-        return 1
-    return 0
 
 
 OUT_OF_MEMORY = "%s\n  try: a smaller loader.batch_size, a smaller model or input, or device=cpu"

@@ -27,7 +27,7 @@ from runner.result import git_commit, to_json, versions
 from runner.table import Table
 from runner.terminal import show
 from runner.trained.calibration import fitted_temperature
-from runner.trained.opening import Opened
+from runner.trained.opened import Opened
 from runner.trained.part import Part, part_of
 from runner.trained.run import Run, open_run
 from runner.trained.writing import Writer

@@ -28,7 +28,7 @@ from runner.files import typed
 from runner.network import make_model
 from runner.part_names import PARTS
 from runner.trained.inputs import pieces
-from runner.trained.opening import Opened
+from runner.trained.opened import Opened
 from runner.trained.run import Run, open_run
 from runner.trained.writing import check_output
 from runner.transform import Pipeline

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner import debugger, folder, hydra_internals, project
-from runner.command_line import check_sizes, config_dirs, multirun, parse, placed, quote, value_of
-from runner.errors import ConfigError, NotWritten, Problem, RunFolderError, cut, for_shell, guarded, reason_of
+from runner.command_line import check_sizes, config_dirs, multirun, value_of
+from runner.errors import ConfigError, NotWritten, Problem, RunFolderError, cut, for_shell, reason_of
+from runner.grammar import parse, quote
 from runner.keys import is_below, leaves
+from runner.project import placed
+from runner.result import guarded
 from runner.visible import say
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from runner.errors import ConfigError, Problem, counted
 from runner.terminal import Status, error_console
 from runner.trained.inputs import Piece, pieces
-from runner.trained.opening import Opened
+from runner.trained.opened import Opened
 from runner.trained.reading import say_unknown
 from runner.trained.run import Predictions, Run, open_run
 from runner.trained.writing import Layout, Writer

@@ -23,8 +23,8 @@ from omegaconf.errors import OmegaConfBaseException
 from runner import config, debugger, files, folder, handover, own_code, project, signals
 from runner.checks import schema
 from runner.checks.before_data import check, check_values, refuse
-from runner.command_line import quote
 from runner.errors import ConfigError, Problem, RunnerError, counted, reason_of, shown
+from runner.grammar import quote
 from runner.keys import differing, is_below
 from runner.references import is_to_be_typed, must_be_typed
 from runner.sweep import jobs

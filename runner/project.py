@@ -7,14 +7,15 @@ import os
 import re
 import sys
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from runner import hidden
 from runner.errors import ConfigError, Problem, nearest
 from runner.files import readable, typed
+from runner.grammar import quoted
 from runner.visible import log, say
 
 NAMES = ("runner.toml", "pyproject.toml")
@@ -182,3 +183,19 @@ def find_own_code() -> None:
     if (folder := current().folder) is not None and str(folder) not in sys.path:
         hidden.refuse(str(folder))
         sys.path.insert(sys.path.index(here) + 1, str(folder))
+
+
+def in_project(problem: Problem) -> Problem:
+    """A problem of an override of the project, with the file at its key."""
+    return replace(problem, key=f"{current().name}: overrides: {problem.key}")
+
+
+def placed(problems: Iterable[Problem], overrides: Sequence[str]) -> list[Problem]:
+    """The problems, with the file at those that come from what the project file overrides.
+
+    Args:
+        overrides: all of them.
+    """
+    texts = {quoted(override) for override in current().overrides}.intersection(overrides)
+    keys = {text.partition("=")[0].lstrip("+~") for text in texts} | texts
+    return [in_project(problem) if problem.key in keys else problem for problem in problems]

@@ -16,9 +16,9 @@ from omegaconf.errors import InterpolationResolutionError
 from omegaconf.resolvers import oc
 
 from runner import folder, hydra_internals
-from runner.command_line import parse
-from runner.command_line import quote as in_quotes
 from runner.errors import ConfigError, Problem
+from runner.grammar import parse
+from runner.grammar import quote as in_quotes
 from runner.visible import hide
 
 WORD = r"[^\\${}()\[\]:,.\s'\"]+"

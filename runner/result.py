@@ -9,17 +9,17 @@ import math
 import platform
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from runner import project
+from runner import debugger, project
 from runner.checks.values import fits, in_bounds
-from runner.errors import RunnerError
+from runner.errors import Interrupted, RunnerError, of_memory
 from runner.files import write
-from runner.visible import redacted
+from runner.visible import log, redacted
 
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "hydra-core", "omegaconf", "tensorboard")
 
@@ -162,3 +162,21 @@ def git_commit() -> dict[str, Any] | None:
 def _git(*arguments: str) -> str:
     done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, timeout=10)
     return done.stdout.strip()
+
+
+def guarded(task: Callable[[], object]) -> int:
+    """The exit status of one run. What goes wrong in it is said and logged here, and ends no other run of a sweep."""
+    try:
+        task()
+    except Interrupted as error:
+        raise SystemExit(error.exit_status) from error
+    except RunnerError as error:
+        log.error("error: %s", error)
+        return error.exit_status
+    except debugger.foreign() as error:
+        if said := of_memory(error):
+            log.error("error: %s", said)
+        else:
+            log.exception("error:")
+        return 1
+    return 0

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from runner import anew as anew, config, folder, handover
-from runner import config, folder, handover, signals
-from runner.errors import InputError, Interrupted, guarded
+from runner import anew as anew
+from runner import config, folder, handover
+from runner.errors import InputError
 from runner.result import end
 from runner.signals import staying
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from conftest import CROSS, FAILING, QUICK, Run, only_run, own_model
 
-from runner.command_line import quoted, sort
+from runner.command_line import sort
+from runner.grammar import quoted
 
 TRANSCRIPT = (Path(__file__).parent / "mistakes.txt").read_text().split("$ python -m runner ")[1:]
 MISTAKES = {line: said for line, _, said in (entry.strip().partition("\n") for entry in TRANSCRIPT)}

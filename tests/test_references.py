@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from runner import config, hydra_internals, references, visible
-from runner.command_line import parse, quoted
+from runner.grammar import parse, quoted
 
 SECRET = "s3cr3t-4f9a"
 pytestmark = pytest.mark.usefixtures("strangers")

@@ -12,9 +12,9 @@ from typing import Any, cast
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from runner.command_line import placed
 from runner.errors import MANY, Problem
 from runner.keys import LOADER, is_below
+from runner.project import placed
 
 
 def marked(cfg: DictConfig, problems: Iterable[Problem]) -> list[Problem]:

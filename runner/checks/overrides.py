@@ -19,8 +19,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from runner import anew, config, folder, hydra_internals
 from runner.checks.origin import default_line, near
-from runner.command_line import parse
 from runner.errors import Problem, for_shell, is_slip, nearest, reason_of
+from runner.grammar import parse
 from runner.keys import DEPTH, Unusable, is_below
 from runner.options import default as default_options
 from runner.options import home

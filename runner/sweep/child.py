@@ -11,9 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from runner import config, folder, train
 from runner.data import Sources
-from runner.errors import RunFolderError, guarded
+from runner.errors import RunFolderError
 from runner.files import write
-from runner.result import end
+from runner.result import end, guarded
 from runner.signals import staying
 from runner.terminal import log_to
 from runner.train import Watch

@@ -16,9 +16,9 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from runner.command_line import parse, quote
 from runner.errors import ConfigError, Problem, counted, nearest, reason_of
 from runner.files import typed
+from runner.grammar import parse, quote
 from runner.keys import is_below
 
 REPEATED = ("seed", "split.seed", "split.fold")

@@ -11,11 +11,12 @@ from types import FrameType
 
 from omegaconf import DictConfig, read_write
 
+from runner import anew as anew
 from runner import config, folder, hydra_internals, project, signals
-from runner.command_line import quote
 from runner.checks import offers
-from runner.errors import Interrupted, guarded, reason_of
-from runner.result import end
+from runner.errors import Interrupted, reason_of
+from runner.grammar import quote
+from runner.result import end, guarded
 from runner.signals import STOPPING
 from runner.sweep import child, folds
 from runner.sweep.processes import GRACE, Work

@@ -15,9 +15,9 @@ from runner import compose, config, data, folder, project, train
 from runner.checks import schema, targets
 from runner.checks.before_data import check_declared, measured
 from runner.checks.origin import near, own_folders
-from runner.command_line import quote
 from runner.data import Sources
 from runner.errors import ConfigError, Problem, RunFolderError, nearest
+from runner.grammar import quote
 from runner.pictures import plots
 from runner.sweep import attempts, folds, jobs, launcher
 from runner.sweep.record import Record

@@ -16,7 +16,7 @@ from runner.errors import ConfigError, Problem
 from runner.evaluation import predict
 from runner.loss import Loss
 from runner.loss.kinds import convert
-from runner.trained.opening import Opened
+from runner.trained.opened import Opened
 from runner.trained.part import part_of
 from runner.trained.run import Run
 from runner.visible import log

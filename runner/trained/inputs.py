@@ -35,7 +35,7 @@ from runner.device import cores
 from runner.errors import ConfigError, DataError, Problem, for_shell, nearest, reason_of
 from runner.files import typed
 from runner.part_names import PARTS
-from runner.trained.opening import Opened
+from runner.trained.opened import Opened
 from runner.trained.reading import batched
 from runner.trained.run import Run
 from runner.visible import log

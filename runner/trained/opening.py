@@ -4,7 +4,6 @@ was typed."""
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from runner import compose, config, folder, hydra_app, options, own_code
 from runner.anew import key_of, targets
 from runner.checks import schema
-from runner.command_line import parse, read_for
+from runner.command_line import read_for
 from runner.errors import ConfigError, Problem
 from runner.files import typed
+from runner.grammar import parse
 from runner.keys import from_yaml, is_below, texts
 from runner.references import is_to_be_typed
+from runner.trained.opened import Opened
 
 GROUPS = ("dataset", "metric")
 """Groups of which another option may be taken: other data, other metrics."""
@@ -29,40 +30,6 @@ AS_BEFORE = (
     "header", "separator", "encoding", "decimal", "thousands", "missing", "units", "categories", "numbers",
 )  # fmt: skip
 """Keys of a table that say how its cells are read, which another file has in common with that of the run."""
-
-
-@dataclass
-class Opened:
-    """A run folder, as a command has it.
-
-    Args:
-        cfg: the run's configuration with its facts, and with what was typed.
-        options: the command's own keys.
-        typed: dotted keys of what was typed.
-    """
-
-    folder: Path
-    cfg: DictConfig
-    options: DictConfig
-    typed: list[str]
-    own_data: DictConfig
-    """The data set that the run was trained on."""
-    sources: dict[str, Any]
-    """The data sets that were read, of all runs that were opened with it; see `runner.data.read`."""
-
-    def with_own_data(self) -> Opened:
-        """With the data set of the run again, if another one was typed."""
-        if "dataset" not in self.typed and self.cfg.dataset.get("_target_") == self.own_data.get("_target_"):
-            return self
-        cfg = config.copied(self.cfg)
-        with read_write(cfg), open_dict(cfg):
-            cfg.dataset = self.own_data
-        return replace(self, cfg=cfg, typed=[key for key in self.typed if key.partition(".")[0] != "dataset"])
-
-    @property
-    def has_other_data(self) -> bool:
-        """Whether a data set was typed, which need not be that of the run."""
-        return any(key.partition(".")[0] == "dataset" for key in self.typed)
 
 
 def opened(command: str, arguments: Sequence[str], several: bool = False) -> list[Opened]:

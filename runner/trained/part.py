@@ -19,7 +19,7 @@ from runner.errors import DataError, Problem, counted, few, reason_of
 from runner.files import read
 from runner.keys import parse_json
 from runner.loader import Loader
-from runner.trained.opening import Opened
+from runner.trained.opened import Opened
 from runner.trained.reading import say_unknown
 from runner.trained.run import Run, check
 from runner.visible import log

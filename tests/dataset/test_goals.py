@@ -14,10 +14,10 @@ from conftest import QUICK, composed
 from sklearn.utils.class_weight import compute_class_weight
 
 from runner import data, dataset
-from runner.command_line import parse
 from runner.dataset import ArrayDataset, table
 from runner.errors import ConfigError, DataError
 from runner.experiment import metrics_of
+from runner.grammar import parse
 from runner.metric import Predicted, measure
 
 TABLE = ("dataset=table", "dataset.path=x.csv", "transform=table", "device=cpu")

@@ -18,10 +18,10 @@ from conftest import QUICK, Run, result_of
 from omegaconf import OmegaConf
 
 from runner import config, report
-from runner.command_line import parse
 from runner.dataset import table
 from runner.dataset.arrays import ArrayDataset
 from runner.errors import ConfigError, DataError, InputError
+from runner.grammar import parse
 from runner.table import Table
 from runner.trained.run import load_run
 

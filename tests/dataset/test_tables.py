@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 import torch
 
-from runner.command_line import parse
 from runner.dataset import table
 from runner.errors import ConfigError, DataError
+from runner.grammar import parse
 
 TEXT = "size,colour,ok,species\n1.5,red,true,cat\n2,blue,false,dog\nNA,red,true,cat\n4,,false,ant\n"
 
