@@ -5,7 +5,7 @@ The first argument, if it is a plain word, is the command; everything after it i
 
 from __future__ import annotations
 
-from runner import hidden
+from runner import hidden, program
 
 hidden.refuse()  # before anything is imported that a file may hide
 
@@ -84,7 +84,7 @@ def _command(arguments: list[str]) -> Callable[[list[str]], int]:
         return train
     word = arguments.pop(0)
     if word not in COMMANDS:
-        remedy = folder.line(nearest(word, COMMANDS) or "--help")
+        remedy = program.line(nearest(word, COMMANDS) or "--help")
         if (options.home() / word).is_dir() or word in ("resume", "check", "debug", "device", "seed"):
             remedy = f"{word}=VALUE"
         raise ConfigError(Problem(word, "there is no such command", ", ".join(COMMANDS), remedy))
@@ -104,7 +104,7 @@ def _version(arguments: list[str]) -> int:
 
 def command() -> NoReturn:
     """Run what was typed, and end the process without taking apart all that torch has built, which takes seconds."""
-    folder.started_by(sys.argv[0])
+    program.started_by(sys.argv[0])
     debugged = debugger.is_typed(sys.argv)
     status = main()
     if debugged:  # which may have something to do at the end

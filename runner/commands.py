@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from runner import consent, folder, hydra_app, project, signals
+from runner import consent, folder, hydra_app, program, project, signals
 from runner.command_line import multirun, read, read_for, with_project
 from runner.errors import ConfigError, Problem
 
@@ -92,7 +92,7 @@ def reproduce(arguments: list[str]) -> int:
         raise ConfigError(Problem("-m", "reproduce takes one run", remedy="reproduce without -m"))
     named = [value for value in (hydra_app.value_given(override, "run") for override in overrides) if value]
     if not named:
-        remedy = folder.line("reproduce run=last")
+        remedy = program.line("reproduce run=last")
         raise ConfigError(Problem("run", "is not given", "a run folder, or last", remedy))
     before = folder.find(named[-1], "run")
     hydra_app.remember(overrides, before)
@@ -194,7 +194,7 @@ def show_help(command: str) -> int:
     """Say how a command of `USAGE` is typed, and which keys it has."""
     from runner import options
 
-    print(f"usage: {folder.line(command)} {USAGE[command]} [--config-dir FOLDER ...] [-v]\n")
+    print(f"usage: {program.line(command)} {USAGE[command]} [--config-dir FOLDER ...] [-v]\n")
     print((COMMANDS[command].__doc__ or "").strip())
     keys = options.home() / f"{command}.yaml"
     if keys.is_file():

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from runner import project
+from runner import program, project
 from runner.errors import Problem, RunFolderError, cut
 from runner.files import TEMPORARY, append, own, read, refuse, typed, write
 from runner.keys import parse_json
@@ -264,7 +264,7 @@ def refuse_links(folder: Path, key: str, names: Collection[str] | None = None, d
             if path.exists() and names is None:
                 copy = folder.with_name(f"{folder.resolve().name}-copy")
                 words = shlex.join(["cp", "-rL", str(folder), str(copy)])
-                remedy += f"; or {words} && {line(f'resume={shlex.quote(str(copy))}')}, with what it leads to"
+                remedy += f"; or {words} && {program.line(f'resume={shlex.quote(str(copy))}')}, with what it leads to"
         problems.append(Problem(key, what, "a folder without such links", remedy))
     if problems:
         raise RunFolderError(*problems)
@@ -464,29 +464,4 @@ def command(cfg: Any, *words: str) -> str:
     from runner import consent
 
     allowed = [f"allow_targets=[{','.join(cfg.allow_targets)}]"] if cfg.allow_targets and not consent.secret() else []
-    return line(*(shlex.quote(word) for word in (*words, *allowed)))
-
-
-def line(*words: str) -> str:
-    """What to type to have this program called with some words, which are quoted already if they need it."""
-    return " ".join([shlex.join(program("runner")), *words])
-
-
-_script: str | None = None
-"""The console script by which this process was started, as it is typed; None for ``python -m runner``, or Python."""
-
-
-def started_by(path: str) -> None:
-    """Note by which file the process was started, so that commands which are printed begin in the same way."""
-    global _script
-    found, is_script = shutil.which("runner"), Path(path).name == "runner"
-    is_found = is_script and found is not None and Path(path).exists() and os.path.samefile(path, found)
-    _script = "runner" if is_found else path if is_script else None
-
-
-def program(name: str) -> list[str]:
-    """How a program of the environment is started here: ``runner`` itself, or ``tensorboard``."""
-    by_uv = "UV_RUN_RECURSION_DEPTH" in os.environ  # whoever typed `uv run` may have it in no other way
-    if name == "runner" and _script is None:
-        return [*(["uv", "run"] if by_uv else ["python"]), "-m", name]
-    return [*(["uv", "run"] if by_uv else []), str(_script) if name == "runner" else name]
+    return program.line(*(shlex.quote(word) for word in (*words, *allowed)))

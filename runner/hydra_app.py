@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner import debugger, folder, hydra_internals, project
+from runner import debugger, folder, hydra_internals, program, project
 from runner.command_line import check_sizes, config_dirs, multirun, value_of
 from runner.errors import ConfigError, NotWritten, Problem, RunFolderError, cut, for_shell, reason_of
 from runner.grammar import parse, quote
@@ -154,7 +154,7 @@ def _mention_sweep(run_dir: Path) -> None:
     with contextlib.suppress(OSError, RunFolderError):  # what is wrong with it is no matter of this run
         sweep = folder.newest_sweep()
         if sweep is not None and folder.is_newer(sweep, run_dir) and not Record.read(sweep).is_complete:
-            what = f"the sweep {sweep} is newer and not complete; to resume it: {folder.line('-m', 'resume=last')}"
+            what = f"the sweep {sweep} is newer and not complete; to resume it: {program.line('-m', 'resume=last')}"
             say(what)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from runner import folder
+from runner import program
 from runner.errors import ConfigError, Problem
 from runner.files import refuse, typed
 from runner.terminal import Parser
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
         names = _write(place)
     except OSError as error:
         refuse(error, str(place), "cannot be written", "a writable folder")
-    then = f"  cd {shlex.quote(str(place))}{_activation(place)}\n  {folder.line('experiment=first')}"
+    then = f"  cd {shlex.quote(str(place))}{_activation(place)}\n  {program.line('experiment=first')}"
     say(f"{place}: {', '.join(sorted(names))}\nnext:\n{then}", sys.stdout)
     return 0
 
@@ -56,7 +56,7 @@ def _activation(place: Path) -> str:
     """Return how the environment is found there by `uv run`, which looks for it in that folder and those above."""
     home = Path(sys.prefix)
     is_above = home.name == ".venv" and place.absolute().is_relative_to(home.parent)
-    by_uv = folder.program("runner")[0] == "uv"
+    by_uv = program.start("runner")[0] == "uv"
     return f" && source {shlex.quote(str(home / 'bin/activate'))}" if by_uv and not is_above else ""
 
 
@@ -70,11 +70,11 @@ def _check(place: Path) -> None:
     package, key = _package(name), f"new {shlex.quote(str(place))}"
     if not re.fullmatch(r"[A-Za-z]([\w-]*[A-Za-z0-9])?", name, re.ASCII):
         close = re.sub(r"[^\w-]+", "-", re.sub(r"^[^A-Za-z]+", "", name), flags=re.ASCII).strip("-_")
-        remedy = folder.line("new", shlex.quote(str(place.with_name(close)))) if close else ""
+        remedy = program.line("new", shlex.quote(str(place.with_name(close)))) if close else ""
         raise ConfigError(Problem(key, f"{name!r} cannot be the name of a project", FORM, remedy))
     if keyword.iskeyword(package) or package in ("conf", "tests", "outputs") or _is_module(package):
         what = f"its package would be called {package}, as something else is already"
-        remedy = folder.line("new", shlex.quote(str(place.with_name(f"{name}-project"))))
+        remedy = program.line("new", shlex.quote(str(place.with_name(f"{name}-project"))))
         raise ConfigError(Problem(key, what, "another name", remedy))
     if place.is_symlink() or (place.exists() and (not place.is_dir() or any(place.iterdir()))):
         raise ConfigError(Problem(key, "is there already, and is not an empty folder", "a new folder"))

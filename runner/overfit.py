@@ -7,7 +7,7 @@ from itertools import repeat
 from omegaconf import DictConfig
 from torch import nn
 
-from runner import folder
+from runner import program
 from runner.batch import Batch
 from runner.experiment import Experiment
 from runner.scheduler import Schedule
@@ -70,7 +70,7 @@ def suspects(cfg: DictConfig, trainer: Trainer, dead: list[str]) -> str:
     total = sum(p.numel() for p in model.parameters())
     dropout = max((layer.p for layer in model.modules() if isinstance(layer, nn.Dropout)), default=0.0)
     rate = max(group["lr"] for group in trainer.optimizer.param_groups)
-    found = [f"the learning rate ({rate:g}; {folder.line('lr_find')} suggests one)"]
+    found = [f"the learning rate ({rate:g}; {program.line('lr_find')} suggests one)"]
     found += [f"parameters without a gradient ({', '.join(dead[:5])})"] if dead else []
     found += [f"frozen parameters ({frozen:,} of {total:,})"] if frozen else []
     found += [f"dropout of {dropout:g}"] if dropout >= 0.5 else []

@@ -7,7 +7,7 @@ import shlex
 import time
 from collections.abc import Sequence
 
-from runner import folder
+from runner import program
 from runner.errors import ConfigError, Problem
 
 RANKS = {
@@ -44,7 +44,7 @@ def check(arguments: Sequence[str]) -> None:
     if size == "WORLD_SIZE" and "TORCHELASTIC_RUN_ID" not in os.environ:  # not torchrun's
         before, how = f"env -u {size}", ""
     what = f"{os.environ[size]}: this is one of several processes, and each would do all of the work"
-    typed = shlex.join([*before.split(), *folder.program("runner"), *arguments])
+    typed = shlex.join([*before.split(), *program.start("runner"), *arguments])
     raise ConfigError(Problem(size, what, "1: a run is one process", f"{typed}, {how}" if how else typed))
 
 

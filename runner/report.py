@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from runner import __version__, compose, config, folder, metric, options
+from runner import __version__, compose, config, folder, metric, options, program
 from runner.batch import by
 from runner.dataset import ArrayDataset
 from runner.dataset.dialect import is_number
@@ -287,7 +287,7 @@ def farewell(cfg: DictConfig, run_dir: Path, seconds: float, ended_by: str | Non
         log.info("\ndev run passed in %.1f s; nothing was kept", seconds)
         return
     log.info("\n%s in %.1f s", run_dir, seconds)
-    log.info("  curves and tables  %s", shlex.join([*folder.program("tensorboard"), "--logdir", str(run_dir)]))
+    log.info("  curves and tables  %s", shlex.join([*program.start("tensorboard"), "--logdir", str(run_dir)]))
     log.info("  use it             %s", folder.command(cfg, "predict", f"run={run_dir}", "input=FILE"))
     log.info("  train longer       %s", folder.resume_command(cfg, run_dir, folder.longer(cfg, ended_by)))
 

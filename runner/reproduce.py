@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from runner import config, folder, own_code
+from runner import config, folder, own_code, program
 from runner.checks import schema
 from runner.errors import ConfigError, Problem, RunFolderError, counted
 from runner.keys import is_below, texts
@@ -29,7 +29,7 @@ def tree(run_dir: Path) -> dict[str, Any]:
     result = folder.result(run_dir)
     state = result.get("state", "not started")
     if state != "completed":
-        remedy = f"{folder.line(f'resume={run_dir}')}, to complete it"
+        remedy = f"{program.line(f'resume={run_dir}')}, to complete it"
         raise RunFolderError(Problem("run", f"{run_dir} is not completed (state: {state})", "a completed run", remedy))
     _figures(run_dir)
     for place in _places(run_dir):

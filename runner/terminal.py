@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from runner import folder
+from runner import program
 from runner.errors import ConfigError, NotWritten, Problem
 from runner.files import append
 from runner.table import Table
@@ -28,14 +28,14 @@ class Parser(argparse.ArgumentParser):
     """Reads the flags and paths of a command that has nothing of Hydra's, and raises `ConfigError` for a mistake."""
 
     def __init__(self, command: str, said: str) -> None:
-        prog, form = folder.line(command), argparse.RawDescriptionHelpFormatter
+        prog, form = program.line(command), argparse.RawDescriptionHelpFormatter
         super().__init__(prog=prog, description=said, formatter_class=form, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         command = self.prog.rpartition(" ")[2]
         flag = re.match(r"argument (\S+): ", message)
         key, what = (flag[1], message[flag.end() :]) if flag else (command, message)
-        raise ConfigError(Problem(key, what, remedy=folder.line(command, "--help")))
+        raise ConfigError(Problem(key, what, remedy=program.line(command, "--help")))
 
 
 class Screen(Console):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from runner import folder
+from runner import folder, program
 from runner.errors import RunFolderError
 
 
@@ -136,33 +136,33 @@ def other(code: str) -> subprocess.Popen[str]:
 
 def test_a_command_begins_with_the_script_that_was_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = OmegaConf.create({"allow_targets": []})
-    monkeypatch.setattr(folder, "_script", None)
+    monkeypatch.setattr(program, "_script", None)
     for place in ("in use", "other"):
         (tmp_path / place).mkdir()
         (tmp_path / place / "runner").write_text("#!/bin/sh\n")
         (tmp_path / place / "runner").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path / "in use"), prepend=os.pathsep)
-    folder.started_by(str(tmp_path / "in use/runner"))
+    program.started_by(str(tmp_path / "in use/runner"))
     assert folder.command(cfg, "predict") == "runner predict"
-    assert folder.program("tensorboard") == ["tensorboard"]
+    assert program.start("tensorboard") == ["tensorboard"]
     monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", "1")
     assert folder.command(cfg, "predict") == "uv run runner predict"
     monkeypatch.delenv("UV_RUN_RECURSION_DEPTH")
-    folder.started_by("other/runner")  # not the one that the name alone would start
+    program.started_by("other/runner")  # not the one that the name alone would start
     assert folder.command(cfg, "predict") == "other/runner predict"
-    folder.started_by(str(tmp_path / "gone" / "my own" / "runner"))
+    program.started_by(str(tmp_path / "gone" / "my own" / "runner"))
     assert shlex.split(folder.command(cfg, "predict")) == [f"{tmp_path}/gone/my own/runner", "predict"]
-    folder.started_by(str(Path(folder.__file__).parent / "__main__.py"))
+    program.started_by(str(Path(folder.__file__).parent / "__main__.py"))
     assert folder.command(cfg, "predict") == "python -m runner predict"
 
 
 def test_a_command_begins_as_the_one_that_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = OmegaConf.create({"allow_targets": []})
     assert folder.command(cfg, "predict") == "python -m runner predict"
-    assert folder.program("tensorboard") == ["tensorboard"]
+    assert program.start("tensorboard") == ["tensorboard"]
     monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", "1")
     assert folder.command(cfg, "predict") == "uv run -m runner predict"
-    assert folder.program("tensorboard") == ["uv", "run", "tensorboard"]
+    assert program.start("tensorboard") == ["uv", "run", "tensorboard"]
 
 
 def test_one_process_at_a_time() -> None:

@@ -17,7 +17,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from runner import anew, config, folder, hydra_internals
+from runner import anew, config, hydra_internals, program
 from runner.checks.origin import default_line, near
 from runner.errors import Problem, for_shell, is_slip, nearest, reason_of
 from runner.grammar import parse
@@ -182,7 +182,7 @@ def _of_override(override: str, said: str, cfg: DictConfig | None) -> Problem:
         remedy = f"{key}='...' if the value is a text with special characters" if value else "KEY=VALUE"
         return Problem(override, f"cannot be read: {said}", remedy=remedy)
     if parsed.is_sweep_override():
-        remedy = folder.line("-m", override)
+        remedy = program.line("-m", override)
         if not (home() / key).is_dir():  # of a group there is one option
             remedy += f", or {for_shell(f'{key}=[{value}]')} for a list"
         return Problem(key, f"{value!r} gives several values, which needs a sweep", "one value", remedy)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from runner import folder, ranking, terminal
+from runner import folder, program, ranking, terminal
 from runner.compare import apart, cautions, significance
 from runner.direction import mode_of
 from runner.errors import ConfigError, Problem, RunFolderError, counted, nearest
@@ -36,7 +36,7 @@ class Typed:
     @property
     def command(self) -> str:
         by = [] if self.by is None else ["--by", self.by]
-        return shlex.join([*folder.program("runner"), "compare", *map(str, self.paths), *by])
+        return shlex.join([*program.start("runner"), "compare", *map(str, self.paths), *by])
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     completed = [run for run in found.runs if run.state == "completed"]
     if not completed and not (typed.form == "csv" and found.runs):
         what = f"nothing to compare: {'; '.join(_missing(found))}"
-        remedy = f"{folder.line('resume=FOLDER')}, to complete one"
+        remedy = f"{program.line('resume=FOLDER')}, to complete one"
         raise RunFolderError(Problem(" ".join(map(str, typed.paths)), what, "completed runs", remedy))
     runs = found.runs if typed.form == "csv" else completed
     rows = _rows(runs, typed.form == "csv")
@@ -89,7 +89,7 @@ def _path(argument: str) -> Path:
         return folder.newest() or path
     if "=" in argument and not path.exists():
         what = "is not a folder; compare takes paths and flags, not KEY=VALUE"
-        raise ConfigError(Problem(argument, what, remedy=folder.line("compare", "--help")))
+        raise ConfigError(Problem(argument, what, remedy=program.line("compare", "--help")))
     return path
 
 

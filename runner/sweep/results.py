@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
-from runner import folder, ranking
+from runner import program, ranking
 from runner.direction import mode_of
 from runner.errors import counted
 from runner.files import write
@@ -76,12 +76,12 @@ def report(record: Record, cfg: DictConfig, flags: Sequence[str], seconds: float
         return len(found.failed)
     log.info("\n%s in %.1f s", record.folder, seconds)
     log.info("  all metrics (CSV)      %s", record.folder / "results.csv")
-    shown = shlex.join([*folder.program("tensorboard"), "--logdir", str(record.folder)])
+    shown = shlex.join([*program.start("tensorboard"), "--logdir", str(record.folder)])
     log.info("  curves and tables      %s", shown)
     if found.ranked and found.ranked[0].completed:
         first = next(entry for entry in record.entries if entry.name == found.ranked[0].completed[0].job)
         own = [override for override in first.overrides if not re.match(r"[+~]*sweep[.=]", override)]
-        log.info("  rerun the best setting %s", shlex.join([*folder.program("runner"), *flags, *own]))
+        log.info("  rerun the best setting %s", shlex.join([*program.start("runner"), *flags, *own]))
     return len(found.failed)
 
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from omegaconf import DictConfig
 
-from runner import config, consent, folder
+from runner import config, consent, folder, program
 from runner.errors import Interrupted, counted
 from runner.references import must_be_typed
 from runner.sweep import folds, launcher, results
@@ -111,7 +111,7 @@ class Sweep:
         allowed = [override for override in typed if override.startswith("allow_targets=") and foreign]
         again = [override for override in typed if must_be_typed(override) and foreign]
         words = [*flags, "-m", f"resume={self.record.folder}", *chosen, *allowed, *again]
-        return shlex.join([*folder.program("runner"), *words])
+        return shlex.join([*program.start("runner"), *words])
 
     @property
     def _n_jobs(self) -> int:

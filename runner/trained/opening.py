@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from runner import compose, config, folder, hydra_app, options, own_code
+from runner import compose, config, folder, hydra_app, options, own_code, program
 from runner.anew import key_of, targets
 from runner.checks import schema
 from runner.command_line import read_for
@@ -56,7 +56,7 @@ def opened(command: str, arguments: Sequence[str], several: bool = False) -> lis
 def _places(command: str, overrides: Sequence[str], several: bool) -> list[Path]:
     given = [override.partition("=")[2] for override in overrides if override.partition("=")[0].lstrip("+") == "run"]
     if not given:
-        words = [*folder.program("runner"), command, "run=last", *(["input=FILE"] if command == "predict" else [])]
+        words = [*program.start("runner"), command, "run=last", *(["input=FILE"] if command == "predict" else [])]
         raise ConfigError(Problem("run", "is not given", "a run folder, or last", " ".join(words)))
     parsed = parse(f"run={given[-1]}")
     named = _listed(given[-1]) if parsed is None or parsed.is_sweep_override() else parsed.value()

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from runner import checkpoint, folder, model
+from runner import checkpoint, folder, model, program
 from runner.checkpoint import BEST, LAST
 from runner.errors import ConfigError, DataError, Problem, RunFolderError, nearest
 from runner.files import typed
@@ -70,7 +70,7 @@ def check_trained(run_dir: Path) -> None:
         what = f"{run_dir} is a cross-validation"
         raise RunFolderError(Problem("run", what, "the folder of one of its folds", f"run={folds[0][1]}"))
     state = folder.state(run_dir) or "not started"
-    remedy = f"{folder.line(f'resume={run_dir}')}, to train it"
+    remedy = f"{program.line(f'resume={run_dir}')}, to train it"
     raise RunFolderError(Problem("run", f"{run_dir} has no checkpoint (state: {state})", remedy=remedy))
 
 
