@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from runner import config, consent, debugger, folder, inspect, optimizer, own_code, report, resume
+from runner import config, consent, debugger, folder, optimizer, own_code, report, resume, summary
 from runner.checkpoint import BEST, read, read_newest, sha256
 from runner.data import Sources
 from runner.device import environment, out_of_memory, resolve
@@ -228,7 +228,7 @@ def _tables(cfg: DictConfig, experiment: Experiment, trainer: Trainer, result: R
         "environment": environment(experiment.device, result.content),
         **report.columns_table(experiment),
         "split": report.split_table(experiment),
-        **inspect.tables(cfg, experiment),
+        **summary.tables(cfg, experiment),
         "optimizer/groups": optimizer.table(trainer.optimizer),
     }
 
