@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 from omegaconf.errors import InterpolationResolutionError
 from omegaconf.resolvers import oc
 
-from runner import folder, hydra_internals
+from runner import hydra_internals, project
 from runner.errors import ConfigError, Problem
 from runner.grammar import parse
 from runner.grammar import quote as in_quotes
@@ -135,5 +135,5 @@ def _env(name: Any, *default: Any, _parent_: Any) -> Any:
 
 
 hydra_internals.resolver("oc.env", _env)
-hydra_internals.resolver("runner.outputs", lambda: str(folder.outputs()))  # of conf/entry.yaml
+hydra_internals.resolver("runner.outputs", lambda: str(project.current().outputs))  # of conf/entry.yaml
 hydra_internals.resolver(AGAIN, _typed_again)
