@@ -12,7 +12,7 @@ import yaml
 from conftest import LIGHT, QUICK, Run, only_run, result_of, rows, states, weights_of
 from omegaconf import open_dict
 
-from runner import compose, config, hydra_app, options
+from runner import compose, config, options, project
 from runner.checks import offers
 
 NET = """\
@@ -222,7 +222,7 @@ def test_what_may_not_be_called_is_not_imported_for_its_arguments() -> None:
     offers.offer(cfg)
     assert not Path("called").exists()
     config.grant(cfg)
-    hydra_app.find_own_code()
+    project.find_own_code()
     offers.offer(cfg)
     assert Path("called").exists()
     assert config.written(cfg.model)["num_classes"] == "${facts.num_classes}"
@@ -338,7 +338,8 @@ def test_named_jobs(run: Run) -> None:
 def test_a_job_that_a_launcher_started_has_the_same_configuration(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from hydra.core.hydra_config import HydraConfig
 
-    from runner import hydra_internals, task
+    from runner import hydra_internals
+    from runner.sweep import launcher
 
     typed = *SHORT, *TYPED, "model.width=3"
     assert run("-m", *typed, "hydra.sweep.dir=s") == 0
@@ -351,7 +352,7 @@ def test_a_job_that_a_launcher_started_has_the_same_configuration(run: Run, monk
     with open_dict(job):
         job.hydra.runtime.output_dir, job.hydra.job.num, job.hydra.job.id = "job", 0, "0"
     HydraConfig.instance().set_config(job)
-    assert task.launched(config.job(job)) == 0
+    assert launcher.launched(config.job(job)) == 0
     (of_sweep,) = (of_run(place) for place in Path("s").iterdir() if (place / "config.yaml").is_file())
     assert of_run("job") == of_sweep
 

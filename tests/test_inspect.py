@@ -14,9 +14,9 @@ from torch import nn
 from runner.batch import Batch
 from runner.evaluation import norm_gap
 from runner.experiment import Experiment
-from runner.summary import layers, memory
 from runner.loss import Loss, Term
 from runner.report import norm_gap as report_gap
+from runner.summary import layers, memory
 from runner.trainer import Precision
 
 
