@@ -5,7 +5,7 @@ The first argument, if it is a plain word, is the command; everything after it i
 
 from __future__ import annotations
 
-from runner import hidden, program
+from runner import hidden
 
 hidden.refuse()  # before anything is imported that a file may hide
 
@@ -24,7 +24,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 # Whether there is a card is asked of its driver, and CUDA is not started: the process may be about to fork.
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 
-from runner import __version__, debugger, folder, options, project, ranks, signals, streams
+from runner import __version__, debugger, folder, options, program, project, ranks, signals, streams
 from runner.commands import COMMANDS, USAGE, show_help, train
 from runner.errors import ConfigError, Interrupted, Problem, RunnerError, nearest, of_memory
 from runner.visible import say, say_traceback
