@@ -13,14 +13,13 @@ import torch
 from torch.utils.data import IterableDataset, TensorDataset
 
 from runner import debugger
-from runner.dataset.arrays import ArrayDataset, Parts
 from runner.dataset.bundled import breast_cancer, diabetes, digits, iris, synthetic, wine
 from runner.dataset.facts import check_varied, facts
 from runner.dataset.pictures import image_folder
 from runner.dataset.samples import Samples
 from runner.dataset.stream import Stream
 from runner.dataset.table import table
-from runner.dataset.tensors import as_input, as_targets
+from runner.dataset.tensors import ArrayDataset, Parts, as_input, as_targets
 from runner.dataset.vision import torchvision_dataset as torchvision
 from runner.errors import FOR_THE_TRACEBACK, ConfigError, DataError, Problem, cause_of
 

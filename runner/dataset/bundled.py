@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from runner.dataset.arrays import ArrayDataset
-from runner.dataset.tensors import as_input, as_targets
+from runner.dataset.tensors import ArrayDataset, as_input, as_targets
 
 
 def digits() -> ArrayDataset:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from runner.dataset.arrays import ArrayDataset
 from runner.dataset.samples import Samples
+from runner.dataset.tensors import ArrayDataset
 from runner.errors import DataError, Problem, few
 from runner.visible import log
 

@@ -17,24 +17,10 @@ from rich.progress import track
 from torch.utils.data import Dataset
 
 from runner import debugger
-from runner.dataset import image_files
-from runner.dataset.arrays import ArrayDataset, Parts
-from runner.dataset.decoding import (
-    AS_EARLIER,
-    MODES,
-    READING,
-    UNDECODABLE,
-    Fit,
-    Head,
-    decode,
-    fitted,
-    head,
-    is_range,
-    lost,
-    range_of,
-)
+from runner.dataset import decoding, image_files
+from runner.dataset.decoding import Fit, Head, decode
 from runner.dataset.image_cache import Read, keep, load, place
-from runner.dataset.tensors import as_input
+from runner.dataset.tensors import ArrayDataset, Parts, as_input
 from runner.errors import ConfigError, DataError, Problem, few, for_shell, reason_of, shown
 from runner.files import absent, typed
 from runner.part_names import PARTS, part_named
@@ -53,7 +39,7 @@ LOOKED_AT = 1000
 def image_folder(
     root: str, channels: Literal[1, 3, 4] = 3, size: Sequence[int] | None = None, fit: Fit = "cut",
     on_error: Literal["stop", "skip"] = "stop", cache: str | None = "~/.cache/runner", memory_limit: float = 4e9,
-    parts: bool = True, value_range: Sequence[float] | None = None, reading: Literal[1, 2] = READING,
+    parts: bool = True, value_range: Sequence[float] | None = None, reading: Literal[1, 2] = decoding.READING,
 ) -> Parts | Dataset[Any]:  # fmt: skip
     """Pictures in one folder per class, or in folders ``train``, ``val`` and ``test`` of such.
 
@@ -82,7 +68,7 @@ def image_folder(
     _check_values(size, value_range)
     wanted = None if size is None else (int(size[0]), int(size[1]))
     ends = None if value_range is None else (float(value_range[0]), float(value_range[1]))
-    how = How(MODES[channels], wanted, fit, ends, reading)
+    how = How(decoding.MODES[channels], wanted, fit, ends, reading)
     listed = _list(typed(root), how, parts)
     heads = {} if wanted else _heads(listed.values(), how)
     shape = wanted or _common_size(heads.values())
@@ -120,7 +106,7 @@ def _check_values(size: object, value_range: object) -> None:
         remedy = for_shell(f"dataset.size=[{numbers[0]},{numbers[-1]}]") if numbers else ""
         problem = Problem("dataset.size", f"{shown(size)} is not allowed", "[height, width] in pixels, or null", remedy)
         raise ConfigError(problem)
-    if value_range is not None and not is_range(value_range):
+    if value_range is not None and not decoding.is_range(value_range):
         what, remedy = f"{shown(value_range)} is not allowed", '"dataset.value_range=[0,65535]"'
         allowed = "[BLACK, WHITE], two different numbers, or null"
         raise ConfigError(Problem("dataset.value_range", what, allowed, remedy))
@@ -146,7 +132,7 @@ def _list(root: Path, how: How, parts: bool) -> dict[str, Pictures]:
     for pictures in listed.values():
         pictures.number_as(listed["train"].classes)
     if how.reading == 1:
-        log.info("%s", AS_EARLIER)
+        log.info("%s", decoding.AS_EARLIER)
     image_files.say_left_out(sum((each.left_out for each in listed.values()), Counter()))
     return listed
 
@@ -231,8 +217,8 @@ class Pictures(Dataset[Any]):
         path, target = self.samples[index]
         try:
             return decode(path, *self.how), target
-        except UNDECODABLE as error:
-            remedy = range_of([reason_of(error)])
+        except decoding.UNDECODABLE as error:
+            remedy = decoding.range_of([reason_of(error)])
             if not remedy:
                 remedy = "remove the file"
                 if self.how.size is None:  # with one, and room for all, every file is decoded beforehand
@@ -280,8 +266,8 @@ def _head(path: Path, reading: int) -> Head | None:
     """Read what the head of a file says; None if that is no picture's."""
     try:
         with Image.open(path) as file:
-            return head(file, reading)
-    except UNDECODABLE:
+            return decoding.head(file, reading)
+    except decoding.UNDECODABLE:
         return None
 
 
@@ -306,7 +292,7 @@ def _held(pictures: Pictures, read: Read, on_error: str) -> ArrayDataset:
     broken = read.broken
     if broken and on_error == "stop":
         what = _undecodable({str(pictures.root / name): reason for name, reason in broken.items()}, len(pictures))
-        remedy = range_of(broken.values()) or "dataset.on_error=skip, or remove the files"
+        remedy = decoding.range_of(broken.values()) or "dataset.on_error=skip, or remove the files"
         raise DataError(Problem("dataset", what, remedy=remedy))
     paths, targets = np.array(pictures.path), torch.tensor([target for _, target in pictures.samples])
     inputs = torch.from_numpy(read.pixels)
@@ -358,13 +344,13 @@ def _decode_all(pictures: Pictures, size: tuple[int, int]) -> Read:
         try:
             with Image.open(pictures.samples[number][0]) as file:
                 picture = decode(file, mode, None, fit, value_range, reading)
-                said = head(file, reading)  # afterwards, or PIL would not look for EXIF behind the pixels
+                said = decoding.head(file, reading)  # afterwards, or PIL would not look for EXIF behind the pixels
                 kinds[:, number] = said.grey, said.frames
             if wanted is None and picture.size[::-1] != size:
                 return f"it is {picture.height}×{picture.width}, but its head says {size[0]}×{size[1]}"
-            pixels[number] = as_input(fitted(picture, *size, fit)).numpy()
-            cut[number] = lost(picture, size, fit)
-        except UNDECODABLE as error:
+            pixels[number] = as_input(decoding.fitted(picture, *size, fit)).numpy()
+            cut[number] = decoding.lost(picture, size, fit)
+        except decoding.UNDECODABLE as error:
             return reason_of(error)
         return None
 

@@ -15,8 +15,7 @@ from torch.utils.data import ConcatDataset
 
 from runner import debugger
 from runner.batch import sent, stacked
-from runner.dataset.arrays import Array, ArrayDataset
-from runner.dataset.tensors import LARGEST, as_input, as_target, held_targets
+from runner.dataset.tensors import LARGEST, Array, ArrayDataset, as_input, as_target, held_targets
 from runner.errors import FOR_THE_TRACEBACK, DataError, Problem, cause_of
 
 

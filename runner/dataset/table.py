@@ -10,14 +10,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from runner.dataset.arrays import ArrayDataset
 from runner.dataset.columns import Name, columns_of, listed, override, pd
 from runner.dataset.dialect import Dialect, is_number
 from runner.dataset.doubts import say_class, say_codes, say_header, say_index
 from runner.dataset.goals import IGNORED, as_tags, class_indices, flags_of, gaps_said, whole, with_words
 from runner.dataset.near_numbers import has_zeros, numbers_of
 from runner.dataset.table_file import READERS, as_texts, form_of, is_unnamed, line_of, lines_of, read, settled, texts_of
-from runner.dataset.tensors import LARGEST
+from runner.dataset.tensors import LARGEST, ArrayDataset
 from runner.errors import ConfigError, DataError, Problem, counted
 from runner.files import typed
 from runner.visible import log

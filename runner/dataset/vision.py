@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset
 
-from runner.dataset.arrays import ArrayDataset, Parts
+from runner.dataset.tensors import ArrayDataset, Parts
 from runner.errors import ConfigError, DataError, Problem, nearest, reason_of
 from runner.files import typed
 from runner.visible import log

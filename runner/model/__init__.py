@@ -6,10 +6,9 @@ Any `torch.nn.Module` can be named by ``_target_``; the input's shape and the nu
 from runner.model.freeze import Frozen
 from runner.model.init import initialise
 from runner.model.nets import CNN, MLP, LeNet, Linear, Networks, WideResNet
-from runner.model.unsaved import unsaved
 from runner.model.vision import resnet, vit_small
 from runner.model.vision import torchvision_model as torchvision
-from runner.model.weights import load
+from runner.model.weights import load, unsaved
 
 __all__ = [
     "CNN", "MLP", "Frozen", "LeNet", "Linear", "Networks", "WideResNet", "initialise", "load", "resnet", "torchvision",

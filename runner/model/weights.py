@@ -1,4 +1,5 @@
-"""Weights from elsewhere: a state dict or a checkpoint, matched to a model by name and shape."""
+"""Weights from elsewhere: a state dict or a checkpoint, matched to a model by name and shape; and what of a model a
+checkpoint does not hold."""
 
 from __future__ import annotations
 
@@ -166,3 +167,13 @@ def _some(names: list[str], own: Mapping[str, Tensor], given: Mapping[str, Tenso
         return name
 
     return few(map(one, names), 3)
+
+
+def unsaved(model: nn.Module) -> list[str]:
+    """Names of plain tensor attributes and of buffers that are not persistent: ``state_dict`` has neither."""
+    found = []
+    for path, module in model.named_modules():
+        plain = [name for name, value in vars(module).items() if isinstance(value, Tensor)]
+        for name in [*plain, *sorted(module._non_persistent_buffers_set)]:
+            found.append(f"{path}.{name}" if path else name)
+    return found

@@ -4,7 +4,6 @@ An option of the `split` group names a function of a `Subject` that returns a `S
 with stays what it is; only the others are carved out of its train part.
 """
 
-from runner.split.checks import check, check_classes
 from runner.split.methods import (
     group_kfold,
     kfold,
@@ -15,7 +14,7 @@ from runner.split.methods import (
     stratified_kfold,
     time_ordered,
 )
-from runner.split.split import Split, Subject, load
+from runner.split.split import Split, Subject, check, check_classes, load
 
 __all__ = [
     "Split", "Subject", "check", "check_classes", "group_kfold", "kfold", "load", "predefined", "random", "stratified",

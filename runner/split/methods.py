@@ -9,15 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import (
-    GroupKFold,
-    GroupShuffleSplit,
-    KFold,
-    ShuffleSplit,
-    StratifiedGroupKFold,
-    StratifiedKFold,
-    StratifiedShuffleSplit,
-)
+from sklearn import model_selection as sk
 
 from runner.errors import ConfigError, DataError, Problem, few, reason_of
 from runner.part_names import PARTS, part_named
@@ -56,7 +48,7 @@ def kfold(
     subject: Subject, *, n_splits: int = 5, fold: int = 0, val: float = 0.2, seed: int = 0, rare: Rare = "error"
 ) -> Split:
     """One of `n_splits` folds, drawn at random, is held out. Arguments as `stratified_kfold`."""
-    folds = KFold(n_splits, shuffle=True, random_state=seed)
+    folds = sk.KFold(n_splits, shuffle=True, random_state=seed)
     return _held_out("kfold", folds, subject, fold, val, seed, rare)
 
 
@@ -74,7 +66,7 @@ def stratified_kfold(
         val: fraction of the *whole* to carve from the rest; not used where the data set comes with a test part.
         rare: see `stratified`. Samples that stay in train are held out by no fold.
     """
-    folds = StratifiedKFold(n_splits, shuffle=True, random_state=seed)
+    folds = sk.StratifiedKFold(n_splits, shuffle=True, random_state=seed)
     return _held_out("stratified_kfold", folds, subject, fold, val, seed, rare, _strata(subject, bins))
 
 
@@ -89,7 +81,7 @@ def group_kfold(
         val: fraction of all *groups*, to carve from outside the fold.
         rare: see `stratified`; what stays in train are whole groups.
     """
-    folds = GroupKFold(n_splits, shuffle=True, random_state=seed)
+    folds = sk.GroupKFold(n_splits, shuffle=True, random_state=seed)
     return _held_out("group_kfold", folds, subject, fold, val, seed, rare, groups=subject.column(groups))
 
 
@@ -98,7 +90,7 @@ def stratified_group_kfold(
     rare: Rare = "error",
 ) -> Split:  # fmt: skip
     """As `group_kfold`, with the classes in proportions as equal as the groups allow (`StratifiedGroupKFold`)."""
-    folds = StratifiedGroupKFold(n_splits, shuffle=True, random_state=seed)
+    folds = sk.StratifiedGroupKFold(n_splits, shuffle=True, random_state=seed)
     strata, columns = _strata(subject, bins), subject.column(groups)
     return _held_out("stratified_group_kfold", folds, subject, fold, val, seed, rare, strata, columns)
 
@@ -207,8 +199,8 @@ def _cut(
     remedy: str = "larger split.val and split.test, or split=random split.rare=train",
 ) -> tuple[Indices, Indices]:  # fmt: skip
     """Cut `size` samples (or groups) from `indices`."""
-    splitter = ShuffleSplit if strata is None else StratifiedShuffleSplit
-    cutter = (splitter if groups is None else GroupShuffleSplit)(n_splits=1, test_size=size, random_state=seed)
+    splitter = sk.ShuffleSplit if strata is None else sk.StratifiedShuffleSplit
+    cutter = (splitter if groups is None else sk.GroupShuffleSplit)(n_splits=1, test_size=size, random_state=seed)
     try:
         # What the splitter returns are positions in `indices`, not indices of samples.
         keep, take = next(cutter.split(indices, _of(strata, indices), _of(groups, indices)))

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 
 from runner import config, report
 from runner.dataset import table
-from runner.dataset.arrays import ArrayDataset
+from runner.dataset.tensors import ArrayDataset
 from runner.errors import ConfigError, DataError, InputError
 from runner.grammar import parse
 from runner.table import Table
