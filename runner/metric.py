@@ -49,11 +49,7 @@ def better(monitor: str, mode: str, min_delta: float = 0.0) -> Callable[[Record,
 
 def ranked(history: Sequence[Record], beats: Callable[[Record, Record | None], bool]) -> list[Record]:
     """The records of a history, the best one first; of equal ones the first."""
-
-    def order(a: Record, b: Record) -> int:
-        return int(beats(b, a)) - int(beats(a, b))
-
-    return sorted(history, key=cmp_to_key(order))
+    return sorted(history, key=cmp_to_key(lambda a, b: beats(b, a) - beats(a, b)))
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 
@@ -24,31 +22,23 @@ def digits() -> ArrayDataset:
 
 def iris() -> ArrayDataset:
     """150 irises, 4 measures in cm, 3 species (Fisher, 1936)."""
-    from sklearn.datasets import load_iris
-
-    return _table(load_iris())
+    return _table("iris")
 
 
 def wine() -> ArrayDataset:
     """178 wines, 13 chemical measures, 3 cultivars (Aeberhard and Forina, UCI, 1991)."""
-    from sklearn.datasets import load_wine
-
-    return _table(load_wine())
+    return _table("wine")
 
 
 def breast_cancer() -> ArrayDataset:
     """569 breast masses, 30 measures of cell nuclei, malignant or benign (Wolberg et al., UCI, 1995)."""
-    from sklearn.datasets import load_breast_cancer
-
-    return _table(load_breast_cancer())
+    return _table("breast_cancer")
 
 
 def diabetes() -> ArrayDataset:
     """442 patients, 10 standardised measures; the target is the disease's progression after a year, a value from 25 to
     346 (Efron et al., 2004)."""
-    from sklearn.datasets import load_diabetes
-
-    return _table(load_diabetes())
+    return _table("diabetes")
 
 
 def synthetic(
@@ -67,7 +57,10 @@ def synthetic(
     return ArrayDataset(torch.stack(pictures), torch.tensor(targets), [str(n) for n in range(num_classes)])
 
 
-def _table(bunch: Any) -> ArrayDataset:
+def _table(name: str) -> ArrayDataset:
+    from sklearn import datasets
+
+    bunch = getattr(datasets, f"load_{name}")()
     made = ArrayDataset(torch.from_numpy(bunch.data), as_targets(bunch.target), bunch.get("target_names", ()))
     made.was_float32 = True
     return made

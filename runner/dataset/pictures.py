@@ -71,7 +71,9 @@ def image_folder(
     how = How(decoding.MODES[channels], wanted, fit, ends, reading)
     listed = _list(typed(root), how, parts)
     heads = {} if wanted else _heads(listed.values(), how)
-    shape = wanted or _common_size(heads.values())
+    # Of a broken file, which is dealt with where it is decoded, there is no head.
+    sizes = {each.size for each in heads.values() if each is not None}
+    shape = wanted or (sizes.pop() if len(sizes) == 1 else None)
     made: dict[str, Any] = dict(listed)
     if shape is not None and sum(map(len, listed.values())) * channels * shape[0] * shape[1] <= memory_limit:
         read = []
@@ -271,13 +273,6 @@ def _head(path: Path, reading: int) -> Head | None:
         return None
 
 
-def _common_size(heads: Iterable[Head | None]) -> tuple[int, int] | None:
-    """The (height, width) of all pictures; None if they differ."""
-    # Of a broken file, which is dealt with where it is decoded, there is none.
-    sizes = {each.size for each in heads if each is not None}
-    return next(iter(sizes)) if len(sizes) == 1 else None
-
-
 def _read(pictures: Pictures, size: tuple[int, int], cache: str | None) -> Read:
     kept = None if cache is None else place(pictures, size, typed(cache))
     found = None if kept is None else load(kept)
@@ -291,7 +286,10 @@ def _read(pictures: Pictures, size: tuple[int, int], cache: str | None) -> Read:
 def _held(pictures: Pictures, read: Read, on_error: str) -> ArrayDataset:
     broken = read.broken
     if broken and on_error == "stop":
-        what = _undecodable({str(pictures.root / name): reason for name, reason in broken.items()}, len(pictures))
+        named = few((f"{pictures.root / name} ({reason})" for name, reason in broken.items()), NAMED)
+        what = f"{len(broken):,} of {len(pictures):,} files cannot be decoded: {named}"
+        if len(broken) == 1:
+            what = "{} cannot be decoded ({})".format(pictures.root / next(iter(broken)), *broken.values())
         remedy = decoding.range_of(broken.values()) or "dataset.on_error=skip, or remove the files"
         raise DataError(Problem("dataset", what, remedy=remedy))
     paths, targets = np.array(pictures.path), torch.tensor([target for _, target in pictures.samples])
@@ -301,15 +299,6 @@ def _held(pictures: Pictures, read: Read, on_error: str) -> ArrayDataset:
         good = torch.tensor([name not in broken for name in pictures.names])
         inputs, targets, paths = inputs[good], targets[good], paths[good.numpy()]
     return ArrayDataset(inputs, targets, pictures.classes, columns={"path": paths})
-
-
-def _undecodable(broken: dict[str, str], total: int) -> str:
-    named = [f"{path} ({reason})" for path, reason in list(broken.items())[:NAMED]]
-    if len(broken) > NAMED:
-        named.append("…")
-    if len(broken) > 1:
-        return f"{len(broken):,} of {total:,} files cannot be decoded: {', '.join(named)}"
-    return "{} cannot be decoded ({})".format(*next(iter(broken.items())))
 
 
 def _say_cut(parts: Sequence[Read]) -> None:

@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -123,7 +124,9 @@ def read(path: Path, dialect: Dialect) -> pd.DataFrame:
         what = f"{path} cannot be read as a table: its rows have more cells than its first line"
         raise DataError(Problem("dataset.path", what, "a name for each column")) from error
     except ImportError as error:
-        raise DataError(_needs(path)) from error
+        kind, package = ("Parquet", "pyarrow") if form_of(path) == ".parquet" else ("Excel", "openpyxl")
+        what, remedy = f"{kind} files need {package}", f"uv pip install {package}"
+        raise DataError(Problem("dataset.path", what, "the table saved as .csv", remedy)) from error
     except LookupError as error:
         if "encoding" not in str(error):
             raise DataError(Problem("dataset.path", f"{path} cannot be read as a table: {reason_of(error)}")) from error
@@ -190,10 +193,6 @@ def _written(cell: Any) -> str:
 
 def _parquet(path: Path, dialect: Dialect) -> pd.DataFrame:
     return _without(pd.read_parquet(path).reset_index(drop=True), dialect)
-
-
-def _lines(path: Path, dialect: Dialect) -> pd.DataFrame:
-    return _json(path, dialect, _each_line)
 
 
 def _each_line(stream: IO[str]) -> list[Any]:
@@ -275,19 +274,13 @@ def _without(frame: pd.DataFrame, dialect: Dialect) -> pd.DataFrame:
 
 READERS: dict[str, Callable[[Path, Dialect], pd.DataFrame]] = {
     ".parquet": _parquet,
-    ".jsonl": _lines,
-    ".ndjson": _lines,
+    ".jsonl": partial(_json, load=_each_line),
+    ".ndjson": partial(_json, load=_each_line),
     ".json": _json,
     ".xlsx": _excel,
     ".xlsm": _excel,
 }
 """Readers of the files whose names end so; every other one is read as text with separators."""
-
-
-def _needs(path: Path) -> Problem:
-    kind, package = ("Parquet", "pyarrow") if form_of(path) == ".parquet" else ("Excel", "openpyxl")
-    what, remedy = f"{kind} files need {package}", f"uv pip install {package}"
-    return Problem("dataset.path", what, "the table saved as .csv", remedy)
 
 
 def _not_of_the_encoding(path: Path, dialect: Dialect, error: UnicodeError) -> Problem:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from runner.batch import Batch
 from runner.draws import generator, seed_of, set_generators
 from runner.errors import ConfigError, DataError, Problem, counted
+
+if TYPE_CHECKING:
+    from runner.transform import Pipeline
 
 
 class Order:
@@ -128,6 +132,25 @@ class Order:
         For its position and not its index: a sample that is drawn twice must not be augmented twice alike.
         """
         return [seed_of(self.seed, "sample", epoch, position) for position in positions]
+
+
+class Ordered:
+    """Batches in the order of an `Order`, transformed on the device of the model if that can be done there."""
+
+    def __init__(self, order: Order, transform: Pipeline, device: torch.device) -> None:
+        self.order, self.device, self.place = order, device, transform.place(device)
+        self.transform = transform.to(self.place)
+
+    def __len__(self) -> int:
+        """Batches in one epoch."""
+        return len(self.order)
+
+    def _made(self, batch: Batch, drawn: Tensor, epoch: int, first: int) -> Batch:
+        """A batch as the model gets it, by (B, draws) uniform numbers; its first sample is at `first` of the epoch."""
+        positions = range(first, first + len(batch))
+        seeds = self.order.seeds(epoch, positions) if self.transform.needs_seeds else None
+        batch.input = self.transform(batch.input, drawn.to(self.place), seeds)
+        return batch if self.place == self.device else batch.to(self.device)
 
 
 def _subset(total: int, subset: float | None, seed: int) -> Tensor:

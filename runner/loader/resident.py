@@ -10,14 +10,14 @@ from torch import Tensor
 
 from runner.batch import Batch
 from runner.errors import ConfigError, Problem
-from runner.loader.order import Order
+from runner.loader.order import Order, Ordered
 
 if TYPE_CHECKING:  # parts are given to one another, and do not import one another
     from runner.dataset import Samples
     from runner.transform import Pipeline
 
 
-class Resident:
+class Resident(Ordered):
     """The samples of one part, held on the device as they are stored.
 
     Args:
@@ -39,14 +39,8 @@ class Resident:
         if num_workers > 0:
             what = f"{num_workers}: this loader keeps the data in memory and uses no workers"
             raise ConfigError(Problem("loader.num_workers", what, "0", "loader=workers"))
-        self.device, self.place = device, transform.place(device)
+        super().__init__(order, transform, device)
         self.held = samples.on(self.place)
-        self.order = order
-        self.transform = transform.to(self.place)
-
-    def __len__(self) -> int:
-        """Batches in one epoch."""
-        return len(self.order)
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """The batches of `epoch`, from batch `start` on."""
@@ -60,12 +54,9 @@ class Resident:
             drawn = self._sent(uniform[first : first + len(block)])
             row = 0
             for size in sizes:
-                batch = block.rows(slice(row, row + size))
-                positions = range(first + row, first + row + size)
-                seeds = self.order.seeds(epoch, positions) if self.transform.needs_seeds else None
-                batch.input = self.transform(batch.input, drawn[row : row + size], seeds)
+                rows = slice(row, row + size)
+                yield self._made(block.rows(rows), drawn[rows], epoch, first + row)
                 row += size
-                yield batch if self.place == self.device else batch.to(self.device)
             first += len(block)
 
     def _gather(self, index: Tensor) -> Batch:

@@ -7,7 +7,6 @@ from itertools import count, islice
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from runner import debugger
@@ -15,7 +14,7 @@ from runner.batch import Batch
 from runner.draws import set_generators
 from runner.errors import DataError, Problem, cause_of
 from runner.loader import limits
-from runner.loader.order import Order
+from runner.loader.order import Order, Ordered
 from runner.loader.workers import Collate, begun, options, probe, receive
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from runner.transform import Pipeline
 
 
-class Streaming:
+class Streaming(Ordered):
     """The samples of a stream, in its own order.
 
     An epoch is a number of samples; the next one goes on where it ended. To enter an epoch in its middle, as a resumed
@@ -41,27 +40,19 @@ class Streaming:
 
     def __init__(
         self, stream: Stream, order: Order, transform: Pipeline, device: torch.device, *, num_workers: int = 0,
-        pin_memory: bool | None = None, prefetch_factor: int | None = None, timeout: float = 0,
-        collate_fn: Callable[[list[tuple[Tensor, Tensor]]], tuple[Tensor, Tensor]] | None = None,
-        worker_init_fn: Callable[[int], None] | None = None,
+        prefetch_factor: int | None = None, collate_fn: Callable[..., Any] | None = None, **others: Any,
     ) -> None:  # fmt: skip
         steps, rest = transform.stages()
-        self.order = order
-        self.device, self.place = device, rest.place(device)
-        self.transform = rest.to(self.place)
+        super().__init__(order, rest, device)
         first = probe(lambda: stream.samples([next(stream.raw())]).read(0, steps)[0], num_workers)
         limits.check(first.nbytes * order.batch_size, num_workers, num_workers * (prefetch_factor or 2))
         if num_workers > 1:
             _check_shards(stream)
         self.reading = _Reading(stream, steps, order, Collate(collate_fn))
-        how = options(device, num_workers, pin_memory, prefetch_factor, timeout, worker_init_fn)
+        how = options(device, num_workers, prefetch_factor, **others)
         self.loader: DataLoader[Batch | Problem] = DataLoader(self.reading, batch_size=None, **how)
         self._batches: Iterator[Batch | Problem] = iter(())
         self._at = -1
-
-    def __len__(self) -> int:
-        """Batches in one epoch."""
-        return len(self.order)
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """The batches of `epoch`, from batch `start` on."""
@@ -70,10 +61,8 @@ class Streaming:
         for number in range(start, len(self)):
             batch = receive(self._batches, self.loader.num_workers, f"batch {self._at} of the stream").to(self.place)
             self._at += 1
-            rows = range(number * self.order.batch_size, number * self.order.batch_size + len(batch))
-            seeds = self.order.seeds(epoch, rows) if self.transform.needs_seeds else None
-            batch.input = self.transform(batch.input, uniform[rows.start : rows.stop].to(self.place), seeds)
-            yield batch if self.place == self.device else batch.to(self.device)
+            first = number * self.order.batch_size
+            yield self._made(batch, uniform[first : first + len(batch)], epoch, first)
 
     def _go_to(self, number: int) -> None:
         if self._at == number:

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from runner.batch import Batch, Called, sent, stacked
+from runner.batch import Batch, Called, stacked
 from runner.draws import set_generators
 from runner.errors import DataError, Problem, few, reason_of
 from runner.loader import limits
-from runner.loader.order import Order
+from runner.loader.order import Order, Ordered
 from runner.visible import log
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ Key = tuple[int, int, int]
 """Epoch, position in it, and the sample's index in its data set."""
 
 
-class Workers:
+class Workers(Ordered):
     """The samples of one part, read one by one.
 
     Every draw that reading a sample makes, in the data set or in a transform, follows from (seed, epoch, position): the
@@ -53,9 +53,7 @@ class Workers:
         worker_init_fn: Callable[[int], None] | None = None,
     ) -> None:  # fmt: skip
         steps, rest = transform.stages()
-        self.order = order
-        self.device, self.place = device, rest.place(device)
-        self.transform = rest.to(self.place)
+        super().__init__(order, rest, device)
         self.keys = _Keys(order)
         self.fetch = Fetch(samples, steps, order)
         self.collate = Collate(collate_fn, samples.called)
@@ -66,12 +64,8 @@ class Workers:
             batch_sampler=self.keys,
             collate_fn=self.collate,
             persistent_workers=persistent_workers and num_workers > 0,
-            **options(device, num_workers, pin_memory, prefetch_factor, timeout, worker_init_fn),
+            **options(device, num_workers, prefetch_factor, pin_memory, timeout, worker_init_fn),
         )
-
-    def __len__(self) -> int:
-        """Batches in one epoch."""
-        return len(self.order)
 
     def _read(self) -> list[Any]:
         read = self.fetch.__getitems__([(0, 0, int(self.order.indices[0]))])
@@ -84,9 +78,7 @@ class Workers:
         batch = self.collate(self._read())
         if isinstance(batch, Problem):
             raise DataError(batch)
-        drawn = self.order.uniform(0, self.transform.draws)[:1].to(self.place)
-        made: Tensor = self.transform(sent(batch.input, self.place), drawn, self.order.seeds(0, range(1)))
-        return made.to(self.device)
+        return self._made(batch.to(self.place), self.order.uniform(0, self.transform.draws)[:1], 0, 0).input
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """The batches of `epoch`, from batch `start` on."""
@@ -97,11 +89,8 @@ class Workers:
         for index in order[start:]:
             what = f"samples {few(index.tolist())}"
             batch = receive(batches, self.loader.num_workers, what).to(self.place)
-            rows = slice(first, first + len(index))
-            seeds = self.order.seeds(epoch, range(rows.start, rows.stop)) if self.transform.needs_seeds else None
-            batch.input = self.transform(batch.input, uniform[rows].to(self.place), seeds)
-            first = rows.stop
-            yield batch if self.place == self.device else batch.to(self.device)
+            yield self._made(batch, uniform[first : first + len(index)], epoch, first)
+            first += len(index)
 
 
 class Fetch(Dataset[Any]):
@@ -128,8 +117,8 @@ class Fetch(Dataset[Any]):
 
 
 def options(
-    device: torch.device, num_workers: int, pin_memory: bool | None, prefetch_factor: int | None, timeout: float,
-    worker_init_fn: Callable[[int], None] | None,
+    device: torch.device, num_workers: int, prefetch_factor: int | None, pin_memory: bool | None = None,
+    timeout: float = 0, worker_init_fn: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Arguments of torch's `DataLoader`, without those that it refuses where there are no workers."""
     return {

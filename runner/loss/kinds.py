@@ -48,7 +48,17 @@ class Takes:
     per_class: bool = False
 
 
-class Focal(nn.Module):
+class _OfClasses(nn.Module):
+    def __init__(self, weight: Tensor | None) -> None:
+        super().__init__()
+        self.weight: Tensor | None
+        self.register_buffer("weight", weight)
+
+    def _weighted(self, losses: Tensor, target: Tensor) -> Tensor:
+        return losses if self.weight is None else self.weight[target] * losses
+
+
+class Focal(_OfClasses):
     """Focal loss of class indices (Lin et al., "Focal Loss for Dense Object Detection", 2017, eq. 5).
 
     −α_t (1 − p_t)^γ log p_t, with p_t the probability of the target's class and α_t its weight. With γ = 0 it is the
@@ -60,19 +70,17 @@ class Focal(nn.Module):
     """
 
     def __init__(self, gamma: float = 2.0, weight: Tensor | None = None) -> None:
-        super().__init__()
+        super().__init__(weight)
         self.gamma = gamma
-        self.weight: Tensor | None
-        self.register_buffer("weight", weight)
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:  # (B, C, ...) logits, (B, ...) int64 -> (B, ...)
         nll = functional.cross_entropy(output, target, reduction="none")
         # 1 − p from the logarithm, which does not round to 0 as soon; and never 0, where a root has no finite slope.
         modulated = (-torch.expm1(-nll)).clamp(min=torch.finfo(nll.dtype).tiny) ** self.gamma * nll
-        return modulated if self.weight is None else self.weight[target] * modulated
+        return self._weighted(modulated, target)
 
 
-class LabelSmoothing(nn.Module):
+class LabelSmoothing(_OfClasses):
     """Divergence D(t ‖ p) from smoothed targets: 1 − ε on the target's class, ε / (K − 1) on each of the others.
 
     torch's ``CrossEntropyLoss(label_smoothing=ε)`` spreads ε over all K classes, the target's included (Szegedy et al.,
@@ -85,17 +93,14 @@ class LabelSmoothing(nn.Module):
     """
 
     def __init__(self, smoothing: float = 0.1, weight: Tensor | None = None) -> None:
-        super().__init__()
+        super().__init__(weight)
         self.smoothing = smoothing
-        self.weight: Tensor | None
-        self.register_buffer("weight", weight)
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:  # (B, K, ...) logits, (B, ...) int64 -> (B, ...)
         log_p = functional.log_softmax(output, 1)
         smooth = torch.full_like(log_p, self.smoothing / (output.shape[1] - 1))
         smooth.scatter_(1, target.unsqueeze(1), 1 - self.smoothing)
-        divergence = functional.kl_div(log_p, smooth, reduction="none").sum(1)
-        return divergence if self.weight is None else self.weight[target] * divergence
+        return self._weighted(functional.kl_div(log_p, smooth, reduction="none").sum(1), target)
 
 
 KNOWN: dict[type[nn.Module], Takes] = {
@@ -108,10 +113,9 @@ KNOWN: dict[type[nn.Module], Takes] = {
     nn.BCELoss: Takes("probabilities", ("flags",)),
     nn.MultiLabelSoftMarginLoss: Takes("logits", ("flags",)),
     nn.MultiMarginLoss: Takes("values", ("indices",)),
-    nn.MSELoss: Takes("values", ("values", "distributions")),
-    nn.L1Loss: Takes("values", ("values", "distributions")),
-    nn.HuberLoss: Takes("values", ("values", "distributions")),
-    nn.SmoothL1Loss: Takes("values", ("values", "distributions")),
+    **dict.fromkeys(
+        (nn.MSELoss, nn.L1Loss, nn.HuberLoss, nn.SmoothL1Loss), Takes("values", ("values", "distributions"))
+    ),
 }
 """What torch's losses and ours take. A loss of the user's may say so by an attribute ``takes``."""
 

@@ -34,9 +34,17 @@ def class_weights(
     """
     if rule is None:
         return None
-    if isinstance(rule, str):
-        return _computed(rule, counts, beta, key)
-    return _given(rule, list(counts), key, "null, balanced, effective_number")
+    if not isinstance(rule, str):
+        return _given(rule, list(counts), key, "null, balanced, effective_number")
+    if rule not in ("balanced", "effective_number"):
+        remedy = nearest(rule, ("balanced", "effective_number"), f"{key}=")
+        allowed = "null, balanced, effective_number, or one number per class"
+        raise ConfigError(Problem(key, f"{rule!r} is not allowed", allowed, remedy))
+    _all_present(counts, rule, key)
+    n = np.array(list(counts.values()), dtype=np.float64)
+    inverse = 1 / n if rule == "balanced" else (1 - beta) / -np.expm1(n * np.log(beta)) if beta else np.ones_like(n)
+    weights: list[float] = (inverse * (n.sum() / len(n) if rule == "balanced" else len(n) / inverse.sum())).tolist()
+    return weights
 
 
 def positive_weights(
@@ -61,18 +69,6 @@ def positive_weights(
         _all_present(counts, rule, key)
         return [(total - count) / count for total, count in zip(known, counts.values(), strict=True)]
     return _given(rule, list(counts), key, "null, balanced")
-
-
-def _computed(rule: str, counts: Mapping[str, int], beta: float, key: str) -> list[float]:
-    if rule not in ("balanced", "effective_number"):
-        remedy = nearest(rule, ("balanced", "effective_number"), f"{key}=")
-        allowed = "null, balanced, effective_number, or one number per class"
-        raise ConfigError(Problem(key, f"{rule!r} is not allowed", allowed, remedy))
-    _all_present(counts, rule, key)
-    n = np.array(list(counts.values()), dtype=np.float64)
-    inverse = 1 / n if rule == "balanced" else (1 - beta) / -np.expm1(n * np.log(beta)) if beta else np.ones_like(n)
-    weights: list[float] = (inverse * (n.sum() / len(n) if rule == "balanced" else len(n) / inverse.sum())).tolist()
-    return weights
 
 
 def _all_present(counts: Mapping[str, int], rule: str, key: str) -> None:

@@ -52,7 +52,7 @@ class Frozen:
 
 def _matching(pattern: str, model: nn.Module) -> list[str]:
     names = [name for name, _ in model.named_parameters()]
-    found = [name for name in names if fnmatch.fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")]
+    found = [name for name in names if _is_meant(name, pattern)]
     if not found:
         modules = [name for name, _ in model.named_modules() if name]
         near = nearest(pattern.removesuffix(".*"), [*modules, *names])
@@ -67,8 +67,10 @@ def _matching(pattern: str, model: nn.Module) -> list[str]:
     return found
 
 
+def _is_meant(name: str, pattern: str) -> bool:
+    return fnmatch.fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")
+
+
 def _all_frozen(name: str, module: nn.Module, chosen: set[str], patterns: Sequence[str]) -> bool:
     inside = [f"{name}.{parameter}" for parameter, _ in module.named_parameters(recurse=False)]
-    if inside:
-        return chosen.issuperset(inside)
-    return any(fnmatch.fnmatchcase(name, pattern) or name.startswith(f"{pattern}.") for pattern in patterns)
+    return chosen.issuperset(inside) if inside else any(_is_meant(name, pattern) for pattern in patterns)

@@ -117,9 +117,8 @@ def _read(source: str) -> tuple[dict[str, Tensor], str]:
             break
         key, state = found, state[found]
     if not isinstance(state, Mapping) or not _is_state_dict(state):
-        what = f"{source!r} holds a {type(state).__name__}" + (
-            f" with {', '.join(map(str, state))[:80]}" if isinstance(state, Mapping) else ""
-        )
+        held = f" with {', '.join(map(str, state))[:80]}" if isinstance(state, Mapping) else ""
+        what = f"{source!r} holds a {type(state).__name__}{held}"
         keys = f"{', '.join(WITHIN[:-1])} or {WITHIN[-1]}"
         raise DataError(Problem("model.weights", what, f"a state dict, or one under the key {keys}"))
     return {name: tensor for name, tensor in state.items() if name != "n_averaged"}, key  # torch's AveragedModel's
@@ -146,11 +145,8 @@ def _fetch(source: str) -> Any:
         try:
             from safetensors.torch import load_file
         except ImportError as error:
-            what, remedy = (
-                "reading .safetensors needs safetensors, which is not installed",
-                "uv pip install safetensors",
-            )
-            raise DataError(Problem("model.weights", what, remedy=remedy)) from error
+            what = "reading .safetensors needs safetensors, which is not installed"
+            raise DataError(Problem("model.weights", what, remedy="uv pip install safetensors")) from error
         return load_file(path)
     if zipfile.is_zipfile(path):
         try:
