@@ -243,8 +243,9 @@ def _batches(samples: Samples, rows: Tensor, steps: Sequence[Callable[[Any], Any
 
 
 def _loader(
-    cfg: DictConfig, samples: Samples | Stream, order: Order, transform: Pipeline, where: torch.device
+    cfg: DictConfig, samples: Samples | Stream, indices: Tensor, transform: Pipeline, where: torch.device, **how: Any
 ) -> Loader:
+    order = Order(indices, seed=cfg.seed, limit=cfg.trainer.limit_batches, **how)
     with calling("loader"):
         if len(order) == 0:
             count = len(order.indices if isinstance(order.sampler, str) else order.sampler)
@@ -265,12 +266,8 @@ def _train_loader(
     keys = ("batch_size", "drop_last", "sampler", "subset", "batch_sampler")
     with calling("loader"):
         options = {key: build(node) if OmegaConf.is_config(node := cfg.loader[key]) else node for key in keys}
-    order = Order(
-        indices, targets=samples.hard_targets[indices],
-        counted=None if samples.counted is None else samples.counted[indices],
-        seed=cfg.seed, limit=cfg.trainer.limit_batches, **options,
-    )  # fmt: skip
-    return _loader(cfg, samples, order, transform, where)
+    options["counted"] = None if samples.counted is None else samples.counted[indices]
+    return _loader(cfg, samples, indices, transform, where, targets=samples.hard_targets[indices], **options)
 
 
 def evaluation_loader(
@@ -280,8 +277,7 @@ def evaluation_loader(
     # Without a graph to keep, evaluation has room for larger batches. On a CPU they are not faster, and memory of that
     # size is given back to the system and cleared anew for each of them, which took a fifth of the time of a CNN.
     size = cfg.loader.eval_batch_size or cfg.loader.batch_size * (1 if where.type == "cpu" else 4)
-    order = Order(indices, "sequential", batch_size=size, limit=cfg.trainer.limit_batches, seed=cfg.seed)
-    return _loader(cfg, samples, order, transform, where)
+    return _loader(cfg, samples, indices, transform, where, sampler="sequential", batch_size=size)
 
 
 def _stream_loader(cfg: DictConfig, stream: Stream, transform: Pipeline, where: torch.device) -> Loader:
@@ -304,11 +300,8 @@ def _stream_loader(cfg: DictConfig, stream: Stream, transform: Pipeline, where: 
         "the train part is a stream: one epoch is %s samples; classes, class weights and fitted transforms come from "
         "its first %s samples", f"{length:,}", f"{len(stream.head):,}",
     )  # fmt: skip
-    order = Order(
-        torch.arange(length), "sequential", batch_size=loader.batch_size, drop_last=loader.drop_last,
-        limit=cfg.trainer.limit_batches, seed=cfg.seed,
-    )  # fmt: skip
-    return _loader(cfg, stream, order, transform, where)
+    how = {"sampler": "sequential", "batch_size": loader.batch_size, "drop_last": loader.drop_last}
+    return _loader(cfg, stream, torch.arange(length), transform, where, **how)
 
 
 def _lengths(cfg: DictConfig, train: Loader) -> dict[str, int]:

@@ -49,7 +49,8 @@ def better(monitor: str, mode: str, min_delta: float = 0.0) -> Callable[[Record,
 
 def ranked(history: Sequence[Record], beats: Callable[[Record, Record | None], bool]) -> list[Record]:
     """The records of a history, the best one first; of equal ones the first."""
-    return sorted(history, key=cmp_to_key(lambda a, b: beats(b, a) - beats(a, b)))
+    key: Callable[[Record], Any] = cmp_to_key(lambda a, b: beats(b, a) - beats(a, b))
+    return sorted(history, key=key)
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ import torch
 from torch.utils.data import IterableDataset, TensorDataset
 
 from runner import debugger
-from runner.dataset.bundled import breast_cancer, diabetes, digits, iris, synthetic, wine
 from runner.dataset.facts import check_varied, facts
+from runner.dataset.libraries import breast_cancer, diabetes, digits, iris, synthetic, wine
+from runner.dataset.libraries import torchvision_dataset as torchvision
 from runner.dataset.pictures import image_folder
 from runner.dataset.samples import Samples
 from runner.dataset.stream import Stream
 from runner.dataset.table import table
 from runner.dataset.tensors import ArrayDataset, Parts, as_input, as_targets
-from runner.dataset.vision import torchvision_dataset as torchvision
 from runner.errors import FOR_THE_TRACEBACK, ConfigError, DataError, Problem, cause_of
 
 __all__ = [
@@ -50,7 +50,9 @@ def read(
     if parts.train is None:
         raise DataError(Problem("dataset", "there is no train part", "a data set, or Parts(train=DATASET, …)"))
     _check_keys(keys, parts)
-    how = keys, layout, _own(parts.train, ignore_index), exact
+    # A table says itself what stands for no target, as its classes have numbers of their own.
+    own = parts.train.ignore_index if isinstance(parts.train, ArrayDataset) else None
+    how = keys, layout, ignore_index if own is None else own, exact
     found: dict[str, Samples | Stream] = {}
     for name, source in parts.items():
         if isinstance(source, IterableDataset):
@@ -79,13 +81,6 @@ def _in_memory(source: Any, layout: str | None, exact: bool) -> Any:
         return source
     as_input(inputs[0], layout)  # refuses pictures whose channels look as if they were last
     return ArrayDataset(inputs, as_targets(targets, exact))
-
-
-def _own(source: Any, ignore_index: float | None) -> float | None:
-    """Return what stands for no target in a data set: what it says itself, as a table does, whose classes have
-    numbers of their own; else what the configuration says."""
-    own = source.ignore_index if isinstance(source, ArrayDataset) else None
-    return ignore_index if own is None else own
 
 
 def _check_keys(keys: Mapping[str, str] | None, parts: Parts) -> None:

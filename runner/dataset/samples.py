@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -100,16 +101,26 @@ class Samples:
         Raises:
             DataError: it cannot be read, or holds what makes no tensor.
         """
-        try:
+        with self._reading(index):
             given, target, extra = self.raw(index)
             for step in steps:
                 given = step(given)
             read = as_input(given, self.layout, self.exact), as_target(target, self.exact)
             return *read, {name: torch.as_tensor(held) for name, held in extra.items()}
+
+    @contextmanager
+    def _reading(self, index: int) -> Iterator[None]:
+        """To be entered for reading a sample: whatever a data set or a transform of the user's raises is a problem."""
+        try:
+            yield
         except DataError:
             raise
-        except debugger.foreign() as error:  # whatever a data set or a transform of the user's may raise
-            raise _unreadable(self.called(index), error) from error
+        except debugger.foreign() as error:
+            what = f"{self.called(index)} cannot be read: {cause_of(error, kind=True)}"
+            # Pictures that are held in memory are tensors.
+            is_pil = "PIL" in f"{type(error).__name__} {error}"
+            own = "torchvision.transforms.ToPILImage as the first transform" if is_pil else ""
+            raise DataError(Problem("dataset", what, remedy=own or FOR_THE_TRACEBACK)) from error
 
     @property
     def targets(self) -> Tensor:
@@ -143,14 +154,10 @@ class Samples:
         return True
 
     def _label(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
-        try:
+        with self._reading(index):
             _, target, extra = self.raw(index)
             kept = {k: torch.as_tensor(v) for k, v in extra.items() if k in ("mask", "weight")}
             return as_target(target, self.exact), kept
-        except DataError:
-            raise
-        except debugger.foreign() as error:  # whatever a data set of the user's may raise
-            raise _unreadable(self.called(index), error) from error
 
     @cached_property
     def counted(self) -> Tensor | None:
@@ -354,11 +361,3 @@ def names_of(source: Any) -> list[str]:
     """The names that a data set or a stream has for its classes; empty if it has none."""
     given = getattr(source, "classes", None)
     return [", ".join(name) if isinstance(name, tuple) else str(name) for name in (() if given is None else given)]
-
-
-def _unreadable(name: str, error: BaseException) -> DataError:
-    what = f"{name} cannot be read: {cause_of(error, kind=True)}"
-    # Pictures that are held in memory are tensors.
-    is_pil = "PIL" in f"{type(error).__name__} {error}"
-    own = "torchvision.transforms.ToPILImage as the first transform" if is_pil else ""
-    return DataError(Problem("dataset", what, remedy=own or FOR_THE_TRACEBACK))

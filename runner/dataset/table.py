@@ -10,9 +10,18 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from runner.dataset.columns import Name, columns_of, listed, override, pd
+from runner.dataset.columns import (
+    Name,
+    columns_of,
+    listed,
+    override,
+    pd,
+    say_class,
+    say_codes,
+    say_header,
+    say_index,
+)  # fmt: skip
 from runner.dataset.dialect import Dialect, is_number
-from runner.dataset.doubts import say_class, say_codes, say_header, say_index
 from runner.dataset.goals import IGNORED, as_tags, class_indices, flags_of, gaps_said, whole, with_words
 from runner.dataset.near_numbers import has_zeros, numbers_of
 from runner.dataset.table_file import READERS, as_texts, form_of, is_unnamed, line_of, lines_of, read, settled, texts_of

@@ -108,15 +108,12 @@ def load(path: Path, subject: Subject) -> Split:
         written = folder / "split.json"
         is_ours = arrays.name == "split.npz" and written.is_file()
         manifest = json.loads(read(written)) if is_ours else {}
-        method, official, data = (
-            manifest.get("method", "predefined"),
-            manifest.get("official", ()),
-            manifest.get("data"),
-        )
-        made = Split(method, parts, manifest.get("seed"), tuple(official), manifest.get("fold"))
+        method, official = manifest.get("method", "predefined"), tuple(manifest.get("official", ()))
+        made = Split(method, parts, manifest.get("seed"), official, manifest.get("fold"))
     except Exception as error:  # whatever a damaged file makes of NumPy, of its archives and of JSON
         what = f"{str(path)!r} is not a split ({type(error).__name__}: {reason_of(error)})"
         raise DataError(Problem("split.path", what, allowed)) from error
+    data = manifest.get("data")
     if data not in (None, "", subject.fingerprint) and data != subject.earlier():
         what = f"{str(path)!r} was made for other data"
         raise DataError(Problem("split.path", what, "a split of these samples", "split.path=null"))

@@ -205,21 +205,15 @@ DAMAGED = (EOFError, BadGzipFile, BadZipFile, LZMAError, zlib.error)
 """Errors that are raised of a compressed file that is none, or not whole."""
 
 
-def _of_input(error: DataError) -> DataError:
-    """The same, said of what is to be predicted."""
-    return DataError(*(replace(problem, key="input", remedy="") for problem in error.problems))
-
-
 def _of_objects(path: Path, runs: Sequence[Run], size: int, keep: Sequence[str]) -> Iterator[Piece]:
     """The rows of a file that is no text with separators, which is read as a whole."""
     try:
         frame = read_table(path, _dialect(runs))
     except DataError as error:
-        raise _of_input(error) from error
-    names = [str(name) for name in frame.columns]
-    where = [run.reader.columns(names, isinstance(frame.columns[0], str)) for run in runs]
+        raise DataError(*(replace(problem, key="input", remedy="") for problem in error.problems)) from error
     rows = (list(row) for row in frame.itertuples(index=False, name=None))
-    return _of_rows(rows, len(names), where, runs, size, _places(keep, names))
+    named = isinstance(frame.columns[0], str)
+    return _of_rows(rows, [str(name) for name in frame.columns], runs, size, keep, named)
 
 
 def _of_text(stream: IO[str], name: str, runs: Sequence[Run], size: int, keep: Sequence[str]) -> Iterator[Piece]:
@@ -239,9 +233,7 @@ def _of_text(stream: IO[str], name: str, runs: Sequence[Run], size: int, keep: S
     if BROKEN.search("".join(columns)):
         raise DataError(Problem("input", f"{name} is not a CSV table (its first line is not {_text(dialect)})"))
     names = unique(columns) if named else [str(number) for number in range(len(columns))]
-    where = [run.reader.columns(names, named) for run in runs]
-    rest = _rows(rows if named else chain([columns], rows), dialect)
-    return _of_rows(rest, len(columns), where, runs, size, _places(keep, names))
+    return _of_rows(_rows(rows if named else chain([columns], rows), dialect), names, runs, size, keep, named)
 
 
 def _features(runs: Sequence[Run]) -> Sequence[str]:
@@ -291,18 +283,17 @@ def _of_parquet(path: Path, runs: Sequence[Run], size: int, keep: Sequence[str])
         file = parquet.ParquetFile(path)
     except (ArrowInvalid, OSError) as error:
         raise DataError(Problem("input", f"'{path}' cannot be read as a table: {reason_of(error)}")) from error
-    names = [str(name) for name in file.schema_arrow.names]
-    where = [run.reader.columns(names) for run in runs]
     rows = (list(row) for batch in file.iter_batches(size) for row in zip(*batch.to_pydict().values(), strict=True))
-    return _of_rows(rows, len(names), where, runs, size, _places(keep, names))
+    return _of_rows(rows, [str(name) for name in file.schema_arrow.names], runs, size, keep)
 
 
 def _of_rows(
-    rows: Iterator[list[Any] | str], width: int, where: Sequence[Sequence[int]], runs: Sequence[Run], size: int,
-    keep: Mapping[str, int],
+    rows: Iterator[list[Any] | str], names: Sequence[str], runs: Sequence[Run], size: int, keep: Sequence[str],
+    named: bool = True,
 ) -> Iterator[Piece]:  # fmt: skip
-    """Rows of a table, of which some may be wrong."""
-    position = 0
+    """Rows of a table with columns of some names, its own or numbers; some rows may be wrong."""
+    where, width, position = [run.reader.columns(names, named) for run in runs], len(names), 0
+    places = _places(keep, names)
     for chunk in _batched(rows, size):
         wrong = {i: row for i, row in enumerate(chunk) if isinstance(row, str)}
         wrong |= {
@@ -320,7 +311,7 @@ def _of_rows(
             stored.append(read)
         good = [i for i in range(len(chunk)) if i not in wrong]
         keys: dict[str, Sequence[Any]] = {"index": range(position, position + len(chunk))}
-        keys |= {name: [None if row is None else _written(row[c]) for row in whole] for name, c in keep.items()}
+        keys |= {name: [None if row is None else _written(row[c]) for row in whole] for name, c in places.items()}
         yield Piece(keys, [each[good] for each in stored] if good else [], wrong)
         position += len(chunk)
     if position == 0:

@@ -119,11 +119,8 @@ def _recoded(source: Any, run: Run) -> ArrayDataset:
         raise DataError(Problem("dataset", f"is not a table, but the run was trained on {run.reader.words}"))
     assert run.reader.codes is not None
     run.reader.columns(list(source.columns))
-    codes = Codes(
-        run.reader.codes.features,
-        [None if n is None else list(n) for n in run.cfg.facts.categories],
-        run.reader.codes.dialect,
-    )
+    known = run.reader.codes
+    codes = Codes(known.features, [None if n is None else list(n) for n in run.cfg.facts.categories], known.dialect)
     rows = list(zip(*(source.columns[name].tolist() for name in codes.features), strict=True))
     inputs, wrong = codes.read(rows)
     inputs = inputs.to(source.inputs.dtype)  # as the run has its own

@@ -212,25 +212,16 @@ class Run:
         """Batches of what `say` returned, together."""
         nothing = np.zeros((0, int(self.cfg.facts.num_outputs)))
         scores = torch.cat(list(said)).cpu().double().numpy() if said else nothing
-        return predictions_of(self.task, self.classes, scores, self.readout.gives_probabilities)
+        if self.task == "regression":
+            return Predictions((), scores[:, 0] if scores.ndim == 2 and scores.shape[1] == 1 else scores, None)
+        values = (scores > 0.5).astype(np.int64) if self.task == "multilabel" else scores.argmax(1)
+        return Predictions(tuple(self.classes), values, scores if self.readout.gives_probabilities else None)
 
 
 class _Curves(dict[str, Array]):
     def __missing__(self, tag: str) -> Array:
         words = f"no evaluation measured {tag!r}, only {', '.join(self)}"
         raise KeyError(f"{words}; the final metrics, also those of test, are in result['metrics']")
-
-
-def predictions_of(task: str, classes: Sequence[str], scores: Array, probabilities: bool) -> Predictions:
-    """From what a model made.
-
-    Args:
-        scores: (N, C) probabilities, or other scores of which the highest counts; or the values.
-    """
-    if task == "regression":
-        return Predictions((), scores[:, 0] if scores.ndim == 2 and scores.shape[1] == 1 else scores, None)
-    values = (scores > 0.5).astype(np.int64) if task == "multilabel" else scores.argmax(1)
-    return Predictions(tuple(classes), values, scores if probabilities else None)
 
 
 def load_run(
@@ -279,7 +270,8 @@ def open_run(
     device.check(where, cfg.trainer.cudnn)
     if as_trained:
         set_backends(cfg)
-        torch.set_num_threads(_threads(cfg, run_dir))
+        had = folder.result(run_dir).get("threads", 1)
+        torch.set_num_threads(int(had if cfg.trainer.threads == "auto" else cfg.trainer.threads))
     net = make_model(cfg.model)
     held = read_weights(run_dir, weights, net)
     _restore(net, held.model, held.path, run_dir)
@@ -316,12 +308,6 @@ def check(cfg: DictConfig, groups: Sequence[str] = ("model",)) -> None:
     if old:
         what = f"has no facts.{old[0]}: it was written by an earlier version of runner"
         raise ConfigError(Problem("run", what, remedy="train it again with this version"))
-
-
-def _threads(cfg: DictConfig, run_dir: Path) -> int:
-    """As many as the run had: sums are added up in another order with others."""
-    had = folder.result(run_dir).get("threads", 1)
-    return int(had if cfg.trainer.threads == "auto" else cfg.trainer.threads)
 
 
 def _restore(module: nn.Module, state: Mapping[str, Tensor], path: Path, run_dir: Path) -> None:

@@ -21,7 +21,7 @@ from PIL import Image
 from runner import config, options
 from runner.checks import targets
 from runner.dataset import ArrayDataset, Parts, read
-from runner.dataset.vision import torchvision_dataset
+from runner.dataset.libraries import torchvision_dataset
 from runner.errors import ConfigError, DataError
 
 RNG = np.random.default_rng(0)
