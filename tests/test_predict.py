@@ -29,7 +29,7 @@ from sklearn.datasets import load_digits, load_wine
 
 from runner import load_run, predict
 from runner.__main__ import command, main
-from runner.dataset.codes import GAPS
+from runner.dataset.dialect import GAPS
 from runner.errors import ConfigError, DataError, InputError
 from runner.trained.inputs import pieces
 from runner.trained.opening import opened

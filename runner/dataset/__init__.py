@@ -13,12 +13,11 @@ import torch
 from torch.utils.data import IterableDataset, TensorDataset
 
 from runner import debugger
-from runner.dataset.facts import check_varied, facts
 from runner.dataset.libraries import breast_cancer, diabetes, digits, iris, synthetic, wine
 from runner.dataset.libraries import torchvision_dataset as torchvision
 from runner.dataset.pictures import image_folder
 from runner.dataset.samples import Samples
-from runner.dataset.stream import Stream
+from runner.dataset.stream import Stream, check_varied, facts
 from runner.dataset.table import table
 from runner.dataset.tensors import ArrayDataset, Parts, as_input, as_targets
 from runner.errors import FOR_THE_TRACEBACK, ConfigError, DataError, Problem, cause_of

@@ -75,9 +75,7 @@ def numbers_of(
     """
     found: dict[Any, Found] = {}
     for name in names:
-        if name in texts:
-            continue
-        if (counts := _counts(frame[name])) is None:
+        if name in texts or (counts := _counts(frame[name])) is None:
             continue
         numbers = {text: dialect.number(text) for text in counts}
         if None in numbers.values():

@@ -15,7 +15,7 @@ from runner.draws import set_generators
 from runner.errors import DataError, Problem, cause_of
 from runner.loader import limits
 from runner.loader.order import Order, Ordered
-from runner.loader.workers import Collate, begun, options, probe, receive
+from runner.loader.workers import begun, collate, options, probe, receive
 
 if TYPE_CHECKING:
     from runner.dataset import Stream
@@ -48,7 +48,7 @@ class Streaming(Ordered):
         limits.check(first.nbytes * order.batch_size, num_workers, num_workers * (prefetch_factor or 2))
         if num_workers > 1:
             _check_shards(stream)
-        self.reading = _Reading(stream, steps, order, Collate(collate_fn))
+        self.reading = _Reading(stream, steps, order, collate_fn)
         how = options(device, num_workers, prefetch_factor, **others)
         self.loader: DataLoader[Batch | Problem] = DataLoader(self.reading, batch_size=None, **how)
         self._batches: Iterator[Batch | Problem] = iter(())
@@ -78,8 +78,10 @@ class Streaming(Ordered):
 class _Reading(IterableDataset[Any]):
     """Makes whole batches of a stream without end: worker w of n makes the batches w, w + n, w + 2n, …"""
 
-    def __init__(self, stream: Stream, steps: Sequence[Callable[[Any], Any]], order: Order, collate: Collate) -> None:
-        self.stream, self.steps, self.order, self.collate = stream, steps, order, collate
+    def __init__(
+        self, stream: Stream, steps: Sequence[Callable[[Any], Any]], order: Order, own: Callable[..., Any] | None
+    ) -> None:
+        self.stream, self.steps, self.order, self.own = stream, steps, order, own
         self.num_classes = len(stream.classes)
         self.start = 0
         """The first batch that is wanted; those before are read and dropped."""
@@ -110,7 +112,7 @@ class _Reading(IterableDataset[Any]):
             rows.append((*samples.read(i, self.steps), epoch * len(self.order.indices) + position))
         # Those of map-style data are all checked before the run; of a stream only the head's are known then.
         samples.check(self.num_classes, f"{{}} of batch {number} of epoch {epoch} of the stream")
-        return self.collate(rows)
+        return collate(self.own, "sample {}".format, rows)
 
 
 class _Beginning(IterableDataset[Any]):

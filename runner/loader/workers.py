@@ -56,7 +56,7 @@ class Workers(Ordered):
         super().__init__(order, rest, device)
         self.keys = _Keys(order)
         self.fetch = Fetch(samples, steps, order)
-        self.collate = Collate(collate_fn, samples.called)
+        self.collate = partial(collate, collate_fn, samples.called)
         ready = min(num_workers * (prefetch_factor or 2), len(order))
         limits.check(probe(lambda: self._read()[0][0], num_workers).nbytes * order.batch_size, num_workers, ready)
         self.loader: DataLoader[Batch | Problem] = DataLoader(
@@ -84,7 +84,7 @@ class Workers(Ordered):
         """The batches of `epoch`, from batch `start` on."""
         order = self.order.batches(epoch)
         uniform = self.order.uniform(epoch, self.transform.draws)
-        self.keys.set_epoch(epoch, start)
+        self.keys.at = epoch, start
         batches, first = begun(self.loader), sum(map(len, order[:start]))
         for index in order[start:]:
             what = f"samples {few(index.tolist())}"
@@ -126,14 +126,14 @@ def options(
         "pin_memory": device.type == "cuda" if pin_memory is None else pin_memory,
         "prefetch_factor": prefetch_factor if num_workers > 0 else None,
         "timeout": timeout if num_workers > 0 else 0,
-        "worker_init_fn": WorkerInit(worker_init_fn) if num_workers > 0 else None,
+        "worker_init_fn": partial(_begin, worker_init_fn) if num_workers > 0 else None,
     }
 
 
 def begun(loader: DataLoader[Any]) -> Iterator[Any]:
     """The batches of a loader, of which no worker outlives the run.
 
-    One that hangs in a sample is ended by torch with SIGTERM, which workers ignore (`WorkerInit`), and would be waited
+    One that hangs in a sample is ended by torch with SIGTERM, which workers ignore (`_begin`), and would be waited
     for: each for some seconds, and at the end of the process without limit.
     """
     before = signal.getsignal(signal.SIGCHLD)
@@ -210,9 +210,6 @@ class _Keys:
         self.order = order
         self.at = 0, 0
 
-    def set_epoch(self, epoch: int, start: int) -> None:
-        self.at = epoch, start
-
     def __iter__(self) -> Iterator[list[Key]]:
         epoch, start = self.at
         batches = self.order.batches(epoch)
@@ -225,42 +222,31 @@ class _Keys:
         return len(self.order) - self.at[1]
 
 
-class Collate:
-    """Makes a `Batch` of what was read, or hands on what went wrong.
+def collate(own: Callable[..., Any] | None, called: Called, read: list[Any] | Problem) -> Batch | Problem:
+    """Make a `Batch` of what was read, or hand on what went wrong.
 
     Args:
         own: makes ``(inputs, targets)`` of a list of ``(input, target)``; None to stack them.
         called: the name of a sample in a message, by its index.
     """
-
-    def __init__(self, own: Callable[..., Any] | None, called: Called = "sample {}".format) -> None:
-        self.own = own
-        self.called = called
-
-    def __call__(self, read: list[Any] | Problem) -> Batch | Problem:
-        if isinstance(read, Problem):
-            return read
-        inputs, targets, extras, index = zip(*read, strict=True)
-        try:
-            extra = {name: stacked([each[name] for each in extras], name, index, self.called) for name in extras[0]}
-            if self.own is not None:
-                pair = self.own(list(zip(inputs, targets, strict=True)))
-                return Batch(pair[0], pair[1], torch.tensor(index), extra)
-            made = stacked(inputs, "", index, self.called), stacked(targets, "target", index, self.called)
-            return Batch(*made, torch.tensor(index), extra)
-        except DataError as error:
-            return error.problems[0]
+    if isinstance(read, Problem):
+        return read
+    inputs, targets, extras, index = zip(*read, strict=True)
+    try:
+        extra = {name: stacked([each[name] for each in extras], name, index, called) for name in extras[0]}
+        if own is not None:
+            made = own(list(zip(inputs, targets, strict=True)))
+        else:
+            made = stacked(inputs, "", index, called), stacked(targets, "target", index, called)
+        return Batch(made[0], made[1], torch.tensor(index), extra)
+    except DataError as error:
+        return error.problems[0]
 
 
-class WorkerInit:
+def _begin(own: Callable[[int], None] | None, number: int) -> None:
     """A signal that stops a run goes to its whole process group: a worker that died of it would take the run along."""
-
-    def __init__(self, own: Callable[[int], None] | None) -> None:
-        self.own = own
-
-    def __call__(self, number: int) -> None:
-        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-            signal.signal(signum, signal.SIG_IGN)
-        limits.end_with_the_run()
-        if self.own is not None:
-            self.own(number)
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(signum, signal.SIG_IGN)
+    limits.end_with_the_run()
+    if own is not None:
+        own(number)

@@ -3,9 +3,8 @@
 Any `torch.nn.Module` can be named by ``_target_``; the input's shape and the number of outputs come from `facts`.
 """
 
-from runner.model.freeze import Frozen
-from runner.model.init import initialise
 from runner.model.nets import CNN, MLP, LeNet, Linear, Networks, WideResNet
+from runner.model.parameters import Frozen, initialise
 from runner.model.vision import resnet, vit_small
 from runner.model.vision import torchvision_model as torchvision
 from runner.model.weights import load, unsaved

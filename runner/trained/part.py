@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from runner import data
 from runner.batch import by
 from runner.dataset import ArrayDataset, Samples, Stream
-from runner.dataset.codes import Codes
+from runner.dataset.dialect import Codes
 from runner.errors import DataError, Problem, counted, few, reason_of
 from runner.files import read
 from runner.keys import parse_json

@@ -16,9 +16,8 @@ from torch import Tensor
 
 from runner.batch import by
 from runner.config import build, calling, read_as, value
-from runner.dataset.codes import Codes
 from runner.dataset.decoding import MODES, READING, UNDECODABLE, Fit, decode
-from runner.dataset.dialect import KEYS, Dialect
+from runner.dataset.dialect import KEYS, Codes, Dialect
 from runner.dataset.tensors import as_input
 from runner.errors import ConfigError, DataError, Problem, counted, few, nearest, reason_of
 from runner.transform import Pipeline, is_random, seeded
@@ -155,7 +154,7 @@ class Reader:
         return tensor.to(wanted) if wanted.is_floating_point else tensor
 
     def table(self, rows: Sequence[Sequence[Any]]) -> tuple[Tensor, dict[int, str]]:
-        """Rows with a cell for each column that the run was trained on: see `runner.dataset.codes.Codes`."""
+        """Rows with a cell for each column that the run was trained on: see `runner.dataset.dialect.Codes`."""
         if self.codes is None:
             raise DataError(Problem("input", f"is a table, but the run was trained on {self.words}"))
         inputs, wrong = self.codes.read(rows)
