@@ -104,7 +104,9 @@ def prepare(cfg: DictConfig, where: torch.device, sources: Sources | None = None
     counts = _counts(samples, indices)
     if stream is None:
         dataset.check_varied(held)
-        splits.check_classes(counts, _as_values(cfg, held["train"].classes), _for_rare(cfg, split), split.official)
+        is_drawn = cfg.split.get("path") is None and split.method not in ("predefined", "time_ordered")
+        for_rare = "split.rare=train" if is_drawn and "rare" in cfg.split else ""
+        splits.check_classes(counts, _as_values(cfg, held["train"].classes), for_rare, split.official)
     fill(cfg, {f"{part}_samples": len(rows) for part, rows in indices.items()} | {"split_hash": split.hash})
 
     drop = "dataset.duplicates=drop, for rows that are equal in every column"
@@ -151,12 +153,6 @@ def _as_values(cfg: DictConfig, classes: Sequence[str]) -> str:
     """See `runner.split.Subject`."""
     is_ours = cfg.dataset.get("_target_") == "runner.dataset.table"
     return AS_VALUES if is_ours and look_like_values(classes) else ""
-
-
-def _for_rare(cfg: DictConfig, split: Split) -> str:
-    """Return what to type to have each class in train; empty where the parts are given."""
-    is_drawn = cfg.split.get("path") is None and split.method not in ("predefined", "time_ordered")
-    return "split.rare=train" if is_drawn and "rare" in cfg.split else ""
 
 
 def _split_stream(cfg: DictConfig, given: dict[str, Samples]) -> Split:

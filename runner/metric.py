@@ -149,13 +149,10 @@ def _value(metric: Metric, predicted: Predicted) -> float:
     given = predicted.probabilities if metric.wants_probabilities else predicted.predictions
     if given is not None and not np.isfinite(given).all():
         return math.nan  # scikit-learn would raise
-    if not metric.wants_probabilities:
-        return _number(metric.function(predicted.truth, given))
-    chances = given
-    theirs = metric.function.func.__module__.startswith("sklearn.")
-    if theirs and chances is not None and predicted.truth.ndim == 1 and chances.shape[1] == 2:
-        chances = chances[:, 1]  # of two classes scikit-learn wants that of the second alone
-    return _number(metric.function(predicted.truth, chances))
+    theirs = metric.wants_probabilities and metric.function.func.__module__.startswith("sklearn.")
+    if theirs and given is not None and predicted.truth.ndim == 1 and given.shape[1] == 2:
+        given = given[:, 1]  # of two classes scikit-learn wants that of the second alone
+    return _number(metric.function(predicted.truth, given))
 
 
 def baseline(task: str, train: Tensor, truth: Tensor, num_classes: int) -> Predicted:

@@ -200,10 +200,8 @@ class Table(Batched):
 
     def fit(self, batches: Batches) -> None:
         mean, std, kind = _moments(batch[:, self.numbers] for batch in batches())
-        seen: set[tuple[int, float]] = set()
-        for batch in batches():
-            for column in self.named:
-                seen |= {(column, code) for code in batch[:, column].unique().tolist() if code == code}
+        found = ((c, code) for batch in batches() for c in self.named for code in batch[:, c].unique().tolist())
+        seen = {(column, code) for column, code in found if code == code}
         self.mean, self.std = _scale(mean, std, kind, self.exact)
         self.codes = torch.tensor(sorted(seen)).view(-1, 2)  # (K, 2): column and code of each one-hot output
 

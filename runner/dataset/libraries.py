@@ -151,10 +151,9 @@ def _read_idx(path: Path) -> Tensor:
 
 def _in_memory(sources: Sequence[Any]) -> Dataset[Any]:
     """The pictures as they are stored, where torchvision holds them as one array; else the data set itself."""
-    made = [_arrays(source) for source in sources]
-    if any(array is None for array in made):
+    held = [array for source in sources if (array := _arrays(source)) is not None]
+    if len(held) < len(sources):
         return sources[0] if len(sources) == 1 else ConcatDataset(sources)
-    held = [array for array in made if array is not None]
     if len(held) == 1:
         return held[0]
     inputs, targets = torch.cat([a.inputs for a in held]), torch.cat([a.targets for a in held])

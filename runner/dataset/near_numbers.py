@@ -188,7 +188,9 @@ def _problems(
         if names[1:]:
             verb = ("is" if names[2:] == [] else "are") if not form else ("does" if names[2:] == [] else "do")
             what += f"; so {verb} {few(map(repr, names[1:]), 10)}"
-        if not form and _is_header(frame, [found[name] for name in names], names):
+        first_row = {name: str(frame[name].iloc[0]) for name in names}
+        # The first row was not read as names, though its cells are no numbers in any of the columns.
+        if not form and is_unnamed(frame) and all(c in found[n].marks and not _is_gap(c) for n, c in first_row.items()):
             remedy = "dataset.header=true"
         allowed = f"numbers{' with a decimal point' if form else ' and empty cells'}"
         if not {*names} & {*goals}:
@@ -196,13 +198,6 @@ def _problems(
             allowed += f"; for categories {override('dataset.categories', named)}"
         problems.append(Problem("dataset.path", what, allowed, remedy))
     return problems
-
-
-def _is_header(frame: pd.DataFrame, found: Sequence[Found], names: Sequence[Any]) -> bool:
-    """Return whether a cell of the first row, which was not read as names, is no number in any of the columns."""
-    first = [str(frame[name].iloc[0]) for name in names]
-    pairs = zip(first, found, strict=True)
-    return is_unnamed(frame) and all(cell in each.marks and not _is_gap(cell) for cell, each in pairs)
 
 
 def _merged(settings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

@@ -232,16 +232,14 @@ class Pictures(Dataset[Any]):
         """Leave out the files that cannot be read, by what is known of their heads, and say so; or refuse them."""
         deep = {path for path, each in heads.items() if each and each.deep and self.how.value_range is None}
         if skips:
-            self.skip({path for path, _ in self.samples if path in deep or heads.get(path) is None})
+            broken = {path for path, _ in self.samples if path in deep or heads.get(path) is None}
+            if broken:
+                names = [self.prefix + path.relative_to(self.root).as_posix() for path in sorted(broken)]
+                _say_skipped(names, len(self))
+                self.samples = [(path, target) for path, target in self.samples if path not in broken]
         elif self.how.reading > 1:
             for index in [number for number, (path, _) in enumerate(self.samples) if path in deep][:1]:
                 self[index]
-
-    def skip(self, broken: set[Path]) -> None:
-        """Leave out some files, and say so."""
-        if broken:
-            _say_skipped([self.prefix + path.relative_to(self.root).as_posix() for path in sorted(broken)], len(self))
-            self.samples = [(path, target) for path, target in self.samples if path not in broken]
 
     @property
     def names(self) -> list[str]:

@@ -105,7 +105,8 @@ class Loss(nn.Module):
         self.terms = cast("Sequence[Term]", nn.ModuleList(terms))
         self.task, self.num_outputs, self.ignore_index = task, num_outputs, ignore_index
         self.declared = emits is not None
-        self.emits = emits or ("values" if task == "regression" or all(map(_takes_values, terms)) else "logits")
+        of_values = all(term.takes is not None and term.takes.output == "values" for term in terms)
+        self.emits = emits or ("values" if task == "regression" or of_values else "logits")
         self.standardizes = scaling is not None
         mean, std = scaling or (torch.zeros(()), torch.ones(()))
         self.register_buffer("mean", mean)
@@ -301,10 +302,6 @@ def _by_sample(factor: Tensor) -> Tensor:
         what = "some values of a sample are masked or weighted differently, but this loss gives one value per sample"
         raise ValueError(what)
     return flat[:, 0]
-
-
-def _takes_values(term: Term) -> bool:
-    return term.takes is not None and term.takes.output == "values"
 
 
 def _form(output: Tensor, flags: bool) -> str | None:

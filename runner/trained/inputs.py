@@ -223,7 +223,8 @@ def _of_text(stream: IO[str], name: str, runs: Sequence[Run], size: int, keep: S
         head = first_two(stream)
         head[0] = head[0].removeprefix("\ufeff")
         separator, named = dialect.first_lines(head)
-        if separator == BLANKS and dialect.separator is None and head[0].strip() in _features(runs):
+        codes = runs[0].reader.codes
+        if separator == BLANKS and dialect.separator is None and codes and head[0].strip() in codes.features:
             separator = ","  # a single column, of a name with blanks
         rows = dialect.rows(chain(head, stream), separator)
         columns = next(rows)
@@ -234,11 +235,6 @@ def _of_text(stream: IO[str], name: str, runs: Sequence[Run], size: int, keep: S
         raise DataError(Problem("input", f"{name} is not a CSV table (its first line is not {_text(dialect)})"))
     names = unique(columns) if named else [str(number) for number in range(len(columns))]
     return _of_rows(_rows(rows if named else chain([columns], rows), dialect), names, runs, size, keep, named)
-
-
-def _features(runs: Sequence[Run]) -> Sequence[str]:
-    codes = runs[0].reader.codes
-    return [] if codes is None else codes.features
 
 
 def _text(dialect: Dialect) -> str:

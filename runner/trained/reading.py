@@ -196,7 +196,12 @@ class Reader:
         if isinstance(given, (str, Path)) or hasattr(given, "getbands"):
             given = [given]
         if hasattr(given, "itertuples"):
-            yield from self._frame(given).split(size)
+            where = self.columns([str(name) for name in given.columns])
+            rows = [[row[i] for i in where] for row in given.itertuples(index=False, name=None)]
+            inputs, wrong = self.table(rows)
+            if wrong:
+                raise DataError(Problem("input", f"row {min(wrong)}: {wrong[min(wrong)]}"))
+            yield from inputs.split(size)
         elif isinstance(given, (Tensor, np.ndarray)):
             one = given.ndim == len(self.shape)
             yield from self.array(given[None] if one else given).split(size)
@@ -207,14 +212,6 @@ class Reader:
         else:
             what = f"an object of type {type(given).__name__} does not hold samples"
             raise DataError(Problem("input", what, SAMPLES))
-
-    def _frame(self, frame: Any) -> Tensor:
-        where = self.columns([str(name) for name in frame.columns])
-        rows = [[row[i] for i in where] for row in frame.itertuples(index=False, name=None)]
-        inputs, wrong = self.table(rows)
-        if wrong:
-            raise DataError(Problem("input", f"row {min(wrong)}: {wrong[min(wrong)]}"))
-        return inputs
 
     def _one(self, given: Any) -> Tensor:
         """A picture, its path, or a sample."""

@@ -136,7 +136,12 @@ class Writer:
         try:
             if self.path is not None:
                 self._file = self._open(self.path)
-            self._begin()
+            if not self._json:
+                self._csv = csv.writer(self._file, lineterminator="\n")
+                names = [*self.layout.names, *self.layout.chances, *(["error"] if self.layout.fails else [])]
+                with self._telling():
+                    self._csv.writerow(map(self._cell, names))
+                    self._file.flush()
         except BaseException:  # also by a signal, of which `with` does not tell __exit__ here
             self._discard()
             raise
@@ -148,15 +153,6 @@ class Writer:
                 return self._part.open("x", newline="", encoding="utf-8")
         except NotWritten as error:
             refuse(error, "output", f"'{path}' cannot be written", "a file in a writable folder")
-
-    def _begin(self) -> None:
-        if self._json:
-            return
-        self._csv = csv.writer(self._file, lineterminator="\n")
-        with self._telling():
-            names = [*self.layout.names, *self.layout.chances, *(["error"] if self.layout.fails else [])]
-            self._csv.writerow(map(self._cell, names))
-            self._file.flush()
 
     def _discard(self) -> None:
         if self.path is not None:
