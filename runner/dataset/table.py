@@ -10,17 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from runner.dataset.columns import (
-    Name,
-    columns_of,
-    listed,
-    override,
-    pd,
-    say_class,
-    say_codes,
-    say_header,
-    say_index,
-)  # fmt: skip
+from runner.dataset.columns import Name, columns_of, listed, override, pd, say_class, say_codes, say_header, say_index
 from runner.dataset.dialect import Dialect, is_number
 from runner.dataset.goals import IGNORED, as_tags, class_indices, flags_of, gaps_said, whole, with_words
 from runner.dataset.near_numbers import has_zeros, numbers_of

@@ -15,8 +15,7 @@ from torch.utils.data import IterableDataset
 
 from runner.loader.order import Order
 from runner.loader.resident import Resident
-from runner.loader.stream import Streaming
-from runner.loader.workers import Workers
+from runner.loader.workers import Streaming, Workers
 
 if TYPE_CHECKING:
     from runner.dataset import Samples, Stream
