@@ -48,7 +48,11 @@ def read(
     parts = built if isinstance(built, Parts) else Parts(built)
     if parts.train is None:
         raise DataError(Problem("dataset", "there is no train part", "a data set, or Parts(train=DATASET, …)"))
-    _check_keys(keys, parts)
+    if missing := [name for name in ("input", "target") if keys is not None and name not in keys]:
+        problem = Problem(f"dataset.keys.{missing[0]}", "is missing", "{input: KEY, target: KEY, NAME: KEY, …}")
+        raise ConfigError(problem)
+    if keys is not None and isinstance(parts.train, ArrayDataset):
+        raise ConfigError(Problem("dataset.keys", "only applies to data sets whose samples are dicts", "null"))
     # A table says itself what stands for no target, as its classes have numbers of their own.
     own = parts.train.ignore_index if isinstance(parts.train, ArrayDataset) else None
     how = keys, layout, ignore_index if own is None else own, exact
@@ -80,16 +84,6 @@ def _in_memory(source: Any, layout: str | None, exact: bool) -> Any:
         return source
     as_input(inputs[0], layout)  # refuses pictures whose channels look as if they were last
     return ArrayDataset(inputs, as_targets(targets, exact))
-
-
-def _check_keys(keys: Mapping[str, str] | None, parts: Parts) -> None:
-    if keys is None:
-        return
-    if missing := [name for name in ("input", "target") if name not in keys]:
-        problem = Problem(f"dataset.keys.{missing[0]}", "is missing", "{input: KEY, target: KEY, NAME: KEY, …}")
-        raise ConfigError(problem)
-    if isinstance(parts.train, ArrayDataset):
-        raise ConfigError(Problem("dataset.keys", "only applies to data sets whose samples are dicts", "null"))
 
 
 def _to_its_end(source: IterableDataset[Any], name: str) -> list[Any]:

@@ -140,7 +140,9 @@ def check_labels(root: Path, classes: Sequence[str], found: Sequence[Found], par
     if not filled and not loose:
         return
     one = len(filled) < 2  # of numbers for names, any table has some
-    tables = [t for t in _tables(root, not filled) if any(_lists(t, paths, one) for paths in filled or [loose])]
+    places = (root,) if filled else (root, root.parent)
+    beside = [p for place in places for p in sorted(place.iterdir()) if p.suffix.lower() in TABLES and p.is_file()]
+    tables = [t for t in beside[:NUMBER_OF_TABLES] if any(_lists(t, paths, one) for paths in filled or [loose])]
     unread = f"; the labels in {tables[0]} are not read" if tables else ""
     if not filled:
         what = f"images lie directly in {root} ({len(loose):,}), and not in one folder per class{unread}"
@@ -156,12 +158,6 @@ def check_labels(root: Path, classes: Sequence[str], found: Sequence[Found], par
     if loose:
         log.warning("%s directly in %s left out: only those in folders have a class",
                     counted(len(loose), "image is", "images are"), root)  # fmt: skip
-
-
-def _tables(root: Path, above: bool) -> list[Path]:
-    """Tables in a folder, and in the one that it is in; not more than a few."""
-    found = [path for place in (root, *([root.parent] if above else [])) for path in sorted(place.iterdir())]
-    return [path for path in found if path.suffix.lower() in TABLES and path.is_file()][:NUMBER_OF_TABLES]
 
 
 def _lists(table: Path, names: Sequence[str], anywhere: bool) -> bool:

@@ -18,8 +18,7 @@ from torch.utils.data import Dataset
 
 from runner import debugger
 from runner.dataset import decoding, image_files
-from runner.dataset.decoding import Fit, Head, decode
-from runner.dataset.image_cache import Read, keep, load, place
+from runner.dataset.decoding import Fit, Head, Read, decode, keep, load, place
 from runner.dataset.tensors import ArrayDataset, Parts, as_input
 from runner.errors import ConfigError, DataError, Problem, few, for_shell, reason_of, shown
 from runner.files import absent, typed
@@ -144,7 +143,7 @@ def _folders(root: Path) -> dict[str, Path]:
     inside = [path for path in sorted(root.iterdir()) if path.is_dir() and not image_files.is_dropping(path.name)]
     named = [path for path in inside if part_named(path.name)]
     others = [path.name for path in inside if path not in named and image_files.find(path).paths] if named else []
-    if others and all(_is_flat(path) for path in named):
+    if others and all({Path(each).parent for each in image_files.find(path).paths} == {path} for path in named):
         names = few(path.name for path in named)
         log.info("%s: taken for a class and not for a part, as images lie directly in the folder", names)
         return {}
@@ -160,12 +159,6 @@ def _folders(root: Path) -> dict[str, Path]:
         allowed = "either folders train, val and test, or one folder per class"
         raise DataError(Problem("dataset.root", what, allowed, image_files.AS_CLASSES))
     return found
-
-
-def _is_flat(folder: Path) -> bool:
-    """Return whether pictures lie in a folder, and none in folders in it."""
-    paths = image_files.find(folder).paths
-    return bool(paths) and all(Path(path).parent == folder for path in paths)
 
 
 class Pictures(Dataset[Any]):

@@ -149,5 +149,4 @@ class Parts:
 
     def items(self) -> list[tuple[str, Dataset[Any]]]:
         """The parts that are there, by name."""
-        named = {"train": self.train, "val": self.val, "test": self.test}
-        return [(name, part) for name, part in named.items() if part is not None]
+        return [(name, part) for name, part in vars(self).items() if part is not None]

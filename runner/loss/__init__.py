@@ -5,8 +5,7 @@ weights. `Loss` gives both for one batch; whoever wants the mean over a step, a 
 divides once.
 """
 
-from runner.loss.kinds import Focal, LabelSmoothing, Readout, Takes
+from runner.loss.kinds import Focal, LabelSmoothing, Readout, Takes, class_weights, positive_weights
 from runner.loss.loss import Loss, Term
-from runner.loss.weights import class_weights, positive_weights
 
 __all__ = ["Focal", "LabelSmoothing", "Loss", "Readout", "Takes", "Term", "class_weights", "positive_weights"]

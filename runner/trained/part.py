@@ -58,7 +58,13 @@ def part_of(opened: Opened, run: Run, name: str) -> Part:
         raise DataError(Problem("dataset", "the data have changed since training", remedy=remedy))
     if name == "train" and isinstance(given["train"], Stream):
         raise DataError(Problem("part", "the train part is a stream, which has no end", "val, test"))
-    samples, indices = _of_the_run(opened, held, name) if own else _of_others(run, held, name)
+    if own:
+        with read_write(cfg), open_dict(cfg):
+            cfg.split.path = str(opened.folder)  # as it was, whatever the function would make of it today
+        split = data.make_split(cfg, held)
+        samples, indices = held[name if name in split.official else "train"], torch.from_numpy(split.parts[name])
+    else:
+        samples, indices = _of_others(run, held, name)
     loader = data.evaluation_loader(cfg, samples, indices, run.transform, run.device)
     _check_shape(run, loader)
     return Part(name, samples, indices, loader, own)
@@ -71,14 +77,6 @@ def _fingerprint(run_dir: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         what = f"cannot be read ({reason_of(error)})"
         raise DataError(Problem(str(run_dir / "split.json"), what)) from error
-
-
-def _of_the_run(opened: Opened, held: dict[str, Samples], name: str) -> tuple[Samples, Tensor]:
-    cfg = opened.cfg
-    with read_write(cfg), open_dict(cfg):
-        cfg.split.path = str(opened.folder)  # as it was, whatever the function would make of it today
-    split = data.make_split(cfg, held)
-    return held[name if name in split.official else "train"], torch.from_numpy(split.parts[name])
 
 
 def _of_others(run: Run, held: dict[str, Samples], name: str) -> tuple[Samples, Tensor]:

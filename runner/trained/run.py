@@ -174,7 +174,10 @@ class Run:
             flips: ``horizontal``, ``vertical``: the mean over the pictures and their mirror images.
         """
         with eval_mode(self.model) if self.model.training else nullcontext():
-            said = [self.readout(self._fitting(each)) for each in _mirrored(inputs, flips)]
+            views = [inputs]
+            for name in flips:
+                views += [each.flip({"horizontal": 3, "vertical": 2}[name]) for each in views]
+            said = [self.readout(self._fitting(each)) for each in views]
         return said[0] if len(said) == 1 else torch.stack(said).mean(0)
 
     def cool(self, temperature: float) -> None:
@@ -320,11 +323,3 @@ def _restore(module: nn.Module, state: Mapping[str, Tensor], path: Path, run_dir
         own = path.is_relative_to(run_dir)
         remedy = "the code that it was written with" if own else "weights of this run, or of one with the same model"
         raise RunFolderError(Problem(str(path), what, remedy=remedy)) from error
-
-
-def _mirrored(inputs: Tensor, flips: Sequence[str]) -> list[Tensor]:
-    """(B, C, H, W) pictures, and their mirror images."""
-    found = [inputs]
-    for axis in ({"horizontal": 3, "vertical": 2}[name] for name in flips):
-        found += [each.flip(axis) for each in found]
-    return found
