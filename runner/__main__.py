@@ -24,10 +24,10 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 # Whether there is a card is asked of its driver, and CUDA is not started: the process may be about to fork.
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 
-from runner import __version__, debugger, folder, options, program, project, ranks, signals, streams
+from runner import __version__, debugger, folder, options, program, project, ranks, signals
 from runner.commands import COMMANDS, USAGE, show_help, train
 from runner.errors import ConfigError, Interrupted, Problem, RunnerError, nearest, of_memory
-from runner.visible import say, say_traceback
+from runner.visible import prepared, say, say_traceback
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,7 +52,7 @@ def _done(arguments: list[str]) -> int:
     project.read.cache_clear()
     try:
         ranks.check(arguments)
-        with signals.exiting(), streams.prepared():
+        with signals.exiting(), prepared():
             return _command(arguments)(arguments)
     except RunnerError as error:
         say(f"error: {error}")

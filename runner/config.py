@@ -162,13 +162,6 @@ def mention_earlier(config: DictConfig) -> None:
         )
 
 
-def shorten(config: DictConfig) -> None:
-    """Two batches of every part: ``debug=dev_run``."""
-    with read_write(config), open_dict(config):
-        config.trainer.limit_batches = 2
-        config.trainer.accumulate = min(config.trainer.accumulate, 2)
-
-
 def has_folds(config: DictConfig) -> bool:
     """Whether a run is a cross-validation."""
     return bool(config.split.get("fold") == "all")
@@ -178,14 +171,6 @@ def take_fold(config: DictConfig, number: int = 0) -> None:
     """Make a cross-validation one of its folds."""
     with read_write(config):
         config.split.fold = number
-
-
-def offline(config: DictConfig) -> None:
-    """Nothing that would be downloaded or kept: ``check=only``."""
-    with read_write(config), open_dict(config):
-        for name, value in (("download", False), ("cache", None)):
-            if name in config.dataset:
-                config.dataset[name] = value
 
 
 def install(config: DictConfig) -> DictConfig:
@@ -290,10 +275,12 @@ def task(config: DictConfig, ours: DictConfig | None = None) -> DictConfig:
     enter_options(made, config)
     if not is_exact(made):
         go_on_as_earlier(made)
-    if config.check == "only":
-        offline(made)
-    if config.debug == "dev_run":
-        shorten(made)
+    if config.check == "only":  # nothing is downloaded or kept
+        with read_write(made):
+            made.dataset.update({k: v for k, v in {"download": False, "cache": None}.items() if k in made.dataset})
+    if config.debug == "dev_run":  # two batches of every part
+        with read_write(made), open_dict(made):
+            made.trainer.update(limit_batches=2, accumulate=min(made.trainer.accumulate, 2))
     return made
 
 

@@ -36,7 +36,10 @@ def resolve(name: str) -> torch.device:
     kind, _, number = name.partition(":")
     cards = torch.cuda.device_count() if kind == "cuda" and torch.cuda.is_available() else 0
     if (kind == "cuda" and int(number or 0) >= cards) or (kind == "mps" and not _has_mps()):
-        raise ConfigError(Problem("device", f"there is no {name!r} on this machine", _present(), "device=auto"))
+        there = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+        present = ["auto", "cpu", *(f"cuda:{i}" for i in there), *(["mps"] if _has_mps() else [])]
+        what = f"there is no {name!r} on this machine"
+        raise ConfigError(Problem("device", what, ", ".join(present), "device=auto"))
     return torch.device("cuda", int(number or 0)) if kind == "cuda" else torch.device(name)
 
 
@@ -49,10 +52,16 @@ def check(device: torch.device, cudnn: bool) -> None:
     Raises:
         ConfigError: it cannot.
     """
-    if device.type == "cuda":
-        _check_built_for(device)
+    if device.type != "cuda":
+        return
+    _check_built_for(device)
+    try:
         if cudnn:
-            _check_cudnn()
+            torch.backends.cudnn.version()  # is one that this torch can work with
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        remedy = "an LD_LIBRARY_PATH without another cuDNN, or trainer.cudnn=false"
+        raise ConfigError(Problem("trainer.cudnn", reason, remedy=remedy)) from error
 
 
 def _check_built_for(device: torch.device) -> None:
@@ -70,16 +79,6 @@ def _check_built_for(device: torch.device) -> None:
         what = f"{device} ({name}) has compute capability {major}.{minor}, which this build of torch does not support"
         remedy = "a build of torch that supports it (pytorch.org/get-started), or device=cpu"
         raise ConfigError(Problem("device", what, ", ".join(built), remedy))
-
-
-def _check_cudnn() -> None:
-    """That the cuDNN that is loaded is one that this torch can work with."""
-    try:
-        torch.backends.cudnn.version()
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
-        remedy = "an LD_LIBRARY_PATH without another cuDNN, or trainer.cudnn=false"
-        raise ConfigError(Problem("trainer.cudnn", reason, remedy=remedy)) from error
 
 
 def describe(device: torch.device) -> str:
@@ -153,11 +152,6 @@ def _visible() -> list[str]:
 
 def _has_mps() -> bool:
     return torch.backends.mps.is_available()
-
-
-def _present() -> str:
-    cuda = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    return ", ".join(["auto", "cpu", *cuda, *(["mps"] if _has_mps() else [])])
 
 
 def environment(device: torch.device, record: Mapping[str, Any]) -> Table:

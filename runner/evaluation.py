@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from runner import metric
 from runner.eval_mode import Fitting, eval_mode
 from runner.metric import Metric, Predicted
+from runner.trainer import nonfinite
 
 if TYPE_CHECKING:  # parts are given to one another, and do not import one another
     from runner.batch import Batch
@@ -81,13 +82,12 @@ def norm_gap(model: nn.Module, criterion: Loss, batch: Batch) -> dict[str, float
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats and len(batch) > 1]
     if not norms:
         return None
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    buffers = nonfinite.copies(model)
     losses = []
     with eval_mode(model), suppress(torch.OutOfMemoryError):
         for own in (False, True):
             for norm in norms:
                 norm.train(own)
             losses.append(float(criterion.of(model(batch.input), batch)))
-    for name, buffer in model.named_buffers():
-        buffer.copy_(buffers[name])
+    nonfinite.restore(model, buffers)
     return {"eval_mode": losses[0], "batch_statistics": losses[1]} if len(losses) == 2 else None

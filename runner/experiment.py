@@ -182,7 +182,9 @@ def _loss(cfg: DictConfig, data: Data, new: bool) -> Loss:
             rule, beta = value(node.weight), node.get("beta", 0.999)
             given["weight"] = loss.class_weights(rule, counts, beta, f"{place}.weight")
         if "pos_weight" in node:
-            rule, known = value(node.pos_weight), _known_flags(data)
+            rule, rows = value(node.pos_weight), data.indices["train"]
+            # For each class, how many samples say whether they are of it.
+            known = [len(rows)] * len(train.classes) if train.counted is None else train.counted[rows].sum(0).tolist()
             given["pos_weight"] = loss.positive_weights(rule, counts, known, f"{place}.pos_weight")
         found.extend(each for each in given.values() if each is not None)
         return {key: None if each is None else torch.tensor(each) for key, each in given.items()}
@@ -197,15 +199,6 @@ def _loss(cfg: DictConfig, data: Data, new: bool) -> Loss:
         _check_reduction(made.terms, cfg.loss.get("terms") or [cfg.loss])
     fill(cfg, {"class_weights": next(iter(found), None), "output": made.emits})
     return made
-
-
-def _known_flags(data: Data) -> list[int]:
-    """For each class, how many samples of train say whether they are of it."""
-    train, rows = data.samples["train"], data.indices["train"]
-    if train.counted is None:
-        return [len(rows)] * len(train.classes)
-    known: list[int] = train.counted[rows].sum(0).tolist()
-    return known
 
 
 def _moments(train: Samples, rows: Tensor) -> tuple[Tensor, Tensor]:

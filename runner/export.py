@@ -61,7 +61,9 @@ def main(opened: Opened) -> None:
         samples = torch.cat([samples, samples])
     whole = Whole(run).eval()
     facts = describe(run, samples)
-    with tempfile.TemporaryDirectory(dir=_writable(path.parent), prefix=".export-") as place:
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ConfigError(Problem("output", f"'{path.parent}' is not writable", remedy="output=FILE, somewhere else"))
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as place:
         made = Path(place) / path.name
         with torch.no_grad():
             ask = _written(options.format, run, whole, samples, facts, made)
@@ -197,12 +199,6 @@ def _require(kind: str) -> None:
         what = f"{kind} needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed"
         remedy = f"uv pip install {' '.join(missing)}, or format=torch_export"
         raise ConfigError(Problem("format", what, ", ".join(FORMATS), remedy))
-
-
-def _writable(place: Path) -> Path:
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise ConfigError(Problem("output", f"'{place}' is not writable", remedy="output=FILE, somewhere else"))
-    return place
 
 
 def _compare(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -38,10 +38,13 @@ def layers(model: nn.Module, example: Tensor) -> Table:
     names = {module: name for name, module in model.named_modules()}
     shapes: dict[str, tuple[int, ...]] = {}
 
-    def see(module: nn.Module, output: Tensor) -> None:
-        shapes.setdefault(names[module], tuple(output.shape))
+    def see(module: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            shapes.setdefault(names[module], tuple(output.shape))
 
-    with _hooked(model, see), FlopCounterMode(display=False) as counter, torch.inference_mode(), eval_mode(model):
+    with ExitStack() as hooks, FlopCounterMode(display=False) as counter, torch.inference_mode(), eval_mode(model):
+        for module in names:
+            hooks.enter_context(module.register_forward_hook(see))
         model(example)
     flops = {name: sum(counts.values()) / len(example) for name, counts in counter.get_flop_counts().items()}
     root, rows = type(model).__name__, []
@@ -75,22 +78,6 @@ def _row(
     ]
 
 
-@contextmanager
-def _hooked(model: nn.Module, see: Callable[[nn.Module, Tensor], None]) -> Iterator[None]:
-    """Let `see` have every module's output, where that is a tensor; the hooks are gone afterwards."""
-
-    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-        if isinstance(output, Tensor):
-            see(module, output)
-
-    handles = [module.register_forward_hook(hook) for module in model.modules()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def memory(cfg: DictConfig, experiment: Experiment) -> Table:
     """What a step holds in memory, measured by taking one on a copy.
 
@@ -120,16 +107,16 @@ def memory(cfg: DictConfig, experiment: Experiment) -> Table:
         opt.step(lambda: total.item())  # it asks for the loss again, and finds the gradient as it is
     else:
         opt.step()
-    state = _bytes(_tensors([list(held.values()) for held in opt.state.values()]))
-    rows: list[list[Any]] = [
-        ["parameters and buffers", _mebibytes(_bytes((*e.model.parameters(), *e.model.buffers())))],
-        ["gradients", _mebibytes(gradients)],
-        [f"state of {type(opt).__name__}", _mebibytes(state)],
-        [f"activations, batch of {len(batch)}", _mebibytes(sum(kept.values()))],
-    ]
+    state = _bytes(_tensors([list(of_one.values()) for of_one in opt.state.values()]))
+    held = {
+        "parameters and buffers": _bytes((*e.model.parameters(), *e.model.buffers())),
+        "gradients": gradients,
+        f"state of {type(opt).__name__}": state,
+        f"activations, batch of {len(batch)}": sum(kept.values()),
+    }
     if cuda:
-        rows.append(["peak on the device, measured", _mebibytes(torch.cuda.max_memory_allocated(e.device))])
-    return Table("Memory of a step", ["", "MiB"], rows)
+        held["peak on the device, measured"] = torch.cuda.max_memory_allocated(e.device)
+    return Table("Memory of a step", ["", "MiB"], [[what, count / 2**20] for what, count in held.items()])
 
 
 def tables(cfg: DictConfig, experiment: Experiment) -> dict[str, Table]:
@@ -158,7 +145,3 @@ def _tensors(values: Any) -> Iterator[Tensor]:
 
 def _bytes(tensors: Any) -> int:
     return sum(tensor.nbytes for tensor in tensors)
-
-
-def _mebibytes(count: int) -> float:
-    return count / 2**20

@@ -6,7 +6,7 @@ import copy
 import re
 import warnings
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import torch
 from omegaconf import MISSING, DictConfig
@@ -194,21 +194,19 @@ def _declared_example(cfg: DictConfig) -> Tensor | None:
 def _where(model: nn.Module, example: Tensor) -> str:
     """The innermost layer in which a forward pass ends with an exception, and what it got."""
     entered: list[tuple[str, nn.Module, object]] = []
-    handles = []
-    for name, module in model.named_modules():
-        if name:
+    names = {module: name for name, module in model.named_modules() if name}
 
-            def enter(module: nn.Module, inputs: tuple[object, ...], name: str = name) -> None:
-                entered.append((name, module, inputs[0] if inputs else None))
+    def enter(module: nn.Module, inputs: tuple[object, ...]) -> None:
+        entered.append((names[module], module, inputs[0] if inputs else None))
 
-            def leave(module: nn.Module, inputs: object, output: object) -> None:
-                entered.pop()
+    def leave(module: nn.Module, inputs: object, output: object) -> None:
+        entered.pop()
 
-            handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
-    with suppress(Exception), torch.inference_mode(), eval_mode(model):
+    with ExitStack() as hooks, suppress(Exception), torch.inference_mode(), eval_mode(model):
+        for module in names:
+            hooks.enter_context(module.register_forward_pre_hook(enter))
+            hooks.enter_context(module.register_forward_hook(leave))
         model(example)
-    for handle in handles:
-        handle.remove()
     if not entered:
         return ""
     name, module, given = entered[-1]

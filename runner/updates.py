@@ -91,7 +91,8 @@ def make_trainer(
         what = f"'fp16' is not possible with {type(opt).__name__}: loss scaling needs exactly one gradient per step"
         raise ConfigError(Problem("trainer.precision", what, "fp32, bf16"))
     given = {
-        "frozen": e.frozen, "compute": step_of(cfg), "precision": e.precision,
+        "frozen": e.frozen, "precision": e.precision,
+        "compute": plain if options.step is None else factory(options.step),
         "compiled": _compiled(e.model) if options.compile and not debugger.on else None,
         # Anomaly detection looks at each value, for which it waits.
         "graph": options.cuda_graph and e.device.type == "cuda" and cfg.debug not in ("anomaly", "ide"),
@@ -110,11 +111,6 @@ def _compiled(model: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
     # For each size of batches anew, of which there are few: once compiled for any size, a batch takes other kernels
     # than before, and a resumed run that is not yet there would have other bits.
     return torch.compile(model, dynamic=False)
-
-
-def step_of(cfg: DictConfig) -> Callable[..., torch.Tensor]:
-    """What the loss of a batch is."""
-    return plain if cfg.trainer.step is None else factory(cfg.trainer.step)
 
 
 def make_optimizer(cfg: DictConfig, model: nn.Module, loss: nn.Module) -> torch.optim.Optimizer:

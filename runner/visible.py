@@ -12,7 +12,9 @@ import os
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
+from io import TextIOWrapper
 from typing import Any, TextIO, TypeVar
 from urllib.parse import quote, quote_plus
 
@@ -124,3 +126,28 @@ def say(text: str, stream: TextIO | None = None) -> None:
 def say_traceback() -> None:
     """Print where the error came from that is being handled."""
     say(traceback.format_exc().rstrip("\n"))
+
+
+@contextlib.contextmanager
+def prepared() -> Iterator[None]:
+    """While entered, characters that the terminal has not become question marks, and a warning of a library is one line
+    of ours, once."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    said: set[str] = set()
+
+    def say(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int,
+        file: TextIO | None = None, line: str | None = None,
+    ) -> None:  # fmt: skip
+        text = f"{category.__name__}: {' '.join(str(message).split())}"
+        if text not in said:
+            said.add(text)
+            log.warning("%s (%s, line %d)", text, filename, lineno)
+
+    before, warnings.showwarning = warnings.showwarning, say
+    try:
+        yield
+    finally:
+        warnings.showwarning = before

@@ -11,9 +11,9 @@ from conftest import QUICK, Forked, Run, result_of
 from rich.console import Console
 
 from runner import terminal
-from runner.streams import prepared
 from runner.table import Table
 from runner.terminal import Bar, ConsoleHandler, show
+from runner.visible import prepared
 
 
 @pytest.fixture

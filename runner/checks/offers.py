@@ -38,7 +38,9 @@ def offer(cfg: DictConfig) -> None:
     """Enter ``${facts.NAME}`` for each required argument that is named like a fact and not given; for a target that was
     typed in place of an option's, also for those that have a default, which would be that of other data."""
     anew = started(cfg)
-    found = [(place, node) for place, node in _nodes(cfg) if place in anew or not _is_ours(node)]
+    found = [
+        (place, node) for place, node in _nodes(cfg) if place in anew or node._target_.partition(".")[0] not in OURS
+    ]
     if not found or config.check_keys(cfg):  # nothing is imported before the keys are right
         return
     for place, node in found:
@@ -57,10 +59,6 @@ def _nodes(cfg: DictConfig) -> Iterator[tuple[str, DictConfig]]:
         with suppress(OmegaConfBaseException):  # which the checks say
             if isinstance(node, DictConfig) and isinstance(node.get("_target_"), str):
                 yield place, node
-
-
-def _is_ours(node: DictConfig) -> bool:
-    return str(node._target_).partition(".")[0] in OURS
 
 
 def _asked(cfg: DictConfig, place: str, node: DictConfig, anew: bool) -> dict[str, str]:

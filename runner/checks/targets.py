@@ -74,7 +74,10 @@ def check(tree: Mapping[str, Any]) -> list[Problem]:
     patterns = tree.get("allow_targets")
     own = [pattern for pattern in patterns if isinstance(pattern, str)] if isinstance(patterns, list) else []
     allowed = (*ALLOWED, *own)
-    found = [problem for path, node in nodes(tree) for problem in _check_target(path, node, allowed)]
+    found: list[Problem] = []
+    for path, node in nodes(tree):
+        wrong = _check_name(f"{path}._target_", node, allowed)
+        found += wrong or _check_arguments(path, node, locate(node["_target_"]))
     found = _with_one_remedy(found)
     if tree.get("resume") is not None:  # an earlier version may have started it
         return found
@@ -119,11 +122,6 @@ def nodes(tree: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
         yield path, tree
     for name, child in children:
         yield from nodes(child, f"{path}.{name}" if path else str(name))
-
-
-def _check_target(path: str, node: dict[str, Any], allowed: Sequence[str]) -> list[Problem]:
-    found = _check_name(f"{path}._target_", node, allowed)
-    return found or _check_arguments(path, node, locate(node["_target_"]))
 
 
 def _check_name(key: str, node: dict[str, Any], allowed: Sequence[str]) -> list[Problem]:

@@ -34,8 +34,10 @@ def build(
     Raises:
         ConfigError: a rule that decides nothing, or a setting that the optimizer does not have.
     """
+    parameters = inspect.signature(factory).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty} | factory.keywords
     found = groups(
-        modules, rules, _defaults(factory),
+        modules, rules, defaults,
         decay_norms_and_biases=decay_norms_and_biases, layer_decay=layer_decay, scale=scale,
     )  # fmt: skip
     devices = {p.device.type for group in found for _, p in group["params"]}
@@ -78,12 +80,6 @@ def form(optimizer: torch.optim.Optimizer) -> str | None:
     if "foreach" not in group:
         return None
     return "foreach" if (on_cuda if chosen is None else chosen) else "tensor by tensor"
-
-
-def _defaults(factory: partial[Any]) -> dict[str, Any]:
-    """Every argument of an optimizer, as bound or as it is by default."""
-    found = {name: p.default for name, p in inspect.signature(factory).parameters.items() if p.default is not p.empty}
-    return {**found, **factory.keywords}
 
 
 def _takes(function: Callable[..., object], name: str) -> bool:

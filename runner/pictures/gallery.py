@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.utils import make_grid
 
 from runner import config, metric, transform
 from runner.dataset import Samples
@@ -183,10 +184,9 @@ def _sprites(pictures: Tensor) -> Tensor:
     side = min(max(pictures.shape[2:]), 48)
     small = functional.interpolate(layers.rgb(pictures, span[0], span[1] - span[0]), (side, side), mode="area")
     columns = sprite_columns(len(small))
-    grid = torch.zeros(columns * columns, 3, side, side)
-    grid[: len(small)] = small
-    rows = grid.view(columns, columns, 3, side, side).permute(2, 0, 3, 1, 4)
-    return (rows.reshape(3, columns * side, columns * side) * 255).round().to(torch.uint8)
+    empty = small.new_zeros(columns**2 - len(small), 3, side, side)
+    grid: Tensor = make_grid(torch.cat([small, empty]), columns, padding=0)
+    return (grid * 255).round().to(torch.uint8)
 
 
 def save(pictures: Mapping[str, Tensor], folder: Path) -> None:

@@ -220,12 +220,9 @@ def _through(model: nn.Module, inputs: Tensor, layer: str, key: str, pictures: b
         remedy = f"'{key}={value}'" if near else ""
         raise ConfigError(Problem(key, f"the model has no layer {layer!r}", ", ".join(names[:20]), remedy))
     seen: list[object] = []
-    handle = modules[layer].register_forward_hook(lambda module, inputs, output: seen.append(output))
-    try:
-        with eval_mode(model):
-            output: Tensor = model(inputs)
-    finally:
-        handle.remove()
+    hook = modules[layer].register_forward_hook(lambda module, inputs, output: seen.append(output))
+    with hook, eval_mode(model):
+        output: Tensor = model(inputs)
     made = seen[-1] if seen else None
     if isinstance(made, Tensor) and (made.dim() == 4 or not pictures):
         return output, made

@@ -161,6 +161,12 @@ class Curve:
             return True
         return False
 
+    def step(self, epochs: float = math.inf) -> None:
+        """Go on by a step, and by the epoch that ends with it, if these are not yet as many as `epochs`."""
+        self.after("step")
+        if self.steps % self.plan.lengths.steps_per_epoch == 0 and self.epochs < epochs:
+            self.after("epoch")
+
     @property
     def is_plateau(self) -> bool:
         return isinstance(self.scheduler, ReduceLROnPlateau)
@@ -196,19 +202,13 @@ class Curve:
         """
         same = state["settings"] == self._settings
         if not same:
-            self._run_to(state["steps"], state["epochs"])
+            while self.steps < min(state["steps"], self.plan.lengths.total_steps):
+                self.step(state["epochs"])
         if same or self.is_plateau:  # what was measured cannot be run again
             self.scheduler.load_state_dict(state["scheduler"])
             self.reference.group.update({k: v for k, v in state["reference"].items() if k != "params"})
         if same:
             self.steps, self.epochs = state["steps"], state["epochs"]
-
-    def _run_to(self, steps: int, epochs: int) -> None:
-        per_epoch = self.plan.lengths.steps_per_epoch
-        while self.steps < min(steps, self.plan.lengths.total_steps):
-            self.after("step")
-            if self.steps % per_epoch == 0 and self.epochs < epochs:
-                self.after("epoch")
 
 
 def momentum_of(group: Mapping[str, Any]) -> Any:

@@ -134,9 +134,7 @@ def rates_of(plan: Plan, rate: float, defaults: Mapping[str, Any]) -> Rates:
     rates = np.empty(plan.lengths.total_steps)
     for step in range(len(rates)):
         rates[step] = curve.rate
-        curve.after("step")
-        if (step + 1) % plan.lengths.steps_per_epoch == 0:
-            curve.after("epoch")
+        curve.step()
     wrong = ~(np.isfinite(rates) & (rates >= 0))
     if wrong.any():
         first = int(wrong.argmax())

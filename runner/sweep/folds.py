@@ -93,7 +93,9 @@ def is_whole(cfg: DictConfig, run_dir: Path) -> bool:
     killed after the last of them."""
     said, found = folder.result(run_dir), json.loads(to_json(_of_folds(cfg, run_dir)))
     metrics = found.pop("metrics")
-    has_files = (run_dir / predictions.TOGETHER).is_file() and (not cfg.tensorboard.enabled or _board(run_dir).is_dir())
+    has_files = (run_dir / predictions.TOGETHER).is_file() and (
+        not cfg.tensorboard.enabled or (run_dir / "tensorboard").is_dir()
+    )
     return has_files and said == said | found | {"metrics": said.get("metrics", {}) | metrics}
 
 
@@ -166,7 +168,10 @@ def summarise(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
         except RunnerError as error:
             made.content |= {"state": "failed", "error": str(error)}
         else:  # before it says that it is completed
-            _show_on_board(cfg, run_dir, made.content)
+            if cfg.tensorboard.enabled:
+                board = Board(run_dir / "tensorboard")
+                board.table("folds", fold_table(made.content, cfg.checkpoint.monitor))
+                board.close()
     made.update(seconds=made.content["seconds"])
     return made.content
 
@@ -188,17 +193,6 @@ def _of_folds(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
         "seconds": round(sum(result.get("seconds", 0.0) for result in results.values()), 3),
         **({"error": broken[0]} if broken else {}),
     }
-
-
-def _board(run_dir: Path) -> Path:
-    return run_dir / "tensorboard"
-
-
-def _show_on_board(cfg: DictConfig, run_dir: Path, content: Mapping[str, Any]) -> None:
-    if cfg.tensorboard.enabled:
-        board = Board(_board(run_dir))
-        board.table("folds", fold_table(content, cfg.checkpoint.monitor))
-        board.close()
 
 
 def _kept(result: Mapping[str, Any]) -> dict[str, Any]:

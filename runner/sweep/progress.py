@@ -19,8 +19,6 @@ from runner.terminal import Status
 from runner.updates import seconds_of
 from runner.visible import log
 
-Settle = Callable[[Work], object]
-
 
 class Progress:
     """Counts runs.

@@ -49,16 +49,13 @@ def write_files(record: Record, cfg: DictConfig) -> Tables:
 
 
 def _tables(rows: Sequence[Row], cfg: DictConfig) -> Tables:
-    tag = str(cfg.sweep.rank_by or _comparable(str(cfg.checkpoint.monitor), rows))
+    there = dict.fromkeys(tag for row in rows for tag in row.result.get("metrics", {}))
+    usual = ranking.comparable(str(cfg.checkpoint.monitor), {key for row in rows for key in row.keys}, there)
+    tag = str(cfg.sweep.rank_by or usual)
     mode = mode_of(tag, cfg.checkpoint.monitor, cfg.checkpoint.mode)
     ranked, failed = ranking.rank(rows, tag, mode), [row for row in rows if row.state not in ENDED_WELL]
     tables = {"ranking": ranking.table(ranked, tag, mode), "runs": _runs(rows, tag)}
     return Tables(ranked, failed, tables | ({"failures": _failures(failed)} if failed else {}))
-
-
-def _comparable(monitor: str, rows: Sequence[Row]) -> str:
-    there = dict.fromkeys(tag for row in rows for tag in row.result.get("metrics", {}))
-    return ranking.comparable(monitor, {key for row in rows for key in row.keys}, there)
 
 
 def report(record: Record, cfg: DictConfig, flags: Sequence[str], seconds: float) -> int:

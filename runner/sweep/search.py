@@ -95,7 +95,8 @@ def dimension(override: Override) -> Callable[[float], str]:
     """
     swept = override.value()
     if not isinstance(swept, IntervalSweep):
-        return partial(_choice, list(override.sweep_string_iterator()))
+        texts = list(override.sweep_string_iterator())
+        return lambda u: texts[int(u * len(texts))]
     check(override)
     start: Any = swept.start
     end: Any = swept.end
@@ -122,10 +123,6 @@ def check(override: Override) -> None:
     ends = re.search(r"interval\(([^,]+),([^)]+)\)", text)
     if isinstance(swept.start, int) and ends and not all(float(end).is_integer() for end in ends.groups()):
         raise ConfigError(Problem(key, f"{text}: its bounds are not whole numbers", "int(interval(1,10))"))
-
-
-def _choice(texts: list[str], u: float) -> str:
-    return texts[int(u * len(texts))]
 
 
 def _between(low: float, high: float, log: bool, u: float) -> str:

@@ -111,7 +111,8 @@ class Study(Sweep):
 
     def _works_of_trial(self, trial: optuna.Trial) -> Iterator[Work]:
         """The runs of a point: one, or one for each seed, named job and fold."""
-        point = {key: text_of(trial.params[key]) for key in self._space}
+        drawn = {key: trial.params[key] for key in self._space}
+        point = {key: f"{value:.6g}" if isinstance(value, float) else str(value) for key, value in drawn.items()}
         jobs = expand(self.cfg, typed_of(self.cfg), parser(), [point])
         made = [self.jobs.compose(job, trial.number) for job in jobs]
         hashes = [digest(config.install(cfg)) for cfg in made]
@@ -238,8 +239,3 @@ def spelt(space: BaseDistribution) -> str:
     text = f"interval({space.low:g},{space.high:g})"
     text = f"int({text})" if isinstance(space, IntDistribution) else text
     return f"tag(log,{text})" if space.log else text
-
-
-def text_of(value: Any) -> str:
-    """A value as it is typed."""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)

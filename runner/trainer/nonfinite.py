@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,13 +80,10 @@ def _watched(
         return hook
 
     leaves = [(name, module) for name, module in model.named_modules() if not list(module.children())]
-    handles = [module.register_forward_hook(look(name, module)) for name, module in leaves]
-    try:
-        output = forward(batch.input)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return output, seen
+    with ExitStack() as hooks:
+        for name, module in leaves:
+            hooks.enter_context(module.register_forward_hook(look(name, module)))
+        return forward(batch.input), seen
 
 
 def _rows(values: Tensor) -> Tensor:
