@@ -34,7 +34,7 @@ from runner.errors import (
     reason_of,
 )
 from runner.files import read, write
-from runner.keys import texts
+from runner.keys import texts, walk
 from runner.options import ABOUT_A_START
 from runner.references import MustBeTyped, literal, of_keys, to_be_typed
 from runner.tree import children, known
@@ -80,11 +80,8 @@ def _is_for_hydra(tree: Any) -> bool:
 
     Its `instantiate` copies a node several times, and most have nothing for it to do.
     """
-    if isinstance(tree, dict):
-        return not tree.keys().isdisjoint(HYDRA_KEYS) or any(map(_is_for_hydra, tree.values()))
-    if isinstance(tree, list):
-        return any(map(_is_for_hydra, tree))
-    return isinstance(tree, str) and tree == "???"
+    held = [each for _, each in walk(tree)]
+    return "???" in held or any(isinstance(each, dict) and not each.keys().isdisjoint(HYDRA_KEYS) for each in held)
 
 
 @contextmanager
@@ -321,20 +318,8 @@ def _check_keys(tree: dict[str, Any], found: list[Problem]) -> list[Problem]:
         lost = Problem("experiment", "is not a recipe", remedy="# @package _global_ as the first line of its file")
         found = [lost if problem.key == "experiment" else problem for problem in found]
     said = {problem.key for problem in found}
-    return found + [
-        Problem(key, "is not given", remedy=f"{key}={schema.placeholder(key)}")
-        for key in _unset(tree, "")
-        if key not in said
-    ]
-
-
-def _unset(tree: Any, path: str) -> Iterator[str]:
-    """The dotted keys of all values that are still to be given, at any depth."""
-    children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    for name, child in children:
-        yield from _unset(child, f"{path}.{name}" if path else str(name))
-    if tree == "???":
-        yield path
+    unset = [key for key, text in texts(tree) if text == "???" and key not in said]
+    return found + [Problem(key, "is not given", remedy=f"{key}={schema.placeholder(key)}") for key in unset]
 
 
 def grant(config: DictConfig) -> None:

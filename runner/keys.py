@@ -144,13 +144,17 @@ def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield from leaves(child, f"{path}.{name}" if path else str(name))
 
 
-def texts(tree: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Every text in a tree by its dotted key, with numbers for what is in a list."""
-    if isinstance(tree, str):
-        yield path, tree
+def walk(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Everything in a tree, and the tree itself, by its dotted key, with numbers for what is in a list."""
+    yield path, tree
     children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     for name, child in children:
-        yield from texts(child, f"{path}.{name}" if path else str(name))
+        yield from walk(child, f"{path}.{name}" if path else str(name))
+
+
+def texts(tree: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in a tree by its dotted key."""
+    return ((key, held) for key, held in walk(tree, path) if isinstance(held, str))
 
 
 def differing(old: Any, new: Any) -> list[tuple[str, Any, Any]]:

@@ -42,7 +42,7 @@ class Preflight(Callback):
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        with _stopping(config), _before_a_run():
+        with _stopping(config, " before training began; nothing was written"):
             ours = check(config)
             resumed = check_resume(config) if config.resume is not None else None
             if resumed is None:
@@ -118,8 +118,12 @@ def _scratch() -> Path:
 
 
 @contextmanager
-def _stopping(cfg: DictConfig) -> Iterator[None]:
-    """End the process with a message, and the exit status that goes with it, if anything is raised inside."""
+def _stopping(cfg: DictConfig, where: str = "") -> Iterator[None]:
+    """End the process with a message, and the exit status that goes with it, if anything is raised inside.
+
+    Args:
+        where: what is said behind the name of a signal, if one stops it.
+    """
     handover.begin()
     config.install(cfg)
     if cfg.debug == "ide":
@@ -128,6 +132,9 @@ def _stopping(cfg: DictConfig) -> Iterator[None]:
         with signals.staying():
             project.announce()
             yield
+    except signals.Exit as stop:
+        stop.where = where
+        raise
     except RunnerError as error:
         say(f"error: {error}")
         raise SystemExit(error.exit_status) from error
@@ -135,16 +142,6 @@ def _stopping(cfg: DictConfig) -> Iterator[None]:
         if not debugger.on:
             say_traceback()
         raise SystemExit(1) from error
-
-
-@contextmanager
-def _before_a_run() -> Iterator[None]:
-    """Say that a signal stopped the set-up, and no training."""
-    try:
-        yield
-    except signals.Exit as stop:
-        stop.where = " before training began; nothing was written"
-        raise
 
 
 def check_resume(cfg: DictConfig) -> Path:
@@ -166,7 +163,8 @@ def check_resume(cfg: DictConfig) -> Path:
     held = config.load(run_dir / "config.yaml")
     rows = [row for row in differing(held, new) if not is_to_be_typed(row[1])]
     # A value may come from the environment now that was typed before, if it is the same.
-    rows = [(key, before, after) for key, before, after in rows if not _is_the_same(cfg, key, before, after)]
+    again = [key for key, _, after in rows if isinstance(after, str) and must_be_typed(after)]
+    rows = [row for row in rows if row[0] not in again or OmegaConf.select(cfg, row[0]) != row[1]]
     may_differ = list(schema.resumable())
     refused = [row for row in rows if not is_below(row[0], *may_differ)]
     if refused:
@@ -190,10 +188,6 @@ def check_resume(cfg: DictConfig) -> Path:
         if key not in ("resume", "allow_targets"):
             say(f"{key}: {shown(before)} → {shown(after)} from here on", sys.stdout)
     return run_dir
-
-
-def _is_the_same(cfg: DictConfig, key: str, before: Any, after: Any) -> bool:
-    return isinstance(after, str) and must_be_typed(after) and bool(OmegaConf.select(cfg, key) == before)
 
 
 def _is_complete(cfg: DictConfig, run_dir: Path, changed: Sequence[str]) -> bool:

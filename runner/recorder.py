@@ -107,12 +107,10 @@ class Recorder:
         self.trainer.check()
         if self.board is not None:
             self.board.flush()  # points that a run which goes on from here does not draw again
-        transform = self.experiment.data.transform.state_dict()
-        observed = None if self._gradients is None else self._gradients.state_dict()
         state = {
             **self.trainer.state_dict(),
-            "gradients": observed,
-            "transform": transform,
+            "gradients": None if self._gradients is None else self._gradients.state_dict(),
+            "transform": self.experiment.data.transform.state_dict(),
             "seconds": self.seconds(),
             **self._belongs,
         }

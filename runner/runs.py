@@ -87,9 +87,14 @@ def find(paths: Sequence[Path]) -> Found:
         if not places:
             problems.append(_nothing(top, failed))
         for place in places:
-            if place.resolve() not in seen:
-                seen.add(place.resolve())
-                _enter(place, found)
+            if place.resolve() in seen:
+                continue
+            seen.add(place.resolve())
+            try:
+                found.runs.append(read(place))
+            except RunFolderError as error:
+                why = [f"{Path(each.key).name} {each.what}" for each in error.problems]
+                found.unreadable[place] = "; ".join(why)
     if problems:
         raise RunFolderError(*problems)
     return found
@@ -120,15 +125,6 @@ def _below(top: Path, failed: list[OSError]) -> Iterator[Path]:
 def _is_run(names: Sequence[str]) -> bool:
     ours = ({"config.yaml", "result.json"}, {"config.yaml", "checkpoints"}, {".hydra", "result.json"})
     return any(some <= set(names) for some in ours)
-
-
-def _enter(place: Path, found: Found) -> None:
-    try:
-        run = read(place)
-    except RunFolderError as error:
-        found.unreadable[place] = "; ".join(f"{Path(each.key).name} {each.what}" for each in error.problems)
-    else:
-        found.runs.append(run)
 
 
 def read(place: Path) -> Run:

@@ -10,7 +10,7 @@ import sys
 import time
 from io import StringIO, TextIOWrapper
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 from rich.console import Console
 from rich.live import Live
@@ -148,22 +148,38 @@ def write(text: str) -> None:
         console.on_broken_pipe()
 
 
-class Status:
-    """One line below what is logged, that says what goes on; nothing at all where the output is no terminal.
+class Drawn:
+    """What is drawn below what is logged while it is entered; nothing at all where the output is no terminal.
 
-    Drawn when it is told to, and by no thread: the process may be forked.
+    Drawn when it is told to, and by no thread: the process may be forked, and a thread takes the interpreter from
+    training.
     """
 
-    def __init__(self, screen: Console = console) -> None:
-        self._screen = screen
-        self._live = Live(
-            console=screen, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
-        )
-        self._drawn = 0.0
+    def __init__(self, screen: Console, made: Live | Progress) -> None:
+        self._screen, self._made, self._drawn = screen, made, 0.0
 
     def is_due(self) -> bool:
         """Whether it is time to show something new."""
         return self._screen.is_terminal and time.monotonic() - self._drawn > SECONDS_BETWEEN_DRAWS
+
+    def __enter__(self) -> Self:
+        if self._screen.is_terminal:
+            self._made.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._screen.is_terminal:
+            self._made.stop()
+
+
+class Status(Drawn):
+    """One line that says what goes on."""
+
+    def __init__(self, screen: Console = console) -> None:
+        self._live = Live(
+            console=screen, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
+        )
+        super().__init__(screen, self._live)
 
     def say(self, text: str) -> None:
         """Show something, if there is somewhere to show it."""
@@ -174,18 +190,9 @@ class Status:
         self._drawn = time.monotonic()
         self._live.update(Text(said(text), no_wrap=True, overflow="ellipsis"), refresh=True)
 
-    def __enter__(self) -> Status:
-        if self._screen.is_terminal:
-            self._live.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._screen.is_terminal:
-            self._live.stop()
-
-
-class Bar:
-    """A progress bar over the steps of a run; nothing at all where the output is no terminal.
+class Bar(Drawn):
+    """A progress bar over the steps of a run.
 
     Args:
         total: steps of the whole run.
@@ -200,9 +207,8 @@ class Bar:
             TextColumn("{task.fields[speed]} samples/s"),
             TimeRemainingColumn(compact=True),
         ]
-        # Drawn when it is updated, a few times a second: a thread that draws takes the interpreter from training.
         self._progress = Progress(*columns, console=console, transient=True, auto_refresh=False)
-        self._drawn = 0.0
+        super().__init__(console, self._progress)
         self._task = self._progress.add_task("", total=total, completed=done, epoch="–", loss="–", speed="–", found="")
 
     def evaluated(self, name: str, value: float) -> None:
@@ -212,15 +218,6 @@ class Bar:
     def update(self, step: int, epoch: str, loss: float, samples_per_second: float) -> None:
         speed = f"{samples_per_second:,.0f}"
         self._progress.update(self._task, completed=step, epoch=epoch, loss=f"{loss:.4f}", speed=speed)
-        if console.is_terminal and time.monotonic() - self._drawn > SECONDS_BETWEEN_DRAWS:
+        if self.is_due():
             self._drawn = time.monotonic()
             self._progress.refresh()
-
-    def __enter__(self) -> Bar:
-        if console.is_terminal:
-            self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if console.is_terminal:
-            self._progress.stop()

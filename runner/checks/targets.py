@@ -13,7 +13,6 @@ import importlib.util
 import inspect
 import re
 import sys
-import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -22,8 +21,9 @@ from typing import Any
 from runner import debugger, hidden
 from runner.checks import schema
 from runner.checks.allowed import ALLOWED, is_forbidden, matches, unasked
-from runner.checks.values import UNKNOWN, choices, fits, words
+from runner.checks.values import UNKNOWN, alternatives, choices, fits, words
 from runner.errors import MANY, ConfigError, Problem, for_shell, nearest, reason_of, shown
+from runner.keys import walk
 from runner.signals import Exit
 
 BLOCKED = "is blocked for safety (it can run code or change files); allow_targets cannot allow it"
@@ -116,12 +116,10 @@ def check_allowed(tree: Any, path: str, patterns: Sequence[str]) -> None:
 
 def nodes(tree: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield every group of keys that names a target, at any depth, with its dotted key."""
-    children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    target = tree.get("_target_", "???") if isinstance(tree, dict) else "???"
-    if target is UNKNOWN or (isinstance(target, str) and target != "???"):
-        yield path, tree
-    for name, child in children:
-        yield from nodes(child, f"{path}.{name}" if path else str(name))
+    for place, node in walk(tree, path):
+        target = node.get("_target_", "???") if isinstance(node, dict) else "???"
+        if target is UNKNOWN or (isinstance(target, str) and target != "???"):
+            yield place, node
 
 
 def _check_name(key: str, node: dict[str, Any], allowed: Sequence[str]) -> list[Problem]:
@@ -272,8 +270,7 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
 
 def _dataclass_of(hint: Any) -> type | None:
     """Return the dataclass of an annotation, also of one that may be null."""
-    kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    return next((kind for kind in kinds if inspect.isclass(kind) and dataclasses.is_dataclass(kind)), None)
+    return next((kind for kind in alternatives(hint) if inspect.isclass(kind) and dataclasses.is_dataclass(kind)), None)
 
 
 def _value_for(hint: Any) -> str:
@@ -288,9 +285,8 @@ def _value_for(hint: Any) -> str:
 
 def _is_simple(hint: Any) -> bool:
     """Whether an annotation is made of nothing but numbers, texts, true and false, null and choices."""
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return all(map(_is_simple, typing.get_args(hint)))
-    return hint in (int, float, bool, str, type(None)) or typing.get_origin(hint) is typing.Literal
+    simple = (int, float, bool, str, type(None))
+    return all(kind in simple or typing.get_origin(kind) is typing.Literal for kind in alternatives(hint))
 
 
 def _is_list(hint: Any) -> bool:

@@ -23,6 +23,11 @@ LARGEST = 2**63
 """Above the whole numbers of torch. No key has a use for one."""
 
 
+def alternatives(hint: Any) -> tuple[Any, ...]:
+    """The types of a union; of any other type that type alone."""
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
 def fits(value: Any, hint: Any) -> bool:
     """Whether `value` is of the type `hint`. A whole number is a float, too; True and False are no numbers."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
@@ -63,8 +68,9 @@ def in_bounds(value: Any, rules: Mapping[str, Any]) -> bool:
 
 def choices(hint: Any, rules: Mapping[str, Any]) -> list[str]:
     """The words that are allowed, of those there is a list of."""
-    kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    listed = [str(word) for kind in kinds if typing.get_origin(kind) is Literal for word in typing.get_args(kind)]
+    listed = [
+        str(word) for kind in alternatives(hint) if typing.get_origin(kind) is Literal for word in typing.get_args(kind)
+    ]
     pattern = str(rules.get("pattern") or "")
     return listed + (pattern.split("|") if re.fullmatch(r"[\w|]+", pattern) else [])
 
@@ -79,10 +85,8 @@ def words(hint: Any, rules: Mapping[str, Any]) -> str:
         if rules.get(name) is not None
     ]
     bounds = bounds if rules.get("most") is None else [f"from {rules['least']} to {rules['most']:,}"]
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    alternatives = arguments if origin in (typing.Union, types.UnionType) else (hint,)
     numbers = " " + " and ".join(bounds) if bounds else ""
-    return ", or ".join(describe(kind) + (numbers if kind in (int, float) else "") for kind in alternatives)
+    return ", or ".join(describe(kind) + (numbers if kind in (int, float) else "") for kind in alternatives(hint))
 
 
 def describe(hint: Any) -> str:

@@ -144,12 +144,8 @@ def _range(pictures: list[Tensor]) -> tuple[float, float]:
 def _displayed(pictures: list[Tensor], span: tuple[float, float]) -> list[NDArray[Any]]:
     """Pictures, each (C, H, W), as (H, W) or (H, W, 3) of 0 … 1."""
     low, high = span
-    return [_channels_last(((each.cpu().float() - low) / max(high - low, 1e-12)).clamp(0, 1)) for each in pictures]
-
-
-def _channels_last(picture: Tensor) -> NDArray[Any]:
-    shown = picture[:3].permute(1, 2, 0) if len(picture) >= 3 else picture[0]
-    return np.asarray(shown)
+    scaled = [((each.cpu().float() - low) / max(high - low, 1e-12)).clamp(0, 1) for each in pictures]
+    return [np.asarray(each[:3].permute(1, 2, 0) if len(each) >= 3 else each[0]) for each in scaled]
 
 
 EMBEDDED = 5000

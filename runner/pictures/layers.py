@@ -21,11 +21,11 @@ class GradientNorms:
     """The 2-norm of each layer's gradient, averaged over the steps since it was last read."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.layers = {
+        own = {
             name or type(module).__name__: [p for p in module.parameters(recurse=False) if p.requires_grad]
             for name, module in model.named_modules()
-            if any(p.requires_grad for p in module.parameters(recurse=False))
         }
+        self.layers = {name: parameters for name, parameters in own.items() if parameters}
         self._sums: list[Tensor | float] = [0.0] * len(self.layers)
         self._steps = 0
 
