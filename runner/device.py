@@ -161,21 +161,14 @@ def environment(device: torch.device, record: Mapping[str, Any]) -> Table:
         record: of the run, with ``versions``, ``git`` and ``threads``; see `runner.result`.
     """
     rows = [[name, version] for name, version in record["versions"].items()]
-    rows += [["device", describe(device)], *_card(device)]
+    rows.append(["device", describe(device)])
+    if device.type == "cuda":  # what this torch has kernels for, beside what the card can do
+        capability = ".".join(map(str, torch.cuda.get_device_capability(device)))
+        built, memory = torch.cuda.get_arch_list(), torch.cuda.get_device_properties(device).total_memory / 2**30
+        rows.append(["compute capability", f"{capability}, and torch is built for {', '.join(built)}"])
+        rows.append(["memory of the card", f"{memory:.1f} GiB"])
+        rows.append(["CUDA, cuDNN", f"{torch.version.cuda}, {torch.backends.cudnn.version()}"])
     rows += [["threads", f"{record['threads']} of {os.cpu_count()} cores"], ["system", platform.platform()]]
     git = record["git"]
     commit = "none" if git is None else git["commit"] + ("" if git["clean"] else ", with changes")
     return Table("Environment", ["what", "value"], [*rows, ["git commit", commit]])
-
-
-def _card(device: torch.device) -> list[list[str]]:
-    """Of a CUDA card, what this torch has kernels for beside what it can do."""
-    if device.type != "cuda":
-        return []
-    major, minor = torch.cuda.get_device_capability(device)
-    memory = torch.cuda.get_device_properties(device).total_memory / 2**30
-    return [
-        ["compute capability", f"{major}.{minor}, and torch is built for {', '.join(torch.cuda.get_arch_list())}"],
-        ["memory of the card", f"{memory:.1f} GiB"],
-        ["CUDA, cuDNN", f"{torch.version.cuda}, {torch.backends.cudnn.version()}"],
-    ]

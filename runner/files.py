@@ -180,11 +180,7 @@ def readable(path: Path) -> BufferedReader:
     Raises:
         OSError: there is none; or it is no file, but a pipe for example, which would have to be waited for.
     """
-    return open(path, "rb", opener=_opened_to_read)
-
-
-def _opened_to_read(name: str, flags: int) -> int:
-    return _regular(os.open(name, flags | os.O_NONBLOCK | os.O_NOCTTY))
+    return open(path, "rb", opener=lambda name, flags: _regular(os.open(name, flags | os.O_NONBLOCK | os.O_NOCTTY)))
 
 
 def _regular(descriptor: int) -> int:

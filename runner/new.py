@@ -72,7 +72,9 @@ def _check(place: Path) -> None:
         close = re.sub(r"[^\w-]+", "-", re.sub(r"^[^A-Za-z]+", "", name), flags=re.ASCII).strip("-_")
         remedy = program.line("new", shlex.quote(str(place.with_name(close)))) if close else ""
         raise ConfigError(Problem(key, f"{name!r} cannot be the name of a project", FORM, remedy))
-    if keyword.iskeyword(package) or package in ("conf", "tests", "outputs") or _is_module(package):
+    found = importlib.util.find_spec(package)
+    is_module = found is not None and found.origin is not None  # a folder without code is none
+    if keyword.iskeyword(package) or package in ("conf", "tests", "outputs") or is_module:
         what = f"its package would be called {package}, as something else is already"
         remedy = program.line("new", shlex.quote(str(place.with_name(f"{name}-project"))))
         raise ConfigError(Problem(key, what, "another name", remedy))
@@ -82,12 +84,6 @@ def _check(place: Path) -> None:
 
 def _package(name: str) -> str:
     return name.replace("-", "_")
-
-
-def _is_module(name: str) -> bool:
-    """Return whether Python has a module of this name; a folder without code is none."""
-    found = importlib.util.find_spec(name)
-    return found is not None and found.origin is not None
 
 
 def _write(place: Path) -> set[str]:

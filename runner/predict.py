@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from functools import reduce
 from itertools import chain
 
 import torch
@@ -125,12 +126,6 @@ def _outputs(run: Run) -> str:
     return f"{len(run.classes)} classes ({run.task})"
 
 
-def _alike(said: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """In one type: runs of earlier versions predict values in float32."""
-    kind = torch.float64 if any(each.dtype == torch.float64 for each in said) else said[0].dtype
-    return [each.to(kind) for each in said]
-
-
 def _say(runs: Sequence[Run], piece: Piece, position: int, flips: Sequence[str]) -> Predictions:
     """What the runs say together of a piece that begins at a position."""
     if not piece.samples:
@@ -139,4 +134,5 @@ def _say(runs: Sequence[Run], piece: Piece, position: int, flips: Sequence[str])
     for run, samples in zip(runs, piece.samples, strict=True):
         inputs = samples if piece.prepared else run.prepare(samples, position)
         said.append(run.say(inputs, flips).cpu())
-    return runs[0].read([said[0] if len(said) == 1 else torch.stack(_alike(said)).mean(0)])
+    kind = reduce(torch.promote_types, [each.dtype for each in said])  # runs of earlier versions: float32
+    return runs[0].read([said[0] if len(said) == 1 else torch.stack([each.to(kind) for each in said]).mean(0)])

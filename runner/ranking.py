@@ -220,16 +220,13 @@ def table(ranked: Sequence[Setting], tag: str, mode: str = "auto", also: Sequenc
         figures = {name: setting.figure(name) for name in shown}
         cells: dict[str, Any] = {"": place if setting.has(tag) else None, "runs": setting.count}
         cells |= {key: setting.keys.get(key) for key in keys}
-        cells |= {name: _shown(figure) if setting.has(name) else None for name, figure in figures.items()}
+        said = {name: figure.mean if math.isnan(figure.std) else str(figure) for name, figure in figures.items()}
+        cells |= {name: text if setting.has(name) else None for name, text in said.items()}
         cells |= {"95 % interval": figures[tag].interval, "failed": setting.failed}
         cells |= {name: setting.mean(name) for name in also}
         lines.append([cells[name] for name in columns])
     direction_ = {"min": "lower is better", "max": "higher is better"}[direction(tag, mode)]
     return Table(f"Ranked by {tag} ({direction_})", columns, lines, exact=[name for name in also if name == "seconds"])
-
-
-def _shown(figure: Figure) -> str | float:
-    return figure.mean if math.isnan(figure.std) else str(figure)
 
 
 def _others(ranked: Sequence[Setting], tag: str) -> list[str]:

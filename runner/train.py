@@ -89,16 +89,12 @@ def main(prepared: Prepared, run_dir: Path, watch: Watch | None = None) -> None:
                 raise RunnerError(what) from error
             if isinstance(error, Exception) and not isinstance(error, RunnerError):
                 log.error("", exc_info=True)
-                raise RunnerError(_lost(error, trainer, run_dir)) from error
+                where = f"at step {trainer.progress.step:,} of epoch {trainer.progress.epoch + 1}"
+                lost = f"{cause_of(error, kind=True)}, {where}; the traceback is in {run_dir / 'runner.log'}"
+                raise RunnerError(lost) from error
             raise
     if stop.signum is not None:  # came too late to stop this run, but a sweep goes no further
         raise SystemExit(Interrupted(stop.signum).exit_status)
-
-
-def _lost(error: Exception, trainer: Trainer, run_dir: Path) -> str:
-    """The last line about an error that nobody has foreseen."""
-    at = f"at step {trainer.progress.step:,} of epoch {trainer.progress.epoch + 1}"
-    return f"{cause_of(error, kind=True)}, {at}; the traceback is in {run_dir / 'runner.log'}"
 
 
 def _explained(error: BaseException, cfg: DictConfig, experiment: Experiment, run_dir: Path) -> str | None:

@@ -88,11 +88,7 @@ def _differs(name: str, values: Values, runs: Sequence[Run]) -> bool:
     """Whether the value of a key, or its target, is not the same in all runs; of an argument, in all with the same
     target."""
     key = name + TARGET if name + TARGET in values else name
-    return key in values and _several(key, values, runs)
-
-
-def _several(key: str, values: Values, runs: Sequence[Run]) -> bool:
-    if _same(values[key]):
+    if key not in values or _same(values[key]):
         return False
     found: dict[str, set[str]] = {}
     for number, (run, targets) in enumerate(zip(runs, _targets(key, values, len(runs)), strict=True)):

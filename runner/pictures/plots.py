@@ -212,22 +212,20 @@ def _tile(picture: Array) -> Array:
 
 def labels(classes: Sequence[str]) -> list[str]:
     """Names that fit on an axis, in letters that there are."""
-    return [_label(name, number) for number, name in enumerate(classes)]
-
-
-def _label(name: str, number: int) -> str:
-    line = " ".join(name.split())
-    if not line or not all(_has_letter(letter) for letter in set(line)):
-        return f"class {number}"
-    return line if len(line) <= 18 else line[:17] + "…"
+    shown = [_drawable(name) or f"class {number}" for number, name in enumerate(classes)]
+    return [name if len(name) <= 18 else name[:17] + "…" for name in shown]
 
 
 def file_label(path: str, number: int) -> str:
     """The end of a path, as far as it fits under a picture; the number of the sample where no font has its letters."""
-    line = " ".join(path.split())
-    if not all(_has_letter(letter) for letter in set(line)):
-        return str(number)
+    line = _drawable(path) or str(number)
     return line if len(line) <= 20 else "…" + line[-19:]
+
+
+def _drawable(text: str) -> str:
+    """A text on one line; nothing where no font has its letters."""
+    line = " ".join(text.split())
+    return line if all(map(_has_letter, set(line))) else ""
 
 
 @cache

@@ -42,12 +42,9 @@ def each(cfg: DictConfig) -> list[DictConfig]:
     if cfg.split.get("path") is not None:
         what = "is a single split and cannot be combined with split.fold=all"
         raise ConfigError(Problem("split.path", what, "null", "split.fold=0"))
-    return [_fold(cfg, number) for number in range(cfg.split.n_splits)]
-
-
-def _fold(cfg: DictConfig, number: int) -> DictConfig:
-    made = config.copied(cfg)
-    config.take_fold(made, number)
+    made = [config.copied(cfg) for _ in range(cfg.split.n_splits)]
+    for number, of_fold in enumerate(made):
+        config.take_fold(of_fold, number)
     return made
 
 

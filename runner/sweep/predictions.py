@@ -52,7 +52,9 @@ def together(cfg: DictConfig, places: Sequence[Path], run_dir: Path) -> dict[str
     metrics = metrics_of(cfg)
     whole = Predicted(*(_joined([getattr(predicted, name) for predicted in held]) for name in FIELDS))
     numbers = np.concatenate([np.full(len(predicted.truth), number) for number, predicted in enumerate(held)])
-    _write_csv(run_dir / TOGETHER, whole, numbers, *_task(places[0]))
+    facts = read_config(places[0])["facts"]
+    classes = [str(name) for name in facts["class_names"] or []]
+    _write_csv(run_dir / TOGETHER, whole, numbers, str(facts["task"]), classes)
     found = {f"out_of_fold/{name}": value for name, value in _measure(metrics, whole).items()}
     if official and (predicted := _mean(official)) is not None:
         found |= {f"ensemble/{name}": value for name, value in _measure(metrics, predicted).items()}
@@ -95,12 +97,6 @@ def _mean(predicted: Sequence[Predicted]) -> Predicted | None:
 def _measure(metrics: Mapping[str, Metric], predicted: Predicted) -> dict[str, float]:
     can = {n: m for n, m in metrics.items() if predicted.probabilities is not None or not m.wants_probabilities}
     return metric.measure(can, predicted)
-
-
-def _task(place: Path) -> tuple[str, list[str]]:
-    """What a fold predicted, and the names of its classes."""
-    facts = read_config(place)["facts"]
-    return str(facts["task"]), [str(name) for name in facts["class_names"] or []]
 
 
 def _write_csv(path: Path, predicted: Predicted, numbers: NDArray[Any], task: str, classes: Sequence[str]) -> None:

@@ -34,7 +34,9 @@ class EventFile:
         before = files(folder)
         with writing(folder):
             folder.mkdir(exist_ok=True)
-        self.path = _new_name(folder, before)
+        # A name behind those that are there: TensorBoard reads files in the order of their names.
+        now = max([int(time.time()), *(int(path.name.split(".")[3]) + 1 for path in before[-1:])])
+        self.path = folder / f"{NAME}.{now:010d}.{platform.node()}.{os.getpid()}.0"
         self._pending, self._failed = BytesIO(), False
         self._stamp(Event(file_version="brain.Event:2"))
         # At the second one that it meets, a TensorBoard that is running forgets what the file before told it.
@@ -90,11 +92,3 @@ def read(folder: Path) -> Iterator[Event]:
     for path in files(folder):
         for raw in RawEventFileLoader(str(path)).Load():
             yield Event.FromString(raw)
-
-
-def _new_name(folder: Path, before: list[Path]) -> Path:
-    """A name behind those that are there: TensorBoard reads files in the order of their names."""
-    now = int(time.time())
-    if before:
-        now = max(now, int(before[-1].name.split(".")[3]) + 1)
-    return folder / f"{NAME}.{now:010d}.{platform.node()}.{os.getpid()}.0"
