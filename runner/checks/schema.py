@@ -29,7 +29,7 @@ TEMPERATURE = "softmax temperature, which divides the logits"
 def key(
     help: str, *, least: float | None = None, most: int | None = None, above: float | None = None,
     below: float | None = None, pattern: str = "", allowed: str = "", optional: bool = False, resume: bool = False,
-    ours: bool = False,
+    ours: bool = False, target: bool = False,
 ) -> Any:  # fmt: skip
     """One key of the configuration.
 
@@ -40,6 +40,7 @@ def key(
         optional: whether it may be left out, because the group's target may have no use for it.
         resume: whether it may differ when a run is resumed. It may where the experiment stays the same.
         ours: whether it stands beside ``_target_`` and is no argument of what that names.
+        target: whether it is ``_target_``.
     """
     return dataclasses.field(metadata=locals())
 
@@ -56,13 +57,8 @@ def later(help: str, **rules: Any) -> Any:
 
 def target() -> Any:
     """The ``_target_`` of a group: whatever other keys there are belong to what it names."""
-    return dataclasses.field(
-        metadata={
-            "help": "dotted path of the class or function",
-            "target": True,
-            "allowed": "the dotted path of a class or function",
-        }
-    )
+    where = "dotted path of the class or function"
+    return key(where, allowed="the dotted path of a class or function", target=True)
 
 
 @dataclasses.dataclass

@@ -50,7 +50,7 @@ class Progress:
                 log.warning("what has been reached could not be written: %s", error)
             return self.ended(work) or bool(cfg.sweep.on_error == "continue")
 
-        with StopFlag() as stop, self:
+        with StopFlag() as stop, self._status:
             run_all(works, ended, stop, n_jobs, seconds_of(cfg.sweep.timeout), self.running)
         return stop.signum
 
@@ -74,13 +74,6 @@ class Progress:
         failed = f", {self._failed} failed" if self._failed else ""
         spent = timedelta(seconds=int(time.monotonic() - self._since))
         self._status.show(f"{spent}  {self.count} of {self.total} ended{failed}; running: {', '.join(names)}")
-
-    def __enter__(self) -> Progress:
-        self._status.__enter__()
-        return self
-
-    def __exit__(self, *raised: Any) -> None:
-        self._status.__exit__(*raised)
 
 
 def _line(name: str, result: Mapping[str, Any], monitor: str) -> str:
