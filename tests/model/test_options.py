@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from runner import config, options
 
-OPTIONS = sorted(path.stem for path in (options.home() / "model").glob("*.yaml"))
+OPTIONS = sorted(path.stem for path in (options.home() / "model").glob("*.yaml") if path.stem != "custom")
 
 
 @pytest.mark.parametrize("option", OPTIONS)
