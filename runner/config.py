@@ -327,9 +327,11 @@ def grant(config: DictConfig) -> None:
     if not isinstance(OmegaConf.select(config, "allow_targets"), ListConfig):  # of which the check will speak
         return
     ours = {str(name): child for name, child in written(config).items() if name not in ("hydra", "facts")}
-    paths = [f"{path}._target_" for path, _ in targets.nodes(ours)]
+    # What a folder says by a reference is not known as its word.
+    literal_only = consent.is_of_folder()
+    held = [f"{path}._target_" for path, n in targets.nodes(ours) if not literal_only or "${" not in n["_target_"]]
     with suppress(OmegaConfBaseException), read_write(config):
-        named = [str(OmegaConf.select(config, path)) for path in paths]
+        named = [str(OmegaConf.select(config, path)) for path in held]
         config.allow_targets = list(dict.fromkeys([*config.allow_targets, *consent.wanted(named)]))
 
 
@@ -352,6 +354,10 @@ def save(config: DictConfig, path: Path) -> None:
 
 def _target_first(node: Any) -> Any:
     return {"_target_": node["_target_"], **node} if isinstance(node, dict) and "_target_" in node else node
+
+
+OF_OTHERS = ("hydra", "defaults", "facts")
+"""Keys beside those of a run, which no reference of a folder may set: what Hydra calls, what it composes, the data."""
 
 
 def load(path: Path, facts: bool = False) -> dict[str, Any]:
@@ -378,7 +384,8 @@ def load(path: Path, facts: bool = False) -> dict[str, Any]:
             saved.pop(name, None)
         tree = OmegaConf.create({**to_be_typed(saved, is_mine), "facts": facts_})
         for key, reference in references.items():
-            if of_keys(reference) and key.partition(".")[0] not in ("hydra", "defaults", "facts"):
+            words = key.split(".")  # OmegaConf also knows a[b], by which any key could be meant
+            if of_keys(reference) and words[0] not in OF_OTHERS and not {"", "_target_"} & {*words} and "[" not in key:
                 OmegaConf.update(tree, key, reference, merge=False)
         # What may be called is the word of the user, not of the folder.
         tree.allow_targets = consent.allowed(consent.names(saved), is_mine)

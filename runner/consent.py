@@ -6,7 +6,6 @@ of a run or a sweep names is called if its user trained it here, which its mark 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import hmac
 import importlib.util
@@ -30,7 +29,7 @@ from runner.visible import log, say
 MARK = ".mark"
 """In the folder of a run or a sweep: an HMAC that only the secret of its user can have made."""
 
-NAMED = re.compile(r"""_target_["']?\s*[:=]\s*["']?([A-Za-z_][\w.]*)""")
+NAMED = re.compile(r"""_target_\\?["']?\s*[:=]\s*\\?["']?([A-Za-z_][\w.]*)""")
 """A target in the text of a file, whatever that is."""
 
 
@@ -52,7 +51,10 @@ def secret() -> bytes | None:
         if held.st_uid != os.getuid() or held.st_mode & 0o077:
             log.warning("%s can be read or replaced by others: runs are not marked as yours; chmod 600 it", path)
             return None
-        return path.read_bytes() if held.st_size == 32 else None
+        if held.st_size != 32:
+            log.warning("%s is damaged: runs are not marked as yours; remove it, and a new one is made", path)
+            return None
+        return path.read_bytes()
     except (OSError, RuntimeError):  # there may be no home at all
         return None
 
@@ -63,10 +65,12 @@ def _make(path: Path) -> None:
     with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(secrets.token_bytes(32))
     try:
-        with contextlib.suppress(FileExistsError):
-            os.link(part, path)
-    finally:
-        part.unlink()
+        os.link(part, path)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without hard links
+        os.replace(part, path)
+    part.unlink(missing_ok=True)
 
 
 def mark(path: Path, content: bytes) -> None:
@@ -109,13 +113,16 @@ def place_of(name: str) -> str:
     except (ImportError, ValueError, AttributeError):
         return ""
     found = [*(getattr(spec, "submodule_search_locations", None) or []), getattr(spec, "origin", None)]
-    return os.path.realpath(os.path.dirname(found[0])) if found[0] and os.path.exists(found[0]) else ""
+    # Of a namespace package every folder that it is in counts; of a module in an archive, the archive.
+    files = [each for each in found[: max(1, len(found) - 1)] if each not in (None, "built-in", "frozen")]
+    return os.pathsep.join(os.path.realpath(os.path.dirname(each)) for each in files)
 
 
 def is_installed(place: str) -> bool:
     """Return whether a folder of code is one of libraries, and not of somebody's own modules."""
-    libraries = [*sysconfig.get_paths().values(), *site.getsitepackages(), site.getusersitepackages()]
-    return any(place == os.path.realpath(each) for each in libraries)
+    paths = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    libraries = [os.path.realpath(each) for each in (*paths, *site.getsitepackages(), site.getusersitepackages())]
+    return any(place == each or place.startswith(each + os.sep) for each in libraries)
 
 
 def names(tree: Any) -> list[str]:
@@ -202,6 +209,11 @@ def begin(tree: Any = None, patterns: Sequence[str] = ()) -> None:
     """
     global _foreign, _patterns
     _foreign, _patterns = {name for name in names(tree) if name not in patterns}, list(patterns)
+
+
+def is_of_folder() -> bool:
+    """Return whether what is composed has, beside what is typed, what a folder says."""
+    return _foreign is None or bool(_foreign)
 
 
 def begin_with_nothing() -> None:

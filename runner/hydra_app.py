@@ -188,6 +188,10 @@ def resume_sweep(sweep_dir: Path, flags: list[str], overrides: Sequence[str]) ->
     lost = [key for key, override in both.items() if key not in now and must_be_typed(override)]
     if not record.is_mine:
         consent.begin_with_nothing()
+        if placed_ := [override for override in before if "@" in override.partition("=")[0] and override not in rest]:
+            what = f"has {cut(placed_[0], 80)!r} among what was typed, which puts an option at another place"
+            remedy = f"{for_shell(placed_[0])}, typed again, if you trust it"
+            raise RunFolderError(Problem(str(sweep_dir / folder.SWEEP), what, remedy=remedy))
     if lost and not record.is_mine:  # they would be resolved here, whoever wrote them
         raise ConfigError(*(again(key, both[key].partition("=")[2], str(sweep_dir)) for key in lost))
     place = quote(str(sweep_dir))

@@ -80,7 +80,8 @@ def is_to_be_typed(text: Any) -> bool:
 
 def must_be_typed(override: str) -> bool:
     """Return whether an override has a reference that is not taken from a folder."""
-    return "${" in override and not of_keys(override)
+    texts = {override, re.sub(r"\\(.)", r"\1", override)}  # to Hydra, $\{ is ${
+    return any("${" in text and not of_keys(text) for text in texts)
 
 
 def to_type(key: str, text: str, typed: bool = False) -> str:

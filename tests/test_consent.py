@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -309,3 +310,111 @@ def test_a_project_file_allows_its_code_for_every_folder_that_is_opened_in_it(ru
     project.read.cache_clear()
     assert run("evaluate", "run=copy", "figures=false") == 0
     assert load_run("copy") is not None
+
+
+def changed(place: str, **values: object) -> None:
+    """Change what the configuration of a folder says, by groups."""
+    tree = yaml.safe_load(Path(place, "config.yaml").read_text())
+    for name, value in values.items():
+        tree[name] = {**tree[name], **value} if isinstance(value, dict) and name != "model" else value
+    Path(place, "config.yaml").write_text(yaml.safe_dump(tree))
+
+
+EVIL = "import pathlib\n\ndef go(*given, **named):\n    pathlib.Path('CALLED').write_text('x')\n    return len\n"
+REST = {"output": None, "init": None, "weights": None, "strict": True, "stochastic": False, "freeze": []}
+
+
+@pytest.mark.parametrize(
+    ("model", "interpolations"),
+    [
+        ({"_target_": "x.y"}, {"model._target_": "${facts.evil}"}),
+        ({"_target_": "x.y", "how": "own_evil"}, {"model._target_": "${model.how}.go"}),
+        ({"_target_": "own_evil.go"}, {"loss": "${model}"}),
+        ({"cb": {"_target_": "own_evil.go"}}, {"[hydra][callbacks][evil]": "${model.cb}"}),
+        ({"cb": {"_target_": "own_evil.go"}}, {"[hydra].callbacks.evil": "${model.cb}"}),
+        ({"cb": {"_target_": "own_evil.go"}}, {".hydra.callbacks.evil": "${model.cb}"}),
+        ({"cb": ["own_evil"]}, {"[defaults]": "${model.cb}"}),
+        ({"cb": {"_target_": "own_evil.go"}}, {"hydra": "${model.cb}"}),
+    ],
+)
+def test_no_reference_of_a_folder_names_what_is_called(
+    run: Run, capfd: pytest.CaptureFixture[str], model: dict[str, object], interpolations: dict[str, str]
+) -> None:
+    assert run(*QUICK, "hydra.run.dir=theirs") == 0
+    Path("own_evil.py").write_text(EVIL)
+    before = yaml.safe_load(Path("theirs/config.yaml").read_text())
+    named = {**before["model"], **model} if "_target_" not in model else {**model, **REST, "unfreeze_at_epoch": None}
+    changed("theirs", model=named, interpolations=interpolations, facts={"evil": "own_evil.go"})
+    shutil.copytree("theirs", "kept")
+    for command in COMMANDS:
+        shutil.rmtree("theirs")
+        shutil.copytree("kept", "theirs")
+        assert run(*(word.replace("=r", "=theirs") for word in command)) in (0, 2)
+        assert not Path("CALLED").exists()
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize(
+    "typed",
+    ["model.hidden=[$\\{oc.decode\\:$\\{oc.env\\:WIDTH\\}\\}]", "+dataset@hydra.callbacks.x=own", "model@loss=own"],
+)
+def test_a_sweep_of_somebody_else_escapes_nothing(
+    run: Run, own: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], typed: str
+) -> None:
+    monkeypatch.setenv("WIDTH", "17")
+    Path("mine/dataset").mkdir()
+    Path("mine/dataset/own.yaml").write_text("_target_: own_code.Net\nnum_outputs: 3\n")
+    Path("s").mkdir()
+    record = {"runner": "0.1.0", "numbers": "float64", "jobs": [], "typed": [*QUICK, "seed=0,1", typed]}
+    Path("s/sweep.json").write_text(json.dumps(record))
+    assert run("-m", "resume=s", "--config-dir", "mine") == 2
+    assert not Path("CALLED").exists()
+    assert sorted(path.name for path in Path("s").iterdir()) == ["sweep.json"]
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_data_that_are_typed_do_not_lend_their_word_to_those_of_the_folder(
+    run: Run, own: tuple[str, ...], capfd: pytest.CaptureFixture[str]
+) -> None:
+    code = "from sklearn.datasets import load_digits\nfrom torch.utils.data import Dataset\n\n"
+    code += "class Data(Dataset):\n    def __init__(self, note):\n        print('READ', note)\n"
+    code += "        self.data, self.targets = load_digits(return_X_y=True)\n\n"
+    code += "    def __len__(self):\n        return 1797\n\n"
+    code += "    def __getitem__(self, i):\n        return self.data[i].astype('float32'), int(self.targets[i])\n"
+    Path("own_data.py").write_text(code)
+    Path("mine/dataset").mkdir()
+    Path("mine/dataset/own.yaml").write_text("_target_: own_data.Data\nnote: mine\n")
+    typed = ("--config-dir", "mine", "dataset=own")
+    assert run(*QUICK, *typed, "transform=none", "hydra.run.dir=r") == 0
+    shutil.copytree("r", "theirs")
+    changed("theirs", dataset={"note": "theirs"})
+    capfd.readouterr()
+    assert run("evaluate", "run=theirs", "figures=false", "temperature=val", *typed) == 2
+    said = "".join(capfd.readouterr())
+    assert "READ theirs" not in said
+    assert "'own_data.Data' is not on the list of allowed targets" in said
+
+
+def test_the_code_of_every_folder_and_archive_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in ("one", "two"):
+        Path(place, "spaced").mkdir(parents=True)
+        with zipfile.ZipFile(f"{place}.zip", "w") as archive:
+            archive.writestr("zipped.py", "")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "one"), str(tmp_path / "one.zip"), *sys.path])
+    assert consent.place_of("spaced.evil.Net") == str(tmp_path / "one")
+    assert consent.place_of("zipped.Net") == str(tmp_path / "one.zip")
+    content = b"model: {_target_: spaced.evil.Net}"
+    consent.mark(Path("config.yaml"), content)
+    escaped = b'{"typed": ["model={\\"_target_\\": \\"zipped.Net\\"}"]}'
+    Path("s").mkdir()
+    consent.mark(Path("s/sweep.json"), escaped)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "two")])
+    assert not consent.is_marked(Path("config.yaml"), content)
+    assert consent.is_marked(Path("s/sweep.json"), escaped)
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "two.zip"), *sys.path])
+    assert not consent.is_marked(Path("s/sweep.json"), escaped)
+    assert consent.place_of("builtins.len") == consent.place_of("sys.exit") == consent.place_of("there_is_none") == ""
+    import array
+
+    assert consent.is_installed(consent.place_of("array")) == ("array" not in sys.builtin_module_names)
+    assert array

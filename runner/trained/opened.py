@@ -27,6 +27,8 @@ class Opened:
     typed: list[str]
     own_data: DictConfig
     """The data set that the run was trained on."""
+    allowed: list[str]
+    """Patterns of what the folder may have called; what is typed beside it may be called, too."""
     sources: dict[str, Any]
     """The data sets that were read, of all runs that were opened with it; see `runner.data.read`."""
 
@@ -36,7 +38,7 @@ class Opened:
             return self
         cfg = config.copied(self.cfg)
         with read_write(cfg), open_dict(cfg):
-            cfg.dataset = self.own_data
+            cfg.dataset, cfg.allow_targets = self.own_data, self.allowed
         return replace(self, cfg=cfg, typed=[key for key in self.typed if key.partition(".")[0] != "dataset"])
 
     @property

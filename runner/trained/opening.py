@@ -133,6 +133,8 @@ def _open(
     rest = [o for o, key in zip(overrides, typed, strict=True) if key != "run" and o not in chosen]
     beside = own.keys() - schema.Config.__dataclass_fields__.keys()
     cfg = config.job(compose.composed(compose.SAVED, dirs, rest, beside))
+    given = cfg.allow_targets if "allow_targets" in typed else []
+    allowed = [*tree["allow_targets"], *map(str, given if OmegaConf.is_list(given) else [])]
     config.grant(cfg)
     with read_write(cfg), open_dict(cfg):
         cfg.run = str(run_dir)
@@ -144,7 +146,7 @@ def _open(
     tree_of_options: Any = OmegaConf.to_container(options)
     if found := schema.problems(tree_of_options, schema.COMMANDS[command]):
         raise ConfigError(*found)
-    return Opened(run_dir, cfg, options, typed, before.dataset, sources)
+    return Opened(run_dir, cfg, options, typed, before.dataset, allowed, sources)
 
 
 def _device(name: str) -> str:
