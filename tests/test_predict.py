@@ -14,6 +14,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NoReturn
@@ -565,14 +566,14 @@ def test_an_interrupted_prediction_leaves_nothing_that_looks_complete(
 def test_so_does_one_that_is_interrupted_as_soon_as_there_is_a_file(
     run: Run, digits: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begin = Writer._begin
+    telling = Writer._telling
 
-    def interrupted(self: Writer) -> None:
-        begin(self)
+    def interrupted(self: Writer) -> AbstractContextManager[None]:
         assert list(Path().glob(".p.csv.*"))
         signal.raise_signal(signal.SIGTERM)
+        return telling(self)
 
-    monkeypatch.setattr(Writer, "_begin", interrupted)
+    monkeypatch.setattr(Writer, "_telling", interrupted)
     assert run("predict", f"run={digits}", "input=test", "output=p.csv") == 143
     assert not list(Path().glob("*p.csv*"))
 
