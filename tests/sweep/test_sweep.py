@@ -245,7 +245,7 @@ def test_a_search_trains_each_of_its_points_with_every_seed_and_can_be_gone_on_w
 
 def line(*jobs: str) -> list[str]:
     """A sweep of short jobs and of one, `long`, that may be met in the middle of its training."""
-    longer = "'trainer.max_epochs=12', 'checkpoint.every=5 steps'"
+    longer = "'trainer.max_epochs=60', 'checkpoint.every=5 steps'"
     typed = {name: longer if name == "long" else f"'seed={number}'" for number, name in enumerate(jobs, 1)}
     listed = ", ".join(f"{name}: [{overrides}]" for name, overrides in typed.items())
     return ["-m", *QUICK, "trainer.max_epochs=1", f"sweep.jobs={{{listed}}}", "hydra.sweep.dir=sweep"]
