@@ -28,7 +28,7 @@ launchers:
 next-hydra:
 	$(COMPILED) $(UV) run --with 'hydra-core>=1.4.0rc1,<1.5' --with 'omegaconf>=2.4.0rc1,<2.5' pytest \
 		tests/test_hydra_internals.py tests/test_main.py tests/test_config.py tests/test_conf.py tests/test_references.py \
-		tests/test_hostile.py tests/sweep tests/checks
+		tests/test_hostile.py tests/test_anew.py tests/sweep tests/checks
 
 format:
 	$(UV) run ruff check --fix

@@ -155,15 +155,18 @@ def compose_by(composed: Callable[[Callable[[list[str]], DictConfig], Sequence[s
     """Have all that Hydra composes be composed by a function, which is given how Hydra does it, and the overrides."""
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
-    load = ConfigLoaderImpl.load_configuration
+    name = "_load_configuration" if has_whitelist() else "load_configuration"
+    load = getattr(ConfigLoaderImpl, name)
 
     @functools.wraps(load)
     def made(
         self: ConfigLoaderImpl, config_name: str | None, overrides: list[str], *args: Any, **rest: Any
     ) -> DictConfig:
+        if has_whitelist():  # which are those of `overrides`
+            rest["parsed_overrides"] = None
         return composed(lambda now: load(self, config_name, now, *args, **rest), overrides)
 
-    ConfigLoaderImpl.load_configuration = made  # type: ignore[method-assign]
+    setattr(ConfigLoaderImpl, name, made)
 
 
 def enter_typed(cfg: DictConfig, overrides: list[str], choices: Mapping[str, str]) -> None:
@@ -177,9 +180,10 @@ def enter_typed(cfg: DictConfig, overrides: list[str], choices: Mapping[str, str
     with open_dict(cfg.hydra):
         cfg.hydra.runtime.choices.update(choices)
         cfg.hydra.overrides.task = [each.input_line for each in task]
-        job.override_dirname = impl.get_overrides_dirname(
-            overrides=task, kv_sep=how.kv_sep, item_sep=how.item_sep, exclude_keys=how.exclude_keys
-        )
+        if not has_whitelist():  # 1.4 takes it from what was typed when it is asked for
+            job.override_dirname = impl.get_overrides_dirname(
+                overrides=task, kv_sep=how.kv_sep, item_sep=how.item_sep, exclude_keys=how.exclude_keys
+            )
 
 
 def check_files(check: Callable[[Path], None]) -> None:
